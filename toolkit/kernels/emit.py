@@ -1,0 +1,121 @@
+"""A thin builder for TIR functions with a plain C signature.
+
+Kernel templates are Python functions that call an `Emitter`; what Python unrolls is unrolled in the kernel, what `loop` opens is
+a loop in it. The result needs neither TVM's packed calling convention nor its runtime::
+
+    int32_t kernel(float *a, float *b, ..., int32_t lo, int32_t hi)
+
+Every pointer is flat and indexed in elements. `lo <= unit < hi` is the range of work units the call has to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.ir import PointerType, PrimType
+
+Expr = Any  # tvm.ir.Expr; operators on it build expressions
+_INT = "int32"
+
+
+class Emitter:
+    """Collects the statements of one kernel.
+
+    Args:
+        name: the C symbol.
+        pointers: name and element dtype of every pointer parameter, in order.
+    """
+
+    def __init__(self, name: str, pointers: Sequence[tuple[str, str]]) -> None:
+        self.name = name
+        self._params = [tirx.Var(n, PointerType(PrimType(dtype))) for n, dtype in pointers]
+        self.buffers = {
+            n: tirx.decl_buffer((1,), dtype, n, data=var, layout=None)
+            for (n, dtype), var in zip(pointers, self._params, strict=True)
+        }
+        self.lo = tirx.Var("lo", _INT)
+        self.hi = tirx.Var("hi", _INT)
+        self._blocks: list[list[Any]] = [[]]
+
+    # -- statements ------------------------------------------------------------------------------------------------
+    def _add(self, stmt: Any) -> None:
+        self._blocks[-1].append(stmt)
+
+    def _close(self) -> Any:
+        stmts = self._blocks.pop()
+        return stmts[0] if len(stmts) == 1 else tirx.SeqStmt(stmts) if stmts else tirx.Evaluate(0)
+
+    @contextmanager
+    def loop(self, extent: Expr, name: str = "i", start: Expr = 0) -> Iterator[Expr]:
+        """A serial loop over `start <= i < start + extent`."""
+        var = tirx.Var(name, _INT)
+        self._blocks.append([])
+        yield var
+        self._add_for(var, start, extent, tirx.stmt.ForKind.SERIAL)
+
+    def _add_for(self, var: Any, start: Expr, extent: Expr, kind: Any) -> None:
+        body = self._close()
+        self._add(tirx.For(var, tirx.const(start, _INT) if isinstance(start, int) else start,
+                           tirx.const(extent, _INT) if isinstance(extent, int) else extent, kind, body))
+
+    @contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        """Statements done only where `condition` holds."""
+        self._blocks.append([])
+        yield
+        body = self._close()
+        self._add(tirx.IfThenElse(condition, body, None))
+
+    @contextmanager
+    def units(self) -> Iterator[Expr]:
+        """The outermost loop: one iteration a work unit."""
+        with self.loop(self.hi - self.lo, "unit", self.lo) as unit:
+            yield unit
+
+    def let(self, value: Expr, name: str = "t") -> Expr:
+        """Name a scalar or vector value; it is computed once, here."""
+        if isinstance(value, int):
+            return value
+        var = tirx.Var(name, value.ty)
+        self._add(tirx.Bind(var, value))
+        return var
+
+    def local(self, size: int, dtype: str = "float32", name: str = "acc") -> Any:
+        """Scratch of `size` elements on the stack; constant indices end up in registers."""
+        buffer = tirx.decl_buffer((size,), dtype, name, scope="local")
+        self._add(tirx.AllocBuffer(buffer))
+        return buffer
+
+    def store(self, buffer: Any, index: Expr, value: Expr) -> None:
+        """`buffer[index ...] = value`, as wide as `value`."""
+        lanes = value.ty.dtype.lanes
+        self._add(tirx.BufferStore(buffer, value, [ramp(index, lanes)]))
+
+    def finish(self) -> tirx.PrimFunc:
+        """The finished function; the builder is used up."""
+        (stmts,) = self._blocks
+        stmts.append(tirx.Return(tirx.const(0, _INT)))
+        decls = [tirx.DeclBuffer(b, data=v) for b, v in zip(self.buffers.values(), self._params, strict=True)]
+        body = tirx.SeqStmt([*decls, *stmts])
+        func = tirx.PrimFunc([*self._params, self.lo, self.hi], body, ret_type=PrimType(_INT))
+        return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": 0})
+
+
+def ramp(index: Expr, lanes: int) -> Expr:
+    """The index vector `index, index + 1, ...` of `lanes` elements; `index` itself for one lane."""
+    index = tirx.const(index, _INT) if isinstance(index, int) else index
+    return index if lanes == 1 else tirx.Ramp(index, 1, lanes)
+
+
+def load(buffer: Any, index: Expr, lanes: int = 1) -> Expr:
+    """`lanes` consecutive elements of `buffer` from `index` on."""
+    return tirx.BufferLoad(buffer, [ramp(index, lanes)])
+
+
+def splat(value: Expr, lanes: int) -> Expr:
+    """`value` in every lane."""
+    return value if lanes == 1 else tirx.Broadcast(value, lanes)

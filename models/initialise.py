@@ -1,0 +1,100 @@
+"""Seeded values for a network without weights that keep its activations finite and varied through hundreds of layers.
+
+An untrained network is still exported, verified, timed and quantized, and none of that means anything when its activations die out,
+overflow, or are the same for every picture. So every layer is made to have outputs of mean 0 and variance 1 over a small seeded batch
+of picture-like data, in one forward pass: as the batch goes through,
+
+- a BatchNorm2d takes its running mean and variance from what it is given (and is then used as in eval mode);
+- a convolution or linear layer WITH a bias (nothing normalises after it) has its output standardised by rescaling its weights and setting its
+  bias: the layer-sequential idea of Mishkin & Matas, "All you need is a good init" (1511.06422), with the mean as well as the variance.
+
+Weights are drawn as in He et al. (1502.01852). Same seed and same machine: the same bits.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Pictures in the calibration batch. 8 full-size ones cost about as much as 8 inferences and give 8 x H x W values a channel.
+BATCH = 8
+# A channel's variance is estimated together with this many virtual values at the layer's mean variance:
+# where a map is 1 x 1 or a layer linear, 8 values alone say too little.
+PRIOR = 32
+_TINY = 1e-12
+
+
+def initialise(module: nn.Module, input_shape: tuple[int, int, int], seed: int) -> None:
+    """Give every parameter and running statistic of a zoo network a seeded value, in place; leaves the module in eval mode.
+
+    Args:
+        module: float32, on the CPU; the zoo's (convolutions, linear layers, BatchNorm2d, parameterless layers).
+        input_shape: (C, H, W) it will be used at.
+        seed: same seed, same values.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    module.train(False)
+    for layer in module.modules():
+        _draw(layer, generator)
+    with ExitStack() as stack, torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.BatchNorm2d):
+                stack.callback(layer.register_forward_pre_hook(_set_statistics).remove)
+            elif isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None:
+                stack.callback(layer.register_forward_hook(_standardise).remove)
+        module(pictures(BATCH, input_shape, generator))
+
+
+def pictures(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
+    """(count, C, H, W) float32, about mean 0 and deviation 1: noise at several scales, coarse ones strongest, as in photographs."""
+    channels, height, width = shape
+    total = torch.zeros(count, channels, height, width)
+    side = max(height, width)
+    scale = 1
+    while scale <= side:
+        noise = torch.randn(count, channels, -(-height // scale), -(-width // scale), generator=generator)
+        grown = functional.interpolate(noise, size=(height, width), mode="bilinear", align_corners=False)
+        total += grown * (scale / side) ** 0.5  # amplitude grows with the scale: a falling spectrum
+        scale *= 2
+    flat = total.flatten(1)
+    return (total - flat.mean(1)[:, None, None, None]) / flat.std(1)[:, None, None, None]
+
+
+def _draw(layer: nn.Module, generator: torch.Generator) -> None:
+    if isinstance(layer, (nn.Conv2d, nn.Linear)):
+        with torch.no_grad():
+            fan_in = layer.weight[0].numel()
+            layer.weight.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
+            if layer.bias is not None:
+                layer.bias.zero_()
+    elif isinstance(layer, nn.BatchNorm2d):
+        layer.reset_parameters()
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and (smoothed) variance of each channel of (N, C, ...), both (C,)."""
+    values = x.transpose(0, 1).flatten(1)
+    mean = values.mean(1)
+    variance = values.var(1, correction=0)
+    return mean, (variance * values.shape[1] + variance.mean() * PRIOR) / (values.shape[1] + PRIOR)
+
+
+def _set_statistics(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    assert isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None
+    mean, variance = _moments(inputs[0])
+    layer.running_mean.copy_(mean)
+    layer.running_var.copy_(variance)
+
+
+def _standardise(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+    assert isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None
+    mean, variance = _moments(output)
+    scale = variance.clamp_min(_TINY).rsqrt()
+    layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
+    layer.bias.copy_(-mean * scale)
+    shape = (1, -1) + (1,) * (output.dim() - 2)
+    return (output - mean.view(shape)) * scale.view(shape)

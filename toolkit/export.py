@@ -104,14 +104,20 @@ def exporter_of(model: onnx.ModelProto) -> str:
     return next((entry.value for entry in model.metadata_props if entry.key == EXPORTER), "onnx")
 
 
-def check_against_torch(
-    module: torch.nn.Module, model: onnx.ModelProto, inputs: NDArray[np.float32]
-) -> dict[str, object]:
-    """One ``verify`` row: `model` in onnxruntime against `module`, on `inputs` (float32, the model's input shape)."""
+def run_torch(module: torch.nn.Module, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The first output of `module`, in evaluation mode, on `inputs` (float32, the model's input shape)."""
+    import numpy as np
     import torch
 
     with _evaluating(module), torch.no_grad():
-        expected = _first(module(torch.from_numpy(inputs))).numpy()
+        return np.asarray(_first(module(torch.from_numpy(inputs))))
+
+
+def check_against_torch(
+    module: torch.nn.Module, model: onnx.ModelProto, inputs: NDArray[np.float32]
+) -> dict[str, object]:
+    """One ``verify`` row: `model` in onnxruntime against `module`, both on `inputs` (float32, the model's input shape)."""
+    expected = run_torch(module, inputs)
     return compare(expected, run_onnx(model, {model.graph.input[0].name: inputs})[0], "onnx")
 
 

@@ -37,7 +37,7 @@ def dump_json(value: object, path: Path) -> None:
 
 def write_zip(folder: Path, destination: Path) -> None:
     """Pack every file below `folder` into one zip whose bytes depend on the names and the contents alone."""
-    with zipfile.ZipFile(destination, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+    with zipfile.ZipFile(destination, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path in files_below(folder):
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED

@@ -1,0 +1,225 @@
+"""The shell of the command line: help, usage errors, `--json`, exit codes, where text goes. No network is built here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from inception_deploy import cli
+from inception_deploy.commands import COMMANDS
+from inception_deploy.errors import DeployError, UsageError
+
+NAMES = [command.name for command in COMMANDS]
+Run = tuple[int, str, str]
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]):
+    def run(*argv: str) -> Run:
+        status = cli.main(list(argv))
+        out, err = capfd.readouterr()
+        return status, out, err
+
+    return run
+
+
+def process(argv: Sequence[str], **options) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "inception_deploy", *argv], capture_output=True, text=True, **options)
+
+
+def test_help_is_light() -> None:
+    code = (
+        "import sys\nfrom inception_deploy import cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'tvm', 'onnx', 'onnxruntime', 'numpy', 'PIL', 'rich') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert out.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_command_has_help_with_an_example(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main([name, "--help"])
+    text = capsys.readouterr().out
+    assert left.value.code == 0
+    assert f"  inception-deploy {name}" in text[text.index("example") :]
+    assert "--json" in text
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
+def test_the_examples_of_the_help_parse(command) -> None:
+    for example in command.example.splitlines():
+        program, *arguments = example.split()
+        assert program == "inception-deploy"
+        assert cli.parser().parse_args(arguments).command == command.name
+
+
+def test_the_module_and_the_script_are_the_same_program() -> None:
+    script = Path(sys.executable).with_name("inception-deploy")
+    assert subprocess.run([script, "--version"], capture_output=True, text=True).stdout == process(["--version"]).stdout
+
+
+def test_no_command(call) -> None:
+    status, out, err = call()
+    assert (status, out) == (2, "")
+    assert (
+        err == f"inception-deploy: error: no command given; see inception-deploy --help; allowed: {', '.join(NAMES)}\n"
+    )
+
+
+def test_an_unknown_command_names_the_nearest(call) -> None:
+    status, out, err = call("exprot")
+    assert (status, out) == (2, "")
+    assert err.startswith(
+        "inception-deploy: error: there is no command 'exprot'; did you mean export or report?; allowed: "
+    )
+
+
+@pytest.mark.parametrize("name", ["tune", "quantize", "vta"])
+def test_what_is_not_built_yet_is_not_a_command(call, name: str) -> None:
+    status, _, err = call(name)
+    assert status == 2
+    assert f"there is no command '{name}'" in err
+
+
+def test_an_unknown_option_names_the_nearest(call) -> None:
+    status, _, err = call("export", "--modle", "irv2", "--model", "irv2", "-o", "x")
+    assert status == 2
+    assert err.startswith(
+        "inception-deploy: error: inception-deploy export has no option '--modle'; did you mean --model?"
+    )
+
+
+@pytest.mark.parametrize(
+    ("argv", "kind", "message"),
+    [
+        (["exprot"], "usage", "there is no command 'exprot'; did you mean export or report?"),
+        (["export", "--target", "cpu"], "usage", "the following arguments are required: --model, -o/--output; see inception-deploy export --help"),
+        (["run", "b"], "usage", "one of the arguments --image --input is required; see inception-deploy run --help"),
+        (["run", "b", "--input", "x", "--runtime", "tensorrt"], "usage", "there is no runtime 'tensorrt'"),
+        (["run", "b", "--input", "x", "--top-k", "0"], "usage", "--top-k is '0'"),
+        (["run", "b", "--input", "x", "--threads", "two"], "usage", "--threads is 'two'"),
+        (["export", "--model", "irv2", "-o", "x", "--input-size", "0"], "input-size", "--input-size is '0'"),
+        (["export", "--model", "irv2", "-o", "x", "--width", "nan"], "usage", "--width is 'nan'"),
+        (["export", "--model", "irv2", "-o", "x", "--seed", "-1"], "usage", "--seed is '-1'"),
+        (["bench"], "usage", "bench takes bundles, or --model with --framework torch"),
+        (["bench", "--model", "vgg16"], "usage", "--model needs --framework"),
+        (["bench", "b", "--against", "onnxruntme"], "engine", "there is no engine 'onnxruntme'; did you mean onnxruntime?"),
+    ],
+)  # fmt: skip
+def test_usage_errors_are_one_json_document(call, argv: list[str], kind: str, message: str) -> None:
+    status, out, err = call(*argv, "--json")
+    document = json.loads(out)
+    assert (status, err) == (2, "")
+    assert document["error"]["kind"] == kind
+    assert document["error"]["message"] == message
+    assert set(document["error"]) == {"kind", "message", "got", "allowed"}
+
+
+def test_json_may_stand_before_the_command(call) -> None:
+    status, out, _ = call("--json", "exprot")
+    assert status == 2
+    assert json.loads(out)["error"]["kind"] == "usage"
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, work) -> None:
+    """Make `targets` do `work`; the shell around it is what is under test."""
+    import dataclasses
+
+    from inception_deploy.commands import targets
+
+    command = dataclasses.replace(targets.COMMAND, execute=work)
+    monkeypatch.setattr(cli, "COMMANDS", (command,))
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "kind", "message"),
+    [
+        (DeployError("x failed", kind="weights", got="a", allowed=["b"]), 1, "weights", "x failed"),
+        (UsageError("x is wrong", kind="model"), 2, "model", "x is wrong"),
+        (KeyboardInterrupt(), 1, "interrupted", "interrupted"),
+        (MemoryError(), 1, "memory", "out of memory"),
+        (PermissionError(13, "Permission denied", "/x/y"), 1, "io", "/x/y: Permission denied"),
+        (ZeroDivisionError("oops"), 1, "internal", "internal error: ZeroDivisionError: oops"),
+    ],
+)
+def test_every_failure_is_one_line_or_one_document(
+    monkeypatch, call, error, status: int, kind: str, message: str
+) -> None:
+    def work(options, progress):
+        raise error
+
+    fake(monkeypatch, work)
+    got, out, err = call("targets")
+    assert (got, out) == (status, "")
+    assert err.startswith(f"inception-deploy: error: {message}")
+    assert err.count("\n") == 1
+    got, out, err = call("targets", "--json")
+    assert (got, err) == (status, "")
+    assert json.loads(out)["error"]["kind"] == kind
+
+
+def test_a_message_stays_on_one_line(monkeypatch, call) -> None:
+    def work(options, progress):
+        raise DeployError("a\nb\x1b[31mc")
+
+    fake(monkeypatch, work)
+    assert call("targets")[2] == "inception-deploy: error: a b [31mc\n"
+
+
+def test_what_libraries_print_never_reaches_stdout(monkeypatch, call) -> None:
+    def work(options, progress):
+        print("from Python")
+        os.write(1, b"from a system call\n")
+        ctypes.CDLL(None).puts(b"from C")
+        progress.note("a note")
+        return base.Outcome({"x": 1}, base.line("shown"))
+
+    import ctypes
+
+    from inception_deploy.commands import base
+
+    fake(monkeypatch, work)
+    status, out, err = call("targets", "--json")
+    assert (status, json.loads(out)) == (0, {"x": 1})
+    assert sorted(err.splitlines()) == ["a note", "from C", "from Python", "from a system call"]
+    assert call("targets")[1] == "shown\n"
+
+
+def test_a_failed_check_is_exit_status_one(monkeypatch, call) -> None:
+    from inception_deploy.commands import base
+
+    fake(monkeypatch, lambda options, progress: base.Outcome({"ok": False}, base.line("no"), ok=False))
+    assert call("targets", "--json")[:2] == (1, '{\n  "ok": false\n}\n')
+
+
+def test_sigterm_stops_like_ctrl_c(monkeypatch, call) -> None:
+    def work(options, progress):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.sigtimedwait([], 1)
+
+    fake(monkeypatch, work)
+    before = signal.getsignal(signal.SIGTERM)
+    assert call("targets")[::2] == (1, "inception-deploy: error: interrupted\n")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_no_bar_and_no_control_characters_without_a_terminal() -> None:
+    done = process(["models"])
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+
+
+def test_a_reader_that_leaves_early_is_no_error() -> None:
+    command = f"{sys.executable} -m inception_deploy models --json | head -c 1"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[", "")

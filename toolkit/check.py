@@ -1,0 +1,122 @@
+"""Each stage of a deployment against the one before it: at export, and again from the bundle alone (`verify`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from . import bundle as bundles
+from . import engines, images, verify
+from .errors import DeployError
+from .progress import NONE, Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Outputs = Sequence[NDArray[Any]]
+
+_DIGITS = 3
+"""Significant digits of the recorded errors: enough to judge, few enough to be the same on every run."""
+
+
+def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: int) -> dict[str, NDArray[np.float32]]:
+    """What the stages are compared on: a real photo, where the network takes pictures, and random numbers.
+
+    Args:
+        shape: of the network's input, the batch first. Each picture of a batch is the photo, shifted a little further.
+        preprocessing: as in the manifest; None for a network that does not take pictures.
+
+    Returns:
+        By name, float32 arrays of `shape`.
+    """
+    import numpy as np
+
+    result = {"random": np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32)}
+    if preprocessing is not None:
+        photo = images.load([images.PHOTO], images.from_dict(preprocessing))[0]
+        batch = [np.roll(photo, 7 * index, axis=-1) for index in range(shape[0])]
+        result = {"photo": np.stack(batch), **result}
+    return result
+
+
+def row(stage: str, reference: Mapping[str, Outputs], got: Mapping[str, Outputs]) -> dict[str, object]:
+    """One row of ``verify``: the worst over all inputs and all outputs.
+
+    Args:
+        stage: a key of `verify.TOLERANCES`.
+        reference, got: the outputs of the two stages, by the name of the input.
+
+    Raises:
+        DeployError: (kind ``verify``) the stages do not have the same outputs.
+    """
+    rows = []
+    for name, expected in reference.items():
+        if len(expected) != len(got[name]):
+            raise DeployError(f"stage '{stage}' has {len(got[name])} outputs", kind="verify", allowed=len(expected))
+        rows += [verify.compare(a, b, stage) for a, b in zip(expected, got[name], strict=True)]
+    return _worst(rows)
+
+
+def _worst(rows: Sequence[dict[str, Any]]) -> dict[str, object]:
+    def largest(key: str) -> float | None:
+        values = [entry[key] for entry in rows]
+        return None if None in values else _rounded(max(values))
+
+    cosines = [entry["cosine"] for entry in rows]
+    return rows[0] | {
+        "max_abs": largest("max_abs"),
+        "max_rel": largest("max_rel"),
+        "cosine": None if None in cosines else round(min(cosines), 9),
+        "top5_same": all(entry["top5_same"] for entry in rows),
+        "ok": all(entry["ok"] for entry in rows),
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def summary(stages: Sequence[Mapping[str, object]], not_run: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """The document of ``verify``; `not_run` lists the stages that could not be checked on this machine, and why."""
+    return {"ok": all(entry["ok"] for entry in stages), "stages": list(stages), "not_run": list(not_run)}
+
+
+def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progress: Progress = NONE) -> dict[str, Any]:
+    """Every stage of `bundle` against the one before it.
+
+    The stages whose files the bundle holds are run again here. The others (PyTorch is not in a bundle, and the ONNX
+    before our passes is there only after ``export --keep-stages``) are shown as recorded at export, with ``recorded``.
+
+    Returns:
+        `summary`'s document. It is ok only if the compiled library ran here and every row is ok.
+    """
+    import onnx
+
+    recorded = {entry["stage"]: entry for entry in bundle.document(bundles.VERIFY)["stages"]}
+    given = inputs(bundle.input_shape, bundle.manifest["preprocessing"], int(bundle.manifest.get("seed", 0)))
+    stages: dict[str, Mapping[str, object]] = {name: {**entry, "recorded": True} for name, entry in recorded.items()}
+    name = bundle.manifest["inputs"][0]["name"]
+
+    def run_onnx(file: str) -> dict[str, Outputs]:
+        model = onnx.load(str(bundle.folder / file))
+        return {key: verify.run_onnx(model, {name: x}, threads=threads or 0) for key, x in given.items()}
+
+    progress.stage("optimised")
+    optimised = run_onnx(bundles.ONNX)
+    if (bundle.folder / bundles.RAW_ONNX).exists():
+        stages["optimised"] = {**row("optimised", run_onnx(bundles.RAW_ONNX), optimised), "recorded": False}
+    progress.stage("compiled")
+    not_run = []
+    try:
+        engine = engines.make("compiled", bundle, threads=threads)
+    except DeployError as error:
+        if error.kind != "target":
+            raise
+        stages.pop("compiled", None)
+        not_run.append({"stage": "compiled", "reason": error.message})
+    else:
+        got = {key: engine.run(x) for key, x in given.items()}
+        stages["compiled"] = {**row("compiled", optimised, got), "recorded": False}
+    document = summary([stages[key] for key in verify.TOLERANCES if key in stages], not_run)
+    return document | {"ok": document["ok"] and not not_run}

@@ -1,0 +1,195 @@
+"""The command line: parses, calls one library function, prints its result or its error. Loads nothing heavy itself.
+
+Exit status: 0 done, 1 a check failed or the work could not be done, 2 wrong usage. With ``--json`` stdout holds exactly
+one JSON document, of the result or of the error; everything else, of other libraries too, goes to stderr.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from types import FrameType
+from typing import Any, NoReturn
+
+from . import __version__, progress
+from .commands import COMMANDS
+from .commands.base import Outcome
+from .errors import DeployError, UsageError, nearest
+
+PROGRAM = "inception-deploy"
+TRACEBACK = "INCEPTION_DEPLOY_TRACEBACK"
+"""An environment variable: where it is set, an error that is our own fault prints its traceback."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
+"""An error is one line, whatever a file's name or another library's message holds."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are ours: raised, so that `--json` holds for them too, and with the nearest names."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see {self.prog} --help", kind="usage", got=message)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        choices = [str(choice) for choice in action.choices]
+        near = nearest(str(value), choices)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        what = "command" if action.dest == "command" else action.dest
+        raise UsageError(f"there is no {what} '{value}'{hint}", kind="usage", got=value, allowed=choices)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (the process's own where None); the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    try:
+        with _stop_on_sigterm():
+            return _run(arguments, as_json)
+    except DeployError as error:
+        return _fail(error, as_json)
+    except KeyboardInterrupt:
+        return _fail(DeployError("interrupted", kind="interrupted"), as_json)
+    except BrokenPipeError:  # the reader of stdout, e.g. `head`, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except MemoryError:
+        return _fail(DeployError("out of memory", kind="memory"), as_json)
+    except OSError as error:
+        return _fail(DeployError(_describe(error), kind="io", got=error.filename), as_json)
+    except Exception as error:  # no traceback for a user, whatever happens
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        where = f"set {TRACEBACK}=1 for the traceback, and please report it"
+        return _fail(
+            DeployError(f"internal error: {type(error).__name__}: {error} ({where})", kind="internal"), as_json
+        )
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    json_help = "print one JSON document on stdout and nothing else there"
+    result = _Parser(
+        prog=PROGRAM,
+        description="Convolutional networks from PyTorch to verified, compiled bundles.",
+        epilog=_example(
+            f"{PROGRAM} export --model irv2 --target cpu -o irv2-cpu\n{PROGRAM} run irv2-cpu --image photo.jpg"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    result.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    result.add_argument("--json", action="store_true", help=json_help)
+    commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
+    for command in COMMANDS:
+        one = commands.add_parser(
+            command.name,
+            help=command.summary,
+            description=command.summary,
+            epilog=_example(command.example),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.arguments(one)
+        # SUPPRESS, or the default of the subparser would undo a --json before the command.
+        one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=json_help)
+        one.set_defaults(
+            execute=command.execute, flags=[flag for action in one._actions for flag in action.option_strings]
+        )
+    return result
+
+
+def _run(arguments: list[str], as_json: bool) -> int:
+    options, unknown = parser().parse_known_args(arguments)
+    if options.command is None:
+        names = [command.name for command in COMMANDS]
+        raise UsageError(f"no command given; see {PROGRAM} --help", kind="usage", allowed=names)
+    if unknown:
+        raise _unknown(unknown[0], options)
+    with _stdout_is_stderr(), progress.terminal() as bar:
+        outcome: Outcome = options.execute(options, bar)
+    if as_json:
+        print(json.dumps(outcome.document, indent=2, allow_nan=False, ensure_ascii=False))
+    else:
+        from rich.console import Console
+
+        # Not a terminal: as wide as the content, so that a table in a file or a pipe is not folded.
+        outcome.show(Console() if sys.stdout.isatty() else Console(width=200))
+    sys.stdout.flush()
+    return 0 if outcome.ok else 1
+
+
+def _unknown(text: str, options: argparse.Namespace) -> UsageError:
+    where = f"{PROGRAM} {options.command}"
+    if not text.startswith("-"):
+        return UsageError(f"{where} takes no argument '{text}' here; see {where} --help", kind="usage", got=text)
+    flag = text.split("=")[0]
+    near = nearest(flag, options.flags, count=1)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return UsageError(f"{where} has no option '{flag}'{hint}", kind="usage", got=text, allowed=sorted(options.flags))
+
+
+def _fail(error: DeployError, as_json: bool) -> int:
+    if as_json:
+        print(json.dumps(error.as_dict(), indent=2, ensure_ascii=False, default=str), flush=True)
+        return error.exit_code
+    text = error.message
+    if error.allowed is not None:
+        allowed = error.allowed
+        listed = ", ".join(str(item) for item in allowed) if isinstance(allowed, (list, tuple)) else str(allowed)
+        if listed not in text:
+            text += f"; allowed: {listed}"
+    print(f"{PROGRAM}: error: {_CONTROL.sub(' ', text)}", file=sys.stderr, flush=True)
+    return error.exit_code
+
+
+def _describe(error: OSError) -> str:
+    reason = error.strerror or str(error)
+    return f"{error.filename}: {reason}" if error.filename else reason
+
+
+def _example(text: str) -> str:
+    lines = [f"  {line}" for line in text.splitlines()]
+    return "\n".join(["example:" if len(lines) == 1 else "examples:", *lines])
+
+
+@contextmanager
+def _stdout_is_stderr() -> Iterator[None]:
+    """While it lasts, what anybody writes to stdout, C++ libraries too, goes to stderr."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        ctypes.CDLL(None).fflush(None)  # what C's own buffers still hold was meant for the old stdout
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+@contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """A SIGTERM stops the work the way Ctrl-C does: everything half-written is removed."""
+
+    def stop(signum: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread: the program that called us handles its own signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

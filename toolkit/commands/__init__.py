@@ -1,0 +1,18 @@
+"""The commands of `inception-deploy`, one file each. A new one is a file here and a line in this table."""
+
+from __future__ import annotations
+
+from . import bench, export, inspect, models, report, run, targets, verify
+from .base import Command
+
+COMMANDS: tuple[Command, ...] = (
+    models.COMMAND,
+    targets.COMMAND,
+    export.COMMAND,
+    run.COMMAND,
+    verify.COMMAND,
+    bench.COMMAND,
+    inspect.COMMAND,
+    report.COMMAND,
+)
+"""In the order of `--help`. None of their modules imports anything heavy before it is executed."""

@@ -1,0 +1,151 @@
+"""What a command is, and the argument types that several share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from inception_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from inception_deploy.progress import Progress
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command gives back.
+
+    Args:
+        document: what `--json` prints.
+        show: prints the same for a person.
+        ok: False where a check failed; the exit status is 1 then.
+    """
+
+    document: object
+    show: Callable[[Console], None]
+    ok: bool = True
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its words, its arguments, and the one library function it calls.
+
+    Args:
+        name: as typed.
+        summary: one line for the list of commands.
+        example: a command line that works, for `--help`.
+        arguments: adds its arguments to a parser.
+        execute: does the work.
+    """
+
+    name: str
+    summary: str
+    example: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    execute: Callable[[argparse.Namespace, Progress], Outcome]
+
+
+def positive(flag: str, most: int = 1_000_000) -> Callable[[str], int]:
+    """An argument type: a whole number from 1 to `most`."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or not text.isascii() or not 1 <= int(text[:20]) <= most:
+            raise UsageError(f"{flag} is '{text}'", kind="usage", got=text, allowed=f"a whole number from 1 to {most}")
+        return int(text)
+
+    return parse
+
+
+def seed(text: str) -> int:
+    """An argument type: a whole number from 0 to 2^32 - 1."""
+    if not text.isdecimal() or not text.isascii() or int(text[:20]) >= 1 << 32:
+        raise UsageError(f"--seed is '{text}'", kind="usage", got=text, allowed="a whole number from 0 to 4294967295")
+    return int(text)
+
+
+def size(text: str) -> tuple[int, int]:
+    """An argument type: ``299`` or ``240x320``, height and width."""
+    parts = text.lower().split("x")
+    if len(parts) not in (1, 2) or not all(p.isdecimal() and p.isascii() and 1 <= int(p[:9]) <= 16384 for p in parts):
+        allowed = "H or HxW, each from 1 to 16384, e.g. 299 or 240x320"
+        raise UsageError(f"--input-size is '{text}'", kind="input-size", got=text, allowed=allowed)
+    return int(parts[0]), int(parts[-1])
+
+
+def width(text: str) -> float:
+    """An argument type: the factor on every channel count."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0.01 <= value <= 16:
+        raise UsageError(f"--width is '{text}'", kind="usage", got=text, allowed="a number from 0.01 to 16")
+    return value
+
+
+def add_bundle(parser: argparse.ArgumentParser) -> None:
+    """The argument BUNDLE."""
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="a bundle folder or .zip that export wrote")
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """The option --threads."""
+    help = "threads to compute with (default: every core this process may use)"
+    parser.add_argument("--threads", type=positive("--threads", 1024), metavar="N", help=help)
+
+
+def add_network(parser: argparse.ArgumentParser) -> None:
+    """The options that shape a network: --input-size, --width, --batch, --num-classes."""
+    parser.add_argument("--input-size", type=size, metavar="H[xW]", help="height and width of the input")
+    parser.add_argument("--width", type=width, metavar="A", help="factor on every channel count, rounded to 8")
+    parser.add_argument("--batch", type=positive("--batch", 4096), default=1, metavar="N", help="images at once")
+    parser.add_argument("--num-classes", type=positive("--num-classes"), metavar="N", help="classes to tell apart")
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()
+) -> Callable[[Console], None]:
+    """A `show` that prints a table; the columns whose numbers are in `right` are aligned right."""
+    content = [[_text(cell) for cell in row] for row in rows]
+
+    def show(console: Console) -> None:
+        from rich.table import Table
+        from rich.text import Text
+
+        result = Table(box=None, header_style="bold", pad_edge=False)
+        for index, column in enumerate(columns):
+            result.add_column(column, justify="right" if index in set(right) else "left", overflow="fold")
+        for row in content:
+            result.add_row(*[Text(cell) for cell in row])
+        console.print(result)
+
+    right = frozenset(right)
+    return show
+
+
+def _text(cell: object) -> str:
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    return "-" if cell is None else str(cell)
+
+
+def sequence(*shows: Callable[[Console], None]) -> Callable[[Console], None]:
+    """A `show` of several, one after the other."""
+
+    def show(console: Console) -> None:
+        for one in shows:
+            one(console)
+
+    return show
+
+
+def line(text: str) -> Callable[[Console], None]:
+    """A `show` of one line, printed as it is."""
+    return lambda console: console.print(text, markup=False, highlight=False, soft_wrap=True)

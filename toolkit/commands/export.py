@@ -1,0 +1,83 @@
+"""`export`: from a network to a verified, compiled bundle."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from inception_deploy.progress import Progress
+
+from .base import Command, Outcome, add_network, line, seed, sequence, table
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    model = (
+        "a network of the zoo, an .onnx file, or file.py:callable or package.module:callable that gives an nn.Module"
+    )
+    parser.add_argument("--model", required=True, metavar="M", help=model)
+    parser.add_argument(
+        "--target", default="cpu", metavar="T", help="what to compile for; `targets` lists them (default: cpu)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the bundle to write; a name that ends in .zip makes one zip",
+    )
+    parser.add_argument("--precision", default="fp32", metavar="P", help="what to compute in (default: fp32)")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="a .safetensors or .pth file with trained weights")
+    add_network(parser)
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the network itself, e.g. scales=0.1,0.1,0.2; `models --json` lists them",
+    )
+    parser.add_argument(
+        "--seed", type=seed, default=0, metavar="N", help="of the untrained weights and the random input (default: 0)"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not compare each stage with the one before it")
+    parser.add_argument(
+        "--keep-stages", action="store_true", help="keep the ONNX from before our graph passes in the bundle"
+    )
+    parser.add_argument("--force", action="store_true", help="replace what stands at --output")
+
+
+def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
+    from inception_deploy import pipeline, sources
+
+    request = sources.Request(
+        model=options.model,
+        weights=options.weights,
+        input_size=options.input_size,
+        width=options.width,
+        batch=options.batch,
+        num_classes=options.num_classes,
+        seed=options.seed,
+        options=dict(sources.parse_option(text) for text in options.option),
+    )
+    document = pipeline.export(
+        request,
+        options.output,
+        target=options.target,
+        precision=options.precision,
+        verified=not options.no_verify,
+        keep_stages=options.keep_stages,
+        force=options.force,
+        progress=progress,
+    )
+    stages = table(("stage", "seconds"), document["seconds"].items(), right=(1,))
+    return Outcome(document, sequence(stages, line(f"\nwrote {document['bundle']}")), ok=document["ok"])
+
+
+COMMAND = Command(
+    "export",
+    "export, optimise, compile and verify a network into a bundle",
+    "inception-deploy export --model irv2 --target cpu -o irv2-cpu\n"
+    "inception-deploy export --model net.py:build --input-size 96 -o net.zip",
+    _arguments,
+    _execute,
+)

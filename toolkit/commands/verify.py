@@ -1,0 +1,39 @@
+"""`verify`: every stage of a bundle against the one before it."""
+
+from __future__ import annotations
+
+import argparse
+
+from inception_deploy.progress import Progress
+
+from .base import Command, Outcome, add_bundle, add_threads, line, sequence, table
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    add_bundle(parser)
+    add_threads(parser)
+
+
+def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
+    from inception_deploy import bundle, check
+
+    progress.stage("load")
+    with bundle.open(options.bundle) as opened:
+        document = check.verify_bundle(opened, threads=options.threads, progress=progress)
+    columns = ("stage", "reference", "max abs", "max rel", "cosine", "same top-5", "tolerance", "ok", "")
+    rows = [
+        (r["stage"], r["reference"], r["max_abs"], r["max_rel"], r["cosine"], r["top5_same"], r["tolerance"], r["ok"],
+         "recorded at export" if r.get("recorded") else "")
+        for r in document["stages"]
+    ]  # fmt: skip
+    missing = [line(f"{entry['stage']}: not checked: {entry['reason']}") for entry in document["not_run"]]
+    return Outcome(document, sequence(table(columns, rows, right=(2, 3, 4, 6)), *missing), ok=document["ok"])
+
+
+COMMAND = Command(
+    "verify",
+    "compare every stage of a bundle with the one before it",
+    "inception-deploy verify irv2-cpu",
+    _arguments,
+    _execute,
+)

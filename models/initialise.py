@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Pictures in the calibration batch. 8 full-size ones cost about as much as 8 inferences and give 8 x H x W values a channel.
-BATCH = 8
+# Pictures in the calibration batch. With 8, statistics are so rough that Inception-v4's activations grow from layer to layer on other
+# pictures (logits of deviation 27); with 16 they stay at 0.4 to 6 in all networks, and irv2 takes 6 s on two cores.
+BATCH = 16
 # A channel's variance is estimated together with this many virtual values at the layer's mean variance:
 # where a map is 1 x 1 or a layer linear, 8 values alone say too little.
 PRIOR = 32
@@ -50,7 +51,7 @@ def initialise(module: nn.Module, input_shape: tuple[int, int, int], seed: int) 
 
 
 def pictures(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """(count, C, H, W) float32, about mean 0 and deviation 1: noise at several scales, coarse ones strongest, as in photographs."""
+    """(count, C, H, W) float32 around 0: noise at several scales, coarse ones strongest, each with its own brightness and contrast."""
     channels, height, width = shape
     total = torch.zeros(count, channels, height, width)
     side = max(height, width)
@@ -61,7 +62,10 @@ def pictures(count: int, shape: tuple[int, int, int], generator: torch.Generator
         total += grown * (scale / side) ** 0.5  # amplitude grows with the scale: a falling spectrum
         scale *= 2
     flat = total.flatten(1)
-    return (total - flat.mean(1)[:, None, None, None]) / flat.std(1)[:, None, None, None]
+    total = (total - flat.mean(1)[:, None, None, None]) / flat.std(1)[:, None, None, None]
+    contrast = 0.25 + torch.rand(count, 1, 1, 1, generator=generator)
+    brightness = torch.randn(count, 1, 1, 1, generator=generator) * 0.5
+    return total * contrast + brightness
 
 
 def _draw(layer: nn.Module, generator: torch.Generator) -> None:
@@ -77,10 +81,12 @@ def _draw(layer: nn.Module, generator: torch.Generator) -> None:
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and (smoothed) variance of each channel of (N, C, ...), both (C,)."""
-    values = x.transpose(0, 1).flatten(1)
-    mean = values.mean(1)
-    variance = values.var(1, correction=0)
-    return mean, (variance * values.shape[1] + variance.mean() * PRIOR) / (values.shape[1] + PRIOR)
+    dims = tuple(dim for dim in range(x.dim()) if dim != 1)
+    mean = x.mean(dims)
+    # Centred first: E[x^2] - E[x]^2 would cancel; Tensor.var itself is three times slower than this.
+    variance = (x - mean.view(1, -1, *[1] * (x.dim() - 2))).square_().mean(dims)
+    values = x.numel() // x.shape[1]
+    return mean, (variance * values + variance.mean() * PRIOR) / (values + PRIOR)
 
 
 def _set_statistics(layer: nn.Module, inputs: tuple[Any, ...]) -> None:

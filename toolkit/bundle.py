@@ -12,12 +12,14 @@ whoever can change a file can change the manifest as well, so open bundles from 
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,14 +164,15 @@ def _extract(path: Path, folder: Path) -> None:
                 # ZipFile reads no more than the declared size of an entry and checks its CRC at the end.
                 with archive.open(entry) as source, target.open("xb") as out:
                     shutil.copyfileobj(source, out, 1 << 20)
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, OSError) as error:
-        if (
-            isinstance(error, OSError)
-            and error.errno is not None
-            and not isinstance(error, (FileExistsError, NotADirectoryError))
-        ):
-            raise
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        raise _bad(path, "has an entry where another has its folder") from error
+    # zipfile's own for a damaged archive, an encrypted entry, a size that does not fit, a name that is no text
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         raise _bad(path, f"cannot be unpacked: {error}") from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # zipfile seeks to wherever a damaged directory says
+            raise
+        raise _bad(path, "cannot be unpacked: an entry lies outside the file") from error
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
@@ -177,6 +180,8 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> None:
     for entry in entries:
         if not _is_inside(entry.filename):
             raise _bad(path, f"has an entry that leaves its folder: {entry.filename!r}", got=entry.filename)
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _bad(path, f"has an entry that is packed in an unknown way: {entry.filename!r}")
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG):
             raise _bad(path, f"has an entry that is no regular file: {entry.filename!r}", got=entry.filename)

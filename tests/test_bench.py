@@ -1,0 +1,70 @@
+"""Interleaving and statistics, with functions whose time is known; engines, on a tiny bundle."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_deploy import bench, bundle, cli, engines
+from inception_deploy.errors import DeployError, UsageError
+
+
+def test_rounds_are_interleaved_and_the_order_rotates() -> None:
+    calls: list[str] = []
+    rows = bench.interleave({name: (lambda name=name: calls.append(name)) for name in "abc"}, runs=3)
+    assert "".join(calls) == "aaabbbccc" + "abc" + "bca" + "cab"
+    assert [row["engine"] for row in rows] == ["a", "b", "c"]
+    assert [row["runs"] for row in rows] == [3, 3, 3]
+
+
+def test_statistics() -> None:
+    figures = bench.statistics_of([0.001, 0.002, 0.003, 0.004, 0.005])
+    assert figures == {"p50_ms": 3.0, "p90_ms": 4.6, "p99_ms": 4.96, "mean_ms": 3.0, "sd_ms": 1.5811, "runs": 5}
+    assert bench.statistics_of([0.001])["sd_ms"] == 0
+
+
+def test_the_machine_is_named() -> None:
+    name = bench.machine()
+    assert name.endswith(f", {engines.default_threads()} cores, Linux")
+    assert not name.startswith(",")
+
+
+def test_an_unknown_engine(tiny_bundle: Path) -> None:
+    with bundle.open(tiny_bundle) as opened, pytest.raises(UsageError, match="there is no engine 'onnx'"):
+        engines.make("onnx", opened)
+    with pytest.raises(UsageError, match="there is no engine 'compiled'"):
+        engines.check_peer("compiled")
+
+
+def test_openvino_missing_says_what_to_install(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with bundle.open(tiny_bundle) as opened, pytest.raises(DeployError) as caught:
+        engines.make("openvino", opened)
+    assert caught.value.message == "openvino is not installed; pip install 'inception-deploy[bench]'"
+    assert caught.value.kind == "engine"
+
+
+def test_torch_wants_a_network_of_the_zoo(tiny_bundle: Path) -> None:
+    with bundle.open(tiny_bundle) as opened, pytest.raises(DeployError, match="not exported from a network of the zoo"):
+        engines.make("torch", opened)
+
+
+def test_onnxruntime_runs_the_bundles_onnx(tiny_bundle: Path) -> None:
+    with bundle.open(tiny_bundle) as opened:
+        (y,) = engines.make("onnxruntime", opened, threads=1).run(np.zeros((2, 3, 8, 8), np.float32))
+    assert y.shape == (2, 7)
+    assert np.isfinite(y).all()
+
+
+def test_torch_forward_and_backward(capfd: pytest.CaptureFixture[str]) -> None:
+    argv = ["bench", "--model", "resnet18", "--framework", "torch", "--backward", "--width", "0.125"]
+    assert cli.main([*argv, "--input-size", "32", "--runs", "2", "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert [row["engine"] for row in document["results"]] == ["forward", "forward-backward"]
+    assert all(row["p50_ms"] > 0 and row["runs"] == 2 for row in document["results"])
+    assert document["model"] == "resnet18"
+    assert set(document) >= {"machine", "threads", "batch", "results", "ratio"}

@@ -1,1 +1,18 @@
+"""Kernel specs and the templates that turn them into TIR."""
 
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def sources_digest() -> str:
+    """A digest of the files that decide a kernel's code, and of TVM's version."""
+    from importlib.metadata import version
+
+    digest = hashlib.sha256(version("apache-tvm").encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]

@@ -119,3 +119,24 @@ def load(buffer: Any, index: Expr, lanes: int = 1) -> Expr:
 def splat(value: Expr, lanes: int) -> Expr:
     """`value` in every lane."""
     return value if lanes == 1 else tirx.Broadcast(value, lanes)
+
+
+def const(value: float, lanes: int = 1) -> Expr:
+    """An fp32 constant in every lane."""
+    return splat(tirx.const(value, "float32"), lanes)
+
+
+def fma(a: Expr, b: Expr, c: Expr) -> Expr:
+    """`a * b + c` in one rounding, lane by lane."""
+    return tirx.call_llvm_pure_intrin(str(c.ty.dtype), "llvm.fma", a, b, c)
+
+
+def clamp(value: Expr, bounds: tuple[float, float] | None) -> Expr:
+    """`value` limited to `bounds`; an infinite bound costs nothing."""
+    if bounds is None:
+        return value
+    lanes = value.ty.dtype.lanes
+    low, high = bounds
+    if low != float("-inf"):
+        value = tirx.max(value, const(low, lanes))
+    return value if high == float("inf") else tirx.min(value, const(high, lanes))

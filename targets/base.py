@@ -1,0 +1,64 @@
+"""What a target is: a frozen value that cannot be built wrong, and that lowering, building and reporting ask everything of."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Progress = Callable[[int, int, str], None]
+"""Called as `progress(done, total, what)` during a long step."""
+
+
+@dataclass(frozen=True)
+class Target(ABC):
+    """A machine to compile for.
+
+    Attributes:
+        name: as the user writes it, e.g. ``cpu:avx512``.
+    """
+
+    name: str
+
+    @property
+    @abstractmethod
+    def kind(self) -> str:
+        """``cpu``, ``arm`` or ``cuda``: what the table of graph passes is keyed by."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What the manifest says of the target: instruction set, features a machine needs, compiler."""
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """Why bundles for this target cannot run on this machine; None where they can."""
+
+    # -- asked by lowering -------------------------------------------------------------------------------------------
+    @abstractmethod
+    def schedule(self, spec: Any) -> Any:
+        """The schedule for a kernel spec."""
+
+    @abstractmethod
+    def units(self, spec: Any, schedule: Any) -> int:
+        """Work units of the kernel."""
+
+    def launch(self, spec: Any, schedule: Any) -> tuple[int, ...]:
+        """Grid and block sizes on a GPU; () elsewhere."""
+        return ()
+
+    @abstractmethod
+    def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
+        """A convolution's weight `[O, I, r, s]` (channels in their slots) in the kernel's order."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever the same spec and schedule would give other code."""
+
+    # -- the work ----------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
+        """Compile a Plan; gives the names of the files written into `folder`."""

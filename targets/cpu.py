@@ -1,0 +1,170 @@
+"""CPUs: kernels through TVM's LLVM, linked with the C runtime into a library that needs neither TVM nor Python."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inception_deploy.errors import DeployError, UsageError, nearest
+
+from .base import Progress, Target
+
+
+@dataclass(frozen=True)
+class Isa:
+    """An instruction set that kernels are generated for.
+
+    name: what follows the colon of a target. machine: what `platform.machine()` says of hosts that run it.
+    mcpu, mattr, mtriple: LLVM's. triple: the linker's. lanes, registers: of an fp32 vector register file.
+    features: what a CPU must have, in the names of /proc/cpuinfo; checked before a bundle is run.
+    """
+
+    name: str
+    kind: str
+    machine: str
+    mtriple: str
+    triple: str
+    mcpu: str
+    lanes: int
+    registers: int
+    features: tuple[str, ...] = ()
+    mattr: tuple[str, ...] = ()
+
+
+ISAS: tuple[Isa, ...] = (
+    Isa(
+        "avx512",
+        "cpu",
+        "x86_64",
+        "x86_64-unknown-linux-gnu",
+        "x86_64-linux-gnu",
+        "x86-64-v4",
+        16,
+        32,
+        ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma"),
+    ),
+    Isa(
+        "avx2",
+        "cpu",
+        "x86_64",
+        "x86_64-unknown-linux-gnu",
+        "x86_64-linux-gnu",
+        "x86-64-v3",
+        8,
+        16,
+        ("avx2", "fma", "bmi1", "bmi2"),
+    ),
+)
+"""Best first within a machine: `cpu` without a suffix takes the first that this machine has all features of."""
+
+
+def host_features() -> frozenset[str]:
+    """What this machine's CPU can do, in /proc/cpuinfo's names; empty where that file does not exist."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def lacking(isa: Isa) -> list[str]:
+    """The features of `isa` that this machine lacks; the machine's own name where it is another kind of machine."""
+    if platform.machine() != isa.machine:
+        return [isa.machine]
+    return sorted(set(isa.features) - host_features())
+
+
+@dataclass(frozen=True)
+class Cpu(Target):
+    """A CPU with one of the instruction sets above."""
+
+    isa: Isa
+
+    @property
+    def kind(self) -> str:
+        return self.isa.kind
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "isa": self.isa.name,
+            "machine": self.isa.machine,
+            "triple": self.isa.triple,
+            "mcpu": self.isa.mcpu,
+            "features": list(self.isa.features),
+        }
+
+    def missing(self) -> str | None:
+        short = lacking(self.isa)
+        return f"this machine ({platform.machine()}) lacks {', '.join(short)}" if short else None
+
+    def schedule(self, spec: Any) -> Any:
+        from inception_deploy.kernels.cpu import TEMPLATES
+
+        return TEMPLATES[type(spec)].choose(spec, lanes=self.isa.lanes, registers=self.isa.registers)
+
+    def units(self, spec: Any, schedule: Any) -> int:
+        from inception_deploy.kernels.cpu import TEMPLATES
+
+        return TEMPLATES[type(spec)].units(spec, schedule)
+
+    def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
+        from inception_deploy.kernels.cpu_conv import pack_weight
+
+        return pack_weight(weight, spec, schedule)
+
+    def fingerprint(self) -> str:
+        from inception_deploy.kernels import sources_digest
+
+        return f"{sources_digest()} {self.isa.mtriple} {self.isa.mcpu} {','.join(self.isa.mattr)}"
+
+    def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
+        from .library import write_library
+        from .objects import compile_kernels
+
+        objects = compile_kernels(plan.kernels.values(), self.tvm_target(), progress)
+        return write_library(plan, objects, folder, triple=self.isa.triple, features=self.isa.features)
+
+    def tvm_target(self) -> dict[str, Any]:
+        """TVM's description of it."""
+        target: dict[str, Any] = {"kind": "llvm", "mtriple": self.isa.mtriple, "mcpu": self.isa.mcpu}
+        if self.isa.mattr:
+            target["mattr"] = list(self.isa.mattr)
+        return target
+
+
+def parse(kind: str, suffix: str) -> Cpu:
+    """`cpu`, `cpu:avx2`, `arm:cortex-a72`, ...
+
+    Raises:
+        UsageError: no such instruction set. DeployError: `cpu` on a machine that has none of them.
+    """
+    isas = {isa.name: isa for isa in ISAS if isa.kind == kind}
+    if suffix:
+        if suffix not in isas:
+            near = nearest(suffix, isas)
+            hint = f"; did you mean {' or '.join(f'{kind}:{n}' for n in near)}?" if near else ""
+            raise UsageError(
+                f"there is no target '{kind}:{suffix}'{hint}",
+                kind="target",
+                got=f"{kind}:{suffix}",
+                allowed=[f"{kind}:{name}" for name in isas],
+            )
+        return Cpu(f"{kind}:{suffix}", isas[suffix])
+    for isa in isas.values():
+        if not lacking(isa):
+            return Cpu(kind, isa)
+    raise DeployError(
+        f"no kernels are generated for this machine ({platform.machine()})",
+        kind="target",
+        got=platform.machine(),
+        allowed=[f"{kind}:{name} needs {', '.join(isa.features)}" for name, isa in isas.items()],
+    )

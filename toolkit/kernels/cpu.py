@@ -1,0 +1,35 @@
+"""The CPU's kernels in one table: what computes which spec. A new kernel is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from . import cpu_conv, cpu_simple, cpu_window, spec
+
+
+@dataclass(frozen=True)
+class Template:
+    """choose(spec, lanes=, registers=) -> schedule; units(spec, schedule) -> int; emit(spec, schedule, name) -> PrimFunc."""
+
+    choose: Callable[..., Any]
+    units: Callable[[Any, Any], int]
+    emit: Callable[[Any, Any, str], Any]
+
+
+def _simple(units: Callable[[Any], int], emit: Callable[[Any, Any, str], Any]) -> Template:
+    def choose(_spec: Any, *, lanes: int, registers: int) -> cpu_simple.SimpleSchedule:
+        return cpu_simple.SimpleSchedule(lanes)
+
+    return Template(choose, lambda s, _schedule: units(s), emit)
+
+
+TEMPLATES: dict[type, Template] = {
+    spec.Conv: Template(cpu_conv.choose, cpu_conv.units, cpu_conv.emit),
+    spec.Window: Template(cpu_window.choose, cpu_window.units, cpu_window.emit),
+    spec.GlobalAverage: _simple(cpu_simple.average_units, cpu_simple.emit_average),
+    spec.Map: _simple(cpu_simple.map_units, cpu_simple.emit_map),
+    spec.Pack: _simple(cpu_simple.pack_units, cpu_simple.emit_pack),
+    spec.Unpack: _simple(cpu_simple.unpack_units, cpu_simple.emit_unpack),
+}

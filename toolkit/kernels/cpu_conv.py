@@ -1,0 +1,289 @@
+"""Direct convolution for CPUs: a tile of `pixels x vectors` accumulators stays in registers.
+
+Every input element is broadcast once for `vectors` multiply-adds and every weight vector is loaded once for `pixels` of them, so a
+tile of 8 to 28 accumulators keeps both FMA units busy from the first-level cache. Weights are packed as
+`[group of vectors][input block][r][s][input lane][vectors * lanes]`: a work unit reads them from front to back.
+
+Nothing is padded in memory. The tiles of a row are laid out when the kernel is made, as even as they can be (17 pixels are 9 + 8, not
+16 + 1), so taps that fall off the left or right edge are left out of a tile's code, and the loop over kernel rows is cut to those
+inside the image. A 1x1 convolution sees its image as one row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from .emit import Emitter, Expr, clamp, fma, load, splat
+from .spec import BLOCK, Conv
+from .tiles import runs, split
+
+
+@dataclass(frozen=True)
+class ConvSchedule:
+    """The knobs of the template.
+
+    lanes: floats in a vector register.
+    vectors: output vectors of a tile; divides a group's output vectors.
+    pixels: widest tile along a row.
+    rows: output rows in a work unit (tiles, for a pointwise convolution).
+    unroll: input lanes unrolled; divides 16.
+    k_block: input blocks done before moving on to the next tile; 0 for all.
+    rows_outer: units run through all output channels of some rows before the next rows (else the other way round).
+    """
+
+    lanes: int
+    vectors: int
+    pixels: int
+    rows: int = 1
+    unroll: int = 1
+    k_block: int = 0
+    rows_outer: bool = False
+
+
+def image(spec: Conv) -> tuple[int, int, int, int]:
+    """Input height and width, output height and width, as the kernel sees them (one row, if pointwise)."""
+    if spec.pointwise:
+        return 1, spec.height * spec.width, 1, spec.out_height * spec.out_width
+    return spec.height, spec.width, spec.out_height, spec.out_width
+
+
+def tile_widths(spec: Conv, schedule: ConvSchedule) -> list[int]:
+    """Widths of the tiles of one row."""
+    return split(image(spec)[3], schedule.pixels)
+
+
+def row_blocks(spec: Conv, schedule: ConvSchedule) -> int:
+    """Work units along the rows (along the tiles, if pointwise)."""
+    extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
+    return -(-extent // schedule.rows)
+
+
+def units(spec: Conv, schedule: ConvSchedule) -> int:
+    """Work units of the kernel."""
+    return spec.batch * (spec.out_channels // (schedule.lanes * schedule.vectors)) * row_blocks(spec, schedule)
+
+
+def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.ndarray:
+    """`[O, I, r, s]` (physical channels) to the order the kernel reads. I is one group's input channels."""
+    out, channels, rows, columns = weight.shape
+    wide = schedule.lanes * schedule.vectors
+    lanes = channels if spec.planar else BLOCK
+    packed = weight.reshape(out // wide, wide, channels // lanes, lanes, rows, columns).transpose(0, 2, 4, 5, 3, 1)
+    return np.ascontiguousarray(packed, dtype=np.float32)
+
+
+def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
+    """The schedule a cost model takes to be fastest; no measuring.
+
+    The model counts cycles of one input lane over a row of tiles: multiply-adds at two a cycle, or loads at two a cycle, plus
+    weights that stream from the second-level cache. See docs/perf/cpu-fp32.md for how it does against measurements.
+    """
+    group_vectors = spec.out_channels // spec.groups // lanes
+    per_block = BLOCK // lanes
+    best: tuple[float, ConvSchedule] | None = None
+    for vectors in (per_block, 2 * per_block, 3 * per_block, 4 * per_block):
+        if group_vectors % vectors:
+            continue
+        pixels = (registers - 1 - vectors) // vectors
+        if pixels < 1:
+            continue
+        widths = split(image(spec)[3], pixels)
+        panel = spec.channels * math.prod(spec.kernel) * vectors * lanes * 4
+        cycles = 0.0
+        for width in widths:
+            arithmetic = max(width * vectors / 2, 4.0)  # a chain of FMAs has a latency of 4 cycles
+            loads = (width + vectors) / 2
+            streamed = vectors * lanes * 4 / 48 if panel > 24 * 1024 else 0.0
+            cycles += max(arithmetic, loads) + 0.4 * streamed + 0.25
+        cost = cycles / vectors
+        schedule = ConvSchedule(lanes, vectors, max(widths))
+        if best is None or cost < best[0] * 0.98:
+            best = (cost, schedule)
+    assert best is not None, spec
+    return _balanced(spec, best[1])
+
+
+def _balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
+    """Units large enough to be worth handing out, and the loop order that reuses the larger operand."""
+    wide = schedule.lanes * schedule.vectors
+    depth = spec.channels * math.prod(spec.kernel)
+    row = image(spec)[3] if not spec.pointwise else schedule.pixels
+    rows = max(1, round(400_000 / (row * wide * depth)))
+    weights = 4 * spec.out_channels * depth
+    pixels = 4 * spec.height * spec.width * spec.channels * spec.groups
+    extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
+    return ConvSchedule(schedule.lanes, schedule.vectors, schedule.pixels, rows=min(rows, extent),
+                        rows_outer=weights <= 512 * 1024 < pixels)
+
+
+class _Template:
+    """The state that the parts of one kernel's code share."""
+
+    def __init__(self, spec: Conv, schedule: ConvSchedule, name: str) -> None:
+        self.spec, self.schedule = spec, schedule
+        pointers = ["src", "weight", "bias", *(["add"] if spec.add else []), "dst"]
+        self.emitter = Emitter(name, [(p, "float32") for p in pointers])
+        self.in_height, self.in_width, self.out_height, self.out_width = image(spec)
+        self.in_lanes = spec.channels if spec.planar else BLOCK
+        self.in_blocks = spec.channels // self.in_lanes
+        self.pixel = 1 if spec.planar else BLOCK  # elements from one input pixel to the next
+        self.lane = spec.height * spec.width if spec.planar else 1
+        self.in_plane = spec.height * spec.width * BLOCK
+        self.out_plane = spec.out_height * spec.out_width * BLOCK
+        self.wide = schedule.lanes * schedule.vectors
+        self.groups = spec.out_channels // self.wide
+
+    def out_index(self, group: Expr, vector: int, y: Expr, x: Expr) -> Expr:
+        """Where vector `vector` of a tile's pixel lies in the output."""
+        per_block = BLOCK // self.schedule.lanes
+        index = group * self.schedule.vectors + vector
+        at = (y * self.out_width + x) * BLOCK
+        if per_block == 1:
+            return index * self.out_plane + at
+        return tirx.floordiv(index, per_block) * self.out_plane + at + tirx.floormod(index, per_block) * self.schedule.lanes
+
+    def columns(self, x: int | Expr, width: int, s: int) -> list[int]:
+        """The pixels of a tile for which column `s` of the kernel lies inside the image."""
+        (_, step), (_, left), (_, spread) = self.spec.stride, self.spec.pad, self.spec.dilation
+        if not isinstance(x, int):
+            return list(range(width))
+        return [p for p in range(width) if 0 <= (x + p) * step - left + s * spread < self.in_width]
+
+    def tile(self, image_: tuple[Expr, Expr, Expr], group: Expr, y: Expr, x: int | Expr, width: int,
+             blocks: tuple[int, int]) -> None:
+        """`width` pixels from column `x` of row `y`, over input blocks `blocks[0] .. blocks[1]`."""
+        em, spec, sch = self.emitter, self.spec, self.schedule
+        lanes, vectors = sch.lanes, sch.vectors
+        src0, add0, dst0 = image_
+        acc = em.local(width * self.wide)
+        last = blocks[1] == self.in_blocks
+
+        def slot(p: int, v: int) -> int:
+            return (p * vectors + v) * lanes
+
+        for v in range(vectors):
+            at = em.let(self.out_index(group, v, y, x), "at")
+            start = em.let(load(em.buffers["bias"], (group * vectors + v) * lanes, lanes)) if blocks[0] == 0 else None
+            for p in range(width):
+                if start is None:
+                    value = load(em.buffers["dst"], dst0 + at + p * BLOCK, lanes)
+                elif spec.add:
+                    value = start + load(em.buffers["add"], add0 + at + p * BLOCK, lanes)
+                else:
+                    value = start
+                em.store(acc, slot(p, v), value)
+
+        # a group of the convolution starts at its own input block
+        shift = tirx.floordiv(group, self.groups // spec.groups) * self.in_blocks if spec.groups > 1 else 0
+
+        def taps(block: Expr, r: Expr, iy: Expr) -> None:
+            """All columns and lanes of one kernel row."""
+            (_, step), (_, left), (_, spread) = spec.stride, spec.pad, spec.dilation
+            rows, columns = spec.kernel
+            base = em.let(src0 + (shift + block) * self.in_plane + (iy * self.in_width + x * step - left) * self.pixel, "base")
+            panel = em.let((((group * self.in_blocks + block) * rows + r) * columns) * (self.in_lanes * self.wide), "panel")
+
+            def lane_taps(first: Expr, count: int) -> None:
+                for s in range(columns):
+                    inside = self.columns(x, width, s)
+                    for lane in range(count if inside else 0):
+                        w = [em.let(load(em.buffers["weight"],
+                                         panel + (s * self.in_lanes + first + lane) * self.wide + v * lanes, lanes), "w")
+                             for v in range(vectors)]
+                        for p in inside:
+                            at = base + (p * step + s * spread) * self.pixel + (first + lane) * self.lane
+                            a = em.let(splat(load(em.buffers["src"], at), lanes), "a")
+                            for v in range(vectors):
+                                em.store(acc, slot(p, v), fma(a, w[v], load(acc, slot(p, v), lanes)))
+
+            unroll = self.in_lanes if spec.planar else sch.unroll
+            if unroll == self.in_lanes:
+                lane_taps(0, unroll)
+            else:
+                with em.loop(self.in_lanes // unroll, "lane") as i:
+                    lane_taps(em.let(i * unroll, "first"), unroll)
+
+        with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
+            self.rows(y, lambda r, iy: taps(b, r, iy))
+        for v in range(vectors):
+            at = em.let(self.out_index(group, v, y, x), "at")
+            for p in range(width):
+                value = load(acc, slot(p, v), lanes)
+                em.store(em.buffers["dst"], dst0 + at + p * BLOCK, clamp(value, spec.activation) if last else value)
+
+    def rows(self, y: Expr, body: Any) -> None:
+        """Calls `body(r, iy)` for the kernel rows whose input row `iy` lies inside the image."""
+        (step, _), (top, _), (spread, _), (count, _) = self.spec.stride, self.spec.pad, self.spec.dilation, self.spec.kernel
+        first = y * step - top
+        lowest, highest = -top, (self.out_height - 1) * step - top + (count - 1) * spread
+        if count == 1 and lowest >= 0 and highest < self.in_height:
+            body(0, first)
+            return
+        em = self.emitter
+        begin = em.let(tirx.max(0, tirx.floordiv(spread - 1 - first, spread)), "begin") if lowest < 0 else 0
+        end = count
+        if highest >= self.in_height:
+            end = em.let(tirx.min(count, tirx.floordiv(self.in_height - 1 - first, spread) + 1), "end")
+        with em.loop(end - begin, "r", begin) as r:
+            body(r, first + r * spread)
+
+    def row(self, image_: tuple[Expr, Expr, Expr], group: Expr, y: Expr, blocks: tuple[int, int]) -> None:
+        """All tiles of a row; runs of equal tiles away from the edges are a loop."""
+        for first, width, count in runs(tile_widths(self.spec, self.schedule), self.inner):
+            if count == 1:
+                self.tile(image_, group, y, first, width, blocks)
+            else:
+                with self.emitter.loop(count, "t") as t:
+                    self.tile(image_, group, y, self.emitter.let(first + t * width, "x"), width, blocks)
+
+    def inner(self, x: int, width: int) -> bool:
+        """No tap of this tile falls off the left or right edge."""
+        return all(len(self.columns(x, width, s)) == width for s in range(self.spec.kernel[1]))
+
+    def tiles(self, image_: tuple[Expr, Expr, Expr], group: Expr, first: Expr, end: Expr, blocks: tuple[int, int]) -> None:
+        """Tiles `first .. end` of a pointwise convolution: the wider ones come first."""
+        em = self.emitter
+        widths = tile_widths(self.spec, self.schedule)
+        wider = widths.count(widths[0])
+        for width, begin, stop in ((widths[0], 0, wider), (widths[-1], wider, len(widths))):
+            if begin == stop:
+                continue
+            start = em.let(tirx.max(first, begin), "start")
+            with em.loop(tirx.max(tirx.min(end, stop) - start, 0), "t", start) as t:
+                x = em.let(wider * widths[0] + (t - wider) * width if begin else t * width, "x")
+                self.tile(image_, group, 0, x, width, blocks)
+
+    def emit(self) -> tirx.PrimFunc:
+        """The whole kernel."""
+        em, spec, sch = self.emitter, self.spec, self.schedule
+        count = row_blocks(spec, sch)
+        extent = len(tile_widths(spec, sch)) if spec.pointwise else self.out_height
+        step = sch.k_block or self.in_blocks
+        with em.units() as unit:
+            rest = em.let(tirx.floormod(unit, self.groups * count), "rest") if spec.batch > 1 else unit
+            n = em.let(tirx.floordiv(unit, self.groups * count), "n") if spec.batch > 1 else 0
+            image_ = (n * spec.in_stride, n * spec.add_stride, n * spec.out_stride)
+            if sch.rows_outer:
+                block, group = em.let(tirx.floordiv(rest, self.groups)), em.let(tirx.floormod(rest, self.groups))
+            else:
+                group, block = em.let(tirx.floordiv(rest, count)), em.let(tirx.floormod(rest, count))
+            first = em.let(block * sch.rows, "first")
+            end = em.let(tirx.min(first + sch.rows, extent), "end")
+            for start in range(0, self.in_blocks, step):
+                blocks = (start, min(start + step, self.in_blocks))
+                if spec.pointwise:
+                    self.tiles(image_, group, first, end, blocks)
+                else:
+                    with em.loop(end - first, "y", first) as y:
+                        self.row(image_, group, y, blocks)
+        return em.finish()
+
+
+def emit(spec: Conv, schedule: ConvSchedule, name: str) -> tirx.PrimFunc:
+    """The convolution as a TIR function of the emitter's C signature."""
+    return _Template(spec, schedule, name).emit()

@@ -1,0 +1,158 @@
+"""The kernels that only move or map data on CPUs: global average, elementwise operators, changes of layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tvm import tirx
+
+from .emit import Emitter, Expr, clamp, const, load
+from .spec import BLOCK, GlobalAverage, Map, Pack, Unpack
+
+
+@dataclass(frozen=True)
+class SimpleSchedule:
+    """lanes: floats in a vector register."""
+
+    lanes: int
+
+
+def _per_lane(function: Callable[[Expr], Expr]) -> Callable[[Expr, tuple[float, ...]], Expr]:
+    return lambda value, _constants: function(value)
+
+
+def _zero(value: Expr) -> Expr:
+    return const(0.0, value.ty.dtype.lanes)
+
+
+def _leaky(value: Expr, constants: tuple[float, ...]) -> Expr:
+    lanes = value.ty.dtype.lanes
+    return tirx.max(value, _zero(value)) + const(constants[0], lanes) * tirx.min(value, _zero(value))
+
+
+def _affine(value: Expr, constants: tuple[float, ...]) -> Expr:
+    lanes = value.ty.dtype.lanes
+    return value * const(constants[0], lanes) + const(constants[1], lanes)
+
+
+def _hard_sigmoid(value: Expr, constants: tuple[float, ...]) -> Expr:
+    return clamp(_affine(value, constants), (0.0, 1.0))
+
+
+UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
+    "identity": lambda value, _constants: value,
+    "clip": lambda value, constants: clamp(value, (constants[0], constants[1])),
+    "leaky_relu": _leaky,
+    "affine": _affine,
+    "sigmoid": _per_lane(tirx.sigmoid),
+    "tanh": _per_lane(tirx.tanh),
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_swish": lambda value, _constants: value * _hard_sigmoid(value, (1 / 6, 0.5)),
+}
+"""Operators of one operand. They must map finite values, zero among them, to finite ones: padded channels hold zeros."""
+
+BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "max": tirx.max,
+    "min": tirx.min,
+}
+"""Operators of two operands, under the same condition."""
+
+
+def map_units(spec: Map) -> int:
+    """One work unit a block of an image."""
+    return spec.batch * spec.blocks
+
+
+def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """An elementwise operator."""
+    lanes = schedule.lanes
+    pointers = ["src", *(["second"] if spec.second != "none" else []), "dst"]
+    em = Emitter(name, [(p, "float32") for p in pointers])
+    clamp_after = (spec.constants[0], spec.constants[1]) if spec.op in BINARY and len(spec.constants) == 2 else None
+    with em.units() as unit:
+        n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
+        plane = spec.pixels * BLOCK
+        src = em.let(n * spec.in_stride + block * plane, "src0")
+        dst = em.let(n * spec.out_stride + block * plane, "dst0")
+        second = em.let(n * spec.second_stride + block * (BLOCK if spec.second == "channel" else plane), "second0")
+        with em.loop(spec.pixels, "pixel") as pixel:
+            for part in range(0, BLOCK, lanes):
+                at = pixel * BLOCK + part
+                value = load(em.buffers["src"], src + at, lanes)
+                if spec.second == "none":
+                    value = UNARY[spec.op](value, spec.constants)
+                else:
+                    other = load(em.buffers["second"], second + (part if spec.second == "channel" else at), lanes)
+                    value = clamp(BINARY[spec.op](value, other), clamp_after)
+                em.store(em.buffers["dst"], dst + at, value)
+    return em.finish()
+
+
+def average_units(spec: GlobalAverage) -> int:
+    """One work unit a block of an image."""
+    return spec.batch * spec.blocks
+
+
+def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """Mean over the pixels; four sums run side by side to hide the latency of the addition."""
+    lanes = schedule.lanes
+    chains = next(c for c in (4, 2, 1) if spec.pixels % c == 0)
+    em = Emitter(name, [("src", "float32"), ("dst", "float32")])
+    with em.units() as unit:
+        n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
+        src = em.let(n * spec.in_stride + block * (spec.pixels * BLOCK), "src0")
+        for part in range(0, BLOCK, lanes):
+            acc = em.local(chains * lanes)
+            for c in range(chains):
+                em.store(acc, c * lanes, const(0.0, lanes))
+            with em.loop(spec.pixels // chains, "i") as i:
+                for c in range(chains):
+                    value = load(em.buffers["src"], src + (i * chains + c) * BLOCK + part, lanes)
+                    em.store(acc, c * lanes, load(acc, c * lanes, lanes) + value)
+            total = load(acc, 0, lanes)
+            for c in range(1, chains):
+                total = total + load(acc, c * lanes, lanes)
+            em.store(em.buffers["dst"], n * spec.out_stride + block * BLOCK + part, total * const(1.0 / spec.pixels, lanes))
+    return em.finish()
+
+
+def pack_units(spec: Pack) -> int:
+    """One work unit a block of an image."""
+    return spec.batch * spec.blocks
+
+
+def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """NCHW to NCHW16c."""
+    em = Emitter(name, [("src", "float32"), ("table", "int32"), ("dst", "float32")])
+    with em.units() as unit:
+        n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
+        src = em.let(n * (spec.channels * spec.pixels), "src0")
+        dst = em.let(n * spec.out_stride + block * (spec.pixels * BLOCK), "dst0")
+        with em.loop(BLOCK, "lane") as lane:
+            channel = em.let(load(em.buffers["table"], block * BLOCK + lane), "channel")
+            with em.loop(spec.pixels, "pixel") as pixel:
+                at = src + tirx.max(channel, 0) * spec.pixels + pixel
+                value = tirx.Select(channel >= 0, load(em.buffers["src"], at), const(0.0))
+                em.store(em.buffers["dst"], dst + pixel * BLOCK + lane, value)
+    return em.finish()
+
+
+def unpack_units(spec: Unpack) -> int:
+    """One work unit a channel of an image."""
+    return spec.batch * spec.channels
+
+
+def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """NCHW16c to NCHW."""
+    em = Emitter(name, [("src", "float32"), ("table", "int32"), ("dst", "float32")])
+    with em.units() as unit:
+        n, channel = em.let(tirx.floordiv(unit, spec.channels), "n"), em.let(tirx.floormod(unit, spec.channels), "channel")
+        slot = em.let(load(em.buffers["table"], channel), "slot")
+        src = em.let(n * spec.in_stride + tirx.floordiv(slot, BLOCK) * (spec.pixels * BLOCK) + tirx.floormod(slot, BLOCK), "src0")
+        with em.loop(spec.pixels, "pixel") as pixel:
+            em.store(em.buffers["dst"], unit * spec.pixels + pixel, load(em.buffers["src"], src + pixel * BLOCK))
+    return em.finish()

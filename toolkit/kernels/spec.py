@@ -1,0 +1,159 @@
+"""What the kernels compute, as frozen data: no TVM here, so that lowering, caching and every target can read it.
+
+Activations are NCHW16c, `[N][blocks][H][W][16]` in fp32; sizes count whole blocks of 16 channels. A tensor may be a slice of a larger
+one (a branch of a concat): then the distance between its images, `*_stride` in elements, is larger than its own size.
+With one image the strides are 0, so that equal layers of different slices share one kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+BLOCK = 16
+"""Channels in a block of the NCHW16c layout, whatever the vector width of the machine."""
+
+
+@dataclass(frozen=True)
+class Conv:
+    """Convolution, with its epilogue; a fully connected layer is one on a 1x1 map.
+
+        out[n, o, y, x] = act(bias[o] + add[n, o, y, x]
+                              + sum_{i, r, s} in[n, i, y*sh + r*dh - pt, x*sw + s*dw - pl] * weight[o, i, r, s])
+
+    channels: input channels that one output channel reads (one group's), a multiple of 16 unless `planar`.
+    planar: the input is plain NCHW (the network's own input).
+    groups: splits input and output channels alike; one group's channels are multiples of 16.
+    pad: top and left; what is missing at the bottom and the right follows from the output's size.
+    activation: `(low, high)` clamp, or None.
+    Pointers: input, weight, bias, [add,] output.
+    """
+
+    batch: int
+    channels: int
+    height: int
+    width: int
+    out_channels: int
+    out_height: int
+    out_width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    pad: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    planar: bool = False
+    add: bool = False
+    activation: tuple[float, float] | None = None
+    in_stride: int = 0
+    add_stride: int = 0
+    out_stride: int = 0
+
+    @property
+    def pointwise(self) -> bool:
+        """A 1x1 convolution for which the image is one row of `height * width` pixels."""
+        return self.kernel == self.stride == (1, 1) and self.pad == (0, 0) and not self.planar
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds done, padded channels included."""
+        pixels = self.batch * self.out_height * self.out_width
+        return pixels * self.out_channels * self.channels * self.kernel[0] * self.kernel[1]
+
+
+class WindowOp(str, Enum):
+    """What a window does with the elements it covers."""
+
+    MAX = "max"
+    AVERAGE = "average"
+    DEPTHWISE = "depthwise"
+
+
+@dataclass(frozen=True)
+class Window:
+    """Pooling and depthwise convolution: every channel for itself.
+
+    pad: top, left, bottom, right. include_pad: an average counts the padding it covers (but nothing beyond it).
+    Pointers: input, [weight, bias,] output; weights are `[block][r][s][16]`.
+    """
+
+    op: WindowOp
+    batch: int
+    blocks: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    pad: tuple[int, int, int, int]
+    dilation: tuple[int, int] = (1, 1)
+    include_pad: bool = False
+    activation: tuple[float, float] | None = None
+    in_stride: int = 0
+    out_stride: int = 0
+
+
+@dataclass(frozen=True)
+class GlobalAverage:
+    """Mean over all pixels: `[N][blocks][pixels][16]` to `[N][blocks][16]`. Pointers: input, output."""
+
+    batch: int
+    blocks: int
+    pixels: int
+    in_stride: int = 0
+    out_stride: int = 0
+
+
+@dataclass(frozen=True)
+class Map:
+    """An elementwise operator on `[N][blocks][pixels][16]`.
+
+    op: a name of `kernels.cpu_simple.UNARY` or `BINARY`.
+    second: the second operand: "none", "tensor" (same shape) or "channel" (one value a channel, `[N or 1][blocks][16]`).
+    constants: the operator's numbers, e.g. the clamp's bounds.
+    Pointers: input, [second,] output.
+    """
+
+    op: str
+    batch: int
+    blocks: int
+    pixels: int
+    second: str = "none"
+    constants: tuple[float, ...] = ()
+    in_stride: int = 0
+    second_stride: int = 0
+    out_stride: int = 0
+
+
+@dataclass(frozen=True)
+class Pack:
+    """NCHW to NCHW16c: slot `s` takes channel `table[s]`, or zeros where that is negative. Pointers: input, table (int32), output."""
+
+    batch: int
+    channels: int
+    blocks: int
+    pixels: int
+    out_stride: int = 0
+
+
+@dataclass(frozen=True)
+class Unpack:
+    """NCHW16c to NCHW: channel `c` is slot `table[c]`. Pointers: input, table (int32), output."""
+
+    batch: int
+    channels: int
+    blocks: int
+    pixels: int
+    in_stride: int = 0
+
+
+@dataclass(frozen=True)
+class Extern:
+    """An operator that TVM's own default compiles, on plain contiguous tensors.
+
+    model: the one-node ONNX model, serialised. inputs: shapes and dtypes of its run-time inputs.
+    Pointers: the inputs, the constants (in the order of the lowered function), the output.
+    """
+
+    model: bytes
+    op: str

@@ -1,0 +1,171 @@
+"""From an optimised ONNX model to a `Plan`: read, order, place, choose schedules, pack weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any, Protocol
+
+import numpy as np
+import onnx
+
+from ..kernels.spec import BLOCK, Conv
+from . import place
+from .network import Layer, Network, Param, Storage
+from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
+from .reader import read
+
+
+class KernelSet(Protocol):
+    """What lowering asks of a target: which schedule, how many units, how weights are packed, what goes into a kernel's name."""
+
+    name: str
+
+    def schedule(self, spec: Any) -> Any:
+        """The schedule for a spec."""
+
+    def units(self, spec: Any, schedule: Any) -> int:
+        """Work units of the kernel."""
+
+    def launch(self, spec: Any, schedule: Any) -> tuple[int, ...]:
+        """Grid and block sizes on a GPU; () elsewhere."""
+
+    def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
+        """Weights `[O, I, r, s]` of a convolution in the kernel's order."""
+
+    def fingerprint(self) -> str:
+        """Changes whenever the same spec and schedule would give other code."""
+
+
+def physical_weight(weight: np.ndarray, spec: Conv, source: Storage, output: Storage) -> np.ndarray:
+    """A convolution's weight with channels moved to their slots: `[O, I / groups, r, s]` to `[out_channels, channels, r, s]`."""
+    if spec.planar or spec.groups > 1:
+        columns = np.arange(weight.shape[1])
+    else:
+        assert source.slots is not None
+        columns = source.slots
+    assert output.slots is not None
+    wide = np.zeros((spec.out_channels, spec.channels, *weight.shape[2:]), np.float32)
+    wide[np.ix_(output.slots, columns)] = weight
+    return wide
+
+
+def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.ndarray:
+    """A constant argument as the kernel reads it."""
+    spec = layer.spec
+    if param.role == "table":
+        return param.array
+    slots = layer.output.slots
+    assert slots is not None
+    if param.role in ("bias", "channel"):
+        return _scatter(param.array, slots, layer.output.blocks * BLOCK)
+    if param.role == "dense":
+        wide = np.zeros((spec.out_channels, *param.array.shape[1:]), np.float32)
+        wide[slots] = param.array
+        return kernels.pack_weight(wide, spec, schedule)
+    if isinstance(spec, Conv):
+        return kernels.pack_weight(physical_weight(param.array, spec, layer.reads[0], layer.output), spec, schedule)
+    # depthwise: [C, 1, r, s] to [block][r][s][16]
+    wide = _scatter(param.array[:, 0], slots, layer.output.blocks * BLOCK)
+    return np.ascontiguousarray(wide.reshape(layer.output.blocks, BLOCK, *spec.kernel).transpose(0, 2, 3, 1))
+
+
+def _scatter(array: np.ndarray, slots: np.ndarray, size: int) -> np.ndarray:
+    """Row c of `array` at row `slots[c]` of `size` rows; the others zero."""
+    wide = np.zeros((size, *array.shape[1:]), np.float32)
+    wide[slots] = array
+    return wide
+
+
+class _Blob:
+    """The weights, one after the other, each aligned; equal arrays are kept once."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
+        self._seen: dict[bytes, int] = {}
+
+    def add(self, array: np.ndarray) -> int:
+        """Byte offset of the array in the blob."""
+        data = array.tobytes()
+        key = hashlib.sha256(data).digest()
+        if key not in self._seen:
+            self._seen[key] = self.size
+            padding = -len(data) % ALIGNMENT
+            self.parts.append(data + bytes(padding))
+            self.size += len(data) + padding
+        return self._seen[key]
+
+
+def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], None] | None = None) -> Plan:
+    """The Plan of an optimised model with static shapes, for a target's kernels.
+
+    Raises:
+        DeployError: the model has shapes or types that cannot be compiled.
+    """
+    network = read(model)
+    place.assign_waves(network)
+    place.share_adds(network)
+    arena = place.place(network)
+    blob = _Blob()
+    steps: list[Step] = []
+    table: dict[str, Kernel] = {}
+    for layer in sorted(network.layers, key=lambda la: la.wave):
+        layer.spec = _with_strides(layer)
+        schedule = kernels.schedule(layer.spec)
+        args = []
+        for operand in layer.operands:
+            if isinstance(operand, Param):
+                args.append(Ref(Space.WEIGHTS, blob.add(pack(operand, layer, schedule, kernels))))
+            else:
+                args.append(_ref(operand[0]))
+        args.append(_ref(layer.output))
+        identity = f"{kernels.fingerprint()} {layer.spec!r} {schedule!r}"
+        symbol = "k_" + hashlib.sha256(identity.encode()).hexdigest()[:24]
+        units = kernels.units(layer.spec, schedule)
+        table.setdefault(symbol, Kernel(symbol, layer.spec, schedule, len(args), units, kernels.launch(layer.spec, schedule)))
+        steps.append(Step(symbol, tuple(args), layer.wave, tuple(layer.nodes), layer.op, layer.value, layer.macs))
+        if progress:
+            progress(layer.value)
+    return Plan(
+        target=kernels.name,
+        inputs=tuple(Port(v.name, v.shape) for v in network.inputs),
+        outputs=tuple(Port(v.name, v.shape) for v in network.outputs),
+        kernels=table,
+        steps=tuple(steps),
+        weights=b"".join(blob.parts),
+        arena_bytes=arena,
+        placements=_placements(network),
+        refusals=tuple(network.refusals),
+    )
+
+
+def _with_strides(layer: Layer) -> Any:
+    """The layer's spec with the distances between images filled in."""
+    known = {f.name for f in fields(layer.spec)}
+    strides = {field: storage.stride for storage, field in (o for o in layer.operands if not isinstance(o, Param)) if field in known}
+    if "out_stride" in known:
+        strides["out_stride"] = layer.output.stride
+    return replace(layer.spec, **strides)
+
+
+def _ref(storage: Storage) -> Ref:
+    port = storage.root.port
+    if port is None:
+        return Ref(Space.ARENA, place.address(storage))
+    return Ref(Space(port[0]), place.address(storage), port[1])
+
+
+def _placements(network: Network) -> tuple[Placement, ...]:
+    """Every value of the arena, in order of its first wave."""
+    found: dict[Storage, Placement] = {}
+    for layer in network.layers:
+        storage = layer.output
+        if storage.root.port is not None:
+            continue
+        last = max([layer.wave, *(other.wave for other in network.layers if storage in other.reads)])
+        root = storage.root
+        found[storage] = Placement(layer.value, place.address(storage), 4 * storage.batch * storage.elements, layer.wave, last,
+                                   None if root is storage else root.name)
+    return tuple(sorted(found.values(), key=lambda p: (p.first_wave, p.offset)))

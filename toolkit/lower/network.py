@@ -1,0 +1,114 @@
+"""The network between ONNX and the Plan: layers that our kernels (or TVM's default ones) compute, and where their values live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..kernels.spec import BLOCK
+from .plan import Refusal
+
+
+@dataclass(eq=False)
+class Storage:
+    """The memory of one value: NCHW16c where `slots` is set, plain NCHW otherwise.
+
+    slots: for a blocked one, the slot that each channel lies in; slots nobody names hold padding, which is finite.
+    pixels: pixels of a block's plane (blocked), or all elements of an image (planar).
+    parent, parent_block: this is the slice of `parent` that starts at that block (a branch of a concat).
+    port: a graph input or output: the caller's memory.
+    """
+
+    name: str
+    batch: int
+    pixels: int
+    blocks: int = 0
+    slots: np.ndarray | None = None
+    parent: Storage | None = None
+    parent_block: int = 0
+    port: tuple[str, int] | None = None
+    first_wave: int = -1
+    last_wave: int = -1
+    offset: int = -1
+
+    @property
+    def blocked(self) -> bool:
+        """In NCHW16c."""
+        return self.slots is not None
+
+    @property
+    def elements(self) -> int:
+        """Floats of one image."""
+        return self.blocks * self.pixels * BLOCK if self.blocked else self.pixels
+
+    @property
+    def root(self) -> Storage:
+        """The storage that this one is a part of, in the end."""
+        return self if self.parent is None else self.parent.root
+
+    @property
+    def root_block(self) -> int:
+        """Blocks from the root's start to this slice."""
+        return 0 if self.parent is None else self.parent_block + self.parent.root_block
+
+    @property
+    def stride(self) -> int:
+        """Floats from one image to the next; 0 where there is only one."""
+        return self.root.elements if self.batch > 1 else 0
+
+
+@dataclass(frozen=True)
+class Value:
+    """A tensor of the ONNX graph. `height`, `width` describe a blocked storage's map (1x1 for a vector)."""
+
+    name: str
+    shape: tuple[int, ...]
+    storage: Storage
+    height: int = 1
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class Param:
+    """A constant argument. `role` tells the template how to pack it: "weight", "bias", "channel" or "table".
+
+    A weight has its logical shape `[O, I / groups, r, s]`; channels are moved to their slots when the Plan is made.
+    """
+
+    role: str
+    array: np.ndarray
+
+
+@dataclass(eq=False)
+class Layer:
+    """One kernel call to be.
+
+    spec: the kernel's spec; its `*_stride` fields are filled in when memory is placed.
+    operands: pointer arguments in the spec's order: a Storage read, with the name of its stride field, or a Param. The output is last.
+    """
+
+    op: str
+    nodes: list[str]
+    spec: Any
+    operands: list[tuple[Storage, str] | Param]
+    output: Storage
+    value: str
+    macs: int = 0
+    wave: int = -1
+
+    @property
+    def reads(self) -> list[Storage]:
+        """The storages it reads."""
+        return [o[0] for o in self.operands if not isinstance(o, Param)]
+
+
+@dataclass
+class Network:
+    """All layers in an order in which they can run."""
+
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    layers: list[Layer] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)

@@ -1,0 +1,486 @@
+"""How each ONNX operator becomes a layer: one handler an operator, all in the table `OPS` at the end."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from ..kernels.spec import BLOCK, Conv, GlobalAverage, Map, Window, WindowOp
+from .network import Layer, Param, Storage, Value
+from .reader import Reader, Refuse, blocks_of
+
+INF = math.inf
+
+
+def attributes(node: onnx.NodeProto) -> dict[str, Any]:
+    """The node's attributes as Python values."""
+    return {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def window(reader: Reader, node: onnx.NodeProto, kernel: tuple[int, int]) -> tuple[tuple[int, int], list[int], tuple[int, int]]:
+    """Stride, pads (top, left, bottom, right) and dilation of a convolution or a pool; resolves `auto_pad`."""
+    attrs = attributes(node)
+    stride = tuple(attrs.get("strides", (1, 1)))
+    dilation = tuple(attrs.get("dilations", (1, 1)))
+    pads = list(attrs.get("pads", (0, 0, 0, 0)))
+    mode = _text(attrs.get("auto_pad", "NOTSET"))
+    if mode in ("SAME_UPPER", "SAME_LOWER"):
+        size, out = reader.shape(node.input[0])[2:], reader.shape(node.output[0])[2:]
+        for axis in (0, 1):
+            total = max(0, (out[axis] - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1 - size[axis])
+            small, large = total // 2, total - total // 2
+            pads[axis], pads[axis + 2] = (small, large) if mode == "SAME_UPPER" else (large, small)
+    elif mode == "VALID":
+        pads = [0, 0, 0, 0]
+    if any(p < 0 for p in pads):
+        raise Refuse(f"negative padding {pads}")
+    return (stride[0], stride[1]), pads, (dilation[0], dilation[1])
+
+
+def image(reader: Reader, name: str) -> Value:
+    """A run-time value with four axes."""
+    value = reader.value(name)
+    if len(value.shape) != 4:
+        raise Refuse(f"'{name}' has {len(value.shape)} axes, not 4")
+    return value
+
+
+def new(reader: Reader, name: str, like: Value, channels: int | np.ndarray, height: int, width: int, blocks: int = 0) -> Value:
+    """A blocked value to be computed: `channels` of them in order, or in the slots given."""
+    slots = np.arange(channels) if isinstance(channels, int) else channels
+    blocks = blocks or blocks_of(int(slots.max()) + 1)
+    storage = Storage(name, like.storage.batch, height * width, blocks, slots)
+    return Value(name, reader.shape(name), storage, height, width)
+
+
+def identity_slots(value: Value) -> bool:
+    """Channels lie in order with no gaps."""
+    slots = value.storage.slots
+    return slots is not None and bool(np.array_equal(slots, np.arange(len(slots))))
+
+
+# -- convolution ---------------------------------------------------------------------------------------------------------
+def conv(reader: Reader, node: onnx.NodeProto) -> None:
+    """Conv: direct, grouped (groups narrower than a block are joined into block-diagonal ones) or depthwise."""
+    value = image(reader, node.input[0])
+    weight = reader.constant(node.input[1], "the weight").astype(np.float32)
+    bias = reader.constant(node.input[2], "the bias") if len(node.input) > 2 and node.input[2] else np.zeros(len(weight))
+    groups = attributes(node).get("group", 1)
+    out, _, rows, columns = weight.shape
+    stride, pads, dilation = window(reader, node, (rows, columns))
+    channels = value.shape[1]
+    out_height, out_width = reader.shape(node.output[0])[2:]
+    macs = value.shape[0] * out * out_height * out_width * weight[0].size
+    params: list[Any] = [Param("weight", weight), Param("bias", bias.astype(np.float32))]
+
+    if groups == channels == out and groups > 1:
+        value = reader.blocked(value)
+        assert value.storage.slots is not None
+        result = new(reader, node.output[0], value, value.storage.slots, out_height, out_width, value.storage.blocks)
+        depthwise = Window(WindowOp.DEPTHWISE, value.storage.batch, value.storage.blocks, value.height, value.width, out_height,
+                           out_width, (rows, columns), stride, (pads[0], pads[1], pads[2], pads[3]), dilation)
+        reader.emit("depthwise", [node.name], depthwise, [(value.storage, "in_stride"), *params], result.storage, result.name, macs)
+        reader.values[result.name] = result
+        return
+
+    planar = not value.storage.blocked and channels < BLOCK and groups == 1
+    if planar:
+        height, width, physical = value.shape[2], value.shape[3], channels
+    else:
+        value = reader.blocked(value)
+        height, width, physical = value.height, value.width, value.storage.blocks * BLOCK
+    kept = groups
+    if groups > 1:
+        kept, params[0] = join_groups(weight, groups, identity_slots(value) and out % BLOCK == 0)
+    result = new(reader, node.output[0], value, out, out_height, out_width)
+    spec = Conv(value.storage.batch, physical // kept, height, width, result.storage.blocks * BLOCK, out_height, out_width,
+                (rows, columns), stride, (pads[0], pads[1]), dilation, kept, planar)
+    reader.emit("conv", [node.name], spec, [(value.storage, "in_stride"), *params], result.storage, result.name, macs)
+    reader.values[result.name] = result
+
+
+def join_groups(weight: np.ndarray, groups: int, aligned: bool) -> tuple[int, Param]:
+    """Groups joined until each is whole blocks of 16 wide: the new count, and the block-diagonal weight.
+
+    Given: `[O, I, r, s]` with I the channels of one group. Result: `[O, m * I, r, s]`, zero where an output does not see an input.
+    Where channels do not lie in order (`aligned` is False) all groups become one.
+    """
+    out, channels, rows, columns = weight.shape
+    join = groups
+    if aligned:
+        per = math.lcm(BLOCK // math.gcd(BLOCK, channels), BLOCK // math.gcd(BLOCK, out // groups))
+        join = per if groups % per == 0 else groups
+    wide = np.zeros((groups // join, join, out // groups, join, channels, rows, columns), np.float32)
+    split = weight.reshape(groups // join, join, out // groups, channels, rows, columns)
+    for i in range(join):
+        wide[:, i, :, i] = split[:, i]
+    return groups // join, Param("weight", wide.reshape(out, join * channels, rows, columns))
+
+
+def dense(reader: Reader, name: str, node: onnx.NodeProto, weight: np.ndarray, bias: np.ndarray) -> None:
+    """A fully connected layer, `weight` as `[O, K]`: a 1x1 convolution of a 1x1 map whose channels are all K values.
+
+    A flattened NCHW16c map is read as it lies: its elements are the channels, `slots` says where each one is.
+    """
+    value = reader.value(name)
+    if len(value.shape) != 2:
+        raise Refuse(f"'{name}' has {len(value.shape)} axes, not 2")
+    value = reader.blocked(value)
+    source = value.storage
+    assert source.slots is not None
+    out = len(weight)
+    result = new(reader, node.output[0], value, out, 1, 1)
+    # element (c, pixel) of the flattened map lies at (slot // 16, pixel, slot % 16)
+    slots = source.slots.astype(np.int64)
+    at = (slots // BLOCK * source.pixels * BLOCK + slots % BLOCK)[:, None] + np.arange(source.pixels)[None, :] * BLOCK
+    wide = np.zeros((out, source.elements), np.float32)
+    wide[:, at.reshape(-1)] = weight
+    spec = Conv(source.batch, source.elements, 1, 1, result.storage.blocks * BLOCK, 1, 1, (1, 1))
+    reader.emit("dense", [node.name], spec, [(source, "in_stride"), Param("dense", wide[:, :, None, None]),
+                                             Param("bias", bias.astype(np.float32))], result.storage, result.name, source.batch * weight.size)
+    reader.values[result.name] = result
+
+
+def gemm(reader: Reader, node: onnx.NodeProto) -> None:
+    """Gemm with a constant weight and bias."""
+    attrs = attributes(node)
+    if attrs.get("transA", 0):
+        raise Refuse("transA is set")
+    weight = reader.constant(node.input[1], "the weight").astype(np.float32) * attrs.get("alpha", 1.0)
+    weight = weight if attrs.get("transB", 0) else weight.T
+    bias = np.zeros(len(weight), np.float32)
+    if len(node.input) > 2 and node.input[2]:
+        bias = np.broadcast_to(reader.constant(node.input[2], "the bias") * attrs.get("beta", 1.0), (1, len(weight)))[0]
+    dense(reader, node.input[0], node, weight, bias)
+
+
+def matmul(reader: Reader, node: onnx.NodeProto) -> None:
+    """MatMul of a (N, K) value with a constant (K, O)."""
+    weight = reader.constant(node.input[1], "the second operand").astype(np.float32)
+    if weight.ndim != 2:
+        raise Refuse(f"the second operand has {weight.ndim} axes, not 2")
+    dense(reader, node.input[0], node, weight.T, np.zeros(weight.shape[1], np.float32))
+
+
+# -- epilogues -----------------------------------------------------------------------------------------------------------
+def open_epilogue(reader: Reader, name: str, *, add: bool) -> Layer | None:
+    """The layer that computes `name`, if nobody else sees that value and its epilogue can still take an add or a clamp."""
+    if name not in reader.values or not reader.private(name):
+        return None
+    layer = reader.producer.get(reader.values[name].storage)
+    if layer is None or layer.value != name:
+        return None
+    spec = layer.spec
+    if isinstance(spec, Conv):
+        return layer if spec.activation is None and not (add and spec.add) else None
+    if isinstance(spec, Window) and not add:
+        return layer if spec.activation is None and spec.op is WindowOp.DEPTHWISE else None
+    if isinstance(spec, Map) and not add:
+        return layer if spec.second == "tensor" and not spec.constants else None
+    return None
+
+
+def rename(reader: Reader, layer: Layer, node: onnx.NodeProto, old: str) -> None:
+    """The layer now computes the node's output."""
+    value = reader.values[old]
+    layer.nodes.append(node.name)
+    layer.value = layer.output.name = node.output[0]
+    reader.values[node.output[0]] = Value(node.output[0], reader.shape(node.output[0]), value.storage, value.height, value.width)
+
+
+def activation(bounds: Callable[[Reader, onnx.NodeProto], tuple[float, float]]) -> Callable[[Reader, onnx.NodeProto], None]:
+    """A handler for an operator that clamps: into the epilogue where it can go, else a pass of its own."""
+
+    def handler(reader: Reader, node: onnx.NodeProto) -> None:
+        low, high = bounds(reader, node)
+        layer = open_epilogue(reader, node.input[0], add=False)
+        if layer is None:
+            unary("clip", lambda _reader, _node: (low, high))(reader, node)
+            return
+        spec = layer.spec
+        layer.spec = replace(spec, constants=(low, high)) if isinstance(spec, Map) else replace(spec, activation=(low, high))
+        rename(reader, layer, node, node.input[0])
+
+    return handler
+
+
+def clip_bounds(reader: Reader, node: onnx.NodeProto) -> tuple[float, float]:
+    """Clip's bounds, from inputs or attributes."""
+    attrs = attributes(node)
+    low, high = attrs.get("min", -INF), attrs.get("max", INF)
+    if len(node.input) > 1 and node.input[1]:
+        low = float(reader.constant(node.input[1], "the lower bound"))
+    if len(node.input) > 2 and node.input[2]:
+        high = float(reader.constant(node.input[2], "the upper bound"))
+    return low, high
+
+
+def unary(op: str, constants: Callable[[Reader, onnx.NodeProto], tuple[float, ...]]) -> Callable[[Reader, onnx.NodeProto], None]:
+    """A handler for an elementwise operator of one operand."""
+
+    def handler(reader: Reader, node: onnx.NodeProto) -> None:
+        numbers = constants(reader, node)
+        value = reader.blocked(reader.value(node.input[0]))
+        source = value.storage
+        assert source.slots is not None
+        result = new(reader, node.output[0], value, source.slots, value.height, value.width, source.blocks)
+        result = replace(result, storage=_same_pixels(result.storage, source))
+        spec = Map(op, source.batch, source.blocks, source.pixels, constants=numbers)
+        reader.emit(op, [node.name], spec, [(source, "in_stride")], result.storage, result.name)
+        reader.values[result.name] = result
+
+    return handler
+
+
+def _same_pixels(storage: Storage, like: Storage) -> Storage:
+    """A flattened value keeps its map's pixels."""
+    storage.pixels = like.pixels
+    return storage
+
+
+def binary(op: str) -> Callable[[Reader, onnx.NodeProto], None]:
+    """A handler for an elementwise operator of two: tensors of one shape, a value a channel, or a number."""
+
+    def handler(reader: Reader, node: onnx.NodeProto) -> None:
+        left, right = node.input
+        if left in reader.constants and op in ("add", "mul", "max", "min"):
+            left, right = right, left
+        if left in reader.constants:
+            raise Refuse("the first operand is a constant")
+        value = reader.value(left)
+        if right in reader.constants:
+            constant_operand(reader, node, op, value, reader.constants[right])
+            return
+        other = reader.value(right)
+        if other.shape == value.shape:
+            if op == "add" and fuse_add(reader, node):
+                return
+            two_tensors(reader, node, op, value, other)
+            return
+        if op in ("add", "mul", "max", "min") and len(value.shape) == 4 and value.shape[2:] == (1, 1):
+            value, other = other, value
+        if len(other.shape) != 4 or other.shape != (*value.shape[:2], 1, 1):
+            raise Refuse(f"shapes {value.shape} and {other.shape} are neither equal nor a map and one value a channel")
+        value = reader.blocked(value)
+        assert value.storage.slots is not None
+        other = reader.with_slots(other, value.storage.slots)
+        emit_binary(reader, node, op, value, "channel", (other.storage, "second_stride"))
+
+    return handler
+
+
+def emit_binary(reader: Reader, node: onnx.NodeProto, op: str, value: Value, second: str, operand: tuple[Storage, str] | Param) -> None:
+    """An elementwise layer of two operands."""
+    source = value.storage
+    assert source.slots is not None
+    result = new(reader, node.output[0], value, source.slots, value.height, value.width, source.blocks)
+    result = replace(result, storage=_same_pixels(result.storage, source))
+    spec = Map(op, source.batch, source.blocks, source.pixels, second)
+    reader.emit(op, [node.name], spec, [(source, "in_stride"), operand], result.storage, result.name)
+    reader.values[result.name] = result
+
+
+def constant_operand(reader: Reader, node: onnx.NodeProto, op: str, value: Value, constant: np.ndarray) -> None:
+    """Second operand a number, or one value a channel."""
+    if constant.size == 1 and op in ("add", "sub", "mul"):
+        number = float(constant.reshape(()))
+        scale, shift = (number, 0.0) if op == "mul" else (1.0, number if op == "add" else -number)
+        unary("affine", lambda _reader, _node: (scale, shift))(reader, node)
+        return
+    shape = value.shape
+    full = (1,) * (len(shape) - constant.ndim) + constant.shape
+    if len(shape) not in (2, 4) or any(d != 1 for i, d in enumerate(full) if i != 1) or value.storage.pixels != value.height * value.width:
+        raise Refuse(f"a constant of shape {constant.shape} is not one value a channel of {shape}")
+    value = reader.blocked(value)
+    per_channel = np.broadcast_to(constant.reshape(-1), (shape[1],)).astype(np.float32)
+    emit_binary(reader, node, op, value, "channel", Param("channel", per_channel))
+
+
+def two_tensors(reader: Reader, node: onnx.NodeProto, op: str, value: Value, other: Value) -> None:
+    """Both operands of one shape."""
+    value = reader.blocked(value)
+    assert value.storage.slots is not None
+    other = reader.with_slots(other, value.storage.slots)
+    if other.storage.pixels != value.storage.pixels:
+        raise Refuse("the operands are flattened maps of different shapes")
+    emit_binary(reader, node, op, value, "tensor", (other.storage, "second_stride"))
+
+
+def fuse_add(reader: Reader, node: onnx.NodeProto) -> bool:
+    """A residual add goes into the epilogue of the convolution on one of its sides; its channels then lie as the other side's."""
+    sides = (node.input[0], node.input[1]), (node.input[1], node.input[0])
+    for mine, theirs in sides:
+        layer = open_epilogue(reader, mine, add=True)
+        if layer is None or mine == theirs or not isinstance(layer.spec, Conv):
+            continue
+        addend = reader.blocked(reader.values[theirs])
+        storage = layer.output
+        assert storage.slots is not None and addend.storage.slots is not None
+        if addend.storage.pixels != storage.pixels:
+            continue
+        if not np.array_equal(storage.slots, addend.storage.slots):
+            if layer.spec.groups > 1:
+                continue
+            storage.slots, storage.blocks = addend.storage.slots, addend.storage.blocks
+            layer.spec = replace(layer.spec, out_channels=storage.blocks * BLOCK)
+        layer.spec = replace(layer.spec, add=True)
+        layer.operands.append((addend.storage, "add_stride"))
+        rename(reader, layer, node, mine)
+        reader.last(layer)
+        return True
+    return False
+
+
+# -- pools ---------------------------------------------------------------------------------------------------------------
+def pool(op: WindowOp) -> Callable[[Reader, onnx.NodeProto], None]:
+    """MaxPool and AveragePool."""
+
+    def handler(reader: Reader, node: onnx.NodeProto) -> None:
+        if len([o for o in node.output if o]) > 1 and reader.uses[node.output[1]]:
+            raise Refuse("the indices of the maxima are used")
+        value = reader.blocked(image(reader, node.input[0]))
+        attrs = attributes(node)
+        rows, columns = attrs["kernel_shape"]
+        stride, pads, dilation = window(reader, node, (rows, columns))
+        height, width = reader.shape(node.output[0])[2:]
+        if op is WindowOp.AVERAGE and (rows, columns) == (value.height, value.width) and not any(pads):
+            global_average(reader, node)
+            return
+        if op is WindowOp.AVERAGE and dilation != (1, 1):
+            raise Refuse("an average over a dilated window")
+        spec = Window(op, value.storage.batch, value.storage.blocks, value.height, value.width, height, width, (rows, columns), stride,
+                      (pads[0], pads[1], pads[2], pads[3]), dilation, bool(attrs.get("count_include_pad", 0)))
+        emit_pool(reader, node, value, spec)
+
+    return handler
+
+
+def emit_pool(reader: Reader, node: onnx.NodeProto, value: Value, spec: Window | GlobalAverage) -> None:
+    """A layer whose channels lie as its input's."""
+    assert value.storage.slots is not None
+    height, width = (spec.out_height, spec.out_width) if isinstance(spec, Window) else (1, 1)
+    result = new(reader, node.output[0], value, value.storage.slots, height, width, value.storage.blocks)
+    op = f"{spec.op.value}_pool" if isinstance(spec, Window) else "global_average"
+    reader.emit(op, [node.name], spec, [(value.storage, "in_stride")], result.storage, result.name)
+    reader.values[result.name] = result
+
+
+def global_average(reader: Reader, node: onnx.NodeProto) -> None:
+    """GlobalAveragePool."""
+    value = reader.blocked(image(reader, node.input[0]))
+    emit_pool(reader, node, value, GlobalAverage(value.storage.batch, value.storage.blocks, value.storage.pixels))
+
+
+def global_max(reader: Reader, node: onnx.NodeProto) -> None:
+    """GlobalMaxPool."""
+    value = reader.blocked(image(reader, node.input[0]))
+    size = (value.height, value.width)
+    emit_pool(reader, node, value, Window(WindowOp.MAX, value.storage.batch, value.storage.blocks, *size, 1, 1, size, (1, 1), (0, 0, 0, 0)))
+
+
+def reduce_mean(reader: Reader, node: onnx.NodeProto) -> None:
+    """ReduceMean over both axes of the map is a global average."""
+    attrs = attributes(node)
+    axes = attrs.get("axes")
+    if axes is None and len(node.input) > 1 and node.input[1]:
+        axes = reader.constant(node.input[1], "the list of axes").tolist()
+    value = image(reader, node.input[0])
+    if axes is None or sorted(a % 4 for a in axes) != [2, 3]:
+        raise Refuse(f"axes {axes} are not the two of the map")
+    global_average(reader, node)
+
+
+# -- structure -----------------------------------------------------------------------------------------------------------
+def concat(reader: Reader, node: onnx.NodeProto) -> None:
+    """Concat of channels moves nothing: each branch writes its slice of the result. What cannot is copied there."""
+    shape = reader.shape(node.output[0])
+    axis = attributes(node)["axis"] % len(shape)
+    if axis != 1 or len(shape) not in (2, 4):
+        raise Refuse(f"joins axis {axis} of {len(shape)}, not the channels")
+    parts = [reader.blocked(reader.value(name)) for name in node.input]
+    if any(p.storage.pixels != p.height * p.width for p in parts):
+        raise Refuse("a part is a flattened map")
+    total = sum(p.storage.blocks for p in parts)
+    slots, block = [], 0
+    for part in parts:
+        assert part.storage.slots is not None
+        slots.append(part.storage.slots + block * BLOCK)
+        block += part.storage.blocks
+    result = new(reader, node.output[0], parts[0], np.concatenate(slots), parts[0].height, parts[0].width, total)
+    block = 0
+    for part in parts:
+        storage = part.storage
+        if storage.parent is not None or storage.port is not None:
+            storage = reader.copy(part).storage
+        storage.parent, storage.parent_block = result.storage, block
+        block += storage.blocks
+    reader.values[result.name] = result
+
+
+def view(reader: Reader, node: onnx.NodeProto) -> None:
+    """Flatten, Reshape, Squeeze, Unsqueeze: no data moves. Of a map, (N, C, H, W) to (N, C*H*W) keeps its layout."""
+    value = reader.value(node.input[0])
+    shape = reader.shape(node.output[0])
+    storage = value.storage
+    if storage.blocked:
+        channels = len(storage.slots if storage.slots is not None else ())
+        if shape == (storage.batch, channels * storage.pixels):
+            reader.values[node.output[0]] = Value(node.output[0], shape, storage)
+            return
+        if storage.pixels == 1 and shape == (storage.batch, channels, 1, 1):
+            reader.values[node.output[0]] = Value(node.output[0], shape, storage)
+            return
+        storage = reader.planar(value).storage
+    if shape and storage.batch == shape[0]:
+        reader.values[node.output[0]] = Value(node.output[0], shape, storage)
+        return
+    if storage.port is not None:
+        raise Refuse("the caller's memory changes its batch axis")
+    storage.pixels, storage.batch = storage.pixels * storage.batch, 1
+    reader.values[node.output[0]] = Value(node.output[0], shape, storage)
+
+
+def identity(reader: Reader, node: onnx.NodeProto) -> None:
+    """Identity and Dropout at inference."""
+    value = reader.value(node.input[0])
+    reader.values[node.output[0]] = replace(value, name=node.output[0])
+
+
+OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
+    "Add": binary("add"),
+    "AveragePool": pool(WindowOp.AVERAGE),
+    "Clip": activation(clip_bounds),
+    "Concat": concat,
+    "Conv": conv,
+    "Dropout": identity,
+    "Flatten": view,
+    "Gemm": gemm,
+    "GlobalAveragePool": global_average,
+    "GlobalMaxPool": global_max,
+    "HardSigmoid": unary("hard_sigmoid", lambda _r, n: (attributes(n).get("alpha", 0.2), attributes(n).get("beta", 0.5))),
+    "HardSwish": unary("hard_swish", lambda _r, _n: ()),
+    "Identity": identity,
+    "LeakyRelu": unary("leaky_relu", lambda _r, n: (attributes(n).get("alpha", 0.01),)),
+    "MatMul": matmul,
+    "Max": binary("max"),
+    "MaxPool": pool(WindowOp.MAX),
+    "Min": binary("min"),
+    "Mul": binary("mul"),
+    "ReduceMean": reduce_mean,
+    "Relu": activation(lambda _r, _n: (0.0, INF)),
+    "Reshape": view,
+    "Sigmoid": unary("sigmoid", lambda _r, _n: ()),
+    "Squeeze": view,
+    "Sub": binary("sub"),
+    "Tanh": unary("tanh", lambda _r, _n: ()),
+    "Unsqueeze": view,
+}

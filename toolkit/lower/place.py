@@ -1,0 +1,90 @@
+"""When each layer runs and where each value lives.
+
+Waves: a layer runs one wave after the last of those it reads from, so sibling branches share a wave and keep all threads busy
+without a barrier between them. Placement: one arena; values whose waves do not overlap may share its bytes.
+"""
+
+from __future__ import annotations
+
+from .network import Layer, Network, Storage
+from .plan import ALIGNMENT
+
+
+def assign_waves(network: Network) -> None:
+    """Give every layer the earliest wave its inputs allow. Layers come in an order in which they can run."""
+    writers: dict[Storage, list[Layer]] = {}
+    for layer in network.layers:
+        before = (w.wave for read in layer.reads for w in writers.get(read.root, ()) if _overlap(read, w.output))
+        layer.wave = 1 + max(before, default=-1)
+        writers.setdefault(layer.output.root, []).append(layer)
+
+
+def _overlap(a: Storage, b: Storage) -> bool:
+    """Two storages of one root have blocks in common. Planar storages are roots: they overlap only themselves."""
+    if a is b:
+        return True
+    if a.root is not b.root or not a.root.blocked:
+        return False
+    return a.root_block < b.root_block + b.blocks and b.root_block < a.root_block + a.blocks
+
+
+def share_adds(network: Network) -> None:
+    """Let a residual add write over its addend, where the addend is dead afterwards.
+
+    The convolution reads an element of the addend before it writes the same element of its output, and nobody else reads it then.
+    """
+    readers: dict[Storage, list[Layer]] = {}
+    for layer in network.layers:
+        for read in layer.reads:
+            readers.setdefault(read.root, []).append(layer)
+    for layer in network.layers:
+        addend = next((o[0] for o in layer.operands if isinstance(o, tuple) and o[1] == "add_stride"), None)
+        if addend is None or layer.output.parent is not None or layer.output.port is not None:
+            continue
+        root = addend.root
+        if root.port is not None or not root.elements == addend.elements == layer.output.elements:
+            continue
+        if layer.reads.count(addend) > 1 or any(r is not layer and r.wave >= layer.wave for r in readers[root]):
+            continue
+        readers[root].extend(readers.pop(layer.output, []))
+        layer.output.parent = root
+
+
+def place(network: Network) -> int:
+    """Fix every root's offset in the arena; gives the arena's size in bytes.
+
+    Larger values are placed first, each at the lowest offset where no value alive at the same time lies.
+    """
+    roots: list[Storage] = []
+    for layer in network.layers:
+        for storage, writes in [(layer.output, True), *((r, False) for r in layer.reads)]:
+            root = storage.root
+            if root.port is not None:
+                continue
+            if root.first_wave < 0:
+                roots.append(root)
+                root.first_wave = root.last_wave = layer.wave
+            root.first_wave = min(root.first_wave, layer.wave)
+            root.last_wave = max(root.last_wave, layer.wave)
+    placed: list[Storage] = []
+    for root in sorted(roots, key=lambda r: (-size(r), r.first_wave, r.name)):
+        alive = sorted((o for o in placed if o.first_wave <= root.last_wave and root.first_wave <= o.last_wave), key=lambda o: o.offset)
+        offset = 0
+        for other in alive:
+            if offset + size(root) <= other.offset:
+                break
+            offset = max(offset, other.offset + size(other))
+        root.offset = offset
+        placed.append(root)
+    return max((r.offset + size(r) for r in placed), default=0)
+
+
+def size(storage: Storage) -> int:
+    """Bytes of a root, a multiple of the alignment."""
+    return -(-4 * storage.batch * storage.elements // ALIGNMENT) * ALIGNMENT
+
+
+def address(storage: Storage) -> int:
+    """Byte offset of a storage in its root's memory."""
+    root = storage.root
+    return (root.offset if root.port is None else 0) + 4 * storage.root_block * storage.pixels * 16

@@ -100,7 +100,10 @@ def _standardise(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> T
     assert isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None
     mean, variance = _moments(output)
     scale = variance.clamp_min(_TINY).rsqrt()
-    layer.weight.mul_(scale.view(-1, *[1] * (layer.weight.dim() - 1)))
+    owners: Tensor | None = getattr(layer, "owners", None)
+    # One row of weights for each output, unless the layer says which output each of its rows belongs to.
+    rows = scale[owners] if owners is not None else scale
+    layer.weight.mul_(rows.view(-1, *[1] * (layer.weight.dim() - 1)))
     layer.bias.copy_(-mean * scale)
     shape = (1, -1) + (1,) * (output.dim() - 2)
     return (output - mean.view(shape)) * scale.view(shape)

@@ -28,15 +28,18 @@ def pair(size: int | Pair) -> Pair:
 
 @dataclass(frozen=True)
 class Conv:
-    """Convolution, normalisation, activation. `valid`: no padding; otherwise (kernel - 1) / 2 on each side."""
+    """Convolution, normalisation, activation. `valid`: no padding; `pad`: so much; otherwise (kernel - 1) / 2 on each side."""
 
     channels: int
     kernel: int | Pair = 1
     stride: int = 1
     valid: bool = False
+    pad: int | None = None
 
     @property
     def padding(self) -> Pair:
+        if self.pad is not None:
+            return pair(self.pad)
         height, width = pair(self.kernel)
         return (0, 0) if self.valid else (height // 2, width // 2)
 
@@ -179,6 +182,17 @@ def repeat(count: int, inputs: int, make: Callable[[int], Concat | Chain]) -> Ch
         blocks.append(make(inputs))
         inputs = blocks[-1].out_channels
     return Chain(blocks, inputs)
+
+
+def map_size(chain: nn.Module, size: Pair) -> Pair:
+    """Height and width after a plain chain of convolutions and max pools (floor mode)."""
+    height, width = size
+    for layer in chain.modules():
+        if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
+            kernel, stride, padding = (pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))  # type: ignore[arg-type]
+            height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
+            width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
+    return height, width
 
 
 def grid_pool(size: Pair, grid: int) -> nn.Module | None:

@@ -39,7 +39,7 @@ def test_any_number_of_rows_goes_through_a_batch_of_two(opened: bundle.Bundle, t
     np.save(tmp_path / "x.npy", x)
     document = run(opened, tensor=tmp_path / "x.npy", runtime="onnxruntime", top_k=3, output=tmp_path / "y.npy")
     got = np.load(tmp_path / "y.npy")
-    padded = np.concatenate([x, x, x])[:6]
+    padded = np.concatenate([x] * 6)[:6]
     want = np.concatenate([reference(opened, padded[i : i + 2]) for i in (0, 2, 4)])[:rows]
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
     assert got.dtype == np.float32

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ def bench(
     progress.stage("load")
     ready = [engines.make(name, bundle, threads=threads) for name in dict.fromkeys(["compiled", *against])]
     x = np.random.default_rng(0).standard_normal(bundle.input_shape, dtype=np.float32)
-    calls = {engine.name: (lambda run=engine.run: run(x)) for engine in ready}
+    calls = {engine.name: partial(engine.run, x) for engine in ready}
     results = interleave(calls, runs, progress)
     ours = results[0]["p50_ms"]
     return _document(threads, bundle.input_shape[0], results) | {
@@ -98,7 +99,7 @@ def bench_torch(
     return document | {"model": module.spec.name, "framework": "torch", "ratio": {}}
 
 
-def interleave(calls: dict[str, Callable[[], object]], runs: int, progress: Progress = NONE) -> list[dict[str, Any]]:
+def interleave(calls: Mapping[str, Callable[[], object]], runs: int, progress: Progress = NONE) -> list[dict[str, Any]]:
     """Time every function `runs` times, in rounds of one call each, after a warm-up.
 
     Returns:

@@ -4,6 +4,7 @@
     model.onnx      the optimised fp32 network
     verify.json     how each stage compared with the one before it when it was exported
     refusals.json   the operators that took TVM's default, each with its reason
+    plan.json       the kernel calls in order, and where every value lives
     ...             the compiled files, as the target names them
 
 Nothing of a bundle is loaded or run before every hash is checked. The hashes find damage; they are no signature:
@@ -30,7 +31,8 @@ from . import artifact
 from .errors import DeployError
 
 SCHEMA_VERSION = 1
-MANIFEST, ONNX, VERIFY, REFUSALS = "manifest.json", "model.onnx", "verify.json", "refusals.json"
+MANIFEST, ONNX, PLAN = "manifest.json", "model.onnx", "plan.json"
+VERIFY, REFUSALS = "verify.json", "refusals.json"
 RAW_ONNX = "stages/simplified.onnx"
 """The network as it was before our graph passes; there only after ``export --keep-stages``."""
 

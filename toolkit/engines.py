@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .bundle import Bundle
+    from .runtime import CompiledModel
 
 
 class Engine(Protocol):
@@ -65,7 +66,7 @@ def _compiled(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], S
     return load_compiled(bundle, threads).run
 
 
-def load_compiled(bundle: Bundle, threads: int | None = None) -> Any:
+def load_compiled(bundle: Bundle, threads: int | None = None) -> CompiledModel:
     """The bundle's compiled library as a `runtime.CompiledModel`.
 
     Raises:
@@ -81,7 +82,7 @@ def load_compiled(bundle: Bundle, threads: int | None = None) -> Any:
             got=bundle.manifest["target"],
             allowed=[row["name"] for row in targets.listing() if row["runs"]],
         )
-    return runtime.load(bundle.folder, bundle.manifest, threads=threads or default_threads())
+    return runtime.load(bundle.folder, threads=threads or default_threads())
 
 
 def _onnxruntime(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
@@ -95,7 +96,7 @@ def _onnxruntime(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]]
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})  # type: ignore[no-any-return]
+    return lambda x: session.run(None, {name: x})
 
 
 def _openvino(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:

@@ -99,7 +99,7 @@ def _prepare(picture: Image, how: Preprocessing) -> NDArray[np.float32]:
     top, left = round((height - rows) / 2), round((width - columns) / 2)
     picture = picture.crop((left, top, left + columns, top + rows))
     pixels = np.asarray(picture, dtype=np.float32).reshape(rows, columns, -1) / np.float32(255)
-    mean, std = np.float32(how.mean), np.float32(how.std)
+    mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
 
 

@@ -56,7 +56,7 @@ def run(
     if top_k < 1:
         raise UsageError(f"--top-k is {top_k}", kind="usage", got=top_k, allowed="1 or more")
     engine = engines.make(runtime, bundle, threads=threads)
-    results, latency = _in_batches(engine, x, bundle.input_shape[0])
+    results, latency = in_batches(engine, x, bundle.input_shape[0])
     first = results[0].astype(np.float32, copy=False)
     if output is not None:
         with artifact.atomic_file(output) as path, path.open("wb") as file:
@@ -85,7 +85,8 @@ def _tensor(path: Path, bundle: Bundle) -> NDArray[np.float32]:
     import numpy as np
 
     try:
-        x = np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            x = np.load(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise DeployError(f"input {path} does not exist", kind="input", got=str(path), allowed="a .npy file") from error
     except (ValueError, EOFError, OSError) as error:
@@ -102,7 +103,7 @@ def _tensor(path: Path, bundle: Bundle) -> NDArray[np.float32]:
     return np.ascontiguousarray(x)
 
 
-def _in_batches(engine: engines.Engine, x: NDArray[np.float32], batch: int) -> tuple[list[NDArray[Any]], float]:
+def in_batches(engine: engines.Engine, x: NDArray[np.float32], batch: int) -> tuple[list[NDArray[Any]], float]:
     """All rows of `x`, `batch` at a time, the last batch filled up with its last row; and the median latency of one."""
     import numpy as np
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from inception_deploy.errors import UsageError
 
@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from inception_deploy.progress import Progress
+
+
+Show: TypeAlias = "Callable[[Console], None]"
+"""Prints a result for a person."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Outcome:
     """
 
     document: object
-    show: Callable[[Console], None]
+    show: Show
     ok: bool = True
 
 
@@ -107,9 +111,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=positive("--num-classes"), metavar="N", help="classes to tell apart")
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()
-) -> Callable[[Console], None]:
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> Show:
     """A `show` that prints a table; the columns whose numbers are in `right` are aligned right."""
     content = [[_text(cell) for cell in row] for row in rows]
 
@@ -136,7 +138,7 @@ def _text(cell: object) -> str:
     return "-" if cell is None else str(cell)
 
 
-def sequence(*shows: Callable[[Console], None]) -> Callable[[Console], None]:
+def sequence(*shows: Show) -> Show:
     """A `show` of several, one after the other."""
 
     def show(console: Console) -> None:
@@ -146,6 +148,6 @@ def sequence(*shows: Callable[[Console], None]) -> Callable[[Console], None]:
     return show
 
 
-def line(text: str) -> Callable[[Console], None]:
+def line(text: str) -> Show:
     """A `show` of one line, printed as it is."""
     return lambda console: console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_threads
+from .base import Command, Outcome, Show, add_threads, line, sequence, table
+
+_SLOWEST = 25
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +22,72 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy import inspect_
 
     document = inspect_.inspect(options.path, threads=options.threads, progress=progress)
-    return Outcome(document, inspect_.show(document))
+    shows = [_summary(document), line(""), _operators(document), line(""), _branches(document)]
+    if document["kind"] == "bundle":
+        shows += [line(""), _steps(document), line(""), _refusals(document)]
+    return Outcome(document, sequence(*shows))
+
+
+def _summary(document: dict[str, Any]) -> Show:
+    rows = [
+        ("model", document["model"]),
+        ("parameters", f"{document['parameters']:,}"),
+        ("multiply-adds", f"{document['macs'] / 1e9:.4f} G"),
+        ("activations at their peak, unfused", _megabytes(document["peak_bytes"])),
+    ]
+    if document["kind"] == "bundle":
+        rows += [
+            ("target", f"{document['target']}, {document['precision']}"),
+            ("arena of the compiled model", _megabytes(document["memory"]["arena_bytes"])),
+            ("its weights", _megabytes(document["memory"]["weights_bytes"])),
+            ("kernel calls", str(len(document["steps"]))),
+        ]
+    return table(("", ""), rows)
+
+
+def _operators(document: dict[str, Any]) -> Show:
+    macs: dict[str, int] = {}
+    for layer in document["layers"]:
+        macs[layer["op"]] = macs.get(layer["op"], 0) + layer["macs"]
+    rows = [(op, count, f"{macs[op] / 1e6:,.1f}") for op, count in document["nodes"].items()]
+    return table(("ONNX operator", "nodes", "MMACs"), rows, right=(1, 2))
+
+
+def _branches(document: dict[str, Any]) -> Show:
+    rows = [
+        (row["node"], row["op"], len(row["paths"]), " | ".join(f"{path['macs'] / 1e6:.1f}" for path in row["paths"]))
+        for row in document["branches"]
+    ]
+    return table(("branches join at", "by", "paths", "MMACs of each"), rows, right=(2,))
+
+
+def _steps(document: dict[str, Any]) -> Show:
+    if "not_run" in document:
+        return line(f"not timed: {document['not_run']}")
+    steps = sorted(document["steps"], key=lambda step: -step["ms"])[:_SLOWEST]
+    where = {row["value"]: row for row in document["placement"]}
+    rows = []
+    for step in steps:
+        place = where.get(step["output"])
+        rate = f"{step['macs'] / step['ms'] / 1e6:.1f}" if step["macs"] and step["ms"] else "-"
+        share = f"{100 * step['share']:.1f} %"
+        rows.append(
+            (step["layer"], step["op"], f"{step['macs'] / 1e6:.1f}", f"{step['ms']:.3f}", share, rate,
+             f"{place['offset']}+{place['bytes']}" if place else "-", place["shares"] if place else None)
+        )  # fmt: skip
+    columns = ("slowest steps", "op", "MMACs", "ms", "share", "GMAC/s", "arena offset+bytes", "written into")
+    return table(columns, rows, right=(2, 3, 4, 5, 6))
+
+
+def _refusals(document: dict[str, Any]) -> Show:
+    if not document["refusals"]:
+        return line("every operator has a kernel of ours")
+    rows = [(row["node"], row["op"], f"{100 * row['share']:.1f} %", row["reason"]) for row in document["refusals"]]
+    return table(("on TVM's default", "op", "share", "reason"), rows, right=(2,))
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.2f} MB"
 
 
 COMMAND = Command(

@@ -22,7 +22,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     import onnx_ir as ir
 
     graph = model.graph
-    input_count, initializers = len(graph.inputs), dict(graph.initializers)
+    inputs, initializers = list(graph.inputs), dict(graph.initializers)
     tensors = {
         name: value.const_value
         for name, value in initializers.items()
@@ -38,7 +38,8 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
                 graph.inputs.append(value)
         return ir.to_proto(model)
     finally:
-        del graph.inputs[input_count:]
+        graph.inputs.clear()  # not a deletion of the new ones: that would leave them marked as inputs (onnx_ir 1.1)
+        graph.inputs.extend(inputs)
         graph.initializers.clear()
         for name, value in initializers.items():
             value.const_value = tensors.get(name, value.const_value)

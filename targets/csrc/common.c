@@ -1,0 +1,115 @@
+/* common.c - the weights file, aligned memory, a clock, the texts of the errors. */
+#define _GNU_SOURCE
+#include "common.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "model_tables.h"
+
+#define HUGE_PAGE ((size_t)2 << 20)
+
+const id_info *id_describe(void) { return &id_model_tables.info; }
+
+const char *id_error(int code) {
+  switch (code) {
+    case ID_OK: return "no error";
+    case ID_ERROR_ARGUMENT: return "an argument is null or out of range";
+    case ID_ERROR_CPU: return "this processor lacks a feature that the library was built for";
+    case ID_ERROR_WEIGHTS_OPEN: return "the weights file cannot be opened or read";
+    case ID_ERROR_WEIGHTS_SIZE: return "the weights file has the wrong size: it is truncated, or belongs to another model";
+    case ID_ERROR_WEIGHTS_TAG: return "the weights file is damaged, or belongs to another model";
+    case ID_ERROR_MEMORY: return "out of memory";
+    case ID_ERROR_THREADS: return "the threads could not be started";
+    case ID_ERROR_KERNEL: return "a step of the model failed";
+    case ID_ERROR_BUSY: return "the handle is running in another thread";
+    case ID_ERROR_FORKED: return "the handle was opened before fork(); open the model in the process that runs it";
+    case ID_ERROR_DEVICE: return "no device or driver that the library was built for, or it failed";
+    default: return "unknown error code";
+  }
+}
+
+static uint64_t mix(uint64_t x) { /* the finaliser of splitmix64: a bijection, so that a change of any one word shows */
+  x ^= x >> 30;
+  x *= UINT64_C(0xbf58476d1ce4e5b9);
+  x ^= x >> 27;
+  x *= UINT64_C(0x94d049bb133111eb);
+  return x ^ (x >> 31);
+}
+
+static uint64_t little_endian(const unsigned char *bytes) {
+  uint64_t word = 0;
+  for (int i = 7; i >= 0; --i) word = word << 8 | bytes[i];
+  return word;
+}
+
+uint64_t id_content_tag(const unsigned char *data, uint64_t bytes) {
+  const uint64_t words = bytes / 8;
+  uint64_t tag = 0;
+  for (uint64_t i = 0; i < words; ++i) tag += mix(little_endian(data + 8 * i) ^ mix(i));
+  if (bytes % 8) {
+    unsigned char last[8] = {0};
+    memcpy(last, data + 8 * words, (size_t)(bytes % 8));
+    tag += mix(little_endian(last) ^ mix(words));
+  }
+  return tag;
+}
+
+int id_map_weights(const char *path, uint64_t bytes, uint64_t tag, const unsigned char **data) {
+  *data = NULL;
+  const int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return ID_ERROR_WEIGHTS_OPEN;
+  const off_t size = lseek(file, 0, SEEK_END); /* fstat is not an exported function before glibc 2.33 */
+  int code = ID_OK;
+  if (size < 0) {
+    code = ID_ERROR_WEIGHTS_OPEN;
+  } else if ((uint64_t)size != bytes || bytes > SIZE_MAX) {
+    code = ID_ERROR_WEIGHTS_SIZE;
+  } else if (bytes > 0) {
+    void *memory = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
+    if (memory == MAP_FAILED) {
+      code = ID_ERROR_WEIGHTS_OPEN;
+    } else if (id_content_tag(memory, bytes) != tag) {
+      munmap(memory, (size_t)bytes);
+      code = ID_ERROR_WEIGHTS_TAG;
+    } else {
+      *data = memory;
+    }
+  }
+  close(file);
+  return code;
+}
+
+void id_unmap_weights(const unsigned char *data, uint64_t bytes) {
+  if (data) munmap((void *)(uintptr_t)data, (size_t)bytes);
+}
+
+static size_t whole_pages(uint64_t bytes) { return ((size_t)bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE; }
+
+void *id_allocate(uint64_t bytes) {
+  if (bytes == 0) bytes = 1;
+  if (bytes > SIZE_MAX - 2 * HUGE_PAGE) return NULL;
+  const size_t size = whole_pages(bytes);
+  unsigned char *memory =
+      mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return NULL;
+  const size_t before = (HUGE_PAGE - (uintptr_t)memory % HUGE_PAGE) % HUGE_PAGE;
+  if (before) munmap(memory, before);
+  munmap(memory + before + size, HUGE_PAGE - before); /* never empty: before < HUGE_PAGE */
+  memory += before;
+  madvise(memory, size, MADV_HUGEPAGE); /* a wish: kernels without huge pages refuse it and nothing is lost */
+  return memory;
+}
+
+void id_release(void *memory, uint64_t bytes) {
+  if (memory) munmap(memory, whole_pages(bytes == 0 ? 1 : bytes));
+}
+
+double id_seconds(void) {
+  struct timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}

@@ -1,0 +1,25 @@
+/* common.h - what a runtime for any device needs: the weights file, aligned memory, a clock. Not public. */
+#ifndef ID_COMMON_H
+#define ID_COMMON_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Map a weights file read-only, and compare its size and its tag with the compiled-in ones. `*data` is NULL for an empty file.
+ * Returns an ID_ code. */
+int id_map_weights(const char *path, uint64_t bytes, uint64_t tag, const unsigned char **data);
+void id_unmap_weights(const unsigned char *data, uint64_t bytes);
+
+/* The content tag: the sum over the file's 8-byte little-endian words (the last one filled up with zeros) of mix(word ^ mix(index)),
+ * modulo 2**64. inception_deploy.targets.library.content_tag is the same in numpy. */
+uint64_t id_content_tag(const unsigned char *data, uint64_t bytes);
+
+/* Zeroed memory that starts at a multiple of 2 MiB and asks for huge pages: an inference walks all of it, and with 4 KiB pages it
+ * would spend its time in page walks. NULL when there is none. */
+void *id_allocate(uint64_t bytes);
+void id_release(void *memory, uint64_t bytes);
+
+/* Seconds of a clock that never goes back. */
+double id_seconds(void);
+
+#endif /* ID_COMMON_H */

@@ -1,0 +1,38 @@
+/* model_tables.h - what the generated model.c tells the runtime. Not part of the public interface. */
+#ifndef ID_MODEL_TABLES_H
+#define ID_MODEL_TABLES_H
+
+#include "inception_deploy.h"
+
+/* The memory that a kernel's argument points into; inception_deploy.lower.plan.Space in the same order. */
+enum { ID_SPACE_ARENA = 0, ID_SPACE_WEIGHTS = 1, ID_SPACE_INPUT = 2, ID_SPACE_OUTPUT = 3 };
+
+#define ID_MAX_ARGS 8
+#define ID_ALIGNMENT 64u
+
+typedef struct id_arg {
+  uint64_t offset; /* bytes into the space, or into the port */
+  uint8_t space;
+  uint16_t port; /* which input or output */
+} id_arg;
+
+/* A kernel's address; its true type has `arg_count` pointers before the two int32_t. */
+typedef void (*id_kernel)(void);
+
+typedef struct id_call {
+  id_kernel kernel;
+  uint32_t first_arg; /* into id_tables.args */
+  uint32_t arg_count; /* 1 to ID_MAX_ARGS */
+  int32_t units;      /* the kernel's work units; any range of them may be done by any thread */
+  uint64_t cost;      /* of all units together, in multiply-adds or what takes as long as one */
+} id_call;
+
+typedef struct id_tables {
+  id_info info;
+  const id_call *calls; /* info.step_count of them, ordered by wave */
+  const id_arg *args;
+} id_tables;
+
+extern const id_tables id_model_tables;
+
+#endif /* ID_MODEL_TABLES_H */

@@ -1,0 +1,228 @@
+"""A `Plan` as a shared library: generated tables, the C runtime and the kernels, linked; the weights beside it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from inception_deploy.errors import DeployError
+from inception_deploy.lower.plan import Plan, Port, Space, Step
+
+from .link import CSRC, compile_c, link_shared, platform
+
+LIBRARY = "model.so"
+WEIGHTS = "weights.bin"
+HEADER = "inception_deploy.h"
+
+EXPORTS = (
+    *("id_close", "id_describe", "id_error", "id_failed_step", "id_missing_feature", "id_open", "id_profile", "id_run"),
+    "id_threads",
+)
+"""The C interface, `csrc/inception_deploy.h`."""
+
+RUNTIME = ("common.c", "cpu_features.c", "schedule.c", "threads.c", "runtime.c", "tvm_hooks.c")
+"""The parts of `csrc` that run a model on a CPU."""
+
+CPU_FEATURES = frozenset(
+    # x86-64
+    (
+        *("pni", "ssse3", "fma", "sse4_1", "sse4_2", "movbe", "popcnt", "avx", "f16c", "bmi1", "avx2", "bmi2", "abm"),
+        *("avx512f", "avx512dq", "avx512ifma", "avx512cd", "avx512bw", "avx512vl", "avx512vbmi", "avx512_vbmi2"),
+        *("avx512_vnni", "avx512_bitalg", "avx512_vpopcntdq", "avx512_fp16", "avx512_bf16", "avx_vnni"),
+        *("amx_bf16", "amx_tile", "amx_int8"),
+        # AArch64 and ARMv7
+        *("fp", "asimd", "crc32", "atomics", "fphp", "asimdhp", "asimdrdm", "asimddp", "asimdfhm", "sve", "sve2"),
+        *("i8mm", "bf16", "neon", "vfpv3", "vfpv4", "idiva", "idivt"),
+    )
+)
+"""What `csrc/cpu_features.c` can check, as /proc/cpuinfo spells it."""
+
+MAX_POINTERS = 8
+_MACS_PER_BYTE = 8
+"""How many multiply-adds a core does while it writes one byte of a step that computes next to nothing."""
+
+_SPACES = {Space.ARENA: 0, Space.WEIGHTS: 1, Space.INPUT: 2, Space.OUTPUT: 3}
+
+
+def write_library(
+    plan: Plan,
+    objects: Mapping[str, bytes | Path],
+    folder: Path,
+    *,
+    triple: str,
+    features: Sequence[str] = (),
+) -> list[str]:
+    """Write `model.so`, `weights.bin` and the C header into `folder`. Equal arguments give equal bytes.
+
+    Args:
+        plan: what to run.
+        objects: an ELF object file (its content, or where it lies) for every symbol of `plan.kernels`; several symbols
+            may name the same one.
+        folder: an existing folder.
+        triple: the machine, a key of `link.PLATFORMS`.
+        features: the CPU features that the kernels use, as /proc/cpuinfo spells them; `id_open` refuses a CPU without
+            them.
+
+    Returns:
+        The names of the files written.
+
+    Raises:
+        DeployError: ``plan``, where the plan contradicts itself; ``link``, where zig is missing or fails.
+    """
+    check(plan, features)
+    if missing := sorted(plan.kernels.keys() - objects.keys()):
+        raise DeployError(f"no compiled kernel for {', '.join(missing[:3])}", kind="plan", got=len(objects))
+    sources = [*RUNTIME, *platform(triple).sources]
+    runtime = [compile_c((CSRC / name).read_text(), name, triple) for name in sources]
+    tables = compile_c(model_c(plan, features), "model.c", triple)
+    distinct = dict.fromkeys(_content(objects[symbol]) for symbol in sorted(plan.kernels))
+    link_shared([tables, *runtime, *distinct], EXPORTS, folder / LIBRARY, triple)
+    (folder / WEIGHTS).write_bytes(plan.weights)
+    shutil.copyfile(CSRC / HEADER, folder / HEADER)
+    return [LIBRARY, WEIGHTS, HEADER]
+
+
+def _content(item: bytes | Path) -> bytes:
+    return item if isinstance(item, bytes) else Path(item).read_bytes()
+
+
+def check(plan: Plan, features: Sequence[str] = ()) -> None:
+    """Refuse what the runtime would crash on. DeployError ``plan`` says which step and why."""
+    sizes = {Space.ARENA: [plan.arena_bytes], Space.WEIGHTS: [len(plan.weights)]}
+    sizes[Space.INPUT] = [port.bytes for port in plan.inputs]
+    sizes[Space.OUTPUT] = [port.bytes for port in plan.outputs]
+    wave = 0
+    for step in plan.steps:
+        kernel = plan.kernels.get(step.kernel)
+        if kernel is None:
+            raise _contradiction(step, f"its kernel {step.kernel} is not in the plan")
+        if not 1 <= kernel.pointers <= MAX_POINTERS or len(step.args) != kernel.pointers:
+            raise _contradiction(
+                step, f"{len(step.args)} arguments for {kernel.pointers} pointers (1 to {MAX_POINTERS})"
+            )
+        if not 1 <= kernel.units < 2**31:
+            raise _contradiction(step, f"{kernel.units} work units")
+        if step.wave < wave:
+            raise _contradiction(step, f"it is of wave {step.wave} and comes after wave {wave}")
+        wave = step.wave
+        for ref in step.args:
+            inside = ref.index < len(sizes[ref.space]) and 0 <= ref.offset < max(1, sizes[ref.space][ref.index])
+            if not inside or ref.index < 0:
+                raise _contradiction(step, f"{ref} lies outside of its memory")
+    if unknown := sorted(set(features) - CPU_FEATURES):
+        raise DeployError(
+            f"the runtime cannot check for the CPU feature {unknown[0]}", kind="plan", got=unknown[0],
+            allowed=", ".join(sorted(CPU_FEATURES)),
+        )  # fmt: skip
+
+
+def _contradiction(step: Step, why: str) -> DeployError:
+    return DeployError(f"the plan contradicts itself at step {step.layers[-1]}: {why}", kind="plan", got=why)
+
+
+def content_tag(data: bytes) -> int:
+    """The checksum that the library expects of its weights: `id_content_tag` of `csrc/common.h` in numpy."""
+    tag = 0
+    words = np.frombuffer(data + bytes(-len(data) % 8), dtype="<u8")
+    block = 1 << 20
+    for start in range(0, len(words), block):
+        part = words[start : start + block]
+        index = np.arange(start, start + len(part), dtype=np.uint64)
+        tag += int(_mix(part ^ _mix(index)).sum(dtype=np.uint64))
+    return tag % 2**64
+
+
+def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    x: npt.NDArray[np.uint64] = words
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    x = x ^ (x >> np.uint64(31))
+    return x
+
+
+def costs(plan: Plan) -> list[int]:
+    """How long each step takes compared with the others, in multiply-adds. The runtime balances the threads with it."""
+    written = {placement.value: placement.bytes for placement in plan.placements}
+    written.update({port.name: port.bytes for port in plan.outputs})
+    return [max(step.macs, _MACS_PER_BYTE * written.get(step.output, 0), 1) for step in plan.steps]
+
+
+def model_c(plan: Plan, features: Sequence[str] = ()) -> str:
+    """The C source of the tables that `csrc/model_tables.h` declares. It depends on the arguments only."""
+    lines = [
+        "/* Generated; the model's tables. */",
+        "#include <stddef.h>",
+        '#include "model_tables.h"',
+        "",
+    ]
+    for symbol in sorted({step.kernel for step in plan.steps}):
+        pointers = "void *, " * plan.kernels[symbol].pointers
+        lines.append(f"extern int32_t {symbol}({pointers}int32_t, int32_t);")
+    lines += ["", *_ports("inputs", plan.inputs), *_ports("outputs", plan.outputs)]
+    lines += _table("const char *const", "features", [_string(name) for name in features])
+
+    # C has no empty arrays: _table makes one element of them, which the counts leave out.
+    lines += _table(
+        "const id_step",
+        "steps",
+        [f"{{{_string(s.layers[-1])}, {_string(s.op)}, {s.wave}u, UINT64_C({s.macs})}}" for s in plan.steps],
+    )
+    args: list[str] = []
+    calls: list[str] = []
+    for step, cost in zip(plan.steps, costs(plan), strict=True):
+        kernel = plan.kernels[step.kernel]
+        calls.append(
+            f"{{(id_kernel){step.kernel}, {len(args)}u, {kernel.pointers}u, {kernel.units}, UINT64_C({cost})}}"
+        )
+        args += [f"{{UINT64_C({ref.offset}), {_SPACES[ref.space]}, {ref.index}}}" for ref in step.args]
+    lines += _table("const id_arg", "args", args)
+    lines += _table("const id_call", "calls", calls)
+    fields = {
+        "abi_version": "ID_ABI_VERSION",
+        "target": _string(plan.target),
+        "features": "features",
+        "feature_count": len(features),
+        "arena_bytes": f"UINT64_C({plan.arena_bytes})",
+        "weights_bytes": f"UINT64_C({len(plan.weights)})",
+        "weights_tag": f"UINT64_C({content_tag(plan.weights)})",
+        "input_count": len(plan.inputs),
+        "output_count": len(plan.outputs),
+        "step_count": len(plan.steps),
+        "wave_count": plan.waves,
+        "inputs": "inputs",
+        "outputs": "outputs",
+        "steps": "steps",
+    }
+    lines.append("const id_tables id_model_tables = {")
+    lines += [f"    .info.{name} = {value}," for name, value in fields.items()]
+    lines += ["    .calls = calls,", "    .args = args,", "};", ""]
+    return "\n".join(lines)
+
+
+def _ports(name: str, ports: Sequence[Port]) -> list[str]:
+    lines, rows = [], []
+    for number, port in enumerate(ports):
+        shape = f"{name}_{number}_shape"
+        lines += _table("const int64_t", shape, [f"INT64_C({extent})" for extent in port.shape])
+        rows.append(
+            f"{{{_string(port.name)}, {_string(port.dtype)}, {shape}, {len(port.shape)}u, UINT64_C({port.bytes})}}"
+        )
+    return lines + _table("const id_port", name, rows)
+
+
+def _table(ctype: str, name: str, rows: Sequence[str]) -> list[str]:
+    return [
+        f"static {ctype} {name}[] = {{",
+        *(f"    {row}," for row in rows or ["0" if "64" in ctype else "{0}"]),
+        "};",
+    ]
+
+
+def _string(text: str) -> str:
+    """A C literal of any text, in UTF-8. Octal escapes end after three digits; a \\x would swallow what follows."""
+    plain = set(range(0x20, 0x7F)) - set(b'"\\?')
+    return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'

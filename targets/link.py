@@ -1,0 +1,181 @@
+"""Compiling C and linking shared libraries with ziglang from PyPI. Nothing else knows which compiler it is.
+
+`zig cc -shared` builds parts of a C library first, which takes 38 s the first time; so only `zig cc -c` compiles, and
+LLVM's linker, which zig contains, links. What it needs to know of the C library is in `clib`: bound to the oldest
+version of every symbol, a model runs on any glibc from 2.17 (2012) on, and the build machine needs no C library at all.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+from inception_deploy import cache
+from inception_deploy.errors import DeployError
+
+from .clib import LIBRARIES, stub
+
+CSRC = Path(__file__).parent / "csrc"
+
+_FLAGS = (
+    *("-std=c11", "-O2", "-g0", "-fPIC", "-Wall", "-Wextra", "-Werror", "-pedantic"),
+    *("-fvisibility=hidden", "-ffunction-sections", "-fdata-sections"),
+    # What zig turns on by itself and would need its own run-time library for.
+    *("-fno-sanitize=undefined", "-fno-stack-protector", "-fno-stack-check"),
+)
+
+
+@dataclass(frozen=True)
+class Platform:
+    """What a triple means to the compiler and the linker.
+
+    zig: its name for `-target`, with the oldest glibc to run on.  glibc: the first one that there was for the machine.
+    flags: more options for the compiler.  sources: files of `csrc` that every library for it needs.
+    """
+
+    zig: str
+    glibc: tuple[int, ...]
+    flags: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+PLATFORMS: Mapping[str, Platform] = {
+    "x86_64-linux-gnu": Platform("x86_64-linux-gnu.2.17", (2, 2, 5)),
+    "aarch64-linux-gnu": Platform("aarch64-linux-gnu.2.17", (2, 17), ("-mno-outline-atomics",)),
+    "arm-linux-gnueabihf": Platform(
+        "arm-linux-gnueabihf.2.17", (2, 4), ("-mcpu=cortex_a9", "-fno-unwind-tables"), ("arm_builtins.c",)
+    ),
+}
+
+
+def platform(triple: str) -> Platform:
+    """The `Platform` of a triple. DeployError where there is none."""
+    found = PLATFORMS.get(triple)
+    if found is None:
+        allowed = ", ".join(sorted(PLATFORMS))
+        raise DeployError(f"no linker is set up for {triple}", kind="link", got=triple, allowed=allowed)
+    return found
+
+
+def compile_c(source: str, name: str, triple: str, *, flags: Sequence[str] = ()) -> bytes:
+    """The object file of one C source, compiled against the headers of `csrc` (cached by content).
+
+    Args:
+        source: the text.
+        name: what the compiler's messages call it.
+        triple: a key of `PLATFORMS`.
+        flags: options added to the usual ones.
+
+    Raises:
+        DeployError: ``link``; zig is missing, or the compiler's own message.
+    """
+    options = ["cc", "-c", "-target", platform(triple).zig, *_FLAGS, *platform(triple).flags, *flags]
+    headers = [part for path in sorted(CSRC.glob("*.h")) for part in (path.name, path.read_text(encoding="utf-8"))]
+
+    def make() -> bytes:
+        with tempfile.TemporaryDirectory(prefix="inception-deploy-") as name_of_folder:
+            folder = Path(name_of_folder)
+            (folder / name).write_text(source, encoding="utf-8")
+            _zig([*options, "-I", str(CSRC), "-o", "out.o", name], f"compiling {name}", folder)
+            return (folder / "out.o").read_bytes()
+
+    return cache.fetch(cache.key(zig_version(), *options, *headers, name, source), ".o", make)
+
+
+def link_shared(
+    objects: Sequence[bytes], exports: Sequence[str], destination: Path, triple: str, *, dl: bool = False
+) -> None:
+    """Link object files into a shared library that exports `exports` and nothing else.
+
+    Equal arguments give equal bytes. What is undefined in `objects` and not in `clib` is an error.
+
+    Args:
+        objects: contents of ELF object files, in order.
+        exports: the symbols that stay visible.
+        destination: the library; overwritten.
+        triple: a key of `PLATFORMS`.
+        dl: the objects also use `dlopen` and its like.
+    """
+    with tempfile.TemporaryDirectory(prefix="inception-deploy-") as name:
+        folder = Path(name)
+        (folder / "exports.map").write_text(f"{{ global: {' '.join(f'{s};' for s in exports)} local: *; }};\n")
+        inputs = [f"{number}.o" for number in range(len(objects))]
+        for file, data in zip(inputs, objects, strict=True):
+            (folder / file).write_bytes(data)
+        sonames = [soname for soname in LIBRARIES if dl or soname != "libdl.so.2"]
+        for soname in sonames:
+            (folder / soname).write_bytes(_stub(soname, triple))
+        # In a file, because hundreds of names are too long for some systems' command lines.
+        (folder / "inputs.rsp").write_text("\n".join([*inputs, *sonames]))
+        options = [
+            *("-soname", destination.name, "--version-script=exports.map", "--hash-style=gnu", "--build-id=none"),
+            *("--strip-all", "--gc-sections", "--as-needed", "--no-undefined"),
+            *("-z", "now", "-z", "relro", "-z", "noexecstack"),
+        ]
+        _zig(["ld.lld", "-shared", "-o", "out.so", *options, "@inputs.rsp"], f"linking {destination.name}", folder)
+        destination.write_bytes((folder / "out.so").read_bytes())
+
+
+def _stub(soname: str, triple: str) -> bytes:
+    """A shared library that stands for `soname` while linking."""
+    wanted = stub(soname, platform(triple).glibc, arm=triple.startswith("arm-"))
+
+    def make() -> bytes:
+        # -w: every one of these functions contradicts what the compiler knows of the name.
+        data = compile_c(wanted.source, "stub.c", triple, flags=("-w", "-fno-builtin", "-fvisibility=default"))
+        with tempfile.TemporaryDirectory(prefix="inception-deploy-") as name:
+            folder = Path(name)
+            (folder / "stub.o").write_bytes(data)
+            (folder / "stub.map").write_text(wanted.script)
+            options = ["-soname", soname, "--version-script=stub.map", "--build-id=none"]
+            _zig(["ld.lld", "-shared", "-o", "stub.so", *options, "stub.o"], f"making a stub of {soname}", folder)
+            return (folder / "stub.so").read_bytes()
+
+    material = cache.key(zig_version(), triple, *_FLAGS, wanted.soname, wanted.source, wanted.script)
+    return cache.fetch(material, ".so", make)
+
+
+@lru_cache(maxsize=1)
+def zig_version() -> str:
+    """The version of the installed ziglang. DeployError where there is none."""
+    if importlib.util.find_spec("ziglang") is None:
+        raise DeployError(
+            "the C compiler and linker are missing; install them with: pip install ziglang",
+            kind="link",
+            got="no module ziglang",
+            allowed="ziglang 0.13 or newer",
+        )
+    return version("ziglang")
+
+
+def _zig(arguments: Sequence[str], doing: str, folder: Path) -> None:
+    """Run zig in `folder`. DeployError with its first error message where it fails."""
+    zig = cache.directory() / "zig"
+    environment = {
+        **os.environ,
+        "ZIG_GLOBAL_CACHE_DIR": str(zig / "global"),
+        "ZIG_LOCAL_CACHE_DIR": str(zig / "local"),
+        "LC_ALL": "C",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "ziglang", *arguments],
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        first = next((line for line in lines if "error" in line), lines[0] if lines else f"status {done.returncode}")
+        raise DeployError(f"{doing} failed: {first}", kind="link", got="\n".join(lines[:20]))

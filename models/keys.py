@@ -31,6 +31,10 @@ class KeyMap:
             ours = re.sub(pattern, replacement, ours)
         return ours
 
+    def ignores(self, theirs: str) -> bool:
+        """Whether one of their keys may be left over."""
+        return re.search(self.ignore, theirs) is not None
+
     def covers(self, network: str) -> bool:
         return not self.networks or network in self.networks
 

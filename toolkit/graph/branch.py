@@ -181,8 +181,10 @@ def _add_after(node: ir.Node, column: ir.Value, name: str) -> None:
     graph, output = node.graph, node.outputs[0]
     assert isinstance(graph, ir.Graph)
     total = ir.Value(name=free_name(graph, name))
-    hand_over(output, total)
-    graph.insert_after(node, ir.node("Add", [output, column], name=name, outputs=[total]))
+    add = ir.node("Add", [None, column], name=name, outputs=[total])
+    graph.insert_after(node, add)
+    hand_over(output, total)  # before the Add itself reads it
+    add.replace_input_with(0, output)
 
 
 # -- siblings -------------------------------------------------------------------------------------------------------

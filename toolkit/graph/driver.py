@@ -55,9 +55,9 @@ SPLIT_COPIES = "the Split after a merge copies what the merge gains; see docs/pa
 
 PASSES: tuple[Pass, ...] = (
     Pass(lift_constants, "first: every other pass recognises constants by their being initialisers"),
-    Pass(fold_constants, "before the removals: what computes a shape hides reshapes and casts that do nothing"),
     Pass(remove_noops, "before the folds: an Identity or Dropout between two operators would keep them apart"),
-    Pass(fuse_gemm, "before the folds: they know Gemm, not MatMul"),
+    Pass(fold_constants, "before the fusions and folds: they ask whether shapes, axes and weights are constants"),
+    Pass(fuse_gemm, "before the affine folds: they know Gemm, not MatMul"),
     Pass(fuse_global_pool, "any time before the lowering; here, so that its Flatten is seen as one by the next"),
     Pass(fuse_flatten, "after the constants are folded: only then is the target shape known"),
     Pass(fold_pads, "before the affine folds: a convolution's own padding decides which of them are exact"),

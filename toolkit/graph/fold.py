@@ -38,6 +38,7 @@ from inception_deploy.graph.rewrite import (
 )
 
 LINEAR = ("Conv", "ConvTranspose", "Gemm")
+AFFINE = ("Mul", "Div", "Add", "Sub")
 
 
 class Affine(NamedTuple):
@@ -73,10 +74,13 @@ def fold_affine(model: ir.Model) -> int:
     Result: ``Conv(x, s * W, s * b)``. Where the operator before is not linear but all that follow are, it goes there.
     """
     fired = 0
-    for node in nodes(model, "Mul", "Div", "Add", "Sub"):
+    for node in nodes(model, *AFFINE):
         affine = _affine(node)
-        if affine is not None:
-            fired += _fold_back(node, affine) or _fold_forward(node, affine)
+        fired += affine is not None and _fold_back(node, affine)
+    # Of a chain before an operator, the last must go first.
+    for node in reversed(list(nodes(model, *AFFINE))):
+        affine = _affine(node)
+        fired += affine is not None and _fold_forward(node, affine)
     return fired
 
 

@@ -31,7 +31,15 @@ class Target(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What the manifest says of the target: instruction set, features a machine needs, compiler."""
+        """What the manifest says of the target; `targets.described` reads `kind` and `variant` again."""
+
+    @abstractmethod
+    def needs(self) -> str:
+        """What a machine must have to run the bundles, in a few words."""
+
+    @abstractmethod
+    def unbuildable(self) -> str | None:
+        """Why bundles for this target cannot be built on this machine; None where they can."""
 
     @abstractmethod
     def missing(self) -> str | None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from inception_deploy.errors import DeployError, UsageError, nearest
 
+from . import lacking_packages
 from .base import Progress, Target
 
 
@@ -33,6 +34,13 @@ class Isa:
     registers: int
     features: tuple[str, ...] = ()
     mattr: tuple[str, ...] = ()
+
+
+def _aarch64(core: str, *features: str) -> Isa:
+    """A 64-bit ARM core under Linux."""
+    return Isa(
+        core, "arm", "aarch64", "aarch64-unknown-linux-gnu", "aarch64-linux-gnu", core, 4, 32, ("asimd", *features)
+    )
 
 
 ISAS: tuple[Isa, ...] = (
@@ -58,8 +66,24 @@ ISAS: tuple[Isa, ...] = (
         16,
         ("avx2", "fma", "bmi1", "bmi2"),
     ),
+    _aarch64("cortex-a72"),
+    _aarch64("cortex-a53"),
+    _aarch64("cortex-a76", "asimddp"),
+    _aarch64("neoverse-n1", "asimddp"),
+    Isa(
+        "cortex-a9",
+        "arm",
+        "armv7l",
+        "armv7-unknown-linux-gnueabihf",
+        "arm-linux-gnueabihf",
+        "cortex-a9",
+        4,
+        16,
+        ("neon",),
+        ("+neon",),
+    ),
 )
-"""Best first within a machine: `cpu` without a suffix takes the first that this machine has all features of."""
+"""`cpu` without a suffix takes the first of its kind that this machine has all features of; `arm` takes the first."""
 
 
 def host_features() -> frozenset[str]:
@@ -102,6 +126,12 @@ class Cpu(Target):
             "features": list(self.isa.features),
         }
 
+    def needs(self) -> str:
+        return f"{self.isa.machine} with {', '.join(self.isa.features)}"
+
+    def unbuildable(self) -> str | None:
+        return lacking_packages("tvm", "ziglang")
+
     def missing(self) -> str | None:
         short = lacking(self.isa)
         return f"this machine ({platform.machine()}) lacks {', '.join(short)}" if short else None
@@ -141,6 +171,11 @@ class Cpu(Target):
         return target
 
 
+def names(kind: str) -> list[str]:
+    """The kind alone, and with each instruction set."""
+    return [kind, *(f"{kind}:{isa.name}" for isa in ISAS if isa.kind == kind)]
+
+
 def parse(kind: str, suffix: str) -> Cpu:
     """`cpu`, `cpu:avx2`, `arm:cortex-a72`, ...
 
@@ -148,23 +183,17 @@ def parse(kind: str, suffix: str) -> Cpu:
         UsageError: no such instruction set. DeployError: `cpu` on a machine that has none of them.
     """
     isas = {isa.name: isa for isa in ISAS if isa.kind == kind}
+    name = f"{kind}:{suffix}" if suffix else kind
+    if suffix and suffix not in isas:
+        near = nearest(suffix, isas)
+        hint = f"; did you mean {' or '.join(f'{kind}:{n}' for n in near)}?" if near else ""
+        raise UsageError(f"there is no target '{name}'{hint}", kind="target", got=name, allowed=names(kind))
     if suffix:
-        if suffix not in isas:
-            near = nearest(suffix, isas)
-            hint = f"; did you mean {' or '.join(f'{kind}:{n}' for n in near)}?" if near else ""
-            raise UsageError(
-                f"there is no target '{kind}:{suffix}'{hint}",
-                kind="target",
-                got=f"{kind}:{suffix}",
-                allowed=[f"{kind}:{name}" for name in isas],
-            )
-        return Cpu(f"{kind}:{suffix}", isas[suffix])
+        return Cpu(name, isas[suffix])
+    if kind == "arm":
+        return Cpu(name, next(iter(isas.values())))
     for isa in isas.values():
         if not lacking(isa):
-            return Cpu(kind, isa)
-    raise DeployError(
-        f"no kernels are generated for this machine ({platform.machine()})",
-        kind="target",
-        got=platform.machine(),
-        allowed=[f"{kind}:{name} needs {', '.join(isa.features)}" for name, isa in isas.items()],
-    )
+            return Cpu(name, isa)
+    raise DeployError(f"no kernels are generated for this machine ({platform.machine()})", kind="target", got=platform.machine(),
+                      allowed=[f"{kind}:{n} needs {', '.join(isa.features)}" for n, isa in isas.items()])

@@ -165,11 +165,10 @@ def model_c(plan: Plan, features: Sequence[str] = ()) -> str:
     lines += ["", *_ports("inputs", plan.inputs), *_ports("outputs", plan.outputs)]
     lines += _table("const char *const", "features", [_string(name) for name in features])
 
-    # C has no empty arrays: _table makes one element of them, which the counts leave out.
     lines += _table(
         "const id_step",
         "steps",
-        [f"{{{_string(s.layers[-1])}, {_string(s.op)}, {s.wave}u, UINT64_C({s.macs})}}" for s in plan.steps],
+        [f"{{{_string(s.name)}, {_string(s.op)}, {s.wave}u, UINT64_C({s.macs})}}" for s in plan.steps],
     )
     args: list[str] = []
     calls: list[str] = []
@@ -215,11 +214,9 @@ def _ports(name: str, ports: Sequence[Port]) -> list[str]:
 
 
 def _table(ctype: str, name: str, rows: Sequence[str]) -> list[str]:
-    return [
-        f"static {ctype} {name}[] = {{",
-        *(f"    {row}," for row in rows or ["0" if "64" in ctype else "{0}"]),
-        "};",
-    ]
+    if not rows:  # C has no empty arrays; one element more than the count says
+        rows = ["{0}"] if "id_" in ctype else ["0"]
+    return [f"static {ctype} {name}[] = {{", *(f"    {row}," for row in rows), "};"]
 
 
 def _string(text: str) -> str:

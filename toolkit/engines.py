@@ -74,7 +74,7 @@ def load_compiled(bundle: Bundle, threads: int | None = None) -> CompiledModel:
     """
     from . import runtime, targets
 
-    if reason := targets.parse(bundle.manifest["target"]).missing():
+    if reason := targets.described(bundle.manifest["target_details"]).missing():
         raise DeployError(
             f"bundle {bundle.source} is for {bundle.manifest['target']}, which cannot run here: {reason}; "
             "--runtime onnxruntime runs its ONNX",
@@ -133,7 +133,8 @@ def _torch(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequ
         bundle.manifest["model"],
         num_classes=zoo["num_classes"],
         width=zoo["width"],
-        input_size=tuple(zoo["input_size"]),
+        in_channels=zoo["input"][0],
+        input_size=tuple(zoo["input"][1:]),
         seed=0,
         **zoo["options"],
     )

@@ -11,14 +11,13 @@ write      everything into one bundle, atomically
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import __version__, artifact, bundle, check, runtime, sources, targets, verify
 from . import export as exporter
-from .errors import UsageError
+from .errors import DeployError, UsageError
 from .graph import cost, driver
 from .lower.lower import lower
 from .progress import NONE, Progress, Stopwatch
@@ -27,7 +26,7 @@ from .targets.library import costs
 if TYPE_CHECKING:
     import onnx
 
-    from .lower.plan import Plan
+    from .lower.plan import Plan, Port
     from .targets.base import Target
 
 PRECISIONS = ("fp32",)
@@ -66,6 +65,8 @@ def export(
     if precision not in PRECISIONS:
         message = f"target {goal.name} does not compute in '{precision}'"
         raise UsageError(message, kind="precision", got=precision, allowed=list(PRECISIONS))
+    if reason := goal.unbuildable():
+        raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
     with artifact.atomic_folder(destination, force=force) as folder:
         document = _fill(folder, request, goal, precision, verified, keep_stages, watch)
         watch.stage("write")
@@ -108,8 +109,16 @@ def _fill(
         onnx.save(simplified, str(folder / bundle.RAW_ONNX))
 
     watch.stage("optimise")
-    model, effects = driver.optimise(simplified, target=goal.kind)
-    zoo, preprocessing, name = source.zoo, source.preprocessing, source.name
+    model, effects = driver.optimise(
+        simplified, target=goal.kind, verify=verified, progress=lambda what: watch.update(0, 0, what)
+    )
+    described = {
+        "model": source.name,
+        "preprocessing": source.preprocessing,
+        "labels": source.labels and list(source.labels),
+        "zoo": source.zoo,
+        "seed": request.seed,
+    }
     del source, simplified  # the weights once is enough: the module and the first ONNX held them twice more
     optimised = run(model)
     if verified:
@@ -118,9 +127,12 @@ def _fill(
 
     watch.stage("lower")
     plan = lower(model, goal, lambda what: watch.update(0, 0, what))
-    manifest = _manifest(name, goal, precision, plan, model, request, preprocessing, zoo) | {
+    manifest = {
+        **described,
+        **_compiled(goal, precision, plan, model),
         "exporter": exported_by,
-        "passes": [dict(vars(effect)) for effect in effects],
+        "passes": [_effect(effect) for effect in effects if effect.fired],
+        "tools": tools(),
     }
     del model
 
@@ -141,7 +153,7 @@ def _fill(
     artifact.dump_json(layout(plan), folder / bundle.PLAN)
     bundle.seal(folder, manifest)
     return {
-        "model": name,
+        "model": described["model"],
         "target": goal.name,
         "precision": precision,
         "ok": all(bool(row["ok"]) for row in stages),
@@ -149,6 +161,11 @@ def _fill(
         "not_run": not_run,
         "refusals": len(plan.refusals),
     }
+
+
+def _effect(effect: driver.PassEffect) -> dict[str, Any]:
+    """What a pass did, without the seconds it took, which differ from run to run."""
+    return {name: value for name, value in effect.as_dict().items() if name != "seconds"}
 
 
 def refusals(plan: Plan) -> list[dict[str, Any]]:
@@ -176,7 +193,7 @@ def layout(plan: Plan) -> dict[str, Any]:
     """What `inspect` shows of a plan: its kernel calls in order, and where every value lives."""
     steps = [
         {
-            "layer": s.layers[-1],
+            "layer": s.name,
             "layers": list(s.layers),
             "op": s.op,
             "kernel": s.kernel,
@@ -189,40 +206,27 @@ def layout(plan: Plan) -> dict[str, Any]:
     return {"steps": steps, "placements": [dict(vars(placement)) for placement in plan.placements]}
 
 
-def _manifest(
-    name: str,
-    goal: Target,
-    precision: str,
-    plan: Plan,
-    model: onnx.ModelProto,
-    request: sources.Request,
-    preprocessing: Mapping[str, Any] | None,
-    zoo: Mapping[str, Any] | None,
-) -> dict[str, Any]:
+def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) -> dict[str, Any]:
+    """The part of the manifest that tells what was compiled, from what, for what."""
     work = cost.cost(model)
     ending = {node.output[0]: node.op_type for node in model.graph.node}
+    outputs = [
+        {**_tensor(port), "kind": "probabilities" if ending.get(port.name) == "Softmax" else "logits"}
+        for port in plan.outputs
+    ]
     return {
-        "model": name,
         "target": goal.name,
         "target_details": goal.describe(),
         "precision": precision,
-        "inputs": [{"name": p.name, "shape": list(p.shape), "dtype": p.dtype} for p in plan.inputs],
-        "outputs": [
-            {
-                "name": p.name,
-                "shape": list(p.shape),
-                "dtype": p.dtype,
-                "kind": "probabilities" if ending.get(p.name) == "Softmax" else "logits",
-            }
-            for p in plan.outputs
-        ],
-        "preprocessing": preprocessing,
-        "zoo": zoo,
-        "seed": request.seed,
+        "inputs": [_tensor(port) for port in plan.inputs],
+        "outputs": outputs,
         "cost": {"parameters": work.parameters, "macs": work.macs},
         "memory": {"arena_bytes": plan.arena_bytes, "weights_bytes": len(plan.weights)},
-        "tools": tools(),
     }
+
+
+def _tensor(port: Port) -> dict[str, Any]:
+    return {"name": port.name, "shape": list(port.shape), "dtype": port.dtype}
 
 
 def tools() -> dict[str, str]:

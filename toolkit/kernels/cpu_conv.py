@@ -23,6 +23,16 @@ from .spec import BLOCK, Conv
 from .tiles import runs, split
 
 
+LINE = 16
+"""Floats in a cache line."""
+
+NEXT_GROUP_BYTES = 128 * 1024
+"""A group's weights up to this size are fetched while the group before is computed."""
+
+AHEAD_BYTES = 8 * 1024
+"""How far ahead a group's first tile fetches larger ones."""
+
+
 @dataclass(frozen=True)
 class ConvSchedule:
     """The knobs of the template.
@@ -80,32 +90,25 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.nd
 def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
     """The schedule a cost model takes to be fastest; no measuring.
 
-    The model counts cycles of one input lane over a row of tiles: multiply-adds at two a cycle, or loads at two a cycle, plus
-    weights that stream from the second-level cache. See docs/perf/cpu-fp32.md for how it does against measurements.
+    The model counts cycles an accumulator: two multiply-adds or two loads each cycle, at least the latency of a chain of FMAs, and a
+    little for what streams from the second-level cache (weights once a tile, inputs once a group of vectors). Tiles keep to about
+    three fifths of the registers: with more, LLVM spills. docs/perf/cpu-fp32.md holds it against measurements.
     """
-    group_vectors = spec.out_channels // spec.groups // lanes
     per_block = BLOCK // lanes
-    best: tuple[float, ConvSchedule] | None = None
-    for vectors in (per_block, 2 * per_block, 3 * per_block, 4 * per_block):
-        if group_vectors % vectors:
-            continue
-        pixels = (registers - 1 - vectors) // vectors
-        if pixels < 1:
-            continue
-        widths = split(image(spec)[3], pixels)
-        panel = spec.channels * math.prod(spec.kernel) * vectors * lanes * 4
-        cycles = 0.0
-        for width in widths:
-            arithmetic = max(width * vectors / 2, 4.0)  # a chain of FMAs has a latency of 4 cycles
-            loads = (width + vectors) / 2
-            streamed = vectors * lanes * 4 / 48 if panel > 24 * 1024 else 0.0
-            cycles += max(arithmetic, loads) + 0.4 * streamed + 0.25
-        cost = cycles / vectors
-        schedule = ConvSchedule(lanes, vectors, max(widths))
-        if best is None or cost < best[0] * 0.98:
-            best = (cost, schedule)
-    assert best is not None, spec
-    return _balanced(spec, best[1])
+    group_vectors = spec.out_channels // spec.groups // lanes
+    row = image(spec)[3]
+    budget = 18 if registers >= 32 else 12
+
+    def cost(vectors: int, pixels: int) -> float:
+        cycles = sum(max(w * vectors / 2, (w + vectors) / 2, 4.0) for w in split(row, pixels))
+        return cycles / (vectors * row) + 0.1 / pixels + 0.1 / vectors
+
+    options = []
+    for vectors in range(per_block, 4 * per_block + 1, per_block) if row > 1 else (per_block * n for n in (1, 2, 3, 4, 6, 8, 9)):
+        if group_vectors % vectors == 0 and vectors < registers - 2:
+            pixels = max(split(row, max(1, budget // vectors)))
+            options.append((cost(vectors, pixels), ConvSchedule(lanes, vectors, pixels)))
+    return _balanced(spec, min(options, key=lambda option: option[0])[1])
 
 
 def _balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
@@ -155,8 +158,8 @@ class _Template:
         return [p for p in range(width) if 0 <= (x + p) * step - left + s * spread < self.in_width]
 
     def tile(self, image_: tuple[Expr, Expr, Expr], group: Expr, y: Expr, x: int | Expr, width: int,
-             blocks: tuple[int, int]) -> None:
-        """`width` pixels from column `x` of row `y`, over input blocks `blocks[0] .. blocks[1]`."""
+             blocks: tuple[int, int], turn: Expr) -> None:
+        """`width` pixels from column `x` of row `y`, over input blocks `blocks[0] .. blocks[1]`; `turn` counts tiles in a group."""
         em, spec, sch = self.emitter, self.spec, self.schedule
         lanes, vectors = sch.lanes, sch.vectors
         src0, add0, dst0 = image_
@@ -209,12 +212,38 @@ class _Template:
                     lane_taps(em.let(i * unroll, "first"), unroll)
 
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
+            self.fetch_ahead(group, b, turn)
             self.rows(y, lambda r, iy: taps(b, r, iy))
         for v in range(vectors):
             at = em.let(self.out_index(group, v, y, x), "at")
             for p in range(width):
                 value = load(acc, slot(p, v), lanes)
                 em.store(em.buffers["dst"], dst0 + at + p * BLOCK, clamp(value, spec.activation) if last else value)
+
+    def fetch_ahead(self, group: Expr, block: Expr, turn: Expr) -> None:
+        """Bring weights nearer before they are used: they come from memory once an inference.
+
+        Where two groups' weights fit the second-level cache beside the inputs, each of a group's tiles fetches its share of the lines
+        of the next group (after the last: of the next layer, whose weights follow in the blob). Otherwise the first tile fetches
+        its own, a few input blocks ahead.
+        """
+        em, weight = self.emitter, self.emitter.buffers["weight"]
+        floats = math.prod(self.spec.kernel) * self.in_lanes * self.wide  # of one input block
+        if floats * self.in_blocks * 4 <= NEXT_GROUP_BYTES:
+            turns = self.turns()
+            start = em.let(((group + 1) * self.in_blocks + block) * floats + turn * LINE, "ahead")
+            for i in range(-(-floats // (LINE * turns))):
+                em.prefetch(weight, start + i * LINE * turns)
+            return
+        distance = -(-AHEAD_BYTES // (4 * floats))
+        with em.when(turn == 0):
+            start = em.let((group * self.in_blocks + block + distance) * floats, "ahead")
+            with em.loop(floats // LINE, "line") as i:
+                em.prefetch(weight, start + i * LINE)
+
+    def turns(self) -> int:
+        """Tiles that use one group's weights."""
+        return len(tile_widths(self.spec, self.schedule)) * (1 if self.spec.pointwise else self.out_height)
 
     def rows(self, y: Expr, body: Any) -> None:
         """Calls `body(r, iy)` for the kernel rows whose input row `iy` lies inside the image."""
@@ -234,12 +263,15 @@ class _Template:
 
     def row(self, image_: tuple[Expr, Expr, Expr], group: Expr, y: Expr, blocks: tuple[int, int]) -> None:
         """All tiles of a row; runs of equal tiles away from the edges are a loop."""
-        for first, width, count in runs(tile_widths(self.spec, self.schedule), self.inner):
+        widths = tile_widths(self.spec, self.schedule)
+        turn = y * len(widths)
+        for first, width, count in runs(widths, self.inner):
             if count == 1:
-                self.tile(image_, group, y, first, width, blocks)
+                self.tile(image_, group, y, first, width, blocks, turn)
             else:
                 with self.emitter.loop(count, "t") as t:
-                    self.tile(image_, group, y, self.emitter.let(first + t * width, "x"), width, blocks)
+                    self.tile(image_, group, y, self.emitter.let(first + t * width, "x"), width, blocks, turn + t)
+            turn = turn + count
 
     def inner(self, x: int, width: int) -> bool:
         """No tap of this tile falls off the left or right edge."""
@@ -256,7 +288,7 @@ class _Template:
             start = em.let(tirx.max(first, begin), "start")
             with em.loop(tirx.max(tirx.min(end, stop) - start, 0), "t", start) as t:
                 x = em.let(wider * widths[0] + (t - wider) * width if begin else t * width, "x")
-                self.tile(image_, group, 0, x, width, blocks)
+                self.tile(image_, group, 0, x, width, blocks, t)
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""

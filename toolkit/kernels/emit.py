@@ -95,6 +95,11 @@ class Emitter:
         lanes = value.ty.dtype.lanes
         self._add(tirx.BufferStore(buffer, value, [ramp(index, lanes)]))
 
+    def prefetch(self, buffer: Any, index: Expr) -> None:
+        """Ask for the cache line that holds `buffer[index]`, into the second-level cache; any address will do."""
+        line = tirx.address_of(load(buffer, index))
+        self._add(tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", line, *(tirx.const(v, _INT) for v in (0, 2, 1)))))
+
     def finish(self) -> tirx.PrimFunc:
         """The finished function; the builder is used up."""
         (stmts,) = self._blocks
@@ -127,8 +132,8 @@ def const(value: float, lanes: int = 1) -> Expr:
 
 
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:
-    """`a * b + c` in one rounding, lane by lane."""
-    return tirx.call_llvm_pure_intrin(str(c.ty.dtype), "llvm.fma", a, b, c)
+    """`a * b + c` lane by lane, in one rounding where the machine can."""
+    return tirx.call_llvm_pure_intrin(str(c.ty.dtype), "llvm.fmuladd", a, b, c)
 
 
 def clamp(value: Expr, bounds: tuple[float, float] | None) -> Expr:

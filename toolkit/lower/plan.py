@@ -69,6 +69,11 @@ class Step:
     output: str
     macs: int = 0
 
+    @property
+    def name(self) -> str:
+        """What people call it: the last of its layers, or the value whose layout it changes."""
+        return self.layers[-1] if self.layers else self.output
+
 
 @dataclass(frozen=True)
 class Port:

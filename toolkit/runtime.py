@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import struct
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -236,23 +237,34 @@ def _error(library: ctypes.CDLL, code: int, subject: str) -> DeployError:
 
 
 def _check_elf(path: Path) -> None:
-    """Say what is wrong with the file before the dynamic linker does, whose messages name neither machine."""
+    """Say what is wrong with the file before the dynamic linker does.
+
+    Its messages do not name the machines, and a file that was cut short kills the process.
+    """
     try:
         with path.open("rb") as file:
-            head = file.read(20)
+            head = file.read(64)
+            size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise DeployError(f"{path} cannot be read: {error.strerror}", kind="library", got=str(error)) from error
-    if len(head) < 20 or head[:4] != b"\x7fELF":
+    if len(head) < 64 or head[:4] != b"\x7fELF":
         raise DeployError(
             f"{path} is not a shared library", kind="library", got="not ELF", allowed="an ELF shared library"
         )
     number = int.from_bytes(head[18:20], "little")
     built = _MACHINES.get(number, f"ELF machine {number}")
-    here = platform.machine()
-    if built != here and not (built == "armv7l" and here in ("armv8l", "armv7l")):
+    here = platform.machine().replace("armv8l", "armv7l")
+    if built != here:
         raise DeployError(
             f"{path} was compiled for {built} and this is {here}", kind="library", got=built, allowed=here
         )
+    # The table of sections is the last thing in the file.
+    offset, entry, count = ("<Q", 0x28), ("<H", 0x3A), ("<H", 0x3C)
+    if head[4] == 1:  # 32 bits
+        offset, entry, count = ("<I", 0x20), ("<H", 0x2E), ("<H", 0x30)
+    start, each, sections = (struct.unpack_from(field[0], head, field[1])[0] for field in (offset, entry, count))
+    if start == 0 or size < start + each * sections:
+        raise DeployError(f"{path} is cut short", kind="library", got=f"{size} bytes")
 
 
 def _declare(library: ctypes.CDLL, path: Path) -> _Info:

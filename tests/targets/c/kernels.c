@@ -1,0 +1,52 @@
+/* kernels.c - kernels for the tests of the runtime. A unit is 16 floats; `count` below is their number in all, a multiple of 16. */
+#include <stdint.h>
+
+int32_t t_gather(const float *in, const float *weight, float *out, int32_t lo, int32_t hi);
+int32_t t_copy(const float *in, float *out, int32_t lo, int32_t hi);
+int32_t t_count(float *out, int32_t lo, int32_t hi);
+int32_t t_fail(const float *in, float *out, int32_t lo, int32_t hi);
+int32_t t_wait(const volatile float *in, volatile float *out, int32_t lo, int32_t hi);
+int32_t t_sum8(const float *a, const float *b, const float *c, const float *d, const float *e, const float *f, const float *g,
+               float *out, int32_t lo, int32_t hi);
+
+enum { COUNT = 4096 };
+
+/* Every unit reads what many others wrote one wave before: a missing barrier shows. */
+int32_t t_gather(const float *in, const float *weight, float *out, int32_t lo, int32_t hi) {
+  for (int32_t i = 16 * lo; i < 16 * hi; ++i) out[i] = in[(5 * i + 3) % COUNT] + weight[i];
+  return 0;
+}
+
+int32_t t_copy(const float *in, float *out, int32_t lo, int32_t hi) {
+  for (int32_t i = 16 * lo; i < 16 * hi; ++i) out[i] = in[i];
+  return 0;
+}
+
+/* A unit that is done twice, or never, shows. */
+int32_t t_count(float *out, int32_t lo, int32_t hi) {
+  for (int32_t i = 16 * lo; i < 16 * hi; ++i) out[i] += 1;
+  return 0;
+}
+
+int32_t t_fail(const float *in, float *out, int32_t lo, int32_t hi) {
+  for (int32_t i = 16 * lo; i < 16 * hi; ++i) {
+    if (in[i] == 13) return -1;
+    out[i] = in[i];
+  }
+  return 0;
+}
+
+/* Says that it runs, and does not return before somebody writes into the input. */
+int32_t t_wait(const volatile float *in, volatile float *out, int32_t lo, int32_t hi) {
+  out[16 * lo] = -1;
+  while (in[0] == 0) {
+  }
+  for (int32_t i = 16 * lo; i < 16 * hi; ++i) out[i] = in[i];
+  return 0;
+}
+
+int32_t t_sum8(const float *a, const float *b, const float *c, const float *d, const float *e, const float *f, const float *g,
+               float *out, int32_t lo, int32_t hi) {
+  for (int32_t i = 16 * lo; i < 16 * hi; ++i) out[i] = a[i] + 2 * b[i] + 3 * c[i] + 4 * d[i] + 5 * e[i] + 6 * f[i] + 7 * g[i];
+  return 0;
+}

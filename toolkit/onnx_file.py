@@ -30,6 +30,9 @@ OLDEST_OPSET = 18
 """The passes and the lowering know this one and newer; an older file is converted to `TARGET_OPSET`."""
 
 TARGET_OPSET = 20
+OLDEST_IR = 8
+"""The file format of opset 18; before version 4 every initialiser had to be listed as an input as well."""
+
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -53,7 +56,7 @@ def load(path: str | Path) -> onnx.ModelProto:
         model = _inline_functions(model)
         _check_operators(model)
         _sort(model.graph)
-        _check_interface(model.graph)
+        _check_interface(model)
         return ir.to_proto(_infer(_modern(_to_ir(model))))
 
 
@@ -132,6 +135,12 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not model.ir_version or not model.graph.node:
         what = "is empty" if not size else "holds no graph: it is truncated, empty or of another format"
         raise DeployError(what, kind="onnx", got=f"{size} bytes", allowed="a serialised onnx.ModelProto with nodes")
+    for node in _all_nodes(model):
+        words = (node.op_type, node.domain, node.name, *node.input, *node.output)
+        if not all(isinstance(word, str) for word in words):  # protobuf gives bytes for what is no text
+            raise DeployError(
+                "has names that are not UTF-8 text", kind="onnx", got=list(map(str, words)), allowed="UTF-8"
+            )
     if len(model.graph.node) > MAX_NODES:
         raise DeployError("has too many nodes", kind="onnx", got=len(model.graph.node), allowed=f"at most {MAX_NODES}")
     return model
@@ -380,6 +389,11 @@ def _sort(graph: onnx.GraphProto) -> None:
             raise DeployError(
                 message, kind="onnx", got=missing[0], allowed="an input, an initialiser or a node's output"
             )
+    unmade = [value.name for value in graph.output if value.name not in maker and value.name not in known]
+    if unmade:
+        raise DeployError(
+            f"output {unmade[0]!r} is made by nothing", kind="onnx", got=unmade[0], allowed="a node's output"
+        )
     waiting = [{maker[name] for name in names if name in maker} for names in needs]
     readers: list[list[int]] = [[] for _ in graph.node]
     for index, sources in enumerate(waiting):
@@ -429,10 +443,11 @@ def _cycle(waiting: list[set[int]]) -> list[int]:
     return path[path.index(index) :][::-1]
 
 
-def _check_interface(graph: onnx.GraphProto) -> None:
+def _check_interface(model: onnx.ModelProto) -> None:
     """One float32 input; initialisers that are listed as inputs too (files before IR version 4) leave that list."""
     import onnx
 
+    graph = model.graph
     initializers = {tensor.name for tensor in graph.initializer}
     real = [value for value in graph.input if value.name not in initializers]
     if len(real) != 1:
@@ -450,6 +465,7 @@ def _check_interface(graph: onnx.GraphProto) -> None:
     kept = type(real[0]).FromString(real[0].SerializeToString())
     del graph.input[:]
     graph.input.append(kept)
+    model.ir_version = max(model.ir_version, OLDEST_IR)
 
 
 # -- shapes and versions --------------------------------------------------------------------------------------------
@@ -473,7 +489,6 @@ def _modern(model: ir.Model) -> ir.Model:
         return model
     try:
         _infer(model)
-        model.ir_version = max(model.ir_version or 0, 8)
         return restore(onnx.version_converter.convert_version(skeleton(model), TARGET_OPSET), model)
     except DeployError:
         raise

@@ -59,6 +59,7 @@ def tiny_manifest() -> dict[str, Any]:
     return {
         "model": "tiny",
         "target": "cpu",
+        "target_details": {"kind": "cpu", "variant": "avx2"},
         "precision": "fp32",
         "inputs": [{"name": "input", "shape": [2, 3, SIZE, SIZE], "dtype": "float32"}],
         "outputs": [{"name": "logits", "shape": [2, CLASSES], "dtype": "float32", "kind": "logits"}],

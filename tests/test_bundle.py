@@ -17,6 +17,7 @@ from inception_deploy.errors import DeployError
 MANIFEST: dict[str, Any] = {
     "model": "lenet5",
     "target": "cpu",
+    "target_details": {},
     "precision": "fp32",
     "inputs": [{"name": "input", "shape": [1, 1, 32, 32], "dtype": "float32"}],
     "outputs": [{"name": "logits", "shape": [1, 10], "dtype": "float32"}],

@@ -39,6 +39,7 @@ RAW_ONNX = "stages/simplified.onnx"
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "model": str,
     "target": str,
+    "target_details": dict,
     "precision": str,
     "inputs": list,
     "outputs": list,

@@ -127,7 +127,8 @@ def _labels(path: Path | None, bundle: Bundle) -> Sequence[str]:
     if path is None:
         from . import models
 
-        return models.labels() if classes == len(models.labels()) else [str(index) for index in range(classes)]
+        known = bundle.manifest.get("labels") or models.labels()
+        return known if classes == len(known) else [str(index) for index in range(classes)]
     try:
         names = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""What ``--model`` names: a network of the zoo, an ONNX file, or a Python callable. All become one ONNX."""
+"""What ``--model`` names: a zoo name, a trained file, an ONNX file, a Python callable. All become one ONNX."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import onnx
     import torch
     from numpy.typing import NDArray
+
+    from .models.network import Network
 
 _DEFAULT_SIZE = 224
 
@@ -40,9 +42,9 @@ class Source:
 
     Attributes:
         name: for the manifest.
-        shape: of the input, the batch first; None where only the ONNX knows.
         preprocessing: as in the manifest; None for a network that does not take pictures.
         zoo: what rebuilds the network of the zoo without its weights; None for a user's network.
+        labels: the names of the classes; None where the network does not say (1000 classes are ImageNet's).
         notes: lines the user should read.
         onnx: gives the simplified ONNX; takes a function that is told what is being done.
         reference: the PyTorch outputs for an input; None where there is no PyTorch module.
@@ -51,6 +53,7 @@ class Source:
     name: str
     preprocessing: Mapping[str, Any] | None
     zoo: Mapping[str, Any] | None
+    labels: tuple[str, ...] | None
     notes: tuple[str, ...]
     onnx: Callable[[Callable[[str], None]], onnx.ModelProto]
     reference: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]] | None
@@ -66,6 +69,8 @@ def resolve(request: Request) -> Source:
     text = request.model
     if text.lower().endswith(".onnx"):
         return _from_onnx(request)
+    if text.endswith(".safetensors"):
+        return _from_trained(request)
     if ":" in text or text.endswith(".py"):
         return _from_callable(request)
     return _from_zoo(request)
@@ -102,16 +107,37 @@ def _from_zoo(request: Request) -> Source:
         **request.options,
     )
     untrained = f"{name}: the weights are untrained (random, seed {request.seed}); --weights FILE loads trained ones"
+    classes = spec.num_classes if request.num_classes is None else request.num_classes
+    notes = () if module.trained else (untrained,)
+    return _from_network(module, request.batch, classes, width, request.options, None, notes)
+
+
+def _from_trained(request: Request) -> Source:
+    """A file that `models.trained.save` wrote: it says itself which network it is and how it was built."""
+    shaping = {"--weights": request.weights, "--input-size": request.input_size}
+    _refuse_zoo_options(request, "a trained network", shaping)
+    module, info = models.load_trained(request.model)
+    return _from_network(module, request.batch, len(info.classes), info.width, info.options, tuple(info.classes), ())
+
+
+def _from_network(
+    module: Network,
+    batch: int,
+    classes: int,
+    width: float,
+    options: Mapping[str, Any],
+    labels: tuple[str, ...] | None,
+    notes: tuple[str, ...],
+) -> Source:
     zoo = {
-        "num_classes": spec.num_classes if request.num_classes is None else request.num_classes,
+        "num_classes": classes,
         "width": width,
-        "input_size": list(module.input_shape[1:]),
-        "options": {key: list(v) if isinstance(v, tuple) else v for key, v in request.options.items()},
+        "input": list(module.input_shape),
+        "options": {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()},
         "trained": module.trained,
     }
-    shape = (request.batch, *module.input_shape)
-    notes = () if module.trained else (untrained,)
-    return _from_module(name, module, shape, images.as_dict(module.preprocessing), zoo, notes)
+    preprocessing = images.as_dict(module.preprocessing)
+    return _from_module(module.spec.name, module, (batch, *module.input_shape), preprocessing, zoo, labels, notes)
 
 
 def _from_callable(request: Request) -> Source:
@@ -132,7 +158,7 @@ def _from_callable(request: Request) -> Source:
         )
     preprocessing, assumed = _assumed_preprocessing(request.model, (request.batch, channels, *size))
     name = request.model.rpartition(":")[2]
-    return _from_module(name, module, (request.batch, channels, *size), preprocessing, None, (*notes, *assumed))
+    return _from_module(name, module, (request.batch, channels, *size), preprocessing, None, None, (*notes, *assumed))
 
 
 def _from_onnx(request: Request) -> Source:
@@ -144,7 +170,7 @@ def _from_onnx(request: Request) -> Source:
     model = export.load_onnx(request.model, batch=request.batch, input_size=request.input_size)
     shape = [entry.dim_value for entry in model.graph.input[0].type.tensor_type.shape.dim]
     preprocessing, notes = _assumed_preprocessing(request.model, shape)
-    return Source(Path(request.model).stem, preprocessing, None, notes, lambda say: model, None)
+    return Source(Path(request.model).stem, preprocessing, None, None, notes, lambda say: model, None)
 
 
 def _from_module(
@@ -153,6 +179,7 @@ def _from_module(
     shape: Sequence[int],
     preprocessing: Mapping[str, Any] | None,
     zoo: Mapping[str, Any] | None,
+    labels: tuple[str, ...] | None,
     notes: Sequence[str],
 ) -> Source:
     def to_onnx(say: Callable[[str], None]) -> onnx.ModelProto:
@@ -161,11 +188,16 @@ def _from_module(
     def reference(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
         return [export.run_torch(module, x)]
 
-    return Source(name, preprocessing, zoo, tuple(notes), to_onnx, reference)
+    return Source(name, preprocessing, zoo, labels, tuple(notes), to_onnx, reference)
 
 
-def _refuse_zoo_options(request: Request, what: str) -> None:
-    given = {"--width": request.width, "--num-classes": request.num_classes, "--option": request.options or None}
+def _refuse_zoo_options(request: Request, what: str, also: Mapping[str, object] | None = None) -> None:
+    given: dict[str, object] = {
+        **(also or {}),
+        "--width": request.width,
+        "--num-classes": request.num_classes,
+        "--option": request.options or None,
+    }
     for flag, value in given.items():
         if value is not None:
             raise UsageError(
@@ -194,5 +226,11 @@ def _assumed_preprocessing(name: str, shape: Sequence[int]) -> tuple[dict[str, A
 
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:
-    """A checkpoint with the user's own key names."""
-    raise DeployError(f"{path}", kind="weights")
+    """A checkpoint whose names are those of the user's own module."""
+    from .models import weights
+
+    try:
+        module.load_state_dict(weights.read(path))
+    except RuntimeError as error:  # torch's, which lists missing, unexpected and wrongly shaped keys, one a line
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise DeployError(f"{path} does not fit the module: {' '.join(lines)}", kind="weights", got=lines) from error

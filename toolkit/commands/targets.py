@@ -17,8 +17,8 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy import targets
 
     document = targets.listing()
-    rows = [(row["name"], row["builds"], row["runs"], row["reason"]) for row in document]
-    return Outcome(document, table(("name", "builds here", "runs here", "why not"), rows))
+    rows = [(row["name"], row["needs"], row["builds"], row["runs"], row["reason"]) for row in document]
+    return Outcome(document, table(("name", "needs", "builds here", "runs here", "why not"), rows))
 
 
 COMMAND = Command(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import cpu_conv, cpu_simple, cpu_window, spec
+from . import cpu_conv, cpu_extern, cpu_simple, cpu_window, spec
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,6 @@ TEMPLATES: dict[type, Template] = {
     spec.GlobalAverage: _simple(cpu_simple.average_units, cpu_simple.emit_average),
     spec.Map: _simple(cpu_simple.map_units, cpu_simple.emit_map),
     spec.Pack: _simple(cpu_simple.pack_units, cpu_simple.emit_pack),
+    spec.Extern: Template(cpu_extern.choose, cpu_extern.units, cpu_extern.emit),
     spec.Unpack: _simple(cpu_simple.unpack_units, cpu_simple.emit_unpack),
 }

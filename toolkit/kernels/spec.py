@@ -149,11 +149,11 @@ class Unpack:
 
 @dataclass(frozen=True)
 class Extern:
-    """An operator that TVM's own default compiles, on plain contiguous tensors.
+    """A loop nest of an operator that TVM's own default computes, on plain contiguous tensors.
 
-    model: the one-node ONNX model, serialised. inputs: shapes and dtypes of its run-time inputs.
-    Pointers: the inputs, the constants (in the order of the lowered function), the output.
+    function: the TIR function as JSON (`tvm.ir.save_json`), not yet scheduled. op: the ONNX operator.
+    Pointers: the function's parameters; what it writes comes last.
     """
 
-    model: bytes
+    function: str
     op: str

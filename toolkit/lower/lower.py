@@ -54,8 +54,8 @@ def physical_weight(weight: np.ndarray, spec: Conv, source: Storage, output: Sto
 def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.ndarray:
     """A constant argument as the kernel reads it."""
     spec = layer.spec
-    if param.role == "table":
-        return param.array
+    if param.role == "raw":
+        return np.ascontiguousarray(param.array)
     slots = layer.output.slots
     assert slots is not None
     if param.role in ("bias", "channel"):
@@ -120,7 +120,7 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
                 args.append(Ref(Space.WEIGHTS, blob.add(pack(operand, layer, schedule, kernels))))
             else:
                 args.append(_ref(operand[0]))
-        args.append(_ref(layer.output))
+        args.extend(_ref(storage) for storage in layer.writes)
         identity = f"{kernels.fingerprint()} {layer.spec!r} {schedule!r}"
         symbol = "k_" + hashlib.sha256(identity.encode()).hexdigest()[:24]
         units = kernels.units(layer.spec, schedule)
@@ -130,8 +130,8 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
             progress(layer.value)
     return Plan(
         target=kernels.name,
-        inputs=tuple(Port(v.name, v.shape) for v in network.inputs),
-        outputs=tuple(Port(v.name, v.shape) for v in network.outputs),
+        inputs=tuple(Port(v.name, v.shape, v.storage.dtype) for v in network.inputs),
+        outputs=tuple(Port(v.name, v.shape, v.storage.dtype) for v in network.outputs),
         kernels=table,
         steps=tuple(steps),
         weights=b"".join(blob.parts),
@@ -153,19 +153,20 @@ def _with_strides(layer: Layer) -> Any:
 def _ref(storage: Storage) -> Ref:
     port = storage.root.port
     if port is None:
-        return Ref(Space.ARENA, place.address(storage))
-    return Ref(Space(port[0]), place.address(storage), port[1])
+        return Ref(Space.ARENA, storage.address)
+    return Ref(Space(port[0]), storage.address, port[1])
 
 
 def _placements(network: Network) -> tuple[Placement, ...]:
     """Every value of the arena, in order of its first wave."""
     found: dict[Storage, Placement] = {}
     for layer in network.layers:
-        storage = layer.output
-        if storage.root.port is not None:
-            continue
-        last = max([layer.wave, *(other.wave for other in network.layers if storage in other.reads)])
-        root = storage.root
-        found[storage] = Placement(layer.value, place.address(storage), 4 * storage.batch * storage.elements, layer.wave, last,
-                                   None if root is storage else root.name)
+        for storage in layer.writes:
+            root = storage.root
+            if root.port is not None:
+                continue
+            last = max([layer.wave, *(other.wave for other in network.layers if storage in other.reads)])
+            shares = None if root is storage else root.name
+            name = layer.value if storage is layer.output else storage.name
+            found[storage] = Placement(name, storage.address, storage.bytes, layer.wave, last, shares)
     return tuple(sorted(found.values(), key=lambda p: (p.first_wave, p.offset)))

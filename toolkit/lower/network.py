@@ -17,7 +17,8 @@ class Storage:
 
     slots: for a blocked one, the slot that each channel lies in; slots nobody names hold padding, which is finite.
     pixels: pixels of a block's plane (blocked), or all elements of an image (planar).
-    parent, parent_block: this is the slice of `parent` that starts at that block (a branch of a concat).
+    parent, parent_block: this is the slice of `parent` that starts at that block (a branch of a concat). A planar one with a parent
+    is all of it, with other axes.
     port: a graph input or output: the caller's memory.
     """
 
@@ -32,6 +33,7 @@ class Storage:
     first_wave: int = -1
     last_wave: int = -1
     offset: int = -1
+    dtype: str = "float32"
 
     @property
     def blocked(self) -> bool:
@@ -40,7 +42,7 @@ class Storage:
 
     @property
     def elements(self) -> int:
-        """Floats of one image."""
+        """Elements of one image."""
         return self.blocks * self.pixels * BLOCK if self.blocked else self.pixels
 
     @property
@@ -55,8 +57,21 @@ class Storage:
 
     @property
     def stride(self) -> int:
-        """Floats from one image to the next; 0 where there is only one."""
-        return self.root.elements if self.batch > 1 else 0
+        """Elements from one image to the next; 0 where there is only one."""
+        if self.batch == 1:
+            return 0
+        return self.root.elements if self.blocked else self.elements
+
+    @property
+    def bytes(self) -> int:
+        """Size of all images, if they lie one after the other."""
+        return self.batch * self.elements * np.dtype(self.dtype).itemsize
+
+    @property
+    def address(self) -> int:
+        """Byte offset in the root's memory (in the arena, or in the caller's buffer)."""
+        root = self.root
+        return (root.offset if root.port is None else 0) + 4 * self.root_block * self.pixels * BLOCK
 
 
 @dataclass(frozen=True)
@@ -72,7 +87,7 @@ class Value:
 
 @dataclass(frozen=True)
 class Param:
-    """A constant argument. `role` tells the template how to pack it: "weight", "bias", "channel" or "table".
+    """A constant argument. `role` tells how it is packed: "weight", "dense", "bias", "channel"; "raw" is taken as it is.
 
     A weight has its logical shape `[O, I / groups, r, s]`; channels are moved to their slots when the Plan is made.
     """
@@ -87,6 +102,7 @@ class Layer:
 
     spec: the kernel's spec; its `*_stride` fields are filled in when memory is placed.
     operands: pointer arguments in the spec's order: a Storage read, with the name of its stride field, or a Param. The output is last.
+    also: more outputs, whose pointers follow it.
     """
 
     op: str
@@ -97,11 +113,17 @@ class Layer:
     value: str
     macs: int = 0
     wave: int = -1
+    also: list[Storage] = field(default_factory=list)
 
     @property
     def reads(self) -> list[Storage]:
         """The storages it reads."""
         return [o[0] for o in self.operands if not isinstance(o, Param)]
+
+    @property
+    def writes(self) -> list[Storage]:
+        """The storages it writes."""
+        return [self.output, *self.also]
 
 
 @dataclass

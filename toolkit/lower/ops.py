@@ -428,7 +428,9 @@ def concat(reader: Reader, node: onnx.NodeProto) -> None:
 
 def view(reader: Reader, node: onnx.NodeProto) -> None:
     """Flatten, Reshape, Squeeze, Unsqueeze: no data moves. Of a map, (N, C, H, W) to (N, C*H*W) keeps its layout."""
-    value = reader.value(node.input[0])
+    if node.input[0] in reader.constants:
+        raise Refuse(f"'{node.input[0]}' is a constant")
+    value = reader.values[node.input[0]]
     shape = reader.shape(node.output[0])
     storage = value.storage
     if storage.blocked:
@@ -440,19 +442,19 @@ def view(reader: Reader, node: onnx.NodeProto) -> None:
             reader.values[node.output[0]] = Value(node.output[0], shape, storage)
             return
         storage = reader.planar(value).storage
-    if shape and storage.batch == shape[0]:
-        reader.values[node.output[0]] = Value(node.output[0], shape, storage)
-        return
-    if storage.port is not None:
-        raise Refuse("the caller's memory changes its batch axis")
-    storage.pixels, storage.batch = storage.pixels * storage.batch, 1
+    size = storage.batch * storage.elements
+    batch = shape[0] if shape and size else 1
+    if batch != storage.batch:
+        storage = Storage(node.output[0], batch, size // batch, parent=storage, dtype=storage.dtype)
     reader.values[node.output[0]] = Value(node.output[0], shape, storage)
 
 
 def identity(reader: Reader, node: onnx.NodeProto) -> None:
     """Identity and Dropout at inference."""
-    value = reader.value(node.input[0])
-    reader.values[node.output[0]] = replace(value, name=node.output[0])
+    if node.input[0] in reader.constants:
+        reader.constants[node.output[0]] = reader.constants[node.input[0]]
+        return
+    reader.values[node.output[0]] = replace(reader.values[node.input[0]], name=node.output[0])
 
 
 OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {

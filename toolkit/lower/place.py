@@ -12,19 +12,20 @@ from .plan import ALIGNMENT
 
 def assign_waves(network: Network) -> None:
     """Give every layer the earliest wave its inputs allow. Layers come in an order in which they can run."""
-    writers: dict[Storage, list[Layer]] = {}
+    writers: dict[Storage, list[tuple[Storage, int]]] = {}
     for layer in network.layers:
-        before = (w.wave for read in layer.reads for w in writers.get(read.root, ()) if _overlap(read, w.output))
+        before = (wave for read in layer.reads for written, wave in writers.get(read.root, ()) if _overlap(read, written))
         layer.wave = 1 + max(before, default=-1)
-        writers.setdefault(layer.output.root, []).append(layer)
+        for storage in layer.writes:
+            writers.setdefault(storage.root, []).append((storage, layer.wave))
 
 
 def _overlap(a: Storage, b: Storage) -> bool:
-    """Two storages of one root have blocks in common. Planar storages are roots: they overlap only themselves."""
-    if a is b:
-        return True
-    if a.root is not b.root or not a.root.blocked:
+    """Two storages of one root have blocks in common. A planar storage is all of its root."""
+    if a.root is not b.root:
         return False
+    if not a.root.blocked:
+        return True
     return a.root_block < b.root_block + b.blocks and b.root_block < a.root_block + a.blocks
 
 
@@ -57,7 +58,7 @@ def place(network: Network) -> int:
     """
     roots: list[Storage] = []
     for layer in network.layers:
-        for storage, writes in [(layer.output, True), *((r, False) for r in layer.reads)]:
+        for storage in (*layer.writes, *layer.reads):
             root = storage.root
             if root.port is not None:
                 continue
@@ -79,12 +80,6 @@ def place(network: Network) -> int:
     return max((r.offset + size(r) for r in placed), default=0)
 
 
-def size(storage: Storage) -> int:
+def size(root: Storage) -> int:
     """Bytes of a root, a multiple of the alignment."""
-    return -(-4 * storage.batch * storage.elements // ALIGNMENT) * ALIGNMENT
-
-
-def address(storage: Storage) -> int:
-    """Byte offset of a storage in its root's memory."""
-    root = storage.root
-    return (root.offset if root.port is None else 0) + 4 * storage.root_block * storage.pixels * 16
+    return -(-root.bytes // ALIGNMENT) * ALIGNMENT

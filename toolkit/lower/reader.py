@@ -1,12 +1,13 @@
 """ONNX to layers: walks the optimised graph once, fusing epilogues and adopting branches into their concat as it goes.
 
 An operator is read by its handler in `ops.OPS`. A handler that cannot serve a node raises `Refuse` with the reason; the node then
-takes TVM's default kernel through the Relax importer (`Extern`) and is listed in the Plan's refusals.
+takes TVM's default kernels (`default.extern`) and is listed in the Plan's refusals.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,9 @@ import onnx
 from onnx import numpy_helper, shape_inference
 
 from ..errors import DeployError
-from ..kernels.spec import BLOCK, Extern, Map, Pack, Unpack
+from ..kernels.spec import BLOCK, Map, Pack, Unpack
+from .default import extern
 from .network import Layer, Network, Param, Storage, Value
-from .plan import Refusal
 
 
 class Refuse(Exception):
@@ -36,16 +37,18 @@ class Reader:
         values: ONNX value name to `Value`.
         constants: ONNX value name to array.
         producer: storage to the layer that writes it, for fusing epilogues.
+        plain: blocked storage to one that holds the same in plain NCHW.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
         inferred = shape_inference.infer_shapes(model, strict_mode=True)
         graph = inferred.graph
         self.network = Network()
-        self.opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+        self.opsets = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.values: dict[str, Value] = {}
         self.producer: dict[Storage, Layer] = {}
+        self.plain: dict[Storage, Storage] = {}
         self.types = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output, *graph.input)}
         self.uses = Counter(name for node in graph.node for name in node.input)
         self.uses.update(o.name for o in graph.output)
@@ -64,6 +67,30 @@ class Reader:
                               allowed="static shapes; give --batch and --input-size")
         return tuple(d.dim_value for d in dims)
 
+    def elem_type(self, name: str) -> int:
+        """The ONNX element type of a value."""
+        if name in self.constants:
+            return int(onnx.helper.np_dtype_to_tensor_dtype(self.constants[name].dtype))
+        return int(self.types[name].elem_type)
+
+    def known(self, name: str) -> bool:
+        """A tensor of numbers (or truth values) that numpy knows too."""
+        kind = self.types[name].elem_type if name in self.types else 0
+        return bool(kind) and np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).kind in "fiub" and kind != onnx.TensorProto.BFLOAT16
+
+    def dtype(self, name: str) -> str:
+        """The numpy name of a run-time value's type."""
+        if not self.known(name):
+            kind = self.types[name].elem_type if name in self.types else 0
+            got = onnx.TensorProto.DataType.Name(kind).lower() if kind else "no tensor"
+            raise DeployError(f"'{name}' has a type that cannot be compiled: {got}", kind="onnx", got=got,
+                              allowed="tensors of float, integer or bool")
+        return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.types[name].elem_type)))
+
+    def declare(self, name: str, kind: int, shape: Sequence[int]) -> None:
+        """Make a value known that the graph does not have."""
+        self.types[name] = onnx.helper.make_tensor_value_info(name, kind, shape).type.tensor_type
+
     def constant(self, name: str, what: str) -> np.ndarray:
         """The array of a constant input; refuses one that is computed."""
         if name not in self.constants:
@@ -76,10 +103,13 @@ class Reader:
 
     # -- values ----------------------------------------------------------------------------------------------------
     def value(self, name: str) -> Value:
-        """The value as it lies in memory; a constant becomes none (handlers take constants apart themselves)."""
+        """The float32 value as it lies in memory; refuses a constant (handlers take constants apart themselves)."""
         if name in self.constants:
             raise Refuse(f"'{name}' is a constant where a tensor is expected")
-        return self.values[name]
+        value = self.values[name]
+        if value.storage.dtype != "float32":
+            raise Refuse(f"'{name}' is {value.storage.dtype}, not float32")
+        return value
 
     def blocked(self, value: Value) -> Value:
         """`value` in NCHW16c, packed if need be. (N, C) becomes a 1x1 map."""
@@ -93,9 +123,10 @@ class Reader:
         table = np.full(storage.blocks * BLOCK, -1, np.int32)
         table[:channels] = np.arange(channels)
         spec = Pack(batch, channels, storage.blocks, height * width)
-        self.emit("pack", [], spec, [(value.storage, ""), Param("table", table)], storage, value.name)
+        self.emit("pack", [], spec, [(value.storage, ""), Param("raw", table)], storage, value.name)
         packed = Value(value.name, value.shape, storage, height, width)
         self.values[value.name] = packed
+        self.plain[storage] = value.storage
         return packed
 
     def planar(self, value: Value, storage: Storage | None = None) -> Value:
@@ -103,11 +134,15 @@ class Reader:
         source = value.storage
         if not source.blocked:
             return value
+        if storage is None and source in self.plain:
+            return Value(value.name, value.shape, self.plain[source])
         assert source.slots is not None
         channels = len(source.slots)
-        storage = storage or Storage(f"{value.name}:plain", source.batch, channels * source.pixels)
+        if storage is None:
+            self.plain[source] = Storage(f"{value.name}:plain", source.batch, channels * source.pixels)
+        storage = storage or self.plain[source]
         spec = Unpack(source.batch, channels, source.blocks, source.pixels)
-        self.emit("unpack", [], spec, [(source, "in_stride"), Param("table", source.slots.astype(np.int32))], storage, value.name)
+        self.emit("unpack", [], spec, [(source, "in_stride"), Param("raw", source.slots.astype(np.int32))], storage, value.name)
         return Value(value.name, value.shape, storage)
 
     def with_slots(self, value: Value, slots: np.ndarray) -> Value:
@@ -121,7 +156,7 @@ class Reader:
         table = np.full(moved.blocks * BLOCK, -1, np.int32)
         table[slots] = np.arange(len(slots))
         spec = Pack(storage.batch, len(slots), moved.blocks, storage.pixels)
-        self.emit("pack", [], spec, [(plain, ""), Param("table", table)], moved, value.name)
+        self.emit("pack", [], spec, [(plain, ""), Param("raw", table)], moved, value.name)
         return Value(value.name, value.shape, moved, value.height, value.width)
 
     def copy(self, value: Value) -> Value:
@@ -146,46 +181,6 @@ class Reader:
         self.network.layers.remove(layer)
         self.network.layers.append(layer)
 
-    def extern(self, node: onnx.NodeProto, reason: str) -> None:
-        """Give a node to TVM's default kernels."""
-        inputs = [name for name in node.input if name and name not in self.constants]
-        operands: list[tuple[Storage, str] | Param] = [(self.planar(self.value(n)).storage, "") for n in dict.fromkeys(inputs)]
-        for index, name in enumerate(node.output):
-            if not name or not self.uses[name]:
-                continue
-            shape = self.shape(name)
-            if self.types[name].elem_type != onnx.TensorProto.FLOAT:
-                kind = onnx.TensorProto.DataType.Name(self.types[name].elem_type)
-                raise DeployError(f"node '{node.name}' ({node.op_type}) gives {kind.lower()} values at run time", kind="onnx",
-                                  got=kind.lower(), allowed="float32 tensors (others only where they fold into constants)")
-            batch = shape[0] if shape else 1
-            storage = Storage(name, batch, int(np.prod(shape, dtype=np.int64)) // batch)
-            spec = Extern(self._alone(node, index), node.op_type)
-            self.emit("extern", [node.name], spec, list(operands), storage, name)
-            self.values[name] = Value(name, shape, storage)
-        self.network.refusals.append(Refusal(node.name, node.op_type, reason))
-
-    def _alone(self, node: onnx.NodeProto, output: int) -> bytes:
-        """The node as a model of its own; its constants are initialisers, its names are positions (equal nodes, equal bytes)."""
-        rename = {name: f"v{i}" for i, name in enumerate(dict.fromkeys([*node.input, *node.output])) if name}
-        copy = onnx.NodeProto()
-        copy.CopyFrom(node)
-        copy.name = "node"
-        copy.doc_string = ""
-        del copy.input[:], copy.output[:], copy.metadata_props[:]
-        copy.input.extend(rename.get(n, "") for n in node.input)
-        copy.output.extend(rename.get(n, "") for n in node.output)
-        graph = onnx.GraphProto(name="node", node=[copy])
-        for name in dict.fromkeys(n for n in node.input if n):
-            if name in self.constants:
-                graph.initializer.append(numpy_helper.from_array(self.constants[name], rename[name]))
-            else:
-                graph.input.append(onnx.helper.make_tensor_value_info(rename[name], self.types[name].elem_type, self.shape(name)))
-        name = node.output[output]
-        graph.output.append(onnx.helper.make_tensor_value_info(rename[name], self.types[name].elem_type, self.shape(name)))
-        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", self.opset)])
-        return bytes(model.SerializeToString(deterministic=True))
-
     # -- the walk --------------------------------------------------------------------------------------------------
     def read(self) -> Network:
         """The whole graph."""
@@ -195,41 +190,74 @@ class Reader:
         feeds = [i for i in graph.input if i.name not in self.constants]
         for index, feed in enumerate(feeds):
             shape = self.shape(feed.name)
-            storage = Storage(feed.name, shape[0], int(np.prod(shape[1:], dtype=np.int64)), port=("input", index))
+            size = int(np.prod(shape, dtype=np.int64))
+            batch = shape[0] if shape and size else 1
+            storage = Storage(feed.name, batch, size // batch, port=("input", index), dtype=self.dtype(feed.name))
             self.values[feed.name] = Value(feed.name, shape, storage)
             self.network.inputs.append(self.values[feed.name])
         for node in graph.node:
+            if node.op_type == "Constant":
+                self.constants[node.output[0]] = constant_of(node)
+                continue
             handler = OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
             try:
                 if handler is None:
                     raise Refuse(f"there is no kernel of ours for {node.op_type}")
                 handler(self, node)
             except Refuse as refuse:
-                self.extern(node, str(refuse))
+                extern(self, node, str(refuse))
         for index, output in enumerate(graph.output):
             self._give_out(index, output.name)
+        self._drop_unused()
         return self.network
+
+    def _drop_unused(self) -> None:
+        """Forget the layers whose results nobody reads: changes of layout that a refused handler had begun."""
+        needed: set[Storage] = set()
+        kept = []
+        for layer in reversed(self.network.layers):
+            if any(w.root in needed or w.root.port is not None for w in layer.writes):
+                kept.append(layer)
+                needed.update(r.root for r in layer.reads)
+        self.network.layers = kept[::-1]
 
     def _give_out(self, index: int, name: str) -> None:
         """Let the caller's buffer receive an output of the graph."""
         if name not in self.values:
             raise DeployError(f"output '{name}' of the graph is a constant", kind="onnx", got=name, allowed="computed outputs")
         value = self.values[name]
-        if value.storage.blocked:
-            channels = int(np.prod(value.shape[1:], dtype=np.int64))
-            value = self.planar(value, Storage(name, value.storage.batch, channels, port=("output", index)))
-        elif value.storage.port is None:
-            value.storage.port = ("output", index)
+        root = value.storage.root
+        if not value.storage.blocked and root.port is None:
+            root.port = ("output", index)
         else:
-            raise DeployError(f"output '{name}' of the graph is its input, or another output, unchanged", kind="onnx", got=name,
-                              allowed="outputs that the network computes")
-        self.network.outputs.append(Value(name, value.shape, value.storage))
+            if root.port is not None and not value.storage.blocked:  # an input, or another output: copied by way of a packed form
+                if value.storage.dtype != "float32":
+                    raise DeployError(f"output '{name}' of the graph is its input, or another output, unchanged", kind="onnx", got=name,
+                                      allowed="outputs that the network computes, or float32")
+                size = value.storage.batch * value.storage.elements
+                flat = Storage(name, 1, size, parent=value.storage)
+                value = self.blocked(Value(f"{name}:flat", (1, size), flat))
+            elements = len(value.storage.slots if value.storage.slots is not None else ()) * value.storage.pixels
+            value = self.planar(value, Storage(name, value.storage.batch, elements, port=("output", index)))
+        self.network.outputs.append(Value(name, self.shape(name), value.storage))
+
+
+def constant_of(node: onnx.NodeProto) -> np.ndarray:
+    """The array of a Constant node."""
+    attribute = node.attribute[0]
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    if attribute.name in ("value_float", "value_floats", "value_int", "value_ints"):
+        return np.asarray(value, np.float32 if "float" in attribute.name else np.int64)
+    raise DeployError(f"the constant of node '{node.name}' is no tensor of numbers", kind="onnx", got=attribute.name,
+                      allowed="value, value_float, value_floats, value_int, value_ints")
 
 
 def read(model: onnx.ModelProto) -> Network:
     """The layers of an optimised model with static shapes.
 
     Raises:
-        DeployError: a shape is not static, or a value's type is not float32 at run time.
+        DeployError: a shape is not static, or an operator is neither ours nor TVM's.
     """
     return Reader(model).read()

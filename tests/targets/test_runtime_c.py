@@ -150,7 +150,19 @@ def test_on_arm_under_an_emulator(tiny, pixels, tmp_path, triple) -> None:
         library.write_library(plan, objects, folder, triple=triple, features=(feature,))
         program = folder / "classify"
         run(*zig, "-I", folder, ROOT / "examples" / "c" / "main.c", folder / "model.so", "-o", program)
-        command = [qemu, "-cpu", cpu, "-L", root, "-E", f"LD_LIBRARY_PATH={folder}", program, folder / "weights.bin", raw, "2"]
+        command = [
+            qemu,
+            "-cpu",
+            cpu,
+            "-L",
+            root,
+            "-E",
+            f"LD_LIBRARY_PATH={folder}",
+            program,
+            folder / "weights.bin",
+            raw,
+            "2",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if feature == present:
             assert done.returncode == 0, done.stderr

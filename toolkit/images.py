@@ -64,7 +64,7 @@ def load(paths: Sequence[Path], preprocessing: Preprocessing) -> NDArray[np.floa
     """
     import numpy as np
 
-    return np.stack([_prepare(_read(path, len(preprocessing.mean)), preprocessing) for path in paths])
+    return np.stack([prepare(_read(path, len(preprocessing.mean)), preprocessing) for path in paths])
 
 
 def _read(path: Path, channels: int) -> Image:
@@ -89,7 +89,8 @@ def _read(path: Path, channels: int) -> Image:
     return picture.convert("RGB" if channels == 3 else "L")
 
 
-def _prepare(picture: Image, how: Preprocessing) -> NDArray[np.float32]:
+def prepare(picture: Image, how: Preprocessing) -> NDArray[np.float32]:
+    """One picture, of mode RGB or L as `how` has three channels or one, as `Preprocessing` describes: float32 (C, H, W)."""
     import numpy as np
 
     short = min(picture.size)

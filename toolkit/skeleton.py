@@ -1,8 +1,8 @@
 """A graph without its weights: what onnx's and onnxsim's C++ take, and what spares them hundreds of megabytes.
 
 Checker, shape inference and simplifier each want the whole model serialised, so a 550 MB VGG would be copied half a
-dozen times a call. None of them needs the values of a large weight. So a large weight becomes a graph input of its
-shape for the time of the call; small constants (shapes, axes, scales) stay, because shape inference reads their values.
+dozen times a call. None of them needs the values of a weight. So a weight becomes a graph input of its shape for the
+time of the call; other constants (shapes, axes, scales) stay, because shape inference reads their values.
 """
 
 from __future__ import annotations
@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 LARGE_BYTES = 1024
-"""Above this a constant counts as a weight. The longest shape vector or axis list is far below."""
+"""Above this any constant counts as a weight. The longest shape vector or axis list is far below."""
 
 
 def skeleton(model: ir.Model) -> onnx.ModelProto:
-    """`model` as a protobuf whose initialisers above `LARGE_BYTES` are graph inputs; `model` itself stays as it was."""
+    """`model` as a protobuf whose weights are graph inputs; `model` itself stays as it was.
+
+    Weights are all floating-point constants of two axes or more, and all that are larger than `LARGE_BYTES`.
+    """
     import onnx_ir as ir
 
     graph = model.graph
@@ -26,7 +29,7 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
     tensors = {
         name: value.const_value
         for name, value in initializers.items()
-        if value.const_value is not None and value.const_value.nbytes > LARGE_BYTES
+        if value.const_value is not None and _is_weight(value.const_value)
     }
     try:
         for name, tensor in tensors.items():
@@ -44,6 +47,10 @@ def skeleton(model: ir.Model) -> onnx.ModelProto:
         for name, value in initializers.items():
             value.const_value = tensors.get(name, value.const_value)
             graph.register_initializer(value)
+
+
+def _is_weight(tensor: ir.TensorProtocol) -> bool:
+    return (tensor.dtype.is_floating_point() and len(tensor.shape) > 1) or tensor.nbytes > LARGE_BYTES
 
 
 def restore(bare: onnx.ModelProto, original: ir.Model) -> ir.Model:

@@ -119,7 +119,7 @@ class Cpu(Target):
     def describe(self) -> dict[str, Any]:
         return {
             "kind": self.kind,
-            "isa": self.isa.name,
+            "variant": self.isa.name,
             "machine": self.isa.machine,
             "triple": self.isa.triple,
             "mcpu": self.isa.mcpu,

@@ -31,6 +31,7 @@ TEMPLATES: dict[type, Template] = {
     spec.GlobalAverage: _simple(cpu_simple.average_units, cpu_simple.emit_average),
     spec.Map: _simple(cpu_simple.map_units, cpu_simple.emit_map),
     spec.Pack: _simple(cpu_simple.pack_units, cpu_simple.emit_pack),
+    spec.Softmax: _simple(cpu_simple.softmax_units, cpu_simple.emit_softmax),
     spec.Extern: Template(cpu_extern.choose, cpu_extern.units, cpu_extern.emit),
     spec.Unpack: _simple(cpu_simple.unpack_units, cpu_simple.emit_unpack),
 }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tvm import tirx
 
-from .emit import Emitter, Expr, clamp, const, load
-from .spec import BLOCK, GlobalAverage, Map, Pack, Unpack
+from . import cpu_math
+from .emit import Emitter, Expr, clamp, const, load, splat
+from .spec import BLOCK, GlobalAverage, Map, Pack, Softmax, Unpack
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,42 @@ UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
     "clip": lambda value, constants: clamp(value, (constants[0], constants[1])),
     "leaky_relu": _leaky,
     "affine": _affine,
-    "sigmoid": _per_lane(tirx.sigmoid),
-    "tanh": _per_lane(tirx.tanh),
+    "abs": _per_lane(lambda value: tirx.max(value, _zero(value) - value)),
+    "square": _per_lane(lambda value: value * value),
+    "exp": _per_lane(cpu_math.exp),
+    "erf": _per_lane(cpu_math.erf),
+    "gelu": _per_lane(cpu_math.gelu),
+    "gelu_tanh": _per_lane(cpu_math.gelu_tanh),
+    "elu": lambda value, constants: cpu_math.elu(value, constants[0]),
+    "selu": lambda value, constants: const(constants[1], value.ty.dtype.lanes) * cpu_math.elu(value, constants[0]),
+    "mish": _per_lane(cpu_math.mish),
+    "silu": _per_lane(lambda value: value * cpu_math.sigmoid(value)),
+    "sigmoid": _per_lane(cpu_math.sigmoid),
+    "softplus": _per_lane(cpu_math.softplus),
+    "tanh": _per_lane(cpu_math.tanh),
     "hard_sigmoid": _hard_sigmoid,
     "hard_swish": lambda value, _constants: value * _hard_sigmoid(value, (1 / 6, 0.5)),
+    "sqrt": _per_lane(tirx.sqrt),
+    "reciprocal": _per_lane(lambda value: const(1.0, value.ty.dtype.lanes) / value),
+    "log": _per_lane(tirx.log),
 }
-"""Operators of one operand. They must map finite values, zero among them, to finite ones: padded channels hold zeros."""
+"""Operators of one operand; all but the `PARTIAL` map finite values to finite ones."""
+
+
+def _prelu(value: Expr, slope: Expr) -> Expr:
+    return tirx.max(value, _zero(value)) + slope * tirx.min(value, _zero(value))
+
 
 BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
     "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
     "max": tirx.max,
     "min": tirx.min,
+    "prelu": _prelu,
 }
-"""Operators of two operands, under the same condition."""
+"""Operators of two operands, likewise."""
 
 
 def map_units(spec: Map) -> int:
@@ -72,6 +95,7 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     lanes = schedule.lanes
     pointers = ["src", *(["second"] if spec.second != "none" else []), "dst"]
     em = Emitter(name, [(p, "float32") for p in pointers])
+    assert spec.op in (UNARY if spec.second == "none" else BINARY), spec.op
     clamp_after = (spec.constants[0], spec.constants[1]) if spec.op in BINARY and len(spec.constants) == 2 else None
     with em.units() as unit:
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
@@ -155,4 +179,57 @@ def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> tirx.PrimF
         src = em.let(n * spec.in_stride + tirx.floordiv(slot, BLOCK) * (spec.pixels * BLOCK) + tirx.floormod(slot, BLOCK), "src0")
         with em.loop(spec.pixels, "pixel") as pixel:
             em.store(em.buffers["dst"], unit * spec.pixels + pixel, load(em.buffers["src"], src + pixel * BLOCK))
+    return em.finish()
+
+
+def softmax_units(spec: Softmax) -> int:
+    """One work unit a row."""
+    return spec.rows
+
+
+def emit_softmax(spec: Softmax, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """Softmax of every row: its maximum, exponentials and their sum, then the scaling. The last few elements go one at a time."""
+    lanes = schedule.lanes
+    whole = spec.length // lanes
+    em = Emitter(name, [("src", "float32"), ("dst", "float32")])
+    src, dst = em.buffers["src"], em.buffers["dst"]
+    with em.units() as row:
+        base = em.let(row * spec.length, "base")
+        wide, single = em.local(lanes, name="wide"), em.local(1, name="single")
+
+        def each(function: Callable[[Expr, int, Any], None]) -> None:
+            """Call `function(offset, lanes, accumulator)` for the row's vectors, and for the elements that remain."""
+            if whole:
+                with em.loop(whole, "i") as i:
+                    function(base + i * lanes, lanes, wide)
+            if spec.length % lanes:
+                with em.loop(spec.length % lanes, "j") as j:
+                    function(base + whole * lanes + j, 1, single)
+
+        def reduced(combine: Callable[[Expr, Expr], Expr]) -> Expr:
+            total = load(single, 0)
+            for lane in range(lanes):
+                total = combine(total, load(wide, lane))
+            return em.let(total, "total")
+
+        def reset(value: float) -> None:
+            em.store(wide, 0, const(value, lanes))
+            em.store(single, 0, const(value))
+
+        def largest(at: Expr, width: int, acc: Any) -> None:
+            em.store(acc, 0, tirx.max(load(acc, 0, width), load(src, at, width)))
+
+        reset(-3.402823466e38)
+        each(largest)
+        peak = reduced(tirx.max)
+
+        def exponential(at: Expr, width: int, acc: Any) -> None:
+            value = em.let(cpu_math.exp(load(src, at, width) - splat(peak, width)), "e")
+            em.store(dst, at, value)
+            em.store(acc, 0, load(acc, 0, width) + value)
+
+        reset(0.0)
+        each(exponential)
+        scale = em.let(const(1.0) / reduced(lambda a, b: a + b), "scale")
+        each(lambda at, width, _acc: em.store(dst, at, load(dst, at, width) * splat(scale, width)))
     return em.finish()

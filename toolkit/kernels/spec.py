@@ -104,6 +104,10 @@ class GlobalAverage:
     out_stride: int = 0
 
 
+PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
+"""Operators of a `Map` that make infinities or worse of some finite values: not for storages with padding in them."""
+
+
 @dataclass(frozen=True)
 class Map:
     """An elementwise operator on `[N][blocks][pixels][16]`.
@@ -145,6 +149,14 @@ class Unpack:
     blocks: int
     pixels: int
     in_stride: int = 0
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Softmax of `rows` plain rows of `length` elements each. Pointers: input, output."""
+
+    rows: int
+    length: int
 
 
 @dataclass(frozen=True)

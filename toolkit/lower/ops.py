@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..kernels.spec import BLOCK, Conv, GlobalAverage, Map, Window, WindowOp
+from ..kernels.spec import BLOCK, PARTIAL, Conv, GlobalAverage, Map, Softmax, Window, WindowOp
 from .network import Layer, Param, Storage, Value
 from .reader import Reader, Refuse, blocks_of
 
@@ -63,9 +63,9 @@ def new(reader: Reader, name: str, like: Value, channels: int | np.ndarray, heig
 
 
 def identity_slots(value: Value) -> bool:
-    """Channels lie in order with no gaps."""
+    """Channels lie in order with no gaps, and no more blocks than they need."""
     slots = value.storage.slots
-    return slots is not None and bool(np.array_equal(slots, np.arange(len(slots))))
+    return slots is not None and bool(np.array_equal(slots, np.arange(len(slots)))) and value.storage.blocks == blocks_of(len(slots))
 
 
 # -- convolution ---------------------------------------------------------------------------------------------------------
@@ -224,53 +224,83 @@ def clip_bounds(reader: Reader, node: onnx.NodeProto) -> tuple[float, float]:
     return low, high
 
 
+def flat(op: str, value: Value, second: str = "none", constants: tuple[float, ...] = ()) -> Map | None:
+    """A plain tensor of whole blocks of 16 elements as one a `Map` can walk; None for other sizes."""
+    size = value.storage.batch * value.storage.elements
+    if value.storage.blocked or size % BLOCK:
+        return None
+    chunks = size // BLOCK
+    blocks = next(b for b in range(min(64, chunks), 0, -1) if chunks % b == 0)
+    return Map(op, 1, blocks, chunks // blocks, second, constants)
+
+
+def whole(op: str, value: Value) -> None:
+    """Refuse an operator that is not defined everywhere on a value that is padded."""
+    storage = value.storage
+    if op in PARTIAL and storage.slots is not None and len(storage.slots) != storage.blocks * BLOCK:
+        raise Refuse(f"{op} of the zeros that pad {len(storage.slots)} channels is not finite")
+
+
+def mapped(reader: Reader, node: onnx.NodeProto, spec: Map, value: Value, operands: list[tuple[Storage, str] | Param]) -> None:
+    """A `Map` layer: its result lies as `value` does."""
+    source, name = value.storage, node.output[0]
+    storage = Storage(name, source.batch, source.pixels, source.blocks, source.slots)
+    reader.emit(spec.op, [node.name], spec, [(source, "in_stride"), *operands], storage, name)
+    reader.values[name] = Value(name, reader.shape(name), storage, value.height, value.width)
+
+
 def unary(op: str, constants: Callable[[Reader, onnx.NodeProto], tuple[float, ...]]) -> Callable[[Reader, onnx.NodeProto], None]:
     """A handler for an elementwise operator of one operand."""
 
     def handler(reader: Reader, node: onnx.NodeProto) -> None:
-        numbers = constants(reader, node)
-        value = reader.blocked(reader.value(node.input[0]))
-        source = value.storage
-        assert source.slots is not None
-        result = new(reader, node.output[0], value, source.slots, value.height, value.width, source.blocks)
-        result = replace(result, storage=_same_pixels(result.storage, source))
-        spec = Map(op, source.batch, source.blocks, source.pixels, constants=numbers)
-        reader.emit(op, [node.name], spec, [(source, "in_stride")], result.storage, result.name)
-        reader.values[result.name] = result
+        emit_unary(reader, node, op, constants(reader, node), reader.value(node.input[0]))
 
     return handler
 
 
-def _same_pixels(storage: Storage, like: Storage) -> Storage:
-    """A flattened value keeps its map's pixels."""
-    storage.pixels = like.pixels
-    return storage
+def simple(op: str) -> Callable[[Reader, onnx.NodeProto], None]:
+    """A handler for an elementwise operator of one operand that has no numbers."""
+    return unary(op, lambda _reader, _node: ())
+
+
+def emit_unary(reader: Reader, node: onnx.NodeProto, op: str, numbers: tuple[float, ...], value: Value) -> None:
+    """An elementwise layer of one operand."""
+    spec = flat(op, value, constants=numbers)
+    if spec is None:
+        value = reader.blocked(value)
+        whole(op, value)
+        spec = Map(op, value.storage.batch, value.storage.blocks, value.storage.pixels, constants=numbers)
+    mapped(reader, node, spec, value, [])
 
 
 def binary(op: str) -> Callable[[Reader, onnx.NodeProto], None]:
     """A handler for an elementwise operator of two: tensors of one shape, a value a channel, or a number."""
 
     def handler(reader: Reader, node: onnx.NodeProto) -> None:
+        if len(node.input) != 2:
+            in_turn(reader, node, handler)
+            return
         left, right = node.input
         if left in reader.constants and op in ("add", "mul", "max", "min"):
             left, right = right, left
         if left in reader.constants:
-            raise Refuse("the first operand is a constant")
+            constant_first(reader, node, op)
+            return
         value = reader.value(left)
         if right in reader.constants:
             constant_operand(reader, node, op, value, reader.constants[right])
             return
         other = reader.value(right)
         if other.shape == value.shape:
-            if op == "add" and fuse_add(reader, node):
-                return
-            two_tensors(reader, node, op, value, other)
+            if not (op == "add" and fuse_add(reader, node)) and not (op == "mul" and fuse_gate(reader, node)):
+                two_tensors(reader, node, op, value, other)
             return
         if op in ("add", "mul", "max", "min") and len(value.shape) == 4 and value.shape[2:] == (1, 1):
             value, other = other, value
         if len(other.shape) != 4 or other.shape != (*value.shape[:2], 1, 1):
             raise Refuse(f"shapes {value.shape} and {other.shape} are neither equal nor a map and one value a channel")
         value = reader.blocked(value)
+        whole(op, value)
         assert value.storage.slots is not None
         other = reader.with_slots(other, value.storage.slots)
         emit_binary(reader, node, op, value, "channel", (other.storage, "second_stride"))
@@ -278,41 +308,145 @@ def binary(op: str) -> Callable[[Reader, onnx.NodeProto], None]:
     return handler
 
 
+def in_turn(reader: Reader, node: onnx.NodeProto, handler: Callable[[Reader, onnx.NodeProto], None]) -> None:
+    """An operator of any number of operands, two at a time."""
+    if len(node.input) == 1:
+        identity(reader, node)
+        return
+    name = node.input[0]
+    shape = reader.shape(name)
+    for index, right in enumerate(node.input[1:], 2):
+        pair = onnx.NodeProto()
+        pair.CopyFrom(node)
+        out = node.output[0] if index == len(node.input) else f"{node.output[0]}:{index}"
+        shape = tuple(np.broadcast_shapes(shape, reader.shape(right)))
+        if out != node.output[0]:
+            reader.declare(out, reader.elem_type(node.input[0]), shape)
+            reader.uses[out] = 1
+        pair.input[:], pair.output[:] = [name, right], [out]
+        handler(reader, pair)
+        name = out
+
+
 def emit_binary(reader: Reader, node: onnx.NodeProto, op: str, value: Value, second: str, operand: tuple[Storage, str] | Param) -> None:
-    """An elementwise layer of two operands."""
+    """An elementwise layer of two operands, the first one blocked."""
     source = value.storage
-    assert source.slots is not None
-    result = new(reader, node.output[0], value, source.slots, value.height, value.width, source.blocks)
-    result = replace(result, storage=_same_pixels(result.storage, source))
-    spec = Map(op, source.batch, source.blocks, source.pixels, second)
-    reader.emit(op, [node.name], spec, [(source, "in_stride"), operand], result.storage, result.name)
-    reader.values[result.name] = result
+    mapped(reader, node, Map(op, source.batch, source.blocks, source.pixels, second), value, [operand])
+
+
+NUMBER: dict[str, Callable[[float], tuple[str, tuple[float, ...]]]] = {
+    "add": lambda c: ("affine", (1.0, c)),
+    "sub": lambda c: ("affine", (1.0, -c)),
+    "mul": lambda c: ("affine", (c, 0.0)),
+    "div": lambda c: ("affine", (1.0 / c, 0.0)),
+    "max": lambda c: ("clip", (c, INF)),
+    "min": lambda c: ("clip", (-INF, c)),
+    "prelu": lambda c: ("leaky_relu", (c,)),
+}
+"""An operator of two operands, the second a number, as one of one operand."""
 
 
 def constant_operand(reader: Reader, node: onnx.NodeProto, op: str, value: Value, constant: np.ndarray) -> None:
     """Second operand a number, or one value a channel."""
-    if constant.size == 1 and op in ("add", "sub", "mul"):
-        number = float(constant.reshape(()))
-        scale, shift = (number, 0.0) if op == "mul" else (1.0, number if op == "add" else -number)
-        unary("affine", lambda _reader, _node: (scale, shift))(reader, node)
-        return
     shape = value.shape
+    if reader.shape(node.output[0]) != shape:
+        raise Refuse(f"a constant of shape {constant.shape} makes {shape} larger")
+    if not np.all(np.isfinite(constant)) or (op == "div" and not np.all(constant)):
+        raise Refuse("the constant has zeros to divide by, or infinities")
+    if constant.size == 1:
+        emit_unary(reader, node, *NUMBER[op](float(constant.reshape(()))), value)
+        return
     full = (1,) * (len(shape) - constant.ndim) + constant.shape
-    if len(shape) not in (2, 4) or any(d != 1 for i, d in enumerate(full) if i != 1) or value.storage.pixels != value.height * value.width:
+    flattened = value.storage.blocked and value.storage.pixels != value.height * value.width
+    if len(shape) not in (2, 4) or flattened or any(d != 1 for i, d in enumerate(full) if i != 1):
         raise Refuse(f"a constant of shape {constant.shape} is not one value a channel of {shape}")
     value = reader.blocked(value)
     per_channel = np.broadcast_to(constant.reshape(-1), (shape[1],)).astype(np.float32)
+    if op == "div":
+        op, per_channel = "mul", 1.0 / per_channel
     emit_binary(reader, node, op, value, "channel", Param("channel", per_channel))
+
+
+def constant_first(reader: Reader, node: onnx.NodeProto, op: str) -> None:
+    """A number minus a tensor; one over a tensor."""
+    constant = reader.constants[node.input[0]]
+    value = reader.value(node.input[1])
+    if constant.size != 1 or reader.shape(node.output[0]) != value.shape:
+        raise Refuse("the first operand is a constant of several values")
+    number = float(constant.reshape(()))
+    if op == "sub":
+        emit_unary(reader, node, "affine", (-1.0, number), value)
+    elif op == "div" and number == 1.0:
+        emit_unary(reader, node, "reciprocal", (), value)
+    else:
+        raise Refuse("the first operand is a constant")
 
 
 def two_tensors(reader: Reader, node: onnx.NodeProto, op: str, value: Value, other: Value) -> None:
     """Both operands of one shape."""
+    spec = flat(op, value, "tensor")
+    if spec is not None and not other.storage.blocked:
+        mapped(reader, node, spec, value, [(other.storage, "second_stride")])
+        return
     value = reader.blocked(value)
+    whole(op, value)
     assert value.storage.slots is not None
     other = reader.with_slots(other, value.storage.slots)
     if other.storage.pixels != value.storage.pixels:
         raise Refuse("the operands are flattened maps of different shapes")
     emit_binary(reader, node, op, value, "tensor", (other.storage, "second_stride"))
+
+
+def power(reader: Reader, node: onnx.NodeProto) -> None:
+    """Pow with the exponents 1, 2 and 1/2."""
+    exponent = reader.constant(node.input[1], "the exponent")
+    value = reader.value(node.input[0])
+    op = {1.0: "identity", 2.0: "square", 0.5: "sqrt"}.get(float(exponent.reshape(-1)[0])) if exponent.size == 1 else None
+    if op is None or reader.shape(node.output[0]) != value.shape:
+        raise Refuse("the exponent is neither 1, 2 nor 1/2")
+    emit_unary(reader, node, op, (), value)
+
+
+def gelu(reader: Reader, node: onnx.NodeProto) -> None:
+    """Gelu, exact or with tanh."""
+    approximate = _text(attributes(node).get("approximate", "none"))
+    emit_unary(reader, node, "gelu_tanh" if approximate == "tanh" else "gelu", (), reader.value(node.input[0]))
+
+
+def softmax(reader: Reader, node: onnx.NodeProto) -> None:
+    """Softmax over the last axis (or one with nothing but 1s behind it), on plain memory."""
+    value = reader.value(node.input[0])
+    axis = attributes(node).get("axis", -1 if reader.opsets[""] >= 13 else 1) % len(value.shape)
+    behind = math.prod(value.shape[axis + 1:])
+    if behind != 1 and reader.opsets[""] >= 13:
+        raise Refuse(f"axis {axis} of {len(value.shape)} is not the last")
+    length = value.shape[axis] * behind  # before opset 13 all axes from `axis` on are one
+    source = reader.planar(value).storage
+    size = source.batch * source.elements
+    storage = Storage(node.output[0], source.batch, source.pixels)
+    reader.emit("softmax", [node.name], Softmax(size // length, length), [(source, "")], storage, node.output[0])
+    reader.values[node.output[0]] = Value(node.output[0], value.shape, storage)
+
+
+GATES = {"sigmoid": "silu", "hard_sigmoid": "hard_swish"}
+"""x * op(x) as one operator."""
+
+
+def fuse_gate(reader: Reader, node: onnx.NodeProto) -> bool:
+    """x * sigmoid(x) becomes one layer, where nothing else reads the sigmoid."""
+    for mine, theirs in (tuple(node.input), tuple(node.input)[::-1]):
+        layer = reader.producer.get(reader.values[mine].storage)
+        if layer is None or layer.value != mine or not reader.private(mine) or not isinstance(layer.spec, Map):
+            continue
+        op = GATES.get(layer.spec.op)
+        if op is None or layer.reads != [reader.values[theirs].storage]:
+            continue
+        if op == "hard_swish" and not np.allclose(layer.spec.constants, (1 / 6, 0.5)):
+            continue
+        layer.spec, layer.op = replace(layer.spec, op=op, constants=()), op
+        rename(reader, layer, node, mine)
+        return True
+    return False
 
 
 def fuse_add(reader: Reader, node: onnx.NodeProto) -> bool:
@@ -387,8 +521,17 @@ def global_max(reader: Reader, node: onnx.NodeProto) -> None:
     emit_pool(reader, node, value, Window(WindowOp.MAX, value.storage.batch, value.storage.blocks, *size, 1, 1, size, (1, 1), (0, 0, 0, 0)))
 
 
-def reduce_mean(reader: Reader, node: onnx.NodeProto) -> None:
-    """ReduceMean over both axes of the map is a global average."""
+def reduce_map(whole_map: Callable[[Reader, onnx.NodeProto], None]) -> Callable[[Reader, onnx.NodeProto], None]:
+    """ReduceMean or ReduceMax over both axes of the map is a global pool."""
+
+    def handler(reader: Reader, node: onnx.NodeProto) -> None:
+        _reduce_map(reader, node)
+        whole_map(reader, node)
+
+    return handler
+
+
+def _reduce_map(reader: Reader, node: onnx.NodeProto) -> None:
     attrs = attributes(node)
     axes = attrs.get("axes")
     if axes is None and len(node.input) > 1 and node.input[1]:
@@ -396,38 +539,144 @@ def reduce_mean(reader: Reader, node: onnx.NodeProto) -> None:
     value = image(reader, node.input[0])
     if axes is None or sorted(a % 4 for a in axes) != [2, 3]:
         raise Refuse(f"axes {axes} are not the two of the map")
-    global_average(reader, node)
 
 
 # -- structure -----------------------------------------------------------------------------------------------------------
 def concat(reader: Reader, node: onnx.NodeProto) -> None:
-    """Concat of channels moves nothing: each branch writes its slice of the result. What cannot is copied there."""
+    """Concat of channels moves nothing: each branch writes its slice of the result. What cannot is copied there.
+
+    Parts that are all of an earlier concat, in its order, go in as that one (DenseNet joins the same tensors again and again).
+    """
     shape = reader.shape(node.output[0])
     axis = attributes(node)["axis"] % len(shape)
     if axis != 1 or len(shape) not in (2, 4):
         raise Refuse(f"joins axis {axis} of {len(shape)}, not the channels")
-    parts = [reader.blocked(reader.value(name)) for name in node.input]
-    if any(p.storage.pixels != p.height * p.width for p in parts):
+    values = [reader.value(name) for name in node.input]
+    if any(v.storage.blocked and v.storage.pixels != v.height * v.width for v in values):
         raise Refuse("a part is a flattened map")
-    total = sum(p.storage.blocks for p in parts)
-    slots, block = [], 0
+    values = [reader.blocked(v) for v in values]
+    first = values[0]
+    parts = _whole_concats(reader, [v.storage for v in values])
+    placed: list[Storage] = []
     for part in parts:
-        assert part.storage.slots is not None
-        slots.append(part.storage.slots + block * BLOCK)
-        block += part.storage.blocks
-    result = new(reader, node.output[0], parts[0], np.concatenate(slots), parts[0].height, parts[0].width, total)
-    block = 0
-    for part in parts:
-        storage = part.storage
-        if storage.parent is not None or storage.port is not None:
-            storage = reader.copy(part).storage
-        storage.parent, storage.parent_block = result.storage, block
-        block += storage.blocks
+        if part.parent is not None or part.port is not None or part in placed:
+            part = reader.copy(Value(part.name, first.shape, part, first.height, first.width)).storage
+        placed.append(part)
+    starts = np.cumsum([0, *(part.blocks for part in placed)])
+    slots = [part.slots + start * BLOCK for part, start in zip(placed, starts, strict=False) if part.slots is not None]
+    result = new(reader, node.output[0], first, np.concatenate(slots), first.height, first.width, int(starts[-1]))
+    for part, start in zip(placed, starts, strict=False):
+        part.parent, part.parent_block = result.storage, int(start)
+    reader.parts[result.storage] = placed
     reader.values[result.name] = result
 
 
+def _whole_concats(reader: Reader, storages: list[Storage]) -> list[Storage]:
+    """Runs of storages that make up a concat nobody has joined yet, replaced by it."""
+    found: list[Storage] = []
+    index = 0
+    while index < len(storages):
+        storage = storages[index]
+        parent = storage.parent
+        run = reader.parts.get(parent, []) if parent is not None else []
+        if parent is not None and run and parent.parent is None and storages[index : index + len(run)] == run:
+            found.append(parent)
+            index += len(run)
+        else:
+            found.append(storage)
+            index += 1
+    return found
+
+
+def channels_of(reader: Reader, node: onnx.NodeProto, name: str, indices: np.ndarray) -> None:
+    """Some channels of a map, in any order, without moving them: the result has its own slots in the same memory.
+
+    Lanes of its blocks that it does not name hold other channels: padding to whoever reads it. Where that would be most of them,
+    the channels are moved together.
+    """
+    value = reader.value(node.input[0])
+    if len(value.shape) not in (2, 4) or (value.storage.blocked and value.storage.pixels != value.height * value.width):
+        raise Refuse(f"'{value.name}' is not a map of channels")
+    if len(set(indices.tolist())) != len(indices) or not len(indices):
+        raise Refuse("a channel is taken twice, or none")
+    value = reader.blocked(value)
+    source = value.storage
+    assert source.slots is not None
+    slots = source.slots[indices]
+    first, last = int(slots.min()) // BLOCK, int(slots.max()) // BLOCK
+    part = Storage(name, source.batch, source.pixels, last - first + 1, slots - first * BLOCK, source, first)
+    result = Value(name, reader.shape(name), part, value.height, value.width)
+    if part.blocks >= 2 * blocks_of(len(indices)):
+        result = reader.with_slots(result, np.arange(len(indices)))
+    reader.values[name] = result
+
+
+def split(reader: Reader, node: onnx.NodeProto) -> None:
+    """Split of channels."""
+    shape = reader.shape(node.input[0])
+    axis = attributes(node).get("axis", 0) % len(shape)
+    if axis != 1:
+        raise Refuse(f"splits axis {axis} of {len(shape)}, not the channels")
+    start = 0
+    for name in node.output:
+        size = reader.shape(name)[1]
+        if reader.uses[name]:
+            channels_of(reader, node, name, np.arange(start, start + size))
+        start += size
+
+
+def slice_(reader: Reader, node: onnx.NodeProto) -> None:
+    """Slice of channels, with any step."""
+    shape, out = reader.shape(node.input[0]), reader.shape(node.output[0])
+    attrs = attributes(node)
+
+    def numbers(position: int, name: str, default: list[int]) -> list[int]:
+        if len(node.input) > position and node.input[position]:
+            return [int(i) for i in reader.constant(node.input[position], f"'{name}'").reshape(-1)]
+        return list(attrs.get(name, default))
+
+    starts, ends = numbers(1, "starts", []), numbers(2, "ends", [])
+    axes = [a % len(shape) for a in numbers(3, "axes", list(range(len(starts))))]
+    cuts = {a: slice(s, e, p) for a, s, e, p in zip(axes, starts, ends, numbers(4, "steps", [1] * len(starts)), strict=True)}
+    if any(out[a] != shape[a] or cut.step != 1 for a, cut in cuts.items() if a != 1) or 1 not in cuts:
+        raise Refuse(f"cuts axes {sorted(cuts)}, not only the channels")
+    start, end, step = cuts[1].start, cuts[1].stop, cuts[1].step
+    stop = None if step < 0 and end < -shape[1] else end  # far below zero means: to the very first
+    channels_of(reader, node, node.output[0], np.arange(shape[1])[start:stop:step])
+
+
+def gather(reader: Reader, node: onnx.NodeProto) -> None:
+    """Gather of channels by constant indices."""
+    shape = reader.shape(node.input[0])
+    indices = reader.constant(node.input[1], "the list of indices")
+    if attributes(node).get("axis", 0) % len(shape) != 1 or indices.ndim != 1:
+        raise Refuse("it gathers something else than channels")
+    channels_of(reader, node, node.output[0], indices % shape[1])
+
+
+def transpose(reader: Reader, node: onnx.NodeProto) -> None:
+    """A channel shuffle, (N, a, b, H, W) to (N, b, a, H, W), renames the channels and moves nothing."""
+    value = reader.value(node.input[0])
+    storage = value.storage
+    if list(attributes(node).get("perm", ())) != [0, 2, 1, 3, 4] or storage.slots is None:
+        raise Refuse("it moves more than channels")
+    order = np.arange(len(storage.slots)).reshape(value.shape[1:3]).T.reshape(-1)
+    part = Storage(node.output[0], storage.batch, storage.pixels, storage.blocks, storage.slots[order], storage)
+    reader.values[node.output[0]] = Value(node.output[0], reader.shape(node.output[0]), part, value.height, value.width)
+
+
+def shape_of(reader: Reader, node: onnx.NodeProto) -> None:
+    """Shape: a constant, as every shape here."""
+    shape = np.asarray(reader.shape(node.input[0]), np.int64)
+    attrs = attributes(node)
+    reader.constants[node.output[0]] = shape[attrs.get("start", 0) : attrs.get("end", len(shape))]
+
+
 def view(reader: Reader, node: onnx.NodeProto) -> None:
-    """Flatten, Reshape, Squeeze, Unsqueeze: no data moves. Of a map, (N, C, H, W) to (N, C*H*W) keeps its layout."""
+    """Flatten, Reshape, Squeeze, Unsqueeze: no data moves.
+
+    A map keeps its blocked layout when all is flattened, (N, C, H, W) to (N, C*H*W), and when its channels get more axes or fewer.
+    """
     if node.input[0] in reader.constants:
         raise Refuse(f"'{node.input[0]}' is a constant")
     value = reader.values[node.input[0]]
@@ -438,8 +687,10 @@ def view(reader: Reader, node: onnx.NodeProto) -> None:
         if shape == (storage.batch, channels * storage.pixels):
             reader.values[node.output[0]] = Value(node.output[0], shape, storage)
             return
-        if storage.pixels == 1 and shape == (storage.batch, channels, 1, 1):
-            reader.values[node.output[0]] = Value(node.output[0], shape, storage)
+        size = (value.height, value.width)
+        if storage.pixels == math.prod(size) and len(shape) > 3 and shape[0] == storage.batch and shape[-2:] == size and (
+                math.prod(shape[1:-2]) == channels):
+            reader.values[node.output[0]] = Value(node.output[0], shape, storage, *size)
             return
         storage = reader.planar(value).storage
     size = storage.batch * storage.elements
@@ -458,31 +709,55 @@ def identity(reader: Reader, node: onnx.NodeProto) -> None:
 
 
 OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
+    "Abs": simple("abs"),
     "Add": binary("add"),
     "AveragePool": pool(WindowOp.AVERAGE),
     "Clip": activation(clip_bounds),
     "Concat": concat,
     "Conv": conv,
+    "Div": binary("div"),
     "Dropout": identity,
+    "Elu": unary("elu", lambda _r, n: (attributes(n).get("alpha", 1.0),)),
+    "Erf": simple("erf"),
+    "Exp": simple("exp"),
     "Flatten": view,
+    "Gather": gather,
+    "Gelu": gelu,
     "Gemm": gemm,
     "GlobalAveragePool": global_average,
     "GlobalMaxPool": global_max,
     "HardSigmoid": unary("hard_sigmoid", lambda _r, n: (attributes(n).get("alpha", 0.2), attributes(n).get("beta", 0.5))),
-    "HardSwish": unary("hard_swish", lambda _r, _n: ()),
+    "HardSwish": simple("hard_swish"),
     "Identity": identity,
     "LeakyRelu": unary("leaky_relu", lambda _r, n: (attributes(n).get("alpha", 0.01),)),
+    "Log": simple("log"),
     "MatMul": matmul,
     "Max": binary("max"),
     "MaxPool": pool(WindowOp.MAX),
     "Min": binary("min"),
+    "Mish": simple("mish"),
     "Mul": binary("mul"),
-    "ReduceMean": reduce_mean,
+    "Neg": unary("affine", lambda _r, _n: (-1.0, 0.0)),
+    "PRelu": binary("prelu"),
+    "Pow": power,
+    "Reciprocal": simple("reciprocal"),
+    "ReduceMax": reduce_map(global_max),
+    "ReduceMean": reduce_map(global_average),
     "Relu": activation(lambda _r, _n: (0.0, INF)),
     "Reshape": view,
-    "Sigmoid": unary("sigmoid", lambda _r, _n: ()),
+    "Selu": unary("selu", lambda _r, n: (attributes(n).get("alpha", 1.6732632), attributes(n).get("gamma", 1.0507010))),
+    "Shape": shape_of,
+    "Sigmoid": simple("sigmoid"),
+    "Slice": slice_,
+    "Softmax": softmax,
+    "Softplus": simple("softplus"),
+    "Split": split,
+    "Sqrt": simple("sqrt"),
     "Squeeze": view,
     "Sub": binary("sub"),
-    "Tanh": unary("tanh", lambda _r, _n: ()),
+    "Sum": binary("add"),
+    "Tanh": simple("tanh"),
+    "Transpose": transpose,
     "Unsqueeze": view,
 }
+"""ONNX operator to its handler; all others take TVM's default."""

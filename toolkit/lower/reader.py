@@ -38,6 +38,7 @@ class Reader:
         constants: ONNX value name to array.
         producer: storage to the layer that writes it, for fusing epilogues.
         plain: blocked storage to one that holds the same in plain NCHW.
+        parts: a concat's storage to those of its parts, in order.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -49,6 +50,7 @@ class Reader:
         self.values: dict[str, Value] = {}
         self.producer: dict[Storage, Layer] = {}
         self.plain: dict[Storage, Storage] = {}
+        self.parts: dict[Storage, list[Storage]] = {}
         self.types = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output, *graph.input)}
         self.uses = Counter(name for node in graph.node for name in node.input)
         self.uses.update(o.name for o in graph.output)

@@ -15,10 +15,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from inception_deploy import bench, bundle, engines, pipeline, progress, run, sources
+from inception_deploy import bench, bundle, engines, images, pipeline, progress, run, sources
 from inception_deploy.errors import DeployError
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -78,8 +79,10 @@ def digits(console: Console, destination: Path) -> None:
     console.rule("handwritten digits: a trained network")
     export(console, sources.Request(model=str(DATA / "digits_irv2.safetensors"), batch=8), destination)
     with np.load(DATA / "digits_heldout.npz", allow_pickle=False) as held_out:
-        x, labels = held_out["x"], held_out["y"]
+        pictures, labels = held_out["images"], held_out["labels"]
     with bundle.open(destination) as opened:
+        how = images.from_dict(opened.manifest["preprocessing"])
+        x = np.stack([images.prepare(Image.fromarray(picture), how) for picture in pictures])
         engine = engines.make("compiled", opened)
         logits = run.in_batches(engine, x, opened.input_shape[0])[0]
     right = int((logits.argmax(axis=1) == labels).sum())

@@ -1,7 +1,9 @@
 """The zoo: networks by name, their exact sizes, their preprocessing; nothing here loads torch until a network is built.
 
-    names(), specs(), resolve("InceptionV4"), spec("irv2")     # no torch
-    module = build("irv2", num_classes=10, width=0.25)         # nn.Module in eval mode, (N, C, H, W) float32 -> (N, classes) logits
+>>> names(), specs(), resolve("InceptionV4"), spec("irv2")  # no torch
+>>> module = build("irv2", num_classes=10, width=0.25)
+
+A network takes (N, C, H, W) float32 and gives (N, classes) float32 logits; `build` returns it in eval mode.
 """
 
 from __future__ import annotations
@@ -109,7 +111,12 @@ def build(
     from .assemble import assemble
 
     module = assemble(
-        spec(name), num_classes=num_classes, width=width, input_size=input_size, in_channels=in_channels, options=options
+        spec(name),
+        num_classes=num_classes,
+        width=width,
+        input_size=input_size,
+        in_channels=in_channels,
+        options=options,
     )
     if weights is None:
         from .initialise import initialise
@@ -124,7 +131,8 @@ def build(
 
 
 def load_trained(path: str | os.PathLike[str]) -> tuple[Network, TrainedInfo]:
-    """A network that `trained.save` wrote (examples/train_digits.py does): rebuilt from the file's own metadata, eval mode.
+    """A network that `trained.save` wrote (examples/train_digits.py does): rebuilt from the file's own metadata, eval
+    mode.
 
     Raises:
         DeployError: (kind ``weights``) when the file is not one of those.

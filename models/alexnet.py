@@ -1,5 +1,5 @@
-"""AlexNet: Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (1404.5997), the single-tower form of
-Krizhevsky, Sutskever & Hinton (2012), as in torchvision: no local response normalisation.
+"""AlexNet: Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (1404.5997), the single-tower
+form of Krizhevsky, Sutskever & Hinton (2012), as in torchvision: no local response normalisation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from .layers import Conv, Convs, MaxPool
 GRID = 6
 
 
-def build(name: str, *, num_classes: int, in_channels: int, width: float, input_size: tuple[int, int], dropout: float) -> FullyConnected:
+def build(
+    name: str, *, num_classes: int, in_channels: int, width: float, input_size: tuple[int, int], dropout: float
+) -> FullyConnected:
     """(N, C, H, W) -> (N, classes); 224 -> 55 -> 27 -> 13 -> 6 pixels."""
     c = Convs(width, norm=False)
     features = c.chain(

@@ -1,4 +1,6 @@
-"""From a `ModelSpec` and the user's wishes to a module without values: everything a user can get wrong is checked here, once."""
+"""From a `ModelSpec` and the user's wishes to a module without values: everything a user can get wrong is checked here,
+once.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ def assemble(
     in_channels: int | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Network:
-    """The module with torch's default values; `build` gives it its own. Works on the meta device, where it costs nothing.
+    """The module with torch's default values; `build` gives it its own. Works on the meta device, where it costs
+    nothing.
 
     Raises:
         UsageError: kinds ``num-classes``, ``width``, ``input-size``, ``in-channels``, ``option``.
@@ -59,7 +62,12 @@ def assemble(
 def _at_least(least: int, name: str, value: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         kind = name.replace("_", "-")
-        raise UsageError(f"{name} must be a whole number of at least {least}, not {value!r}", kind=kind, got=value, allowed=f">= {least}")
+        raise UsageError(
+            f"{name} must be a whole number of at least {least}, not {value!r}",
+            kind=kind,
+            got=value,
+            allowed=f">= {least}",
+        )
     return value
 
 
@@ -73,7 +81,9 @@ def _checked(spec: ModelSpec, key: str, value: Any) -> Any:
     option = known[key]
     problem = _problem(option, value)
     if problem:
-        raise UsageError(f"{spec.name}: option {key} must be {problem}, not {value!r}", kind="option", got=value, allowed=problem)
+        raise UsageError(
+            f"{spec.name}: option {key} must be {problem}, not {value!r}", kind="option", got=value, allowed=problem
+        )
     return tuple(value) if isinstance(option.default, tuple) else type(option.default)(value)
 
 
@@ -86,12 +96,16 @@ def _problem(option: Option, value: Any) -> str | None:
         return None if isinstance(value, bool) else "true or false"
     if isinstance(default, tuple):
         length = len(default) or 4  # the residual networks have four stages and an empty default
-        number: type | tuple[type, ...] = (int, float) if default and isinstance(default[0], float) else int
-        right = isinstance(value, (tuple, list)) and all(isinstance(item, number) and item > 0 for item in value)
-        kind = "numbers" if number != int else "whole numbers"
+        whole = not (default and isinstance(default[0], float))
+        right = isinstance(value, (tuple, list)) and all(_positive(item, whole) for item in value)
+        kind = "whole numbers" if whole else "numbers"
         return None if right and len(value) in (length, len(default)) else f"{length} {kind} above 0"
     if isinstance(default, int):
         return None if isinstance(value, int) and value > 0 else "a whole number above 0"
     if option.name == "dropout":
         return None if isinstance(value, (int, float)) and 0.0 <= value < 1.0 else "a number from 0 to below 1"
     return None if isinstance(value, (int, float)) and 0.0 < value <= 16.0 else "a number above 0"
+
+
+def _positive(value: Any, whole: bool) -> bool:
+    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool) and bool(value > 0)

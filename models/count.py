@@ -1,4 +1,6 @@
-"""Exact sizes of a module, counted on the meta device or any other: parameters, and MACs of its convolutions and linear layers."""
+"""Exact sizes of a module, counted on the meta device or any other: parameters, and MACs of its convolutions and linear
+layers.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Count:
+    """Parameters, and multiply-accumulates for one input."""
+
     parameters: int
     macs: int
 
@@ -31,7 +35,9 @@ def count(module: nn.Module, input_shape: tuple[int, int, int]) -> Count:
             per_output = layer.in_features
         macs += output.numel() * per_output
 
-    hooks = [layer.register_forward_hook(add) for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    hooks = [
+        layer.register_forward_hook(add) for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))
+    ]
     training = module.training
     module.eval()
     try:

@@ -12,11 +12,14 @@ from .network import Network
 class FullyConnected(Network):
     """(N, C, H, W) -> (N, classes). Parameters: ``features...``, ``hidden1``, ``hidden2``, ``classifier``.
 
-    From the published input size on, the last map is pooled to grid x grid as torchvision does it, so published weights fit. At
-    smaller sizes torchvision would repeat pixels to fill the grid; here the first hidden layer is as small as the map it sees.
+    From the published input size on, the last map is pooled to grid x grid as torchvision does it, so published weights
+    fit. At smaller sizes torchvision would repeat pixels to fill the grid; here the first hidden layer is as small as
+    the map it sees.
     """
 
-    def __init__(self, features: Chain, input_size: Pair, grid: int, hidden: int, num_classes: int, dropout: float) -> None:
+    def __init__(
+        self, features: Chain, input_size: Pair, grid: int, hidden: int, num_classes: int, dropout: float
+    ) -> None:
         super().__init__()
         height, width = map_size(features, input_size)
         self.features = features

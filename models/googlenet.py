@@ -1,12 +1,13 @@
 """GoogLeNet (Inception v1): Szegedy et al., "Going Deeper with Convolutions" (1409.4842), table 1, in two forms.
 
-`googlenet` is torchvision's: batch normalisation, a 3x3 in the branch that is called 5x5 (a known slip its weights depend on), pools that
-round up. torchvision's published file is TensorFlow's behind a `transform_input` that only undoes ImageNet's normalisation; fed with
-0.5 / 0.5, as here, there is nothing to undo.
-`googlenet-textbook` is the paper's: no normalisation, a true 5x5; as in the textbooks it leaves out the local response normalisation, takes
+`googlenet` is torchvision's: batch normalisation, a 3x3 in the branch that is called 5x5 (a known slip its weights
+depend on), pools that round up. torchvision's published file is TensorFlow's behind a `transform_input` that only
+undoes ImageNet's normalisation; fed with 0.5 / 0.5, as here, there is nothing to undo. `googlenet-textbook` is the
+paper's: no normalisation, a true 5x5; as in the textbooks it leaves out the local response normalisation, takes
 pictures from 28 x 28 (one channel or three), and pads its pools instead of rounding up.
 
-Both have the paper's two auxiliary classifiers (section 5) as an option: at the outputs of 4a and 4d, for training only.
+Both have the paper's two auxiliary classifiers (section 5) as an option: at the outputs of 4a and 4d, for training
+only.
 """
 
 from __future__ import annotations
@@ -76,7 +77,9 @@ def _inception(c: Convs, inputs: int, channels: tuple[int, ...], kernel5: int) -
 
 
 class AuxiliaryHead(nn.Module):
-    """Section 5's side classifier: (N, C, H, W) -> (N, classes). The map is pooled to 4 x 4, as 14 x 14 is in the paper."""
+    """Section 5's side classifier: (N, C, H, W) -> (N, classes). The map is pooled to 4 x 4, as 14 x 14 is in the
+    paper.
+    """
 
     def __init__(self, c: Convs, inputs: int, num_classes: int) -> None:
         super().__init__()

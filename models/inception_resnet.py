@@ -1,7 +1,8 @@
 """The residual Inception block that Inception-ResNet-v1 and -v2 share.
 
-Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning" (1602.07261), section 3.2 and, for the
-scale, 3.3: ``y = relu(x + scale * up(concat(branches(x))))``, where `up` is a linear 1x1 convolution with a bias and no normalisation.
+Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning" (1602.07261),
+section 3.2 and, for the scale, 3.3: ``y = relu(x + scale * up(concat(branches(x))))``, where `up` is a linear 1x1
+convolution with a bias and no normalisation.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .layers import Conv, Convs
-
 
 
 class ResidualInception(nn.Module):

@@ -1,7 +1,9 @@
-"""Inception-ResNet-v1: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning" (1602.07261).
+"""Inception-ResNet-v1: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
+Learning" (1602.07261).
 
-Stem of figure 14, blocks of figures 10 to 13, Reduction-A of figure 7 with (k, l, m, n) = (192, 192, 256, 384). The paper's 5, 10 and 5
-blocks with TF-slim's residual scales; `final_block8` adds the unscaled block without ReLU that the facenet form ends in.
+Stem of figure 14, blocks of figures 10 to 13, Reduction-A of figure 7 with (k, l, m, n) = (192, 192, 256, 384). The
+paper's 5, 10 and 5 blocks with TF-slim's residual scales; `final_block8` adds the unscaled block without ReLU that the
+facenet form ends in.
 """
 
 from __future__ import annotations
@@ -39,7 +41,12 @@ def build(
     trunk = stem.out_channels
     block35 = [
         ResidualInception(
-            c, trunk, scales[0], branch0=[Conv(32)], branch1=[Conv(32), Conv(32, 3)], branch2=[Conv(32), Conv(32, 3), Conv(32, 3)]
+            c,
+            trunk,
+            scales[0],
+            branch0=[Conv(32)],
+            branch1=[Conv(32), Conv(32, 3)],
+            branch2=[Conv(32), Conv(32, 3), Conv(32, 3)],
         )
         for _ in range(blocks[0])
     ]
@@ -51,7 +58,9 @@ def build(
     )
     trunk = mixed6a.out_channels
     block17 = [
-        ResidualInception(c, trunk, scales[1], branch0=[Conv(128)], branch1=[Conv(128), Conv(128, (1, 7)), Conv(128, (7, 1))])
+        ResidualInception(
+            c, trunk, scales[1], branch0=[Conv(128)], branch1=[Conv(128), Conv(128, (1, 7)), Conv(128, (7, 1))]
+        )
         for _ in range(blocks[1])
     ]
     mixed7a = c.concat(
@@ -64,7 +73,12 @@ def build(
     trunk = mixed7a.out_channels
     block8 = [
         ResidualInception(
-            c, trunk, 1.0 if last else scales[2], not last, branch0=[Conv(192)], branch1=[Conv(192), Conv(192, (1, 3)), Conv(192, (3, 1))]
+            c,
+            trunk,
+            1.0 if last else scales[2],
+            not last,
+            branch0=[Conv(192)],
+            branch1=[Conv(192), Conv(192, (1, 3)), Conv(192, (3, 1))],
         )
         for last in [False] * blocks[2] + [True] * final_block8
     ]

@@ -1,8 +1,9 @@
-"""Inception-ResNet-v2: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning" (1602.07261).
+"""Inception-ResNet-v2: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on
+Learning" (1602.07261).
 
-The form of TF-slim, which all published weights have and which differs from figure 15 of the paper: the stem is Inception-v3's followed by
-one more Inception block (`mixed5b`), the stages have 10, 20 and 10 blocks, and the last block8 is neither scaled nor rectified.
-Reduction-A is figure 7 with (k, l, m, n) = (256, 256, 384, 384).
+The form of TF-slim, which all published weights have and which differs from figure 15 of the paper: the stem is
+Inception-v3's followed by one more Inception block (`mixed5b`), the stages have 10, 20 and 10 blocks, and the last
+block8 is neither scaled nor rectified. Reduction-A is figure 7 with (k, l, m, n) = (256, 256, 384, 384).
 """
 
 from __future__ import annotations
@@ -46,7 +47,12 @@ def build(
     trunk = mixed5b.out_channels
     block35 = [
         ResidualInception(
-            c, trunk, scales[0], branch0=[Conv(32)], branch1=[Conv(32), Conv(32, 3)], branch2=[Conv(32), Conv(48, 3), Conv(64, 3)]
+            c,
+            trunk,
+            scales[0],
+            branch0=[Conv(32)],
+            branch1=[Conv(32), Conv(32, 3)],
+            branch2=[Conv(32), Conv(48, 3), Conv(64, 3)],
         )
         for _ in range(blocks[0])
     ]
@@ -58,7 +64,9 @@ def build(
     )
     trunk = mixed6a.out_channels
     block17 = [
-        ResidualInception(c, trunk, scales[1], branch0=[Conv(192)], branch1=[Conv(128), Conv(160, (1, 7)), Conv(192, (7, 1))])
+        ResidualInception(
+            c, trunk, scales[1], branch0=[Conv(192)], branch1=[Conv(128), Conv(160, (1, 7)), Conv(192, (7, 1))]
+        )
         for _ in range(blocks[1])
     ]
     mixed7a = c.concat(

@@ -1,8 +1,9 @@
-"""Inception v2 (BN-Inception): Ioffe & Szegedy, "Batch Normalization: Accelerating Deep Network Training" (1502.03167), figure 5.
+"""Inception v2 (BN-Inception): Ioffe & Szegedy, "Batch Normalization: Accelerating Deep Network Training" (1502.03167),
+figure 5.
 
-The form of TF-slim, whose weights are the published ones: the first 7x7 is a depthwise convolution of multiplier 8 and a 1x1, and the last
-block alone pools by maximum. `stem="plain"` is the paper's ordinary 7x7. TensorFlow pads strided layers more at the bottom right; here
-padding is symmetric.
+The form of TF-slim, whose weights are the published ones: the first 7x7 is a depthwise convolution of multiplier 8 and
+a 1x1, and the last block alone pools by maximum. `stem="plain"` is the paper's ordinary 7x7. TensorFlow pads strided
+layers more at the bottom right; here padding is symmetric.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from torch import nn
 
 from .keys import KeyMap
-from .layers import AvgPool, Chain, Concat, Conv, Convs, ConvNormAct, MaxPool
+from .layers import AvgPool, Chain, Concat, Conv, ConvNormAct, Convs, MaxPool
 from .network import Staged
 
 # Channels of 1x1; 3x3 reduce, 3x3; double 3x3 reduce, double 3x3; pool projection.

@@ -1,8 +1,9 @@
 """Inception-v3: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (1512.00567), table 1.
 
-Factorised convolutions of section 3 (figures 5 to 7), grid reduction of section 5 (figure 10), the batch-normalised auxiliary head of
-section 4. The form of torchvision and timm (their branch names too): average pools count the padding, which TensorFlow's do not.
-torchvision's published file is TensorFlow's: its `transform_input` only undoes ImageNet's normalisation, so here it is fed 0.5 / 0.5.
+Factorised convolutions of section 3 (figures 5 to 7), grid reduction of section 5 (figure 10), the batch-normalised
+auxiliary head of section 4. The form of torchvision and timm (their branch names too): average pools count the padding,
+which TensorFlow's do not. torchvision's published file is TensorFlow's: its `transform_input` only undoes ImageNet's
+normalisation, so here it is fed 0.5 / 0.5.
 """
 
 from __future__ import annotations
@@ -109,7 +110,9 @@ def _block8(c: Convs, inputs: int) -> Concat:
 
 
 class AuxiliaryHead(nn.Module):
-    """Section 4's side classifier: (N, 768, 17, 17) -> (N, classes). Maps smaller than 17 are pooled to the 5 x 5 it needs."""
+    """Section 4's side classifier: (N, 768, 17, 17) -> (N, classes). Maps smaller than 17 are pooled to the 5 x 5 it
+    needs.
+    """
 
     def __init__(self, c: Convs, inputs: int, num_classes: int) -> None:
         super().__init__()

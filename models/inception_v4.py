@@ -1,13 +1,15 @@
-"""Inception-v4: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning" (1602.07261), figure 9.
+"""Inception-v4: Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning"
+(1602.07261), figure 9.
 
-Stem figure 3, Inception-A, -B, -C figures 4 to 6, Reduction-A figure 7 with (k, l, m, n) = (192, 224, 256, 384), Reduction-B figure 8.
-The order of 1x7 and 7x1 in Inception-B's long branch and of 3x1 and 1x3 in Inception-C's is TF-slim's, as in all published weights.
+Stem figure 3, Inception-A, -B, -C figures 4 to 6, Reduction-A figure 7 with (k, l, m, n) = (192, 224, 256, 384),
+Reduction-B figure 8. The order of 1x7 and 7x1 in Inception-B's long branch and of 3x1 and 1x3 in Inception-C's is
+TF-slim's, as in all published weights.
 """
 
 from __future__ import annotations
 
 from .keys import KeyMap, numbered
-from .layers import AvgPool, Chain, Concat, Conv, Convs, Fork, MaxPool, repeat
+from .layers import AvgPool, Concat, Conv, Convs, Fork, MaxPool, repeat
 from .network import Staged
 
 
@@ -50,7 +52,14 @@ def build(
         branch2=[MaxPool()],
     )
     last = repeat(blocks[2], reduction_b.out_channels, lambda inputs: _inception_c(c, inputs))
-    stages = {"stem": stem, "inception_a": a, "reduction_a": reduction_a, "inception_b": b, "reduction_b": reduction_b, "inception_c": last}
+    stages = {
+        "stem": stem,
+        "inception_a": a,
+        "reduction_a": reduction_a,
+        "inception_b": b,
+        "reduction_b": reduction_b,
+        "inception_c": last,
+    }
     return Staged(stages, last.out_channels, num_classes, dropout=dropout)
 
 

@@ -1,12 +1,13 @@
 """Seeded values for a network without weights that keep its activations finite and varied through hundreds of layers.
 
-An untrained network is still exported, verified, timed and quantized, and none of that means anything when its activations die out,
-overflow, or are the same for every picture. So every layer is made to have outputs of mean 0 and variance 1 over a small seeded batch
-of picture-like data, in one forward pass: as the batch goes through,
+An untrained network is still exported, verified, timed and quantized, and none of that means anything when its
+activations die out, overflow, or are the same for every picture. So every layer is made to have outputs of mean 0 and
+variance 1 over a small seeded batch of picture-like data, in one forward pass: as the batch goes through,
 
 - a BatchNorm2d takes its running mean and variance from what it is given (and is then used as in eval mode);
-- a convolution or linear layer WITH a bias (nothing normalises after it) has its output standardised by rescaling its weights and setting its
-  bias: the layer-sequential idea of Mishkin & Matas, "All you need is a good init" (1511.06422), with the mean as well as the variance.
+- a convolution or linear layer WITH a bias (nothing normalises after it) has its output standardised by rescaling its
+  weights and setting its bias: the layer-sequential idea of Mishkin & Matas, "All you need is a good init"
+  (1511.06422), with the mean as well as the variance.
 
 Weights are drawn as in He et al. (1502.01852). Same seed and same machine: the same bits.
 """
@@ -20,8 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-# Pictures in the calibration batch. With 8, statistics are so rough that Inception-v4's activations grow from layer to layer on other
-# pictures (logits of deviation 27); with 16 they stay at 0.4 to 6 in all networks, and irv2 takes 6 s on two cores.
+# Pictures in the calibration batch. With 8, statistics are so rough that Inception-v4's activations grow from layer to
+# layer on other pictures (logits of deviation 27); with 16 they stay at 0.4 to 6 in all networks, and irv2 takes 6 s on
+# two cores.
 BATCH = 16
 # A channel's variance is estimated together with this many virtual values at the layer's mean variance:
 # where a map is 1 x 1 or a layer linear, 8 values alone say too little.
@@ -30,7 +32,8 @@ _TINY = 1e-12
 
 
 def initialise(module: nn.Module, input_shape: tuple[int, int, int], seed: int) -> None:
-    """Give every parameter and running statistic of a zoo network a seeded value, in place; leaves the module in eval mode.
+    """Give every parameter and running statistic of a zoo network a seeded value, in place; leaves the module in eval
+    mode.
 
     Args:
         module: float32, on the CPU; the zoo's (convolutions, linear layers, BatchNorm2d, parameterless layers).
@@ -51,7 +54,9 @@ def initialise(module: nn.Module, input_shape: tuple[int, int, int], seed: int) 
 
 
 def pictures(count: int, shape: tuple[int, int, int], generator: torch.Generator) -> Tensor:
-    """(count, C, H, W) float32 around 0: noise at several scales, coarse ones strongest, each with its own brightness and contrast."""
+    """(count, C, H, W) float32 around 0: noise at several scales, coarse ones strongest, each with its own brightness
+    and contrast.
+    """
     channels, height, width = shape
     total = torch.zeros(count, channels, height, width)
     side = max(height, width)
@@ -90,14 +95,17 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _set_statistics(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-    assert isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None and layer.running_var is not None
+    assert isinstance(layer, nn.BatchNorm2d)
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
     mean, variance = _moments(inputs[0])
     layer.running_mean.copy_(mean)
     layer.running_var.copy_(variance)
 
 
 def _standardise(layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
-    assert isinstance(layer, (nn.Conv2d, nn.Linear)) and layer.bias is not None
+    assert isinstance(layer, (nn.Conv2d, nn.Linear))
+    assert layer.bias is not None
     mean, variance = _moments(output)
     scale = variance.clamp_min(_TINY).rsqrt()
     owners: Tensor | None = getattr(layer, "owners", None)

@@ -1,4 +1,6 @@
-"""Other libraries' names for our parameters, as data: each family's file holds its own `KEYS`, `weights.load` reads them."""
+"""Other libraries' names for our parameters, as data: each family's file holds its own `KEYS`, `weights.load` reads
+them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ class KeyMap:
     Attributes:
         library: whose names these are.
         rules: regular expression and replacement, applied one after the other to OUR key; the result is theirs.
-        ignore: regular expression of their keys that have no counterpart here (auxiliary heads that were not asked for).
+        ignore: regular expression of their keys that have no counterpart here (auxiliary heads that were not built).
         networks: the networks it is for; empty: all of the family.
     """
 

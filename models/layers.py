@@ -1,4 +1,5 @@
-"""The words that the network files are written in: a convolution, a pool, a fork, as frozen data; `Convs` turns them into modules.
+"""The words that the network files are written in: a convolution, a pool, a fork, as frozen data; `Convs` turns them
+into modules.
 
     c = Convs(eps=1e-3, width=0.5)
     block = c.concat(inputs, branch0=[Conv(96)], branch1=[Conv(64), Conv(96, 3)], branch2=[AvgPool(3), Conv(96)])
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +25,15 @@ def scaled(channels: int, width: float) -> int:
 
 
 def pair(size: int | Pair) -> Pair:
+    """(height, width) of a size that may be one number for both."""
     return (size, size) if isinstance(size, int) else size
 
 
 @dataclass(frozen=True)
 class Conv:
-    """Convolution, normalisation, activation. `valid`: no padding; `pad`: so much; otherwise (kernel - 1) / 2 on each side."""
+    """Convolution, normalisation, activation. `valid`: no padding; `pad`: so much; otherwise (kernel - 1) / 2 on each
+    side.
+    """
 
     channels: int
     kernel: int | Pair = 1
@@ -46,6 +51,8 @@ class Conv:
 
 @dataclass(frozen=True)
 class MaxPool:
+    """Maximum pool; `ceil` rounds the output size up."""
+
     kernel: int = 3
     stride: int = 2
     padding: int = 0
@@ -54,7 +61,9 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class AvgPool:
-    """Same-size average pool. TF averages over the pixels inside the picture only (`count_padding` false); torchvision's v3 does not."""
+    """Same-size average pool. TF averages over the pixels inside the picture only (`count_padding` false);
+    torchvision's v3 does not.
+    """
 
     kernel: int = 3
     count_padding: bool = False
@@ -71,7 +80,9 @@ Step = Conv | MaxPool | AvgPool | Fork
 
 
 class ConvNormAct(nn.Module):
-    """Convolution, then batch normalisation (the convolution has a bias where there is none), then activation (where there is one)."""
+    """Convolution, then batch normalisation (the convolution has a bias where there is none), then activation (where
+    there is one).
+    """
 
     def __init__(
         self,
@@ -115,7 +126,9 @@ class Chain(nn.Sequential):
 
 
 class Concat(nn.Module):
-    """Named branches over one input, concatenated along the channels in the order given: (N, C, H, W) -> (N, sum of branches, H', W')."""
+    """Named branches over one input, concatenated along the channels in the order given: (N, C, H, W) -> (N, sum of
+    branches, H', W').
+    """
 
     def __init__(self, branches: dict[str, Chain]) -> None:
         super().__init__()
@@ -189,14 +202,21 @@ def map_size(chain: nn.Module, size: Pair) -> Pair:
     height, width = size
     for layer in chain.modules():
         if isinstance(layer, (nn.Conv2d, nn.MaxPool2d)):
-            kernel, stride, padding = (pair(value) for value in (layer.kernel_size, layer.stride, layer.padding))  # type: ignore[arg-type]
+            kernel, stride, padding = (_sizes(layer, name) for name in ("kernel_size", "stride", "padding"))
             height = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
             width = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
     return height, width
 
 
+def _sizes(layer: nn.Module, name: str) -> Pair:
+    """A layer's kernel_size, stride or padding, which torch keeps as one number or as two."""
+    value: int | Pair = getattr(layer, name)
+    return pair(value)
+
+
 def grid_pool(size: Pair, grid: int) -> nn.Module | None:
-    """Average pool from a map of `size` to grid x grid as torch's adaptive pool does it; None where it would change nothing.
+    """Average pool from a map of `size` to grid x grid as torch's adaptive pool does it; None where it would change
+    nothing.
 
     Where all its windows are equal it is an ordinary AvgPool2d, which every exporter knows.
     """
@@ -207,7 +227,7 @@ def grid_pool(size: Pair, grid: int) -> nn.Module | None:
         starts = [index * length // grid for index in range(grid)]
         ends = [-(-(index + 1) * length // grid) for index in range(grid)]
         kernels = {end - start for start, end in zip(starts, ends, strict=True)}
-        strides = {after - before for before, after in zip(starts, starts[1:], strict=False)}
+        strides = {after - before for before, after in pairwise(starts)}
         if len(kernels) > 1 or len(strides) > 1 or strides == {0}:
             return nn.AdaptiveAvgPool2d((grid, grid))
         windows.append((kernels.pop(), strides.pop() if strides else 1))

@@ -1,8 +1,10 @@
-"""LeNet-5: LeCun, Bottou, Bengio & Haffner, "Gradient-Based Learning Applied to Document Recognition" (1998), section II.B.
+"""LeNet-5: LeCun, Bottou, Bengio & Haffner, "Gradient-Based Learning Applied to Document Recognition" (1998), section
+II.B.
 
-`form="full"` is what is called LeNet-5 today: every C3 map sees all six S2 maps, average pools, a linear output; 61,706 parameters.
-`form="1998"` is the paper: C3 connected by table I, trained subsampling (a coefficient and a bias for each map), and an output layer of
-radial basis functions with fixed codes; 60,000 parameters. Both use the paper's scaled tanh (appendix A).
+`form="full"` is what is called LeNet-5 today: every C3 map sees all six S2 maps, average pools, a linear output; 61,706
+parameters. `form="1998"` is the paper: C3 connected by table I, trained subsampling (a coefficient and a bias for each
+map), and an output layer of radial basis functions with fixed codes; 60,000 parameters. Both use the paper's scaled
+tanh (appendix A).
 """
 
 from __future__ import annotations
@@ -28,21 +30,30 @@ C3_TABLE = (
 )
 
 
-def build(name: str, *, num_classes: int, in_channels: int, width: float, input_size: tuple[int, int], form: str) -> LeNet5:
+def build(
+    name: str, *, num_classes: int, in_channels: int, width: float, input_size: tuple[int, int], form: str
+) -> LeNet5:
     """(N, 1, H, W) -> (N, classes).
 
     Raises:
         UsageError: (kind ``width``) for the 1998 form at another width: the table is for 6 and 16 maps.
     """
     if form == "1998" and width != 1.0:
-        raise UsageError("the 1998 form of lenet5 has a table for 6 and 16 maps: width must be 1", kind="width", got=width, allowed=1.0)
+        raise UsageError(
+            "the 1998 form of lenet5 has a table for 6 and 16 maps: width must be 1",
+            kind="width",
+            got=width,
+            allowed=1.0,
+        )
     return LeNet5(num_classes, in_channels, width, input_size, paper=form == "1998")
 
 
 class LeNet5(Network):
     """C1, S2, C3, S4, C5, F6 and the output, named as in the paper."""
 
-    def __init__(self, num_classes: int, in_channels: int, width: float, input_size: tuple[int, int], *, paper: bool) -> None:
+    def __init__(
+        self, num_classes: int, in_channels: int, width: float, input_size: tuple[int, int], *, paper: bool
+    ) -> None:
         super().__init__()
         maps1, maps3, hidden5, hidden6 = (scaled(count, width) for count in (6, 16, 120, 84))
         height, columns = (((size - 4) // 2 - 4) // 2 for size in input_size)
@@ -83,7 +94,8 @@ class Subsample(nn.Module):
 class TableConv(nn.Conv2d):
     """A convolution in which output map i sees the input maps `table[i]` only; holds just the kernels that exist.
 
-    `weight` is (connections, 1, kernel, kernel), in the order of the table; `owners` (connections,) is the output map of each.
+    `weight` is (connections, 1, kernel, kernel), in the order of the table; `owners` (connections,) is the output map
+    of each.
     """
 
     places: Tensor
@@ -94,7 +106,8 @@ class TableConv(nn.Conv2d):
         super().__init__(inputs, len(table), kernel)
         connections = sum(map(len, table))
         self.weight = nn.Parameter(torch.randn(connections, 1, kernel, kernel) / kernel)
-        # Where each kernel of the dense (outputs, inputs) grid is found; absent ones are the extra kernel of zeros at the end.
+        # Where each kernel of the dense (outputs, inputs) grid is found; absent ones are the extra kernel of zeros at
+        # the end.
         rows, number = [], 0
         for row in table:
             rows.append([number + row.index(source) if source in row else connections for source in range(inputs)])
@@ -116,15 +129,18 @@ class FixedCodes(nn.Module):
     """The paper's radial basis output against a fixed code of +1 and -1 for each class: (N, F) -> (N, classes).
 
     The paper's output is |x - code|^2, smallest for the class found. With codes of +-1 that is |x|^2 - 2 x.code + F, so
-    ``x.code - F / 2`` orders the classes the same way, largest first, and |x|^2 cancels in a softmax. The paper draws its codes as 7 x 12
-    pictures of the characters; these are seeded signs, which its section III.C holds for as good when classes are few.
+    ``x.code - F / 2`` orders the classes the same way, largest first, and |x|^2 cancels in a softmax. The paper draws
+    its codes as 7 x 12 pictures of the characters; these are seeded signs, which its section III.C holds for as good
+    when classes are few.
     """
 
     codes: Tensor
 
     def __init__(self, features: int, num_classes: int) -> None:
         super().__init__()
-        signs = torch.randint(0, 2, (num_classes, features), generator=torch.Generator().manual_seed(1998), device="cpu")
+        signs = torch.randint(
+            0, 2, (num_classes, features), generator=torch.Generator().manual_seed(1998), device="cpu"
+        )
         self.register_buffer("codes", signs * 2.0 - 1.0)
 
     def forward(self, x: Tensor) -> Tensor:

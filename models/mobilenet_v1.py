@@ -1,7 +1,8 @@
-"""MobileNet v1: Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications" (1704.04861), table 1.
+"""MobileNet v1: Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications"
+(1704.04861), table 1.
 
-Depthwise-separable convolutions (section 3.1), the width multiplier alpha (3.3) and the resolution multiplier rho (3.4). ReLU6 as in the
-authors' code and in timm's `mobilenetv1_100`; padding is symmetric, as in timm.
+Depthwise-separable convolutions (section 3.1), the width multiplier alpha (3.3) and the resolution multiplier rho
+(3.4). ReLU6 as in the authors' code and in timm's `mobilenetv1_100`; padding is symmetric, as in timm.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 
 class Outputs(NamedTuple):
-    """What a network with auxiliary heads returns while training: (N, classes) logits, and the same of each head, first head first."""
+    """What a network with auxiliary heads returns while training: (N, classes) logits, and the same of each head, first
+    head first.
+    """
 
     logits: Tensor
     aux: tuple[Tensor, ...]
@@ -37,8 +39,8 @@ class Network(nn.Module):
 class Staged(Network):
     """Named stages, then global average pool, dropout and one linear layer.
 
-    `aux` maps a stage's name to a head that reads its output; heads run while training only, and then the result is `Outputs`.
-    Parameters are named ``<stage>...``, ``aux.<stage>...`` and ``classifier.weight / bias``.
+    `aux` maps a stage's name to a head that reads its output; heads run while training only, and then the result is
+    `Outputs`. Parameters are named ``<stage>...``, ``aux.<stage>...`` and ``classifier.weight / bias``.
     """
 
     def __init__(

@@ -1,8 +1,9 @@
 """ResNet, its plain twins, and ResNeXt.
 
-ResNet: He et al., "Deep Residual Learning for Image Recognition" (1512.03385), table 1; the plain networks of section 3.3 are the same
-without shortcuts. In the bottleneck block the 3x3 has the stride, not the first 1x1 (torchvision's and NVIDIA's "v1.5").
-ResNeXt: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks" (1611.05431), figure 3(c): the 3x3 is grouped.
+ResNet: He et al., "Deep Residual Learning for Image Recognition" (1512.03385), table 1; the plain networks of section
+3.3 are the same without shortcuts. In the bottleneck block the 3x3 has the stride, not the first 1x1 (torchvision's and
+NVIDIA's "v1.5"). ResNeXt: Xie et al., "Aggregated Residual Transformations for Deep Neural Networks" (1611.05431),
+figure 3(c): the 3x3 is grouped.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from .network import Staged
 
 @dataclass(frozen=True)
 class Variant:
-    """One network of the family: blocks a stage; whether blocks are bottlenecks; groups and channels a group of the 3x3; shortcuts."""
+    """One network of the family: blocks a stage; whether blocks are bottlenecks; groups and channels a group of the
+    3x3; shortcuts.
+    """
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool = True
@@ -85,7 +88,8 @@ def _block(variant: Variant, inputs: int, planes: int, width: float, stride: int
 
 
 class Residual(nn.Module):
-    """``relu(body(x) + shortcut(x))``, or ``relu(body(x))`` for the plain twin: (N, C, H, W) -> (N, K, H / stride, W / stride).
+    """``relu(body(x) + shortcut(x))``, or ``relu(body(x))`` for the plain twin: (N, C, H, W) -> (N, K, H / stride, W /
+    stride).
 
     The shortcut is the identity, or a strided 1x1 projection where the shape changes (the paper's option B).
     """

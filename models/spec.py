@@ -13,9 +13,9 @@ HALF = (0.5, 0.5, 0.5)
 class Preprocessing:
     """How a picture becomes the network's input, in this order.
 
-    The picture is converted to as many colour channels as `mean` has (3: RGB, 1: grey), resized with `interpolation` so that its
-    short side is `resize`, cropped at its centre to `crop` (height, width), scaled to 0..1, and normalised as ``(x - mean) / std``.
-    The result is float32, (C, H, W).
+    The picture is converted to as many colour channels as `mean` has (3: RGB, 1: grey), resized with `interpolation` so
+    that its short side is `resize`, cropped at its centre to `crop` (height, width), scaled to 0..1, and normalised as
+    ``(x - mean) / std``. The result is float32, (C, H, W).
     """
 
     mean: tuple[float, ...]
@@ -30,7 +30,9 @@ class Preprocessing:
         return replace(self, resize=round(max(height, width) * ratio), crop=(height, width))
 
     def channels(self, count: int) -> Preprocessing:
-        """The same for another number of input channels (1: the mean and deviation of grey are those of the colours, averaged)."""
+        """The same for another number of input channels (1: the mean and deviation of grey are those of the colours,
+        averaged).
+        """
         if count == len(self.mean):
             return self
         mean, std = (sum(values) / len(values) for values in (self.mean, self.std))

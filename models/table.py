@@ -1,5 +1,6 @@
 # ruff: noqa: E501  (one line a network)
-"""The zoo: one line a network. `parameters` and `macs` stand here so that listing them needs no torch; a test builds each and counts.
+"""The zoo: one line a network. `parameters` and `macs` stand here so that listing them needs no torch; a test builds
+each and counts.
 
 top1 is as published by the source of the weights (torchvision, timm, TF-slim or the paper), single crop.
 """
@@ -8,8 +9,9 @@ from __future__ import annotations
 
 from .spec import HALF, IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Option, Preprocessing
 
-# Which normalisation published weights expect. torchvision's own Inception v3 and GoogLeNet files are the TF ones behind a
-# `transform_input` that turns ImageNet's normalisation back into 0.5 / 0.5: fed with 0.5 / 0.5 directly, no transform is needed.
+# Which normalisation published weights expect. torchvision's own Inception v3 and GoogLeNet files are the TF ones
+# behind a `transform_input` that turns ImageNet's normalisation back into 0.5 / 0.5: fed with 0.5 / 0.5 directly, no
+# transform is needed.
 _TORCHVISION = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, resize=256, crop=(224, 224))
 _SLIM_224 = Preprocessing(HALF, HALF, resize=256, crop=(224, 224))
 _SLIM_224_BICUBIC = Preprocessing(HALF, HALF, resize=256, crop=(224, 224), interpolation="bicubic")
@@ -23,17 +25,31 @@ _BOTH, _TV, _TIMM = "torchvision, timm", "torchvision", "timm"
 _DROPOUT = Option("dropout", 0.0, "probability of dropping a feature before the classifier, while training")
 _AUX = Option("aux", False, "add the auxiliary classifier(s) that train() uses; eval() and the export never run them")
 _HEADS = (Option("dropout", 0.5, "probability of dropping a feature in the fully connected layers, while training"),)
-_V2 = (Option("stem", "separable", "first 7x7: depthwise-separable as in TF-slim, or plain as in the paper", ("separable", "plain")), _DROPOUT)
+_V2 = (
+    Option(
+        "stem",
+        "separable",
+        "first 7x7: depthwise-separable as in TF-slim, or plain as in the paper",
+        ("separable", "plain"),
+    ),
+    _DROPOUT,
+)
 _V3 = (_AUX, _DROPOUT)
 _V4 = (Option("blocks", (4, 7, 3), "how many Inception-A, -B and -C blocks"), _DROPOUT)
 _SCALES = Option("scales", (0.17, 0.10, 0.20), "residual scale of the block35, block17 and block8 stages")
 _IR1 = (
     Option("blocks", (5, 10, 5), "how many block35, block17 and block8"),
     _SCALES,
-    Option("final_block8", False, "one block8 more, unscaled and without ReLU (the facenet form: 24,357,096 parameters)"),
+    Option(
+        "final_block8", False, "one block8 more, unscaled and without ReLU (the facenet form: 24,357,096 parameters)"
+    ),
     _DROPOUT,
 )
-_IR2 = (Option("blocks", (10, 20, 10), "how many block35, block17 and block8 (the last block8 is unscaled, without ReLU)"), _SCALES, _DROPOUT)
+_IR2 = (
+    Option("blocks", (10, 20, 10), "how many block35, block17 and block8 (the last block8 is unscaled, without ReLU)"),
+    _SCALES,
+    _DROPOUT,
+)
 _RES = (Option("blocks", (), "how many blocks in each of the four stages; empty: as published"), _DROPOUT)
 _XCEPTION = (Option("blocks", 8, "how many blocks in the middle flow"), _DROPOUT)
 _MOBILE = (
@@ -42,7 +58,14 @@ _MOBILE = (
     Option("act", "relu6", "activation", ("relu6", "relu")),
     _DROPOUT,
 )
-_LENET = (Option("form", "full", "full: C3 sees all of S2; 1998: the paper's C3 table, trained subsampling and fixed output codes", ("full", "1998")),)
+_LENET = (
+    Option(
+        "form",
+        "full",
+        "full: C3 sees all of S2; 1998: the paper's C3 table, trained subsampling and fixed output codes",
+        ("full", "1998"),
+    ),
+)
 
 # fmt: off
 TABLE: tuple[ModelSpec, ...] = (

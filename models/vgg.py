@@ -1,4 +1,6 @@
-"""VGG: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (1409.1556), table 1: A, B, D and E."""
+"""VGG: Simonyan & Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (1409.1556), table 1:
+A, B, D and E.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ DEPTHS = {"vgg11": (1, 1, 2, 2, 2), "vgg13": (2, 2, 2, 2, 2), "vgg16": (2, 2, 3,
 CHANNELS = (64, 128, 256, 512, 512)
 
 
-def build(name: str, *, num_classes: int, in_channels: int, width: float, input_size: tuple[int, int], dropout: float) -> FullyConnected:
+def build(
+    name: str, *, num_classes: int, in_channels: int, width: float, input_size: tuple[int, int], dropout: float
+) -> FullyConnected:
     """(N, C, H, W) -> (N, classes); 224 -> 7 pixels in five stages."""
     c = Convs(width, norm=False)
     features = c.chain(in_channels, *_words(name))
@@ -27,7 +31,9 @@ def _words(name: str) -> list[Step]:
 
 
 def _features(name: str) -> Rule:
-    """torchvision and timm count the activations as layers of their own: a convolution moves by as many as there are before it."""
+    """torchvision and timm count the activations as layers of their own: a convolution moves by as many as there are
+    before it.
+    """
     convs = [index for index, word in enumerate(_words(name)) if isinstance(word, Conv)]
     return r"^features\.(\d+)\.conv\.", lambda match: f"features.{int(match[1]) + convs.index(int(match[1]))}."
 
@@ -38,7 +44,11 @@ _TORCHVISION: tuple[Rule, ...] = (
     (r"^classifier\.(?=[wb])", "classifier.6."),
 )
 # timm writes the hidden layers as convolutions of 7x7 and 1x1: the same numbers in another shape.
-_TIMM: tuple[Rule, ...] = ((r"^hidden1\.", "pre_logits.fc1."), (r"^hidden2\.", "pre_logits.fc2."), (r"^classifier\.", "head.fc."))
+_TIMM: tuple[Rule, ...] = (
+    (r"^hidden1\.", "pre_logits.fc1."),
+    (r"^hidden2\.", "pre_logits.fc2."),
+    (r"^classifier\.", "head.fc."),
+)
 KEYS = tuple(
     KeyMap(library, (_features(name), *rules), networks=(name,))
     for name in DEPTHS

@@ -1,8 +1,9 @@
 """Weights files: read safely, recognise whose names they use, fit them or say exactly what does not.
 
-A .safetensors file holds numbers only. A .pth or .pt file is a pickle: torch loads it with `weights_only`, which runs no code of the file.
-Names may be this project's, or those of a library that has the same network (`KEYS` in the family's file); whichever explains most of
-the file's keys is taken. `num_batches_tracked` has no meaning here and is ignored, as are auxiliary heads that were not built.
+A .safetensors file holds numbers only. A .pth or .pt file is a pickle: torch loads it with `weights_only`, which runs
+no code of the file. Names may be this project's, or those of a library that has the same network (`KEYS` in the
+family's file); whichever explains most of the file's keys is taken. `num_batches_tracked` has no meaning here and is
+ignored, as are auxiliary heads that were not built.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def load(module: nn.Module, path: str | os.PathLike[str], name: str) -> str:
         Whose names the file uses: ``"this project"``, ``"timm"`` or ``"torchvision"``.
 
     Raises:
-        DeployError: (kind ``weights``) the file cannot be read, is not weights, or does not fit; what does not fit is listed.
+        DeployError: (kind ``weights``) the file cannot be read, is not weights, or does not fit; what does not fit is
+            listed.
     """
     return fit(module, read(path), name, source=str(path))
 
@@ -47,9 +49,13 @@ def read(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """
     file = Path(path)
     if file.suffix not in SUFFIXES:
-        raise _wrong(f"{file} is not a weights file that is known here: its name ends in '{file.suffix}'", got=file.suffix)
+        raise _wrong(
+            f"{file} is not a weights file that is known here: its name ends in '{file.suffix}'", got=file.suffix
+        )
     if not file.is_file():
-        raise _wrong(f"weights file {file} does not exist" if not file.exists() else f"{file} is not a file", got=str(file))
+        raise _wrong(
+            f"weights file {file} does not exist" if not file.exists() else f"{file} is not a file", got=str(file)
+        )
     content = _read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file)
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
@@ -86,10 +92,11 @@ def fit(module: nn.Module, tensors: Mapping[str, Tensor], name: str, *, source: 
     problems = {"missing": missing, "unexpected": extra, "of the wrong shape": shapes}
     if any(problems.values()):
         text = "; ".join(f"{len(found)} {what}: {_listed(found)}" for what, found in problems.items() if found)
+        known = " or ".join(candidate.library for candidate in key_maps(name))
         raise _wrong(
             f"{source} does not fit {name} (its names read as those of {keys.library}): {text}",
             got={what.replace(" ", "_"): found[:_SHOWN] for what, found in problems.items() if found},
-            allowed=f"the {len(wanted)} tensors of {name}, named as in {' or '.join(known.library for known in key_maps(name))}",
+            allowed=f"the {len(wanted)} tensors of {name}, named as in {known}",
         )
     bad = [theirs for theirs in wanted if not bool(torch.isfinite(tensors[theirs]).all())]
     if bad:
@@ -108,7 +115,9 @@ def key_maps(name: str) -> tuple[KeyMap, ...]:
     return (OURS, *(known for known in family.KEYS if known.covers(name)))
 
 
-def _recognise(ours: Iterable[str], tensors: Mapping[str, Tensor], known: Iterable[KeyMap]) -> tuple[KeyMap, dict[str, str]]:
+def _recognise(
+    ours: Iterable[str], tensors: Mapping[str, Tensor], known: Iterable[KeyMap]
+) -> tuple[KeyMap, dict[str, str]]:
     """The key map that explains most of the file, and with it their name -> ours."""
     candidates = [(keys, {keys.theirs(own): own for own in ours}) for keys in known]
     return max(candidates, key=lambda candidate: len(candidate[1].keys() & tensors.keys()))
@@ -140,7 +149,8 @@ def _read_pickle(file: Path) -> object:
     except Exception as error:  # the unpickler fails on foreign bytes with almost any exception there is
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise _wrong(
-            f"{file} is not a checkpoint of plain tensors (pickles that hold anything else are refused): {reason}", got=reason
+            f"{file} is not a checkpoint of plain tensors (pickles that hold anything else are refused): {reason}",
+            got=reason,
         ) from error
 
 
@@ -154,5 +164,7 @@ def _listed(found: list[str]) -> str:
     return ", ".join(found[:_SHOWN]) + more
 
 
-def _wrong(message: str, *, got: object, allowed: object = "a .safetensors, .pth or .pt file of the network's tensors") -> DeployError:
+def _wrong(
+    message: str, *, got: object, allowed: object = "a .safetensors, .pth or .pt file of the network's tensors"
+) -> DeployError:
     return DeployError(message, kind="weights", got=got, allowed=allowed)

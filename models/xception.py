@@ -1,11 +1,12 @@
 """Xception: Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions" (1610.02357), figure 5.
 
-Entry flow, middle flow of eight blocks, exit flow; no activation between the depthwise and the pointwise convolution (section 4.7).
-The form of timm's `legacy_xception`, whose weights are the author's.
+Entry flow, middle flow of eight blocks, exit flow; no activation between the depthwise and the pointwise convolution
+(section 4.7). The form of timm's `legacy_xception`, whose weights are the author's.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 
 from torch import Tensor, nn
@@ -26,7 +27,9 @@ def build(
     dropout: float,
 ) -> Staged:
     """(N, C, H, W) -> (N, classes); 299 -> 147 -> 74 -> 37 -> 19 -> 10 pixels."""
-    c32, c64, c128, c256, c728, c1024, c1536, c2048 = (scaled(count, width) for count in (32, 64, 128, 256, 728, 1024, 1536, 2048))
+    c32, c64, c128, c256, c728, c1024, c1536, c2048 = (
+        scaled(count, width) for count in (32, 64, 128, 256, 728, 1024, 1536, 2048)
+    )
     stem = Chain([ConvNormAct(in_channels, c32, 3, 2), ConvNormAct(c32, c64, 3)], c64)
     entry = [
         SeparableBlock((c64, c128, c128), stride=2, start_with_act=False),
@@ -61,12 +64,14 @@ class Separable(nn.Module):
 
 
 class SeparableBlock(nn.Module):
-    """``body(x) + shortcut(x)``, the body being ReLU and separable convolution in turn, and a 3x3/2 max pool where strided."""
+    """``body(x) + shortcut(x)``, the body being ReLU and separable convolution in turn, and a 3x3/2 max pool where
+    strided.
+    """
 
     def __init__(self, channels: tuple[int, ...], *, stride: int = 1, start_with_act: bool = True) -> None:
         super().__init__()
         body: list[nn.Module] = []
-        for index, (inputs, outputs) in enumerate(zip(channels, channels[1:], strict=False)):
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(channels)):
             if index or start_with_act:
                 body.append(nn.ReLU(inplace=index > 0))  # the first must leave the shortcut's input alone
             body.append(Separable(inputs, outputs))
@@ -83,10 +88,16 @@ class SeparableBlock(nn.Module):
 
 
 def _rep(match: re.Match[str]) -> str:
-    """Theirs counts ReLU, separable convolution and batch normalisation one by one; ours has the last two in one module."""
+    """Theirs counts ReLU, separable convolution and batch normalisation one by one; ours has the last two in one
+    module.
+    """
     position, part = int(match[2]), match[3]
     index = position % 2 + position // 2 * 3
-    return f"{match[1]}.rep." + {"depthwise": f"{index}.conv1", "pointwise": f"{index}.pointwise", "bn": f"{index + 1}"}[part] + "."
+    return (
+        f"{match[1]}.rep."
+        + {"depthwise": f"{index}.conv1", "pointwise": f"{index}.pointwise", "bn": f"{index + 1}"}[part]
+        + "."
+    )
 
 
 KEYS = (

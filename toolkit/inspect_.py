@@ -38,7 +38,7 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
     """
     if not path.is_dir() and path.suffix.lower() == ".onnx":
         progress.stage("read")
-        return {"kind": "onnx", "model": path.stem, **_network(export.load_onnx(path, batch=1))}
+        return {"kind": "onnx", "model": path.stem, **_network(export.load_onnx(path))}
     progress.stage("read")
     with bundles.open(path) as bundle:
         import onnx

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import export, images, models
+from . import export, images, models, onnx_file
 from .errors import DeployError, UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Request:
     weights: Path | None = None
     input_size: tuple[int, int] | None = None
     width: float | None = None
-    batch: int = 1
+    batch: int | None = None
     num_classes: int | None = None
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -122,7 +122,7 @@ def _from_trained(request: Request) -> Source:
 
 def _from_network(
     module: Network,
-    batch: int,
+    batch: int | None,
     classes: int,
     width: float,
     options: Mapping[str, Any],
@@ -137,7 +137,7 @@ def _from_network(
         "trained": module.trained,
     }
     preprocessing = images.as_dict(module.preprocessing)
-    return _from_module(module.spec.name, module, (batch, *module.input_shape), preprocessing, zoo, labels, notes)
+    return _from_module(module.spec.name, module, (batch or 1, *module.input_shape), preprocessing, zoo, labels, notes)
 
 
 def _from_callable(request: Request) -> Source:
@@ -156,9 +156,11 @@ def _from_callable(request: Request) -> Source:
         notes.append(
             f"{request.model}: the input size is not known; taken as {size[0]}x{size[1]}, --input-size changes it"
         )
-    preprocessing, assumed = _assumed_preprocessing(request.model, (request.batch, channels, *size))
+    preprocessing, assumed = _assumed_preprocessing(request.model, (request.batch or 1, channels, *size))
     name = request.model.rpartition(":")[2]
-    return _from_module(name, module, (request.batch, channels, *size), preprocessing, None, None, (*notes, *assumed))
+    return _from_module(
+        name, module, (request.batch or 1, channels, *size), preprocessing, None, None, (*notes, *assumed)
+    )
 
 
 def _from_onnx(request: Request) -> Source:
@@ -167,10 +169,18 @@ def _from_onnx(request: Request) -> Source:
         raise UsageError(
             "--weights does not go with an ONNX file: it holds its own", kind="usage", got=str(request.weights)
         )
-    model = export.load_onnx(request.model, batch=request.batch, input_size=request.input_size)
+    model = export.load_onnx(
+        request.model, batch=request.batch or _own_batch(request.model), input_size=request.input_size
+    )
     shape = [entry.dim_value for entry in model.graph.input[0].type.tensor_type.shape.dim]
     preprocessing, notes = _assumed_preprocessing(request.model, shape)
     return Source(Path(request.model).stem, preprocessing, None, None, notes, lambda say: model, None)
+
+
+def _own_batch(path: str) -> int:
+    """The batch that an ONNX file fixes; 1 where it leaves it open."""
+    shape = onnx_file.load(path).graph.input[0].type.tensor_type.shape
+    return shape.dim[0].dim_value or 1 if shape.dim else 1
 
 
 def _from_module(

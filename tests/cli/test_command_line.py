@@ -17,17 +17,6 @@ from inception_deploy.commands import COMMANDS
 from inception_deploy.errors import DeployError, UsageError
 
 NAMES = [command.name for command in COMMANDS]
-Run = tuple[int, str, str]
-
-
-@pytest.fixture
-def call(capfd: pytest.CaptureFixture[str]):
-    def run(*argv: str) -> Run:
-        status = cli.main(list(argv))
-        out, err = capfd.readouterr()
-        return status, out, err
-
-    return run
 
 
 def process(argv: Sequence[str], **options) -> subprocess.CompletedProcess[str]:

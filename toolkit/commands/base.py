@@ -107,7 +107,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     """The options that shape a network: --input-size, --width, --batch, --num-classes."""
     parser.add_argument("--input-size", type=size, metavar="H[xW]", help="height and width of the input")
     parser.add_argument("--width", type=width, metavar="A", help="factor on every channel count, rounded to 8")
-    parser.add_argument("--batch", type=positive("--batch", 4096), default=1, metavar="N", help="images at once")
+    parser.add_argument("--batch", type=positive("--batch", 4096), metavar="N", help="images at once (default: 1)")
     parser.add_argument("--num-classes", type=positive("--num-classes"), metavar="N", help="classes to tell apart")
 
 

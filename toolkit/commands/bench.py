@@ -89,7 +89,7 @@ def _torch(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         backward=options.backward,
         runs=options.runs or _TORCH_RUNS,
         threads=options.threads,
-        batch=options.batch,
+        batch=options.batch or 1,
         width=1.0 if options.width is None else options.width,
         num_classes=options.num_classes,
         input_size=options.input_size,

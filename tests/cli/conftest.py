@@ -1,0 +1,96 @@
+"""The command line as a function, and one small bundle that went the whole way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from inception_deploy import cli
+
+BRANCHY = '''
+import torch
+from torch import nn
+
+
+class Branchy(nn.Module):
+    """Two branches and a residual: what the passes and the placement are made for."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU())
+        self.left = nn.Sequential(nn.Conv2d(16, 8, 1), nn.ReLU())
+        self.right = nn.Sequential(nn.Conv2d(16, 16, (1, 3), padding=(0, 1)), nn.ReLU(), nn.Conv2d(16, 8, 3, padding=1))
+        self.up = nn.Conv2d(16, 16, 1)
+        self.head = nn.Linear(16, 7)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = torch.relu(x + 0.2 * self.up(torch.cat([self.left(x), self.right(x)], 1)))
+        return self.head(x.mean((2, 3)))
+
+
+def build():
+    return Branchy()
+
+
+def broken():
+    return 1 / 0
+
+
+number = 3
+'''
+
+
+class Result(NamedTuple):
+    """What a call of the command line gave."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def error(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.document["error"]
+        return found
+
+
+Call = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def _no_tracebacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(cli.TRACEBACK, raising=False)
+
+
+@pytest.fixture
+def call(capfd: pytest.CaptureFixture[str]) -> Call:
+    def run(*argv: object) -> Result:
+        status = cli.main([str(word) for word in argv])
+        return Result(status, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def branchy(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A `file.py:callable` of the user's."""
+    path = tmp_path_factory.mktemp("user") / "branchy.py"
+    path.write_text(BRANCHY)
+    return f"{path}:build"
+
+
+@pytest.fixture(scope="session")
+def exported(branchy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle of `branchy` for this machine, (2, 3, 32, 32) -> (2, 7)."""
+    path = tmp_path_factory.mktemp("bundles") / "branchy"
+    assert cli.main(["export", "--model", branchy, "--input-size", "32", "--batch", "2", "-o", str(path)]) == 0
+    return path

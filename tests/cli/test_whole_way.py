@@ -1,0 +1,234 @@
+"""From a user's Python file to a bundle that runs, with every command as it is typed; small enough for a few seconds each."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_deploy import artifact, verify
+
+PHOTO = Path(__file__).resolve().parents[2] / "examples" / "data" / "photo.jpg"
+STAGES = ["onnx", "optimised", "compiled"]
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): artifact.sha256(path) for path in artifact.files_below(folder)}
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text())
+
+
+def test_what_is_in_a_bundle(exported: Path) -> None:
+    manifest = read(exported / "manifest.json")
+    assert manifest["schema_version"] == 1
+    assert (manifest["model"], manifest["target"], manifest["precision"]) == ("build", "cpu", "fp32")
+    assert manifest["inputs"] == [{"name": "input", "shape": [2, 3, 32, 32], "dtype": "float32"}]
+    assert manifest["outputs"] == [{"name": "logits", "shape": [2, 7], "dtype": "float32", "kind": "logits"}]
+    assert manifest["preprocessing"]["crop"] == [32, 32]
+    assert manifest["tools"]["apache-tvm-ffi"] == "0.1.14.post1"
+    assert manifest["files"] == {name: digest for name, digest in content(exported).items() if name != "manifest.json"}
+    assert {"model.onnx", "model.so", "weights.bin", "verify.json", "refusals.json", "plan.json"} <= set(
+        manifest["files"]
+    )
+    assert [row["stage"] for row in read(exported / "verify.json")["stages"]] == STAGES
+    assert read(exported / "refusals.json") == []
+    assert not list(exported.parent.glob(".*"))
+
+
+def test_the_same_inputs_give_the_same_bytes(
+    call, branchy: str, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INCEPTION_DEPLOY_CACHE", str(tmp_path / "cache"))  # so that every kernel is compiled again
+    argv = ["export", "--model", branchy, "--input-size", "32", "--batch", "2", "--json"]
+    result = call(*argv, "-o", tmp_path / "b.zip")
+    assert result.status == 0
+    assert {k: result.document[k] for k in ("bundle", "model", "target", "precision", "ok")} == {
+        "bundle": str(tmp_path / "b.zip"), "model": "build", "target": "cpu", "precision": "fp32", "ok": True,
+    }  # fmt: skip
+    assert list(result.document["seconds"]) == ["resolve", "export", "optimise", "lower", "build", "verify", "write"]
+    zipfile.ZipFile(tmp_path / "b.zip").extractall(tmp_path / "b")
+    assert content(tmp_path / "b") == content(exported)
+    artifact.write_zip(exported, tmp_path / "again.zip")
+    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+def test_both_runtimes_give_the_networks_numbers(call, branchy: str, exported: Path, tmp_path: Path) -> None:
+    from inception_deploy import export
+
+    x = np.random.default_rng(0).standard_normal((5, 3, 32, 32), dtype=np.float32)
+    np.save(tmp_path / "x.npy", x)
+    want = export.run_torch(export.load_callable(branchy), x)
+    for runtime in ("compiled", "onnxruntime"):
+        argv = [
+            "run",
+            exported,
+            "--input",
+            tmp_path / "x.npy",
+            "--output",
+            tmp_path / "y.npy",
+            "--json",
+            "--threads",
+            1,
+        ]
+        result = call(*argv, "--runtime", runtime)
+        assert (result.status, result.err) == (0, "")
+        assert result.document["runtime"] == runtime
+        assert result.document["outputs"] == [{"name": "logits", "shape": [5, 7], "dtype": "float32"}]
+        assert [len(top) for top in result.document["top"]] == [5] * 5
+        got = np.load(tmp_path / "y.npy")
+        assert got.dtype == np.float32
+        assert verify.compare(want, got, "compiled")["ok"]
+
+
+def test_pictures(call, exported: Path) -> None:
+    tops = []
+    for runtime in ("compiled", "onnxruntime"):
+        result = call("run", exported, "--image", PHOTO, "--runtime", runtime, "--top-k", 3, "--json")
+        assert result.status == 0
+        tops.append(result.document["top"])
+    assert [entry["index"] for entry in tops[0]] == [entry["index"] for entry in tops[1]]
+    assert [entry["score"] for entry in tops[0]] == pytest.approx([entry["score"] for entry in tops[1]], abs=1e-4)
+    assert len(tops[0]) == 3
+
+
+def test_verify_runs_the_compiled_library_again(call, exported: Path) -> None:
+    result = call("verify", exported, "--json")
+    assert result.status == 0
+    assert result.document["ok"] is True
+    rows = {row["stage"]: row for row in result.document["stages"]}
+    assert list(rows) == STAGES
+    keys = {"stage", "reference", "max_abs", "max_rel", "cosine", "top5_same", "tolerance", "ok"}
+    assert all(keys <= set(row) for row in rows.values())
+    assert [rows[name]["recorded"] for name in STAGES] == [True, True, False]
+    assert rows["compiled"]["max_rel"] <= rows["compiled"]["tolerance"]
+    assert all(stage in call("verify", exported).out for stage in STAGES)
+
+
+def test_verify_fails_on_a_library_that_computes_something_else(
+    call, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inception_deploy import runtime
+
+    run = runtime.CompiledModel.run
+    monkeypatch.setattr(runtime.CompiledModel, "run", lambda self, *x: [1.01 * y for y in run(self, *x)])
+    result = call("verify", exported, "--json")
+    assert result.status == 1
+    assert result.document["ok"] is False
+    assert [row["ok"] for row in result.document["stages"]] == [True, True, False]
+
+
+def test_an_export_that_computes_something_else_writes_nothing(
+    call, branchy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inception_deploy import runtime
+
+    run = runtime.CompiledModel.run
+    monkeypatch.setattr(runtime.CompiledModel, "run", lambda self, *x: [1.01 * y for y in run(self, *x)])
+    argv = ["export", "--model", branchy, "--input-size", 32, "-o", tmp_path / "b", "--json"]
+    result = call(*argv)
+    assert result.status == 1
+    assert result.error["kind"] == "verify"
+    assert "stage 'compiled' differs from 'optimised'" in result.error["message"]
+    assert list(tmp_path.iterdir()) == []
+    result = call(*argv, "--no-verify")
+    assert (result.status, result.document["verified"]) == (0, [])
+    assert read(tmp_path / "b" / "verify.json")["stages"] == []
+
+
+def test_kept_stages_are_checked_again(call, branchy: str, tmp_path: Path) -> None:
+    argv = ["export", "--model", branchy, "--input-size", 32, "-o", tmp_path / "b", "--keep-stages"]
+    assert call(*argv).status == 0
+    rows = {row["stage"]: row for row in call("verify", tmp_path / "b", "--json").document["stages"]}
+    assert [rows[name]["recorded"] for name in STAGES] == [True, False, False]
+
+
+def test_bench(call, exported: Path) -> None:
+    result = call("bench", exported, "--against", "onnxruntime", "--runs", 3, "--threads", 1, "--json")
+    assert result.status == 0
+    document = result.document
+    assert [row["engine"] for row in document["results"]] == ["compiled", "onnxruntime"]
+    keys = {"engine", "p50_ms", "p90_ms", "p99_ms", "mean_ms", "sd_ms", "runs"}
+    assert all(keys <= set(row) and row["runs"] == 3 for row in document["results"])
+    ours, theirs = (row["p50_ms"] for row in document["results"])
+    assert document["ratio"]["onnxruntime"] == pytest.approx(ours / theirs, rel=0.01)
+    assert (document["threads"], document["batch"]) == (1, 2)
+    assert "ours / theirs" in call("bench", exported, "--runs", 1).out
+
+
+def test_inspect_a_bundle_and_its_onnx(call, exported: Path) -> None:
+    result = call("inspect", exported, "--json")
+    assert result.status == 0
+    document = result.document
+    assert document["kind"] == "bundle"
+    assert [step["layer"] for step in document["steps"]]
+    assert sum(step["share"] for step in document["steps"]) == pytest.approx(1, abs=0.01)
+    assert document["memory"]["arena_bytes"] > 0
+    assert {join["op"] for join in document["branches"]} >= {"Concat"}
+    plain = call("inspect", exported / "model.onnx", "--json").document
+    assert plain["kind"] == "onnx"
+    assert plain["parameters"] == document["parameters"]
+    assert plain["macs"] == document["macs"]
+    shown = call("inspect", exported).out
+    assert "slowest steps" in shown
+    assert "every operator has a kernel of ours" in shown
+
+
+def test_report_is_one_page_that_loads_nothing(call, exported: Path, tmp_path: Path) -> None:
+    result = call("report", exported, "-o", tmp_path / "page.html", "--json")
+    assert result.status == 0
+    page = (tmp_path / "page.html").read_text()
+    assert result.document == {
+        "report": str(tmp_path / "page.html"),
+        "bundle": str(exported),
+        "bytes": len(page.encode()),
+    }
+    assert page.startswith("<!doctype html>")
+    assert not any(word in page for word in ("http://", "https://", "<script", "<link", "src="))
+    assert all(stage in page for stage in STAGES)
+
+
+def test_a_page_escapes_what_names_hold() -> None:
+    from inception_deploy import report
+
+    evil = "<script>alert(1)</script>"
+    step = {"layer": evil, "op": "conv", "macs": 1, "ms": 1.0, "share": 1.0}
+    facts = {"parameters": 1, "macs": 1, "steps": [step], "branches": [], "refusals": [],
+             "memory": {"arena_bytes": 1, "weights_bytes": 1}}  # fmt: skip
+    manifest = {"model": evil, "target": "cpu", "precision": "fp32", "inputs": [{"shape": [1]}], "tools": {}}
+    assert "<script" not in report.render(manifest, {"stages": [], "not_run": []}, facts)
+
+
+def test_an_onnx_file_goes_the_same_way(call, exported: Path, tmp_path: Path) -> None:
+    result = call("export", "--model", exported / "model.onnx", "-o", tmp_path / "b", "--json")
+    assert result.status == 0
+    assert (result.document["model"], result.document["verified"]) == ("model", ["optimised", "compiled"])
+    assert "ImageNet's is assumed" in result.err
+
+
+def test_a_zoo_network_at_a_small_width(call, tmp_path: Path) -> None:
+    argv = ["export", "--model", "InceptionResNetV2", "--width", "0.125", "--input-size", "75", "--num-classes", "5"]
+    result = call(*argv, "--option", "blocks=(1,1,1)", "-o", tmp_path / "b", "--json")
+    assert result.status == 0
+    assert result.document["model"] == "inception_resnet_v2"
+    assert "the weights are untrained (random, seed 0)" in result.err
+    manifest = read(tmp_path / "b" / "manifest.json")
+    assert manifest["zoo"]["options"] == {"blocks": [1, 1, 1]}
+    assert manifest["outputs"][0]["shape"] == [1, 5]
+    ratio = call("bench", tmp_path / "b", "--against", "torch", "--runs", 1, "--json").document["ratio"]
+    assert set(ratio) == {"torch"}
+
+
+def test_models_and_targets_have_their_documented_shape(call) -> None:
+    networks = call("models", "--json").document
+    assert all({"name", "aliases", "input", "parameters", "macs"} <= set(row) for row in networks)
+    assert next(row for row in networks if "irv2" in row["aliases"])["input"] == [3, 299, 299]
+    rows = call("targets", "--json").document
+    assert all({"name", "builds", "runs", "reason"} <= set(row) for row in rows)
+    cpu = next(row for row in rows if row["name"] == "cpu")
+    assert (cpu["builds"], cpu["runs"], cpu["reason"]) == (True, True, None)
+    assert all(row["name"] in call("targets").out for row in rows)

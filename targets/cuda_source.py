@@ -39,7 +39,6 @@ def source(functions: Sequence[Any]) -> str:
     module = tvm.IRModule({str(f.attrs["global_symbol"]): f for f in functions})
     passes = [
         tirx.transform.BindTarget(target),
-        tirx.transform.FlattenBuffer(),
         tirx.transform.LowerIntrin(),
     ]
     with target, tvm.transform.PassContext(opt_level=3):

@@ -23,12 +23,15 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from .cuda_emit import QUAD, SCRATCH, GpuEmitter, Launch, Program, both, div, fma, inside, load, mod
-from .emit import Expr, clamp, const
+from .cuda_emit import QUAD, SCRATCH, GpuEmitter, Launch, Program, both, div, fma, inside, mod
+from .emit import Expr, clamp, const, load
 from .spec import BLOCK, Conv
 
-ROW = BLOCK + QUAD
-"""Floats from one pixel's lanes to the next pixel's in shared memory."""
+QUADS = BLOCK // QUAD
+"""Quads of a channel block."""
+
+ROW = QUADS + 1
+"""Quads from one pixel's lanes to the next pixel's in shared memory."""
 
 _SUM_THREADS = 256
 
@@ -189,15 +192,15 @@ class _Gemm:
         self.em = GpuEmitter(name, [(p, "float32") for p in names], launch)
         self.tiles = _tiles(spec, schedule)
         # quads of the two panels that each thread fetches in a step
-        self.a_loads = schedule.bm * BLOCK // QUAD // schedule.threads
-        self.b_loads = schedule.bn * BLOCK // QUAD // schedule.threads
+        self.a_loads = schedule.bm * QUADS // schedule.threads
+        self.b_loads = schedule.bn * QUADS // schedule.threads
         self.plane = spec.height * spec.width
         self.out_plane = spec.out_height * spec.out_width
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""
         em, sch = self.em, self.schedule
-        self.a_shared = em.shared(2 * sch.bm * ROW, "pixels")
+        self.a_shared = em.shared(2 * sch.bm * ROW * QUAD, "pixels")
         self.b_shared = em.shared(2 * sch.bn * BLOCK, "weights")
         self.a_next = em.local(self.a_loads * QUAD, name="next_pixels")
         self.b_next = em.local(self.b_loads * QUAD, name="next_weights")
@@ -243,23 +246,22 @@ class _Gemm:
         A thread fetches quad `thread % 4` of pixels `thread // 4`, and every so many further.
         """
         em, spec, sch = self.em, self.spec, self.schedule
-        self.quad = em.let(mod(em.thread, QUAD) * QUAD, "quad")
-        row = em.let(div(em.thread, QUAD), "row")
+        self.quad = em.let(mod(em.thread, QUADS), "quad")
+        row = em.let(div(em.thread, QUADS), "row")
         self.rows, self.columns, self.bases, self.valid = [], [], [], []
-        lane = 1 if spec.planar else BLOCK
-        group = div(self.tile, self.tiles) * (spec.channels * self.plane) if spec.groups > 1 else 0
+        unit = 1 if spec.planar else QUADS  # addresses count floats of a planar input, else quads
+        stride = spec.in_stride if spec.planar else spec.in_stride // QUAD
+        group = div(self.tile, self.tiles) * (spec.channels // BLOCK * self.plane * QUADS) if spec.groups > 1 else 0
         for i in range(self.a_loads):
-            pixel = em.let(self.first_pixel + row + i * (sch.threads // QUAD), "pixel")
+            pixel = em.let(self.first_pixel + row + i * (sch.threads // QUADS), "pixel")
             n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
             at = em.let(mod(pixel, self.out_plane), "at") if spec.batch > 1 else pixel
-            valid = pixel < self.shape.pixels
-            top = div(at, spec.out_width) * spec.stride[0] - spec.pad[0]
-            left = mod(at, spec.out_width) * spec.stride[1] - spec.pad[1]
-            iy, ix = em.let(top, "iy"), em.let(left, "ix")
+            iy = em.let(div(at, spec.out_width) * spec.stride[0] - spec.pad[0], "iy")
+            ix = em.let(mod(at, spec.out_width) * spec.stride[1] - spec.pad[1], "ix")
             self.rows.append(iy)
             self.columns.append(ix)
-            self.valid.append(em.let(valid, "valid"))
-            self.bases.append(em.let(n * spec.in_stride + group + (iy * spec.width + ix) * lane, "base"))
+            self.valid.append(em.let(pixel < self.shape.pixels, "valid"))
+            self.bases.append(em.let(n * stride + group + (iy * spec.width + ix) * unit, "base"))
 
     def _bounds(self, i: int, dy: Expr, dx: Expr) -> Expr | None:
         """Whether tap (dy, dx) of fetched pixel `i` exists; None where it always does."""
@@ -282,12 +284,12 @@ class _Gemm:
             block, tap = em.let(div(step, taps), "block"), em.let(mod(step, taps), "tap")
             dy = em.let(div(tap, columns) * spec.dilation[0], "dy")
             dx = em.let(mod(tap, columns) * spec.dilation[1], "dx")
-            offset = em.let((block * self.plane + dy * spec.width + dx) * BLOCK + self.quad, "offset")
+            offset = em.let((block * self.plane + dy * spec.width + dx) * QUADS + self.quad, "offset")
             for i in range(self.a_loads):
-                em.load_if(self._bounds(i, dy, dx), self.a_next, i * QUAD, em.buffers["src"], self.bases[i] + offset)
-        panel = em.let((self.tile * self.shape.steps + step) * (BLOCK * sch.bn) + em.thread * QUAD, "panel")
+                em.copy_if(self._bounds(i, dy, dx), self.a_next, i, em.buffers["src"], self.bases[i] + offset)
+        panel = em.let((self.tile * self.shape.steps + step) * (QUADS * sch.bn) + em.thread, "panel")
         with em.unrolled(self.b_loads) as j:
-            em.store(self.b_next, j * QUAD, load(em.buffers["weight"], panel + j * (sch.threads * QUAD), QUAD))
+            em.copy(self.b_next, j, em.buffers["weight"], panel + j * sch.threads)
 
     def _fetch_planar(self, step: Expr) -> None:
         """One by one: the depth runs through channels, rows and columns of taps, and what lies beyond it is zero."""
@@ -295,7 +297,7 @@ class _Gemm:
         columns, taps = spec.kernel[1], math.prod(spec.kernel)
         depth = spec.channels * taps
         for q in range(QUAD):
-            k = em.let(step * BLOCK + self.quad + q, "k")
+            k = em.let(step * BLOCK + self.quad * QUAD + q, "k")
             channel, tap = em.let(div(k, taps), "channel"), em.let(mod(k, taps), "tap")
             dy = em.let(div(tap, columns) * spec.dilation[0], "dy")
             dx = em.let(mod(tap, columns) * spec.dilation[1], "dx")
@@ -303,38 +305,36 @@ class _Gemm:
             exists = k < depth if depth % BLOCK else None
             for i in range(self.a_loads):
                 condition = both(exists, self._bounds(i, dy, dx))
-                em.load_if(condition, self.a_next, i * QUAD + q, em.buffers["src"], self.bases[i] + offset, 1)
+                em.load_if(condition, self.a_next, i * QUAD + q, em.buffers["src"], self.bases[i] + offset)
 
     def _stage(self, buffer: Expr) -> None:
         """What was fetched, from registers into half `buffer` of shared memory."""
         em, sch = self.em, self.schedule
         with em.unrolled(self.a_loads) as i:
-            at = buffer * (sch.bm * ROW) + (div(em.thread, QUAD) + i * (sch.threads // QUAD)) * ROW + self.quad
-            em.store(self.a_shared, at, load(self.a_next, i * QUAD, QUAD))
+            pixel = div(em.thread, QUADS) + i * (sch.threads // QUADS)
+            em.copy(self.a_shared, buffer * (sch.bm * ROW) + pixel * ROW + self.quad, self.a_next, i)
         with em.unrolled(self.b_loads) as j:
-            at = buffer * (sch.bn * BLOCK) + (em.thread + j * sch.threads) * QUAD
-            em.store(self.b_shared, at, load(self.b_next, j * QUAD, QUAD))
+            em.copy(self.b_shared, buffer * (sch.bn * QUADS) + em.thread + j * sch.threads, self.b_next, j)
 
     def _place_thread(self) -> None:
-        """Which pixels and channels are this thread's. A warp covers 8 x 4 neighbours: its reads hit every bank once."""
+        """Which pixels and quads of channels are this thread's. A warp covers 8 x 4 neighbours: its reads hit every bank once."""
         em, sch = self.em, self.schedule
         lane, warp = mod(em.thread, 32), div(em.thread, 32)
         across = sch.tx // 4
-        self.x = em.let((mod(warp, across) * 4 + mod(lane, 4)) * QUAD, "x")
+        self.x = em.let(mod(warp, across) * 4 + mod(lane, 4), "x")
         self.y = em.let(div(warp, across) * 8 + div(lane, 4), "y")
 
     def _multiply(self, buffer: Expr) -> None:
         """One step: 16 lanes deep."""
         em, sch = self.em, self.schedule
         pixels = em.let(buffer * (sch.bm * ROW) + self.y * ROW, "pixels_at")
-        weights = em.let(buffer * (sch.bn * BLOCK) + self.x, "weights_at")
-        with em.unrolled(BLOCK // QUAD, "quad") as quad:
+        weights = em.let(buffer * (sch.bn * QUADS) + self.x, "weights_at")
+        with em.unrolled(QUADS, "quad") as quarter:
             with em.unrolled(sch.tm, "i") as i:
-                em.store(self.a, i * QUAD, load(self.a_shared, pixels + i * (sch.ty * ROW) + quad * QUAD, QUAD))
+                em.copy(self.a, i, self.a_shared, pixels + i * (sch.ty * ROW) + quarter)
             with em.unrolled(QUAD, "lane") as lane:
                 with em.unrolled(sch.tn // QUAD, "j") as j:
-                    at = weights + (quad * QUAD + lane) * sch.bn + j * (sch.tx * QUAD)
-                    em.store(self.b, j * QUAD, load(self.b_shared, at, QUAD))
+                    em.copy(self.b, j, self.b_shared, weights + (quarter * QUAD + lane) * (sch.bn // QUAD) + j * sch.tx)
                 with em.unrolled(sch.tm, "i") as i, em.unrolled(sch.tn, "j") as j:
                     at = i * sch.tn + j
                     em.store(self.sums, at, fma(load(self.a, i * QUAD + lane), load(self.b, j), load(self.sums, at)))
@@ -342,70 +342,71 @@ class _Gemm:
     def _write(self, part: Expr) -> None:
         """The sums, through the epilogue, to the output; or as they are to this part's scratch memory."""
         em, spec, sch = self.em, self.spec, self.schedule
-        group = self.shape.channels
+        group = self.shape.channels // QUAD
         tile = mod(self.tile, self.tiles) if spec.groups > 1 else self.tile
         shift = div(self.tile, self.tiles) * group if spec.groups > 1 else 0
         for j in range(sch.tn // QUAD):
-            within = em.let(tile * sch.bn + self.x + j * (sch.tx * QUAD), "within")
+            within = em.let(tile * (sch.bn // QUAD) + self.x + j * sch.tx, "within")
             channel = em.let(shift + within, "channel")
             with em.unrolled(sch.tm, "i") as i:
                 pixel = em.let(self.first_pixel + self.y + i * sch.ty, "out_pixel")
-                exists = both(pixel < self.shape.pixels if self.shape.pixels % sch.bm else None,
-                              within < group if group % sch.bn else None)
+                exists = both(
+                    pixel < self.shape.pixels if self.shape.pixels % sch.bm else None,
+                    within < group if self.shape.channels % sch.bn else None,
+                )
                 with em.when(exists) if exists is not None else nullcontext():
                     n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
                     at = mod(pixel, self.out_plane) if spec.batch > 1 else pixel
-                    place = em.let((div(channel, BLOCK) * self.out_plane + at) * BLOCK + mod(channel, BLOCK), "place")
+                    place = em.let((div(channel, QUADS) * self.out_plane + at) * QUADS + mod(channel, QUADS), "place")
                     sums = [load(self.sums, i * sch.tn + j * QUAD + q) for q in range(QUAD)]
                     if sch.split > 1:
-                        floats = spec.out_channels * self.out_plane
-                        scratch = (part * spec.batch + n) * floats + place
-                        store_quad(em, "dst", scratch, sums)
+                        image = spec.out_channels * self.out_plane // QUAD
+                        put_all(em, "dst", (part * spec.batch + n) * image + place, sums)
                     else:
                         epilogue(em, spec, sums, channel, n, place)
 
 
-def store_quad(em: GpuEmitter, buffer: str, index: Expr, values: list[Expr]) -> None:
-    """Four values in one store."""
-    quad = em.local(QUAD, name="quad")
+def put_all(em: GpuEmitter, buffer: str, index: Expr, values: list[Expr]) -> None:
+    """Four values in one store, to quad `index`."""
+    result = em.local(QUAD, name="result")
     for q, value in enumerate(values):
-        em.store(quad, q, value)
-    em.store(em.buffers[buffer], index, load(quad, 0, QUAD))
+        em.store(result, q, value)
+    em.copy(em.buffers[buffer], index, result, 0)
 
 
 def epilogue(em: GpuEmitter, spec: Conv, sums: list[Expr], channel: Expr, n: Expr, place: Expr) -> None:
-    """Bias, addend and clamp of four sums, and the store. `place` counts from the image's start."""
+    """Bias, addend and clamp of four sums, and the store. `channel` and `place` (from the image's start) count quads."""
     bias = em.local(QUAD, name="bias_quad")
-    em.store(bias, 0, load(em.buffers["bias"], channel, QUAD))
+    em.copy(bias, 0, em.buffers["bias"], channel)
     if spec.add:
         addend = em.local(QUAD, name="add_quad")
-        em.store(addend, 0, load(em.buffers["add"], n * spec.add_stride + place, QUAD))
+        em.copy(addend, 0, em.buffers["add"], n * (spec.add_stride // QUAD) + place)
     values = []
     for q in range(QUAD):
         value = sums[q] + load(bias, q)
         if spec.add:
             value = value + load(addend, q)
         values.append(clamp(value, spec.activation))
-    store_quad(em, "dst", n * spec.out_stride + place, values)
+    put_all(em, "dst", n * (spec.out_stride // QUAD) + place, values)
 
 
 def emit_sum(spec: Conv, schedule: GemmSchedule, name: str) -> tirx.PrimFunc:
     """The second launch of a split convolution: the parts' sums in order, then the epilogue."""
     launch = program(spec, schedule).launches[1]
     em = GpuEmitter(name, [(p, "float32") for p in ["parts", *pointers(spec)[2:]]], launch)
-    _, floats, quads = _extents(spec, schedule)
+    quads = _extents(spec, schedule)[2]
     plane = spec.out_height * spec.out_width
     index = em.let(em.blocks[0] * _SUM_THREADS + em.thread, "index")
     with em.when(index < quads):
         total, one = em.local(QUAD, name="total"), em.local(QUAD, name="one")
-        em.store(total, 0, load(em.buffers["parts"], index * QUAD, QUAD))
+        em.copy(total, 0, em.buffers["parts"], index)
         with em.loop(schedule.split - 1, "part", 1) as part:
-            em.store(one, 0, load(em.buffers["parts"], part * floats + index * QUAD, QUAD))
+            em.copy(one, 0, em.buffers["parts"], part * quads + index)
             for q in range(QUAD):
                 em.store(total, q, load(total, q) + load(one, q))
         n = em.let(div(index, quads // spec.batch), "n") if spec.batch > 1 else 0
-        place = em.let((mod(index, quads // spec.batch) if spec.batch > 1 else index) * QUAD, "place")
-        channel = em.let(div(place, plane * BLOCK) * BLOCK + mod(place, BLOCK), "channel")
+        place = em.let(mod(index, quads // spec.batch) if spec.batch > 1 else index, "place")
+        channel = em.let(div(place, plane * QUADS) * QUADS + mod(place, QUADS), "channel")
         epilogue(em, spec, [load(total, q) for q in range(QUAD)], channel, n, place)
     return em.finish()
 

@@ -8,14 +8,14 @@ every GPU, and in the tests' simulation on a CPU.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.ir import Range
 
-from .emit import Emitter, Expr, load, ramp
+from .emit import Emitter, Expr, const, load
 
 QUAD = 4
 """Floats in the widest load or store of a thread."""
@@ -89,14 +89,27 @@ class GpuEmitter(Emitter):
         yield var
         self._add_for(var, 0, extent, tirx.stmt.ForKind.UNROLLED)
 
-    def load_if(self, condition: Expr | None, into: Any, slot: Expr, buffer: Any, index: Expr, lanes: int = QUAD) -> None:
-        """`into[slot ...] = buffer[index ...]` where `condition` holds, zeros elsewhere; nothing is read there."""
-        if condition is None:
-            self.store(into, slot, load(buffer, index, lanes))
-            return
-        self.store(into, slot, tirx.Broadcast(tirx.const(0.0, "float32"), lanes) if lanes > 1 else tirx.const(0.0, "float32"))
-        with self.when(condition):
-            self.store(into, slot, load(buffer, index, lanes))
+    def copy(self, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
+        """`into[slot] = buffer[index]` in one load and one store; both count quads."""
+        self.put(into, slot, quad(buffer, index))
+
+    def put(self, buffer: Any, index: Expr, value: Expr) -> None:
+        """Quad `index` of `buffer` becomes `value`, four lanes."""
+        self.store(buffer, index * QUAD, value)
+
+    def copy_if(self, condition: Expr | None, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
+        """`copy` where `condition` holds, zeros elsewhere; nothing is read there."""
+        if condition is not None:
+            self.put(into, slot, const(0.0, QUAD))
+        with self.when(condition) if condition is not None else nullcontext():
+            self.copy(into, slot, buffer, index)
+
+    def load_if(self, condition: Expr | None, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
+        """One float: `into[slot] = buffer[index]` where `condition` holds, zero elsewhere; nothing is read there."""
+        if condition is not None:
+            self.store(into, slot, const(0.0))
+        with self.when(condition) if condition is not None else nullcontext():
+            self.store(into, slot, load(buffer, index))
 
     def finish(self) -> tirx.PrimFunc:
         """The finished function; the builder is used up."""
@@ -108,6 +121,14 @@ class GpuEmitter(Emitter):
             body = tirx.AttrStmt(axis, "thread_extent", tirx.const(extent, _INT), body)
         func = tirx.PrimFunc(self._params, body)
         return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": _DEVICE_FUNCTION})
+
+
+def quad(buffer: Any, index: Expr) -> Expr:
+    """Four neighbouring floats, from `4 * index` on.
+
+    Addresses count quads wherever quads are moved: the code generator makes one access of them only where it sees the factor.
+    """
+    return load(buffer, index * QUAD, QUAD)
 
 
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:
@@ -140,19 +161,3 @@ def both(*conditions: Expr | None) -> Expr | None:
     present = [c for c in conditions if c is not None]
     return tirx.all(*present) if present else None
 
-
-__all__ = [
-    "QUAD",
-    "SCRATCH",
-    "GpuEmitter",
-    "Launch",
-    "Program",
-    "both",
-    "call",
-    "div",
-    "fma",
-    "inside",
-    "load",
-    "mod",
-    "ramp",
-]

@@ -1,0 +1,115 @@
+"""A GPU made of this CPU: the generated CUDA C compiled for the host, and a driver library that launches it."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_deploy import cache
+from inception_deploy.kernels.cuda import TEMPLATES, device_symbols
+from inception_deploy.kernels.cuda_emit import SCRATCH
+from inception_deploy.targets import link
+from inception_deploy.targets.cuda_source import source
+
+HERE = Path(__file__).parent
+TRIPLES = {"x86_64": ("x86_64-linux-gnu", ("-mfma",)), "aarch64": ("aarch64-linux-gnu", ())}
+_SIGNATURE = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\);')
+_CXX = ("-x", "c++", "-std=c++17", "-w", "-fno-exceptions", "-fno-rtti", "-fvisibility=default", "-fno-math-errno", "-ffp-contract=off")
+
+
+def _shared(objects: Sequence[bytes], soname: str, path: Path) -> Path:
+    """Link objects into a shared library that finds the C library's functions in the process that loads it."""
+    names = []
+    for number, data in enumerate(objects):
+        names.append(path.with_suffix(f".{number}.o"))
+        names[-1].write_bytes(data)
+    command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "-soname", soname, "-o", str(path), *map(str, names)]
+    subprocess.run(command, check=True, cwd=path.parent, env={"PATH": "/usr/bin:/bin", "ZIG_GLOBAL_CACHE_DIR": str(cache.directory() / "zig")})
+    return path
+
+
+class Gpu:
+    """The simulated driver, with the kernels of one test in it.
+
+    Attributes:
+        library: the driver library, loaded; its `fake_*` functions change what it does.
+    """
+
+    def __init__(self, folder: Path, machine: str) -> None:
+        self.folder = folder
+        self.triple, self.flags = TRIPLES[machine]
+        data = link.compile_c((HERE / "driver.c").read_text(), "driver.c", self.triple, flags=("-Wno-error", "-w"))
+        path = _shared([data], "libcuda.so.1", folder / "libcuda.so.1")
+        # global: the kernels' library looks its barrier up here, and the runtime's dlopen finds it by its soname
+        self.library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+        self._kernels: list[ctypes.CDLL] = []
+
+    def install(self, sources: Sequence[str]) -> None:
+        """Compile CUDA C for this CPU, one text at a time, and let the driver find its kernels."""
+        objects, table, declared = [], [], []
+        for text in sources:
+            objects.append(link.compile_c(self._host(text), "kernel.cpp", self.triple, flags=(*_CXX, *self.flags)))
+            for name, parameters in _SIGNATURE.findall(text):
+                types = [p.rsplit(" ", 2)[0].replace(" __restrict__", "") for p in parameters.split(", ")]
+                stars = "*" * len(types)
+                declared.append(f'extern "C" void call_{name}(void **);')
+                table.append(f'{{"{name}\\0{stars}", call_{name}, {int("__syncthreads" in text)}}},')
+        rows = "\n".join(table)
+        lines = ['#include "device.h"', *declared, f'extern "C" const sim_kernel table[] = {{{rows} {{0, 0, 0}}}};']
+        text = "\n".join(lines).replace('#include "device.h"', (HERE / "device.h").read_text())
+        objects.append(link.compile_c(text, "table.cpp", self.triple, flags=(*_CXX, *self.flags)))
+        path = _shared(objects, "kernels.so", self.folder / f"kernels{len(self._kernels)}.so")
+        self._kernels.append(ctypes.CDLL(str(path)))
+        self.library.fake_kernels(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(self._kernels[-1], "table"))))
+
+    def _host(self, text: str) -> str:
+        """The text with what it needs before it, and a function behind each kernel that takes its arguments as the driver gives them."""
+        calls = []
+        for name, parameters in _SIGNATURE.findall(text):
+            kinds = [re.sub(r"\*.*", "*", p) for p in parameters.split(", ")]
+            unpacked = ", ".join(f"*({kind}*)p[{i}]" for i, kind in enumerate(kinds))
+            calls.append(f'extern "C" void call_{name}(void **p) {{ {name}({unpacked}); }}')
+        return "\n".join([(HERE / "device.h").read_text(), text, *calls])
+
+    def call(self, spec: object, arrays: Sequence[np.ndarray], schedule: object = None) -> None:
+        """Run one kernel on arrays of the host, in place."""
+        template = TEMPLATES[type(spec)]
+        schedule = schedule or template.choose(spec)
+        program = template.program(spec, schedule)
+        self.install([source(template.emit(spec, schedule, "k"))])
+        scratch = np.full(program.scratch // 4 + 4, np.nan, np.float32)
+        pointers = [array.ctypes.data for array in arrays]
+        context, function = ctypes.c_void_p(1), ctypes.c_void_p()
+        self.library.cuCtxPushCurrent_v2(context)
+        for name, launch in zip(device_symbols("k", program), program.launches, strict=True):
+            assert self.library.cuModuleGetFunction(ctypes.byref(function), None, name.encode()) == 0
+            values = [ctypes.c_void_p(scratch.ctypes.data if a == SCRATCH else pointers[a]) for a in launch.args]
+            given = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+            code = self.library.cuLaunchKernel(function, *launch.grid, *launch.block, 0, None, given, None)
+            assert code == 0
+        assert self.library.cuStreamSynchronize(None) == 0
+        self.library.cuCtxPopCurrent_v2(ctypes.byref(context))
+
+
+@pytest.fixture(scope="session")
+def _gpu(tmp_path_factory: pytest.TempPathFactory) -> Gpu:
+    import platform
+
+    if platform.machine() not in TRIPLES:
+        pytest.skip(f"the simulation is not made for {platform.machine()}")
+    return Gpu(tmp_path_factory.mktemp("gpu"), platform.machine())
+
+
+@pytest.fixture(params=[False, True], ids=["forwards", "backwards"])
+def gpu(_gpu: Gpu, request: pytest.FixtureRequest) -> Iterator[Gpu]:
+    """The simulated GPU, its threads in either order: a result that depends on the order is a missing barrier."""
+    _gpu.library.fake_backwards(int(request.param))
+    yield _gpu
+    _gpu.library.fake_backwards(0)

@@ -1,0 +1,264 @@
+/* driver.c - a CUDA driver library whose device is this CPU, for tests of the runtime and of the generated kernels.
+ *
+ * It implements what csrc/cuda_driver.c looks up, with the driver's meaning where that matters to a caller: nothing that is put into
+ * a stream happens before the stream is waited for, kernel arguments are copied at the launch, memory is full of NaNs when it is
+ * allocated, and using anything after its release, or without a current context, is an error. Kernels come from a table of functions
+ * that were compiled for the CPU from the same CUDA C as the cubins; a block's threads are fibers, run in either order.
+ */
+#define _GNU_SOURCE
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#define EXPORT __attribute__((visibility("default")))
+#define MAX_THREADS 1024
+#define STACK (64 * 1024)
+#define PAGE 4096
+
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500,
+       LAUNCH_FAILED = 719 };
+
+typedef struct { unsigned int x, y, z; } sim_index;
+typedef struct { const char *name; void (*call)(void **); int barriers; } sim_kernel;
+
+/* -- the simulated device ------------------------------------------------------------------------------------------ */
+EXPORT sim_index sim_thread, sim_block;
+static ucontext_t scheduler, fibers[MAX_THREADS];
+static unsigned char finished[MAX_THREADS], *stacks;
+static unsigned int current;
+static void (*running)(void **);
+static void **running_arguments;
+static int backwards;
+
+EXPORT void sim_barrier(void) { swapcontext(&fibers[current], &scheduler); }
+
+static void fiber(void) {
+  running(running_arguments);
+  finished[current] = 1;
+}
+
+/* All threads up to their next barrier, or to their end. Mixing the two within a block is undefined on a GPU, and an error here. */
+static int run_block(const sim_kernel *kernel, void **arguments, unsigned int threads) {
+  running = kernel->call;
+  running_arguments = arguments;
+  if (!kernel->barriers) {
+    for (unsigned int i = 0; i < threads; ++i) {
+      sim_thread.x = backwards ? threads - 1 - i : i;
+      kernel->call(arguments);
+    }
+    return 0;
+  }
+  if (!stacks) stacks = mmap(NULL, (size_t)MAX_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  for (unsigned int i = 0; i < threads; ++i) {
+    getcontext(&fibers[i]);
+    fibers[i].uc_stack.ss_sp = stacks + (size_t)i * STACK;
+    fibers[i].uc_stack.ss_size = STACK;
+    fibers[i].uc_link = &scheduler;
+    makecontext(&fibers[i], fiber, 0);
+    finished[i] = 0;
+  }
+  for (unsigned int done = 0; done < threads;) {
+    for (unsigned int i = 0; i < threads; ++i) {
+      current = backwards ? threads - 1 - i : i;
+      sim_thread.x = current;
+      swapcontext(&scheduler, &fibers[current]);
+      done += finished[current];
+    }
+    if (done != 0 && done != threads) return 1;
+  }
+  return 0;
+}
+
+static int run_grid(const sim_kernel *kernel, void **arguments, sim_index grid, unsigned int threads) {
+  for (sim_block.z = 0; sim_block.z < grid.z; ++sim_block.z)
+    for (sim_block.y = 0; sim_block.y < grid.y; ++sim_block.y)
+      for (sim_block.x = 0; sim_block.x < grid.x; ++sim_block.x)
+        if (run_block(kernel, arguments, threads)) return 1;
+  return 0;
+}
+
+/* -- what tests set and ask ----------------------------------------------------------------------------------------- */
+static const sim_kernel *kernels;
+static int capability = 90, devices = 1, live, in_context, launches;
+static char failing[64];
+static int failing_after;
+
+EXPORT void fake_kernels(const sim_kernel *table) { kernels = table; }
+EXPORT void fake_device(int count, int compute_capability) { devices = count; capability = compute_capability; }
+EXPORT void fake_backwards(int yes) { backwards = yes; }
+EXPORT int fake_live(void) { return live; } /* allocations, modules, streams, events and context references not yet given back */
+EXPORT int fake_launches(void) { return launches; }
+EXPORT void fake_fail(const char *function, int after) { /* the call of `function` that comes after `after` others fails */
+  snprintf(failing, sizeof failing, "%s", function);
+  failing_after = after;
+}
+
+static int fails(const char *function) { return strcmp(failing, function) == 0 && failing_after-- == 0; }
+
+#define ENTER(code)                           \
+  do {                                        \
+    if (fails(__func__)) return (code);       \
+    if (!in_context) return INVALID_CONTEXT;  \
+  } while (0)
+
+/* -- the stream ------------------------------------------------------------------------------------------------------ */
+typedef struct { enum { COPY, FILL, LAUNCH, RECORD } what; void *to; const void *from; size_t bytes; int value; const sim_kernel *kernel;
+                 sim_index grid; unsigned int threads; void *arguments[8]; double *time; } operation;
+static operation *queue;
+static size_t queued, room;
+static double ticks;
+
+static operation *append(void) {
+  if (queued == room) {
+    room = room ? 2 * room : 64;
+    queue = realloc(queue, room * sizeof *queue);
+  }
+  memset(&queue[queued], 0, sizeof *queue);
+  return &queue[queued++];
+}
+
+static int drain(void) {
+  int code = SUCCESS;
+  for (size_t i = 0; i < queued && code == SUCCESS; ++i) {
+    operation *it = &queue[i];
+    ticks += 0.5; /* milliseconds: every operation takes as long */
+    if (it->what == COPY) memcpy(it->to, it->from, it->bytes);
+    if (it->what == FILL) memset(it->to, it->value, it->bytes);
+    if (it->what == RECORD) *it->time = ticks;
+    if (it->what == LAUNCH) {
+      void *pointers[8];
+      for (int a = 0; a < 8; ++a) pointers[a] = &it->arguments[a];
+      if (run_grid(it->kernel, pointers, it->grid, it->threads)) code = LAUNCH_FAILED;
+      ++launches;
+    }
+  }
+  queued = 0;
+  return code;
+}
+
+/* -- the driver's interface ------------------------------------------------------------------------------------------ */
+EXPORT int cuInit(unsigned int flags) { return fails(__func__) ? NO_DEVICE : flags ? INVALID_VALUE : SUCCESS; }
+EXPORT int cuDeviceGetCount(int *count) { *count = devices; return SUCCESS; }
+EXPORT int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return ordinal < devices ? SUCCESS : INVALID_VALUE; }
+EXPORT int cuDeviceGetName(char *name, int length, int device) { (void)device; snprintf(name, (size_t)length, "simulated"); return SUCCESS; }
+EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
+  (void)device;
+  if (attribute == 75) *value = capability / 10;
+  else if (attribute == 76) *value = capability % 10;
+  else return INVALID_VALUE;
+  return SUCCESS;
+}
+EXPORT int cuDevicePrimaryCtxRetain(void **context, int device) {
+  if (fails(__func__)) return OUT_OF_MEMORY;
+  *context = (void *)(uintptr_t)(device + 1);
+  ++live;
+  return SUCCESS;
+}
+EXPORT int cuDevicePrimaryCtxRelease_v2(int device) { (void)device; --live; return SUCCESS; }
+EXPORT int cuCtxPushCurrent_v2(void *context) { if (!context) return INVALID_CONTEXT; ++in_context; return SUCCESS; }
+EXPORT int cuCtxPopCurrent_v2(void **context) { if (!in_context) return INVALID_CONTEXT; --in_context; *context = NULL; return SUCCESS; }
+
+EXPORT int cuModuleLoadData(void **module, const void *image) {
+  ENTER(INVALID_IMAGE);
+  const unsigned char *bytes = image;
+  if (memcmp(bytes, "\177ELF", 4) != 0 || bytes[18] != 190) return INVALID_IMAGE; /* EM_CUDA */
+  *module = malloc(1);
+  ++live;
+  return SUCCESS;
+}
+EXPORT int cuModuleUnload(void *module) { ENTER(INVALID_VALUE); free(module); --live; return SUCCESS; }
+EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) {
+  (void)module;
+  ENTER(NOT_FOUND);
+  for (const sim_kernel *it = kernels; it && it->name; ++it)
+    if (strcmp(it->name, name) == 0) {
+      *function = (void *)(uintptr_t)it;
+      return SUCCESS;
+    }
+  return NOT_FOUND;
+}
+
+/* An allocation ends where its last page ends, so that a kernel that runs past it crashes. */
+typedef struct { size_t mapped; } header;
+static size_t mapped_for(size_t bytes) { return (bytes + 2 * PAGE - 1) / PAGE * PAGE + PAGE; }
+
+EXPORT int cuMemAlloc_v2(unsigned long long *pointer, size_t bytes) {
+  ENTER(OUT_OF_MEMORY);
+  if (bytes == 0) return INVALID_VALUE;
+  const size_t rounded = (bytes + 255) / 256 * 256, size = mapped_for(rounded + PAGE);
+  unsigned char *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) return OUT_OF_MEMORY;
+  mprotect(memory + size - PAGE, PAGE, PROT_NONE);
+  unsigned char *start = memory + size - PAGE - rounded;
+  memset(start, 0xff, rounded); /* NaN */
+  ((header *)memory)->mapped = size;
+  *(void **)(start - sizeof(void *)) = memory;
+  *pointer = (unsigned long long)(uintptr_t)start;
+  ++live;
+  return SUCCESS;
+}
+EXPORT int cuMemFree_v2(unsigned long long pointer) {
+  ENTER(INVALID_VALUE);
+  void *memory = *(void **)((uintptr_t)pointer - sizeof(void *));
+  munmap(memory, ((header *)memory)->mapped);
+  --live;
+  return SUCCESS;
+}
+
+EXPORT int cuStreamCreate(void **stream, unsigned int flags) { ENTER(OUT_OF_MEMORY); (void)flags; *stream = malloc(1); ++live; return SUCCESS; }
+EXPORT int cuStreamDestroy_v2(void *stream) { ENTER(INVALID_VALUE); free(stream); --live; return SUCCESS; }
+EXPORT int cuStreamSynchronize(void *stream) { ENTER(LAUNCH_FAILED); (void)stream; return drain(); }
+
+EXPORT int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t bytes, void *stream) {
+  ENTER(INVALID_VALUE);
+  (void)stream;
+  operation *it = append();
+  it->what = COPY, it->to = (void *)(uintptr_t)to, it->from = from, it->bytes = bytes;
+  return SUCCESS;
+}
+EXPORT int cuMemcpyDtoHAsync_v2(void *to, unsigned long long from, size_t bytes, void *stream) {
+  ENTER(INVALID_VALUE);
+  (void)stream;
+  operation *it = append();
+  it->what = COPY, it->to = to, it->from = (const void *)(uintptr_t)from, it->bytes = bytes;
+  return SUCCESS;
+}
+
+/* Not done: what a fresh allocation holds must not matter to any kernel, and NaNs show where it does. */
+EXPORT int cuMemsetD8Async(unsigned long long to, unsigned char value, size_t bytes, void *stream) {
+  ENTER(INVALID_VALUE);
+  (void)to, (void)value, (void)bytes, (void)stream;
+  return SUCCESS;
+}
+
+EXPORT int cuLaunchKernel(void *function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz,
+                          unsigned int shared, void *stream, void **arguments, void **extra) {
+  ENTER(LAUNCH_FAILED);
+  (void)stream;
+  const sim_kernel *kernel = function;
+  if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || !bx || bx > MAX_THREADS || by != 1 || bz != 1 || shared || extra) return INVALID_VALUE;
+  operation *it = append();
+  it->what = LAUNCH, it->kernel = kernel, it->grid = (sim_index){gx, gy, gz}, it->threads = bx;
+  /* The driver takes as many arguments as the function has; their number is the table's last word on it. */
+  int count = 0;
+  for (const char *c = strchr(kernel->name, '\0') + 1; count < 8 && c[count] == '*'; ++count) it->arguments[count] = *(void **)arguments[count];
+  return SUCCESS;
+}
+
+EXPORT int cuEventCreate(void **event, unsigned int flags) { ENTER(OUT_OF_MEMORY); (void)flags; *event = calloc(1, sizeof(double)); ++live; return SUCCESS; }
+EXPORT int cuEventDestroy_v2(void *event) { ENTER(INVALID_VALUE); free(event); --live; return SUCCESS; }
+EXPORT int cuEventRecord(void *event, void *stream) {
+  ENTER(INVALID_VALUE);
+  (void)stream;
+  operation *it = append();
+  it->what = RECORD, it->time = event;
+  return SUCCESS;
+}
+EXPORT int cuEventElapsedTime(float *milliseconds, void *start, void *end) {
+  ENTER(INVALID_VALUE);
+  *milliseconds = (float)(*(double *)end - *(double *)start);
+  return SUCCESS;
+}

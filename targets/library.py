@@ -45,7 +45,8 @@ MAX_POINTERS = 8
 _MACS_PER_BYTE = 8
 """How many multiply-adds a core does while it writes one byte of a step that computes next to nothing."""
 
-_SPACES = {Space.ARENA: 0, Space.WEIGHTS: 1, Space.INPUT: 2, Space.OUTPUT: 3}
+SPACES = {Space.ARENA: 0, Space.WEIGHTS: 1, Space.INPUT: 2, Space.OUTPUT: 3}
+"""`ID_SPACE_*` of `csrc/model_tables.h`."""
 
 
 def write_library(
@@ -162,14 +163,8 @@ def model_c(plan: Plan, features: Sequence[str] = ()) -> str:
     for symbol in sorted({step.kernel for step in plan.steps}):
         pointers = "void *, " * plan.kernels[symbol].pointers
         lines.append(f"extern int32_t {symbol}({pointers}int32_t, int32_t);")
-    lines += ["", *_ports("inputs", plan.inputs), *_ports("outputs", plan.outputs)]
-    lines += _table("const char *const", "features", [_string(name) for name in features])
-
-    lines += _table(
-        "const id_step",
-        "steps",
-        [f"{{{_string(s.name)}, {_string(s.op)}, {s.wave}u, UINT64_C({s.macs})}}" for s in plan.steps],
-    )
+    described, fields = info_c(plan, features)
+    lines += ["", *described]
     args: list[str] = []
     calls: list[str] = []
     for step, cost in zip(plan.steps, costs(plan), strict=True):
@@ -177,12 +172,25 @@ def model_c(plan: Plan, features: Sequence[str] = ()) -> str:
         calls.append(
             f"{{(id_kernel){step.kernel}, {len(args)}u, {kernel.pointers}u, {kernel.units}, UINT64_C({cost})}}"
         )
-        args += [f"{{UINT64_C({ref.offset}), {_SPACES[ref.space]}, {ref.index}}}" for ref in step.args]
-    lines += _table("const id_arg", "args", args)
-    lines += _table("const id_call", "calls", calls)
+        args += [f"{{UINT64_C({ref.offset}), {SPACES[ref.space]}, {ref.index}}}" for ref in step.args]
+    lines += table("const id_arg", "args", args)
+    lines += table("const id_call", "calls", calls)
+    lines += ["const id_tables id_model_tables = {", *fields, "    .calls = calls,", "    .args = args,", "};", ""]
+    return "\n".join(lines)
+
+
+def info_c(plan: Plan, features: Sequence[str] = ()) -> tuple[list[str], list[str]]:
+    """What `id_describe` gives of a plan, whatever it runs on: the tables, and the initialisers of `id_tables.info`."""
+    lines = [*_ports("inputs", plan.inputs), *_ports("outputs", plan.outputs)]
+    lines += table("const char *const", "features", [string(name) for name in features])
+    lines += table(
+        "const id_step",
+        "steps",
+        [f"{{{string(s.name)}, {string(s.op)}, {s.wave}u, UINT64_C({s.macs})}}" for s in plan.steps],
+    )
     fields = {
         "abi_version": "ID_ABI_VERSION",
-        "target": _string(plan.target),
+        "target": string(plan.target),
         "features": "features",
         "feature_count": len(features),
         "arena_bytes": f"UINT64_C({plan.arena_bytes})",
@@ -196,30 +204,28 @@ def model_c(plan: Plan, features: Sequence[str] = ()) -> str:
         "outputs": "outputs",
         "steps": "steps",
     }
-    lines.append("const id_tables id_model_tables = {")
-    lines += [f"    .info.{name} = {value}," for name, value in fields.items()]
-    lines += ["    .calls = calls,", "    .args = args,", "};", ""]
-    return "\n".join(lines)
+    return lines, [f"    .info.{name} = {value}," for name, value in fields.items()]
 
 
 def _ports(name: str, ports: Sequence[Port]) -> list[str]:
     lines, rows = [], []
     for number, port in enumerate(ports):
         shape = f"{name}_{number}_shape"
-        lines += _table("const int64_t", shape, [f"INT64_C({extent})" for extent in port.shape])
+        lines += table("const int64_t", shape, [f"INT64_C({extent})" for extent in port.shape])
         rows.append(
-            f"{{{_string(port.name)}, {_string(port.dtype)}, {shape}, {len(port.shape)}u, UINT64_C({port.bytes})}}"
+            f"{{{string(port.name)}, {string(port.dtype)}, {shape}, {len(port.shape)}u, UINT64_C({port.bytes})}}"
         )
-    return lines + _table("const id_port", name, rows)
+    return lines + table("const id_port", name, rows)
 
 
-def _table(ctype: str, name: str, rows: Sequence[str]) -> list[str]:
+def table(ctype: str, name: str, rows: Sequence[str]) -> list[str]:
+    """The lines of a static array."""
     if not rows:  # C has no empty arrays; one element more than the count says
         rows = ["{0}"] if "id_" in ctype else ["0"]
     return [f"static {ctype} {name}[] = {{", *(f"    {row}," for row in rows), "};"]
 
 
-def _string(text: str) -> str:
+def string(text: str) -> str:
     """A C literal of any text, in UTF-8. Octal escapes end after three digits; a \\x would swallow what follows."""
     plain = set(range(0x20, 0x7F)) - set(b'"\\?')
     return '"' + "".join(chr(b) if b in plain else f"\\{b:03o}" for b in text.encode()) + '"'

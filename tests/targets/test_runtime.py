@@ -93,6 +93,12 @@ def test_kernels_from_tvm(tiny, tmp_path, pixels) -> None:
         np.testing.assert_array_equal(model.run(pixels)[0], pixels[0] + 1)
 
 
+def test_what_tvm_kernels_call_is_there_without_tvm(tiny, build, pixels) -> None:
+    with runtime.load(build(tiny.plan(tiny.step("t_tvm", 0, tiny.input, tiny.output))), threads=4) as model:
+        for _ in range(20):
+            np.testing.assert_array_equal(model.run(pixels)[0], 2 * pixels[0])
+
+
 def test_unaligned_arrays_are_copied(tiny, build, pixels) -> None:
     raw = np.zeros(pixels.nbytes + 4, dtype=np.uint8)
     raw[4:] = pixels.view(np.uint8).reshape(-1)

@@ -9,7 +9,42 @@ int32_t t_wait(const volatile float *in, volatile float *out, int32_t lo, int32_
 int32_t t_sum8(const float *a, const float *b, const float *c, const float *d, const float *e, const float *f, const float *g,
                float *out, int32_t lo, int32_t hi);
 
+int32_t t_tvm(const float *in, float *out, int32_t lo, int32_t hi);
+
 enum { COUNT = 4096 };
+
+/* As TVM's compiler leaves them in every object: variables that a runtime may fill in. */
+typedef struct group {
+  void *sync;
+  int32_t tasks;
+} group;
+typedef int (*lambda)(int task, group *group, void *data);
+__attribute__((weak)) int (*__TVMBackendParallelLaunch)(lambda, void *, int) = 0;
+__attribute__((weak)) void *(*__TVMBackendAllocWorkspace)(int, int, uint64_t, int, int) = 0;
+__attribute__((weak)) int (*__TVMBackendFreeWorkspace)(int, int, void *) = 0;
+
+typedef struct job {
+  const float *in;
+  float *space;
+} job;
+
+static int double_part(int task, group *group, void *data) {
+  const job *job = data;
+  for (int i = task; i < 16; i += group->tasks) job->space[i] = 2 * job->in[i];
+  return 0;
+}
+
+/* What a kernel of TVM's own does with its runtime: workspace, and a parallel loop. */
+int32_t t_tvm(const float *in, float *out, int32_t lo, int32_t hi) {
+  for (int32_t unit = lo; unit < hi; ++unit) {
+    job job = {in + 16 * unit, __TVMBackendAllocWorkspace(1, 0, 16 * sizeof(float), 2, 32)};
+    if (!job.space || (uintptr_t)job.space % 64 != 0) return -1;
+    if (__TVMBackendParallelLaunch(double_part, &job, 0) != 0) return -1;
+    for (int i = 0; i < 16; ++i) out[16 * unit + i] = job.space[i];
+    if (__TVMBackendFreeWorkspace(1, 0, job.space) != 0) return -1;
+  }
+  return 0;
+}
 
 /* Every unit reads what many others wrote one wave before: a missing barrier shows. */
 int32_t t_gather(const float *in, const float *weight, float *out, int32_t lo, int32_t hi) {

@@ -21,7 +21,17 @@ from inception_deploy.targets.cuda_source import source
 HERE = Path(__file__).parent
 TRIPLES = {"x86_64": ("x86_64-linux-gnu", ("-mfma",)), "aarch64": ("aarch64-linux-gnu", ())}
 _SIGNATURE = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\);')
-_CXX = ("-x", "c++", "-std=c++17", "-w", "-fno-exceptions", "-fno-rtti", "-fvisibility=default", "-fno-math-errno", "-ffp-contract=off")
+_CXX = (
+    "-x",
+    "c++",
+    "-std=c++17",
+    "-w",
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fvisibility=default",
+    "-fno-math-errno",
+    "-ffp-contract=off",
+)
 
 
 def _shared(objects: Sequence[bytes], soname: str, path: Path) -> Path:
@@ -30,8 +40,24 @@ def _shared(objects: Sequence[bytes], soname: str, path: Path) -> Path:
     for number, data in enumerate(objects):
         names.append(path.with_suffix(f".{number}.o"))
         names[-1].write_bytes(data)
-    command = [sys.executable, "-m", "ziglang", "ld.lld", "-shared", "-soname", soname, "-o", str(path), *map(str, names)]
-    subprocess.run(command, check=True, cwd=path.parent, env={"PATH": "/usr/bin:/bin", "ZIG_GLOBAL_CACHE_DIR": str(cache.directory() / "zig")})
+    command = [
+        sys.executable,
+        "-m",
+        "ziglang",
+        "ld.lld",
+        "-shared",
+        "-soname",
+        soname,
+        "-o",
+        str(path),
+        *map(str, names),
+    ]
+    subprocess.run(
+        command,
+        check=True,
+        cwd=path.parent,
+        env={"PATH": "/usr/bin:/bin", "ZIG_GLOBAL_CACHE_DIR": str(cache.directory() / "zig")},
+    )
     return path
 
 

@@ -1,0 +1,87 @@
+"""What each graph pass does to a network: work, nodes, and onnxruntime's time, measured interleaved in one run.
+
+    python benchmarks/graph_passes.py irv2 inception_v3 --runs 20
+
+Each row is the network after that pass and all before it. The times are medians of onnxruntime with its own optimiser
+on (it folds batch normalisation too, so that row shows what is left to gain), and the ratio is to the
+network as exported, in the same run. Passes that are off for every target come last, on top of all others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from inception_deploy import export, models
+from inception_deploy.graph.driver import KINDS, PASSES, Pass, PassEffect, optimise
+
+
+def stages(model: onnx.ModelProto) -> list[tuple[PassEffect | None, onnx.ModelProto]]:
+    """The exported model, then the model after each pass that fires."""
+    found: list[tuple[PassEffect | None, onnx.ModelProto]] = [(None, model)]
+    for entry in sorted(PASSES, key=lambda entry: set(entry.off) == set(KINDS)):
+        changed, (effect,) = optimise(found[-1][1], passes=[Pass(entry.run, entry.why_here)], verify=False)
+        if effect.fired:
+            found.append((effect, changed))
+    return found
+
+
+def milliseconds(networks: list[onnx.ModelProto], runs: int, threads: int) -> list[float]:
+    """The median of `runs` runs of each network, taken in turns so that a drifting machine drifts for all."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    sessions = [
+        ort.InferenceSession(network.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        for network in networks
+    ]
+    value = networks[0].graph.input[0]
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    x = np.random.default_rng(0).standard_normal(sizes, dtype=np.float32)
+    times: list[list[float]] = [[] for _ in sessions]
+    for run in range(runs + 2):
+        for index, session in enumerate(sessions):
+            start = time.perf_counter()
+            session.run(None, {value.name: x})
+            if run >= 2:
+                times[index].append((time.perf_counter() - start) * 1e3)
+    return [statistics.median(column) for column in times]
+
+
+def report(name: str, runs: int, threads: int) -> None:
+    """Print the table of one network as Markdown."""
+    spec = models.spec(name)
+    start = time.perf_counter()
+    found = stages(export.to_onnx(models.build(name), (1, *spec.input)))
+    prepared = time.perf_counter() - start
+    times = milliseconds([model for _, model in found], runs, threads)
+    print(f"\n{spec.name} ({threads} threads, {runs} runs; exported and optimised in {prepared:.0f} s)\n")
+    print("| after | fired | nodes | GMACs | other Mops | ms | ratio |\n|---|---|---|---|---|---|---|")
+    first = found[1][0]
+    for (effect, model), ms in zip(found, times, strict=True):
+        label, fired = ("export", "") if effect is None else (f"`{effect.name}`", str(effect.fired))
+        macs = first.macs_before if effect is None and first else effect.macs_after if effect else 0
+        other = first.other_ops_before if effect is None and first else effect.other_ops_after if effect else 0
+        print(
+            f"| {label} | {fired} | {len(model.graph.node)} | {macs / 1e9:.4f} | {other / 1e6:.2f} "
+            f"| {ms:.1f} | {ms / times[0]:.3f} |"
+        )
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="*", default=["irv2", "inception_v3", "inception_v4", "googlenet"])
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    for name in arguments.models:
+        report(name, arguments.runs, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Compile an ONNX model as `export` does, run its Plan on poisoned memory, and compare with onnxruntime."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from inception_deploy import cache, targets
+from inception_deploy.lower.lower import lower
+from inception_deploy.lower.plan import ALIGNMENT, Plan, Space
+
+POISON = 0xFF
+"""Four of these bytes are a NaN: whatever is read before it was written shows in the result."""
+
+
+def aligned(size: int, fill: int = POISON) -> np.ndarray:
+    """Bytes that start at a multiple of the alignment."""
+    raw = np.full(size + ALIGNMENT, fill, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size]
+
+
+class Compiled:
+    """A model, its Plan for one target, and the kernels in a loaded library. Steps are run from Python, one thread, one wave at a time."""
+
+    def __init__(self, model: onnx.ModelProto, target: Any, path: Path) -> None:
+        from inception_deploy.targets.link import link_shared
+        from inception_deploy.targets.objects import compile_kernels
+
+        self.model, self.plan = model, lower(model, target)
+        objects = compile_kernels(self.plan.kernels.values(), target.tvm_target())
+        link_shared(list(dict.fromkeys(objects.values())), sorted(objects), path, target.isa.triple)
+        self.library = ctypes.CDLL(str(path))
+        self.arena = aligned(self.plan.arena_bytes)
+        self.weights = aligned(len(self.plan.weights), 0)
+        self.weights[:] = np.frombuffer(self.plan.weights, np.uint8)
+
+    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """One inference. A wave's steps run last one first, in two halves of their units each, so that a missing dependency shows."""
+        self.arena[:] = POISON
+        given = [aligned(x.nbytes) for x in inputs]
+        for buffer, array in zip(given, inputs, strict=True):
+            buffer[:] = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
+        outputs = [aligned(port.bytes) for port in self.plan.outputs]
+        memory = {Space.ARENA: [self.arena], Space.WEIGHTS: [self.weights], Space.INPUT: given, Space.OUTPUT: outputs}
+        for _, steps in itertools.groupby(self.plan.steps, key=lambda step: step.wave):
+            for step in reversed(list(steps)):
+                units = self.plan.kernels[step.kernel].units
+                args = [ctypes.c_void_p(memory[a.space][a.index].ctypes.data + a.offset) for a in step.args]
+                for lo, hi in ((units // 2, units), (0, units // 2)):
+                    assert getattr(self.library, step.kernel)(*args, lo, hi) == 0
+        return [out.view(port.dtype).reshape(port.shape) for out, port in zip(outputs, self.plan.outputs, strict=True)]
+
+    def check(self, *inputs: np.ndarray, tolerance: float = 2e-6) -> list[np.ndarray]:
+        """Run, and compare with onnxruntime: relative to the largest value of each output."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(self.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        expected = session.run(None, {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)})
+        outputs = self.run(*inputs)
+        for got, want in zip(outputs, expected, strict=True):
+            assert (got.shape, got.dtype) == (want.shape, want.dtype)
+            error = np.abs(got.astype(np.float64) - want).max() / max(np.abs(want).max(), 1e-6)
+            assert error <= tolerance, f"{error:.2e} with {[s.op for s in self.plan.steps]}"
+        return outputs
+
+
+class Builder:
+    """An ONNX model, an operator at a time. Weights and inputs are random and repeatable."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+        self.inputs: dict[str, np.ndarray] = {}
+
+    def input(self, *shape: int, dtype: str = "float32", high: int = 5) -> str:
+        """A graph input; floats are normal, integers below `high`."""
+        name = f"x{len(self.inputs)}"
+        array = self.random.standard_normal(shape) if dtype == "float32" else self.random.integers(0, high, shape)
+        self.inputs[name] = array.astype(dtype)
+        return name
+
+    def constant(self, value: Any, dtype: str = "float32") -> str:
+        """An initialiser."""
+        name = f"c{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def weight(self, *shape: int) -> str:
+        """A random initialiser, scaled by what one output of it sums."""
+        fan = int(np.prod(shape[1:])) or 1
+        return self.constant(self.random.standard_normal(shape) / np.sqrt(fan))
+
+    def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
+        """A node; gives the name of its output, or a list of them."""
+        names = [f"{kind.lower()}{len(self.nodes)}_{i}" for i in range(outputs)]
+        node = helper.make_node(kind, list(inputs), names, name=f"{kind}_{len(self.nodes)}", **attributes)
+        self.nodes.append(node)
+        return names[0] if outputs == 1 else names
+
+    def conv(self, x: str, channels: int, out: int, kernel: tuple[int, int] = (3, 3), group: int = 1, **attributes: Any) -> str:
+        """A convolution of `channels` channels, with a bias."""
+        name: str = self.op("Conv", x, self.weight(out, channels // group, *kernel), self.weight(out), group=group, **attributes)
+        return name
+
+    def model(self, *outputs: str) -> onnx.ModelProto:
+        """The checked model that gives `outputs`."""
+        kinds = {name: helper.np_dtype_to_tensor_dtype(x.dtype) for name, x in self.inputs.items()}
+        given = [helper.make_tensor_value_info(name, kinds[name], x.shape) for name, x in self.inputs.items()]
+        taken = [onnx.ValueInfoProto(name=name) for name in outputs]
+        graph = helper.make_graph(self.nodes, "test", given, taken, self.constants)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+        onnx.checker.check_model(model, full_check=True)
+        return model
+
+
+@pytest.fixture(scope="session")
+def builder() -> Callable[..., Builder]:
+    """`builder(seed)`: a model to be put together."""
+    return Builder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kernels are compiled once a session. zig's part of the cache is the usual one, because filling that takes seconds."""
+    own = tmp_path_factory.mktemp("cache")
+    usual = cache.directory() / "zig"
+    usual.mkdir(parents=True, exist_ok=True)
+    (own / "zig").symlink_to(usual)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INCEPTION_DEPLOY_CACHE", str(own))
+        yield
+
+
+@pytest.fixture(scope="session", params=["avx512", "avx2"])
+def target(request: pytest.FixtureRequest) -> Any:
+    """Each instruction set that this machine has."""
+    found = targets.parse(f"cpu:{request.param}")
+    if reason := found.missing():
+        pytest.skip(reason)
+    return found
+
+
+@pytest.fixture(scope="session")
+def compiled(target: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[onnx.ModelProto], Compiled]:
+    """`compiled(model)`: a `Compiled` for the target."""
+    folder = tmp_path_factory.mktemp("kernels")
+    number = itertools.count()
+    return lambda model: Compiled(model, target, folder / f"{next(number)}.so")

@@ -84,7 +84,7 @@ def digits(console: Console, destination: Path) -> None:
         how = images.from_dict(opened.manifest["preprocessing"])
         x = np.stack([images.prepare(Image.fromarray(picture), how) for picture in pictures])
         engine = engines.make("compiled", opened)
-        logits = run.in_batches(engine, x, opened.input_shape[0])[0]
+        (logits,), _ = run.in_batches(engine, x, opened.input_shape[0])
     right = int((logits.argmax(axis=1) == labels).sum())
     console.print(f"accuracy on {len(labels)} held-out digits: {right / len(labels):.2%} ({right} right)")
 

@@ -133,7 +133,7 @@ def content_tag(data: bytes) -> int:
     for start in range(0, len(words), block):
         part = words[start : start + block]
         index = np.arange(start, start + len(part), dtype=np.uint64)
-        tag += int(_mix(part ^ _mix(index)).sum(dtype=np.uint64))
+        tag += int(_mix(part ^ (index * np.uint64(0x9E3779B97F4A7C15))).sum(dtype=np.uint64))
     return tag % 2**64
 
 

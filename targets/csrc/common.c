@@ -11,6 +11,7 @@
 #include "model_tables.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
+#define GOLDEN UINT64_C(0x9e3779b97f4a7c15)
 
 const id_info *id_describe(void) { return &id_model_tables.info; }
 
@@ -49,11 +50,11 @@ static uint64_t little_endian(const unsigned char *bytes) {
 uint64_t id_content_tag(const unsigned char *data, uint64_t bytes) {
   const uint64_t words = bytes / 8;
   uint64_t tag = 0;
-  for (uint64_t i = 0; i < words; ++i) tag += mix(little_endian(data + 8 * i) ^ mix(i));
+  for (uint64_t i = 0; i < words; ++i) tag += mix(little_endian(data + 8 * i) ^ i * GOLDEN);
   if (bytes % 8) {
     unsigned char last[8] = {0};
     memcpy(last, data + 8 * words, (size_t)(bytes % 8));
-    tag += mix(little_endian(last) ^ mix(words));
+    tag += mix(little_endian(last) ^ words * GOLDEN);
   }
   return tag;
 }

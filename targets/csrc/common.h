@@ -10,7 +10,7 @@
 int id_map_weights(const char *path, uint64_t bytes, uint64_t tag, const unsigned char **data);
 void id_unmap_weights(const unsigned char *data, uint64_t bytes);
 
-/* The content tag: the sum over the file's 8-byte little-endian words (the last one filled up with zeros) of mix(word ^ mix(index)),
+/* The content tag: the sum over the file's 8-byte little-endian words (the last one filled up with zeros) of mix(word ^ index * GOLDEN),
  * modulo 2**64. inception_deploy.targets.library.content_tag is the same in numpy. */
 uint64_t id_content_tag(const unsigned char *data, uint64_t bytes);
 

@@ -12,13 +12,19 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from inception_deploy import cache
 from inception_deploy.errors import DeployError
+
+if TYPE_CHECKING:
+    from inception_deploy.lower.plan import Kernel
+
+    from .base import Progress
 
 OPTIONS = ("--fmad=false", "--std=c++17")
 """For every compiler. Kernels write out where they want a fused multiply-add; nothing else may be contracted."""
@@ -167,3 +173,29 @@ def compiler() -> Compiler:
     if found is None:
         raise DeployError(f"cuda needs NVIDIA's compiler: {INSTALL}", kind="target", got="neither NVRTC nor nvcc", allowed="NVRTC 12 or 13, nvcc")
     return found
+
+
+def compile_kernels(kernels: Iterable[Kernel], archs: Sequence[str], progress: Progress | None = None) -> dict[str, dict[str, bytes]]:
+    """The cubin of every kernel, by architecture and symbol; those compiled before come from the cache."""
+    tool, todo = compiler(), list(kernels)
+    if lacking := [arch for arch in archs if arch not in tool.archs]:
+        raise DeployError(f"{tool.name} does not compile for {lacking[0]}", kind="target", got=lacking[0], allowed=list(tool.archs))
+    cubins: dict[str, dict[str, bytes]] = {arch: {} for arch in archs}
+    for index, kernel in enumerate(todo):
+        for arch in archs:
+            # the symbol is a digest of spec, schedule, sources and compiler
+            material = f"{kernel.symbol} {arch}"
+            cubins[arch][kernel.symbol] = cache.fetch(material, ".cubin", lambda k=kernel, a=arch: tool.cubin(kernel_source(k), a))
+        if progress:
+            progress(index + 1, len(todo), kernel.symbol)
+    return cubins
+
+
+@lru_cache(maxsize=4)
+def kernel_source(kernel: Kernel) -> str:
+    """The CUDA C of all of a kernel's launches."""
+    from inception_deploy.kernels.cuda import TEMPLATES
+
+    from .cuda_source import source
+
+    return source(TEMPLATES[type(kernel.spec)].emit(kernel.spec, kernel.schedule, kernel.symbol))

@@ -1,0 +1,61 @@
+/* cuda_driver.h - the part of CUDA's driver interface that a model needs, found at run time. Not public.
+ *
+ * The declarations are our own, so that neither the build machine nor the compiler needs NVIDIA's headers. The interface is stable:
+ * where a function has changed, its name in the library carries a version, and that name is the one looked up. */
+#ifndef ID_CUDA_DRIVER_H
+#define ID_CUDA_DRIVER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint64_t cu_pointer; /* into device memory */
+typedef struct cu_context *cu_context;
+typedef struct cu_module *cu_module;
+typedef struct cu_function *cu_function;
+typedef struct cu_stream *cu_stream;
+typedef struct cu_event *cu_event;
+
+enum { CU_SUCCESS = 0, CU_OUT_OF_MEMORY = 2 };
+enum { CU_COMPUTE_CAPABILITY_MAJOR = 75, CU_COMPUTE_CAPABILITY_MINOR = 76 };
+enum { CU_STREAM_NON_BLOCKING = 1 };
+
+/* name of the member, name in the library, parameters; all return a CUresult */
+#define ID_CUDA_FUNCTIONS(X)                                                                                                   \
+  X(init, "cuInit", (unsigned int flags))                                                                                      \
+  X(device_count, "cuDeviceGetCount", (int *count))                                                                            \
+  X(device_get, "cuDeviceGet", (int *device, int ordinal))                                                                     \
+  X(device_attribute, "cuDeviceGetAttribute", (int *value, int attribute, int device))                                         \
+  X(context_retain, "cuDevicePrimaryCtxRetain", (cu_context * context, int device))                                            \
+  X(context_release, "cuDevicePrimaryCtxRelease_v2", (int device))                                                             \
+  X(context_push, "cuCtxPushCurrent_v2", (cu_context context))                                                                 \
+  X(context_pop, "cuCtxPopCurrent_v2", (cu_context * context))                                                                 \
+  X(module_load, "cuModuleLoadData", (cu_module * module, const void *image))                                                  \
+  X(module_unload, "cuModuleUnload", (cu_module module))                                                                       \
+  X(module_function, "cuModuleGetFunction", (cu_function * function, cu_module module, const char *name))                      \
+  X(memory_allocate, "cuMemAlloc_v2", (cu_pointer * pointer, size_t bytes))                                                    \
+  X(memory_free, "cuMemFree_v2", (cu_pointer pointer))                                                                         \
+  X(memory_set, "cuMemsetD8Async", (cu_pointer pointer, unsigned char value, size_t bytes, cu_stream stream))                  \
+  X(copy_in, "cuMemcpyHtoDAsync_v2", (cu_pointer to, const void *from, size_t bytes, cu_stream stream))                        \
+  X(copy_out, "cuMemcpyDtoHAsync_v2", (void *to, cu_pointer from, size_t bytes, cu_stream stream))                             \
+  X(stream_create, "cuStreamCreate", (cu_stream * stream, unsigned int flags))                                                 \
+  X(stream_wait, "cuStreamSynchronize", (cu_stream stream))                                                                    \
+  X(stream_destroy, "cuStreamDestroy_v2", (cu_stream stream))                                                                  \
+  X(launch, "cuLaunchKernel",                                                                                                  \
+    (cu_function function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z, unsigned int block_x,                \
+     unsigned int block_y, unsigned int block_z, unsigned int shared_bytes, cu_stream stream, void **arguments, void **extra)) \
+  X(event_create, "cuEventCreate", (cu_event * event, unsigned int flags))                                                     \
+  X(event_record, "cuEventRecord", (cu_event event, cu_stream stream))                                                         \
+  X(event_elapsed, "cuEventElapsedTime", (float *milliseconds, cu_event start, cu_event end))                                  \
+  X(event_destroy, "cuEventDestroy_v2", (cu_event event))
+
+typedef struct cu_driver {
+#define ID_CUDA_MEMBER(member, name, parameters) int(*member) parameters;
+  ID_CUDA_FUNCTIONS(ID_CUDA_MEMBER)
+#undef ID_CUDA_MEMBER
+} cu_driver;
+
+/* Load libcuda.so.1, look up every function and initialise it. Returns an ID_ code. The library is never unloaded: it keeps threads of
+ * its own, and other users of the GPU in the process share it. */
+int id_cuda_load(cu_driver *driver);
+
+#endif /* ID_CUDA_DRIVER_H */

@@ -90,7 +90,7 @@ def _read(path: Path, channels: int) -> Image:
 
 
 def prepare(picture: Image, how: Preprocessing) -> NDArray[np.float32]:
-    """One picture (mode RGB for three channels, L for one), prepared as `Preprocessing` describes: float32 (C, H, W)."""
+    """One picture (mode RGB for three channels, L for one), prepared as `Preprocessing` says: float32 (C, H, W)."""
     import numpy as np
 
     short = min(picture.size)

@@ -53,7 +53,20 @@ ISAS: tuple[Isa, ...] = (
         "x86-64-v4",
         16,
         32,
-        ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "avx2", "fma"),
+        (
+            "avx512f",
+            "avx512bw",
+            "avx512cd",
+            "avx512dq",
+            "avx512vl",
+            "avx2",
+            "fma",
+            "f16c",
+            "bmi1",
+            "bmi2",
+            "abm",
+            "movbe",
+        ),
     ),
     Isa(
         "avx2",
@@ -64,7 +77,7 @@ ISAS: tuple[Isa, ...] = (
         "x86-64-v3",
         8,
         16,
-        ("avx2", "fma", "bmi1", "bmi2"),
+        ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"),
     ),
     _aarch64("cortex-a72"),
     _aarch64("cortex-a53"),
@@ -195,5 +208,9 @@ def parse(kind: str, suffix: str) -> Cpu:
     for isa in isas.values():
         if not lacking(isa):
             return Cpu(name, isa)
-    raise DeployError(f"no kernels are generated for this machine ({platform.machine()})", kind="target", got=platform.machine(),
-                      allowed=[f"{kind}:{n} needs {', '.join(isa.features)}" for n, isa in isas.items()])
+    raise DeployError(
+        f"no kernels are generated for this machine ({platform.machine()})",
+        kind="target",
+        got=platform.machine(),
+        allowed=[f"{kind}:{n} needs {', '.join(isa.features)}" for n, isa in isas.items()],
+    )

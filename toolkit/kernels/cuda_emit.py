@@ -142,8 +142,8 @@ def call(name: str, *args: Expr) -> Expr:
 
 
 def inside(index: Expr, extent: int) -> Expr:
-    """`0 <= index < extent` in one comparison: a negative number is a huge unsigned one."""
-    return tirx.Cast("uint32", index) < tirx.const(extent, "uint32")
+    """`0 <= index < extent`."""
+    return tirx.all(tirx.const(0, _INT) <= index, index < tirx.const(extent, _INT))
 
 
 def div(a: Expr, b: int) -> Expr:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import importlib
 import math
 import os
+import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -143,11 +145,15 @@ def _read_safetensors(file: Path) -> object:
 
 def _read_pickle(file: Path) -> object:
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the pickle protocol: the file is read whole or refused below
+            return torch.load(file, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # the unpickler fails on foreign bytes with almost any exception there is
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # Only what was found: torch's text goes on to recommend loading it unsafely.
+        found = re.search(r"Unsupported (?:global|class)[^.\n]*|WeightsUnpickler error: [^\n]*", str(error))
+        reason = found.group().removeprefix("WeightsUnpickler error: ") if found else type(error).__name__
         raise _wrong(
             f"{file} is not a checkpoint of plain tensors (pickles that hold anything else are refused): {reason}",
             got=reason,

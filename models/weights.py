@@ -152,7 +152,7 @@ def _read_pickle(file: Path) -> object:
         raise
     except Exception as error:  # the unpickler fails on foreign bytes with almost any exception there is
         # Only what was found: torch's text goes on to recommend loading it unsafely.
-        found = re.search(r"Unsupported (?:global|class)[^.\n]*|WeightsUnpickler error: [^\n]*", str(error))
+        found = re.search(r"Unsupported (?:global|class): \w+ \S+|WeightsUnpickler error: [^\n]*", str(error))
         reason = found.group().removeprefix("WeightsUnpickler error: ") if found else type(error).__name__
         raise _wrong(
             f"{file} is not a checkpoint of plain tensors (pickles that hold anything else are refused): {reason}",

@@ -152,8 +152,9 @@ def _read_pickle(file: Path) -> object:
         raise
     except Exception as error:  # the unpickler fails on foreign bytes with almost any exception there is
         # Only what was found: torch's text goes on to recommend loading it unsafely.
-        found = re.search(r"Unsupported (?:global|class): \w+ \S+|WeightsUnpickler error: [^\n]*", str(error))
-        reason = found.group().removeprefix("WeightsUnpickler error: ") if found else type(error).__name__
+        patterns = (r"Unsupported (?:global|class): \w+ \S+", r"(?<=WeightsUnpickler error: )[^\n]*")
+        found = next(filter(None, (re.search(pattern, str(error)) for pattern in patterns)), None)
+        reason = found.group() if found else type(error).__name__
         raise _wrong(
             f"{file} is not a checkpoint of plain tensors (pickles that hold anything else are refused): {reason}",
             got=reason,

@@ -21,6 +21,8 @@ typedef unsigned long long uint64_t;
 #else
 #include <stdint.h>
 #endif
+#define CUDART_INF_F __int_as_float(0x7f800000)
+#define CUDART_NAN_F __int_as_float(0x7fffffff)
 #define uint unsigned int
 #define uchar unsigned char
 #define ushort unsigned short

@@ -40,7 +40,7 @@ def units(spec: Extern, schedule: ExternSchedule) -> int:
 
 def emit(spec: Extern, schedule: ExternSchedule, name: str) -> tirx.PrimFunc:
     """The nest as a TIR function of the emitter's C signature."""
-    func = _flat_loops(_scheduled(spec.function)[0])
+    func = flat_loops(_scheduled(spec.function)[0])
     lo, hi = tirx.Var("lo", "int32"), tirx.Var("hi", "int32")
     body = _cut(func.body, lo, hi) if schedule.units > 1 else func.body
     pointers = [tirx.Var(p.name, PointerType(PrimType(str(p.dtype)))) for p in func.params]
@@ -53,20 +53,20 @@ def emit(spec: Extern, schedule: ExternSchedule, name: str) -> tirx.PrimFunc:
     return _run(passes, made)
 
 
-def _run(passes: list[Any], func: tirx.PrimFunc) -> tirx.PrimFunc:
-    """Passes over one function. They want a target, and none of them looks at what it is."""
-    target = tvm.target.Target({"kind": "llvm"})
+def _run(passes: list[Any], func: tirx.PrimFunc, target: Any = None) -> tirx.PrimFunc:
+    """Passes over one function. They want a target, and for a CPU none of them looks at what it is."""
+    target = target or tvm.target.Target({"kind": "llvm"})
     module = tirx.transform.BindTarget(target)(tvm.IRModule({"main": func}))
     with target:
         module = tvm.transform.Sequential(passes)(module)
     return module["main"].without_attr("target")
 
 
-def _flat_loops(func: tirx.PrimFunc) -> tirx.PrimFunc:
+def flat_loops(func: tirx.PrimFunc, target: Any = None) -> tirx.PrimFunc:
     """Blocks become the statements that they stand for."""
     t = s_tir.transform
     return _run([t.CanonicalizeLoop(), t.LowerInitBlock(), t.PlanAndUpdateBufferAllocationLocation(), t.ConvertBlocksToOpaque(),
-                 t.CompactBufferAllocation(), t.LowerMatchBuffer(), t.StmtSimplify(), t.LowerOpaqueBlock()], func)
+                 t.CompactBufferAllocation(), t.LowerMatchBuffer(), t.StmtSimplify(), t.LowerOpaqueBlock()], func, target)
 
 
 def _cut(body: Any, lo: Any, hi: Any) -> Any:
@@ -86,7 +86,7 @@ def _cut(body: Any, lo: Any, hi: Any) -> Any:
 def _scheduled(function: str) -> tuple[tirx.PrimFunc, int]:
     """The function, scheduled, and the extent of its parallel loop (1 where it has none)."""
     func = tvm.ir.load_json(function).with_attr("global_symbol", "main")
-    loops = _trivial_loops(func)
+    loops = loop_kinds(func)
     if loops is None:
         return func, 1
     schedule = s_tir.Schedule(tvm.IRModule({"main": func}))
@@ -115,7 +115,7 @@ def _scheduled(function: str) -> tuple[tirx.PrimFunc, int]:
     return schedule.mod["main"], count
 
 
-def _trivial_loops(func: tirx.PrimFunc) -> list[int] | None:
+def loop_kinds(func: tirx.PrimFunc) -> list[int] | None:
     """The kinds of the loops of a function that is one perfect nest around one block, one loop an axis; None for any other."""
     node = getattr(getattr(func.body, "block", None), "body", None)
     variables = []

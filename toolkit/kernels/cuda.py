@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import cuda_conv, cuda_dense, cuda_simple, spec
+from . import cuda_conv, cuda_dense, cuda_extern, cuda_simple, spec
 from .cuda_emit import Program
 
 
@@ -44,6 +44,7 @@ TEMPLATES: dict[type, Template] = {
     spec.Map: _simple(cuda_simple.map_program, cuda_simple.emit_map),
     spec.Pack: _simple(cuda_simple.pack_program, cuda_simple.emit_pack),
     spec.Softmax: _simple(cuda_simple.softmax_program, cuda_simple.emit_softmax),
+    spec.Extern: Template(cuda_extern.choose, cuda_extern.program, cuda_extern.emit),
     spec.Unpack: _simple(cuda_simple.unpack_program, cuda_simple.emit_unpack),
 }
 

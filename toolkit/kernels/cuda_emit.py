@@ -23,8 +23,10 @@ QUAD = 4
 SCRATCH = -1
 """In `Launch.args`: the scratch memory that the launches of one program share."""
 
+DEVICE_FUNCTION = 2
+"""TVM's `CallingConv.DEVICE_KERNEL_LAUNCH`."""
+
 _INT = "int32"
-_DEVICE_FUNCTION = 2  # CallingConv.DEVICE_KERNEL_LAUNCH
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,7 @@ class GpuEmitter(Emitter):
             axis = tirx.IterVar(Range(0, extent), var, tirx.IterVar.ThreadIndex, tag)
             body = tirx.AttrStmt(axis, "thread_extent", tirx.const(extent, _INT), body)
         func = tirx.PrimFunc(self._params, body)
-        return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": _DEVICE_FUNCTION})
+        return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": DEVICE_FUNCTION})
 
 
 def quad(buffer: Any, index: Expr) -> Expr:

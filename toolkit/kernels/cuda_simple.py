@@ -184,7 +184,7 @@ def _prelu(value: Expr, slope: Expr) -> Expr:
     return tirx.max(value, _ZERO) + slope * tirx.min(value, _ZERO)
 
 
-# The functions are called by their C names: TVM would take CUDA's fast ones, whose errors are not bounded relative to the result.
+# CUDA's mathematics library, not its fast approximations, whose errors are not bounded relative to the result.
 UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
     "identity": lambda value, _constants: value,
     "clip": lambda value, constants: clamp(value, (constants[0], constants[1])),

@@ -33,11 +33,9 @@ static inline float max(float a, float b) { return __builtin_fmaxf(a, b); }
 static inline float min(float a, float b) { return __builtin_fminf(a, b); }
 template <class T> static inline T max(T a, T b) { return a > b ? a : b; }
 template <class T> static inline T min(T a, T b) { return a < b ? a : b; }
-static inline float __expf(float x) { return expf(x); }
-static inline float __logf(float x) { return logf(x); }
-static inline float __sinf(float x) { return sinf(x); }
-static inline float __cosf(float x) { return cosf(x); }
-static inline float __powf(float x, float y) { return powf(x, y); }
+static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline float exp10f(float x) { return powf(10.0f, x); }
+static inline float __int_as_float(int bits) { return __builtin_bit_cast(float, bits); }
 
 struct sim_kernel {
   const char *name;

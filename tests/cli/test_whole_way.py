@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -221,6 +225,72 @@ def test_a_zoo_network_at_a_small_width(call, tmp_path: Path) -> None:
     assert manifest["outputs"][0]["shape"] == [1, 5]
     ratio = call("bench", tmp_path / "b", "--against", "torch", "--runs", 1, "--json").document["ratio"]
     assert set(ratio) == {"torch"}
+
+
+def test_an_operator_without_a_kernel_of_ours_is_listed_with_its_share(call, tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n        super().__init__()\n        self.conv = nn.Conv2d(3, 16, 3)\n"
+        "    def forward(self, x):\n        return torch.flip(self.conv(x), (2,)).mean((2, 3))\n"
+    )
+    argv = ["export", "--model", f"{tmp_path / 'net.py'}:Net", "--input-size", 16, "-o", tmp_path / "b", "--json"]
+    assert call(*argv).document["refusals"] == 1
+    (row,) = read(tmp_path / "b" / "refusals.json")
+    assert row["op"] == "Slice"
+    assert row["reason"]
+    assert 0 < row["share"] < 1
+    document = call("inspect", tmp_path / "b", "--json").document
+    (measured,) = document["refusals"]
+    assert 0 < measured["share"] < 1
+    assert measured["ms"] == pytest.approx(
+        sum(s["ms"] for s in document["steps"] if row["node"] in s["layers"]), abs=1e-3
+    )
+    assert row["reason"] in call("inspect", tmp_path / "b").out
+
+
+def test_a_bundle_for_another_machine(call, branchy: str, tmp_path: Path) -> None:
+    argv = [
+        "export",
+        "--model",
+        branchy,
+        "--input-size",
+        32,
+        "--target",
+        "arm:cortex-a72",
+        "-o",
+        tmp_path / "b",
+        "--json",
+    ]
+    document = call(*argv).document
+    assert (document["ok"], document["verified"]) == (True, ["onnx", "optimised"])
+    (not_run,) = document["not_run"]
+    assert not_run["stage"] == "compiled"
+    assert "aarch64" in not_run["reason"]
+    assert read(tmp_path / "b" / "verify.json")["not_run"] == [not_run]
+    result = call("verify", tmp_path / "b", "--json")
+    assert (result.status, result.document["ok"]) == (1, False)
+    assert [row["stage"] for row in result.document["not_run"]] == ["compiled"]
+    result = call("run", tmp_path / "b", "--image", PHOTO, "--json")
+    assert (result.status, result.error["kind"]) == (1, "target")
+    assert result.error["message"].endswith("--runtime onnxruntime runs its ONNX")
+    assert call("run", tmp_path / "b", "--image", PHOTO, "--runtime", "onnxruntime").status == 0
+    assert call("report", tmp_path / "b", "-o", tmp_path / "page.html").status == 0
+    assert "lacks aarch64" in (tmp_path / "page.html").read_text()
+
+
+def test_a_person_sees_a_bar_and_a_program_does_not(exported: Path) -> None:
+    """On a terminal stderr has a bar and stdout is still one document; without one there is no bar."""
+    controller, terminal = pty.openpty()
+    command = [sys.executable, "-m", "inception_deploy", "verify", str(exported), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=terminal, env={**os.environ, "TERM": "xterm"})
+    os.close(terminal)
+    shown = os.read(controller, 100_000)
+    os.close(controller)
+    assert json.loads(done.stdout)["ok"] is True
+    assert b"\x1b[" in shown
+    assert b"compiled" in shown
+    assert subprocess.run(command, capture_output=True).stderr == b""
 
 
 def test_models_and_targets_have_their_documented_shape(call) -> None:

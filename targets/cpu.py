@@ -167,7 +167,7 @@ class Cpu(Target):
     def fingerprint(self) -> str:
         from inception_deploy.kernels import sources_digest
 
-        return f"{sources_digest(without="cuda")} {self.isa.mtriple} {self.isa.mcpu} {','.join(self.isa.mattr)}"
+        return f"{sources_digest(without='cuda')} {self.isa.mtriple} {self.isa.mcpu} {','.join(self.isa.mattr)}"
 
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
         from .library import write_library

@@ -84,7 +84,7 @@ def extern(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
     try:
         if any(not reader.known(name) for name in (*inputs, *wanted)):
             raise Unsupported("it gives or takes something else than tensors")
-        program = _program(_alone(reader, node, wanted))
+        program = _program(alone(reader, node, wanted))
         _emit(reader, node, program, sources, wanted)
     except Unsupported as error:
         name = f"'{node.domain}.{node.op_type}'" if node.domain not in ("", "ai.onnx") else node.op_type
@@ -129,6 +129,7 @@ def _concat_in_steps(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
     shape[axis] = sum(s[axis] for s in shapes)
     name = f"{node.output[0]}:{len(node.input)}"
     reader.declare(name, reader.elem_type(node.output[0]), shape)
+    reader.uses[name] = 1
     del part.input[:], part.output[:]
     part.input.extend(head)
     part.output.append(name)
@@ -139,8 +140,8 @@ def _concat_in_steps(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
     extern(reader, part, reason)
 
 
-def _alone(reader: Reader, node: onnx.NodeProto, wanted: list[str]) -> bytes:
-    """The node as a model of its own; constants are initialisers, names are positions, so that equal nodes give equal bytes."""
+def alone(reader: Reader, node: onnx.NodeProto, wanted: list[str]) -> bytes:
+    """The node as a model of its own that gives `wanted`; constants are initialisers, names are positions, so that equal nodes give equal bytes."""
     feeds = [n for n in dict.fromkeys(node.input) if n and n not in reader.constants]
     fixed = [n for n in dict.fromkeys(node.input) if n in reader.constants]
     rename = {name: f"v{i}" for i, name in enumerate(feeds)}

@@ -567,20 +567,19 @@ def concat(reader: Reader, node: onnx.NodeProto) -> None:
     result = new(reader, node.output[0], first, np.concatenate(slots), first.height, first.width, int(starts[-1]))
     for part, start in zip(placed, starts, strict=False):
         part.parent, part.parent_block = result.storage, int(start)
-    reader.parts[result.storage] = placed
+    reader.parts[result.storage] = [leaf for part in placed for leaf in reader.parts.get(part, [part])]
     reader.values[result.name] = result
 
 
 def _whole_concats(reader: Reader, storages: list[Storage]) -> list[Storage]:
-    """Runs of storages that make up a concat nobody has joined yet, replaced by it."""
+    """Runs of storages that make up a whole concat, replaced by it."""
     found: list[Storage] = []
     index = 0
     while index < len(storages):
         storage = storages[index]
-        parent = storage.parent
-        run = reader.parts.get(parent, []) if parent is not None else []
-        if parent is not None and run and parent.parent is None and storages[index : index + len(run)] == run:
-            found.append(parent)
+        run = reader.parts.get(storage.root, [])
+        if run and storages[index : index + len(run)] == run:
+            found.append(storage.root)
             index += len(run)
         else:
             found.append(storage)

@@ -16,8 +16,12 @@ from onnx import numpy_helper, shape_inference
 
 from ..errors import DeployError
 from ..kernels.spec import BLOCK, Map, Pack, Unpack
-from .default import extern
+from .default import alone, extern
 from .network import Layer, Network, Param, Storage, Value
+
+
+RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
+"""Operators that give something else each time."""
 
 
 class Refuse(Exception):
@@ -38,7 +42,7 @@ class Reader:
         constants: ONNX value name to array.
         producer: storage to the layer that writes it, for fusing epilogues.
         plain: blocked storage to one that holds the same in plain NCHW.
-        parts: a concat's storage to those of its parts, in order.
+        parts: a concat's storage to those of its parts in order; of a part that is a concat, to its parts.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -201,6 +205,8 @@ class Reader:
             if node.op_type == "Constant":
                 self.constants[node.output[0]] = constant_of(node)
                 continue
+            if node.input and all(name in self.constants or not name for name in node.input) and self._fold(node):
+                continue
             handler = OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
             try:
                 if handler is None:
@@ -212,6 +218,19 @@ class Reader:
             self._give_out(index, output.name)
         self._drop_unused()
         return self.network
+
+    def _fold(self, node: onnx.NodeProto) -> bool:
+        """Compute a node of constants alone now; False where that is not possible (what is random, what has a body)."""
+        from onnx.reference import ReferenceEvaluator
+
+        if node.op_type in RANDOM or any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
+            return False
+        try:
+            results = ReferenceEvaluator(onnx.load_model_from_string(alone(self, node, list(node.output)))).run(None, {})
+        except Exception:  # whatever the reference stumbles over, the handlers and TVM have a say yet
+            return False
+        self.constants.update({name: np.asarray(r) for name, r in zip(node.output, results, strict=True)})
+        return True
 
     def _drop_unused(self) -> None:
         """Forget the layers whose results nobody reads: changes of layout that a refused handler had begun."""

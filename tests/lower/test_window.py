@@ -1,0 +1,73 @@
+"""Pools of any shape against onnxruntime."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+
+BUDGET = settings(max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def pools(draw):
+    """Size, and the attributes that both pools have. No window lies in the padding alone (onnxruntime divides by zero there)."""
+    kernel = [draw(st.integers(1, 3)), draw(st.integers(1, 4))]
+    strides = [draw(st.integers(1, 3)), draw(st.integers(1, 3))]
+    pads = [draw(st.integers(0, (k - 1) // 2)) for k in (*kernel, *kernel)]
+    size = [k + draw(st.integers(0, 14)) for k in kernel]
+    ceil = draw(st.booleans())
+    if ceil:
+        for axis in (0, 1):
+            padded = size[axis] + pads[axis] + pads[axis + 2]
+            last = -(-(padded - kernel[axis]) // strides[axis]) * strides[axis]
+            assume(last < size[axis] + pads[axis])
+    return size, {"kernel_shape": kernel, "strides": strides, "pads": pads, "ceil_mode": int(ceil)}
+
+
+@BUDGET
+@given(shape=pools(), batch=st.integers(1, 2), channels=st.sampled_from([5, 16, 40]), dilated=st.booleans())
+def test_max_pool(compiled, builder, shape, batch, channels, dilated):
+    size, attributes = shape
+    if dilated and not attributes["ceil_mode"]:
+        attributes = attributes | {"dilations": [2, 1]}
+        size = [size[0] + attributes["kernel_shape"][0], size[1]]
+    b = builder()
+    made = compiled(b.model(b.op("MaxPool", b.input(batch, channels, *size), **attributes)))
+    made.check(*b.inputs.values(), tolerance=0)
+    assert not made.plan.refusals
+
+
+@BUDGET
+@given(shape=pools(), batch=st.integers(1, 2), channels=st.sampled_from([5, 16, 40]), include=st.integers(0, 1))
+def test_average_pool(compiled, builder, shape, batch, channels, include):
+    size, attributes = shape
+    b = builder()
+    made = compiled(b.model(b.op("AveragePool", b.input(batch, channels, *size), count_include_pad=include, **attributes)))
+    made.check(*b.inputs.values(), tolerance=1e-6)
+    assert not made.plan.refusals
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 7), (3, 5)])
+def test_global_pools(compiled, builder, size):
+    b = builder()
+    x = b.input(2, 37, *size)
+    axes = b.constant([-1, -2], "int64")
+    outputs = [b.op("GlobalAveragePool", x), b.op("GlobalMaxPool", x), b.op("ReduceMean", x, axes, keepdims=0), b.op("ReduceMax", x, axes),
+               b.op("AveragePool", x, kernel_shape=list(size))]
+    made = compiled(b.model(*outputs))
+    made.check(*b.inputs.values(), tolerance=1e-6)
+    assert not made.plan.refusals
+
+
+def test_the_indices_of_the_maxima_are_refused_only_where_they_are_used(builder, target):
+    from inception_deploy.errors import DeployError
+    from inception_deploy.lower.lower import lower
+
+    b = builder()
+    values, _ = b.op("MaxPool", b.input(1, 4, 6, 6), outputs=2, kernel_shape=[2, 2])
+    assert not lower(b.model(values), target).refusals
+    b = builder()
+    values, indices = b.op("MaxPool", b.input(1, 4, 6, 6), outputs=2, kernel_shape=[2, 2])
+    with pytest.raises(DeployError, match=r"node 'MaxPool_0' \(MaxPool\) cannot be compiled: the indices of the maxima are used"):
+        lower(b.model(values, indices), target)

@@ -36,7 +36,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse whose errors are ours: raised, so that `--json` holds for them too, and with the nearest names."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see {self.prog} --help", kind="usage", got=message)
+        raise UsageError(f"{message}; see {self.prog} --help", kind="usage")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is None or value in action.choices:

@@ -147,7 +147,7 @@ def _fill(
             compiled = runtime.load(folder)
             got = {key: compiled.run(x) for key, x in given.items()}
             stages.append(verify.require_ok(check.row("compiled", optimised, got)))
-    manifest["checked"] = [row["stage"] for row in stages]
+    manifest |= {"checked": [row["stage"] for row in stages], "not_run": not_run}
     artifact.dump_json(check.summary(stages, not_run), folder / bundle.VERIFY)
     artifact.dump_json(refusals(plan), folder / bundle.REFUSALS)
     artifact.dump_json(layout(plan), folder / bundle.PLAN)

@@ -268,6 +268,7 @@ def test_a_bundle_for_another_machine(call, branchy: str, tmp_path: Path) -> Non
     assert not_run["stage"] == "compiled"
     assert "aarch64" in not_run["reason"]
     assert read(tmp_path / "b" / "verify.json")["not_run"] == [not_run]
+    assert read(tmp_path / "b" / "manifest.json")["not_run"] == [not_run]
     result = call("verify", tmp_path / "b", "--json")
     assert (result.status, result.document["ok"]) == (1, False)
     assert [row["stage"] for row in result.document["not_run"]] == ["compiled"]

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -180,18 +183,30 @@ def compile_kernels(kernels: Iterable[Kernel], archs: Sequence[str], progress: P
     tool, todo = compiler(), list(kernels)
     if lacking := [arch for arch in archs if arch not in tool.archs]:
         raise DeployError(f"{tool.name} does not compile for {lacking[0]}", kind="target", got=lacking[0], allowed=list(tool.archs))
+    emitting = threading.Lock()  # TVM's code generator is not made for threads; NVIDIA's compiler is, and takes all the time
+
+    def one(job: tuple[Kernel, str]) -> bytes:
+        kernel, arch = job
+
+        def make() -> bytes:
+            with emitting:
+                text = kernel_source(kernel)
+            return tool.cubin(text, arch)
+
+        # the symbol is a digest of spec, schedule, sources and compiler
+        return cache.fetch(f"{kernel.symbol} {arch}", ".cubin", make)
+
+    jobs = [(kernel, arch) for kernel in todo for arch in archs]
     cubins: dict[str, dict[str, bytes]] = {arch: {} for arch in archs}
-    for index, kernel in enumerate(todo):
-        for arch in archs:
-            # the symbol is a digest of spec, schedule, sources and compiler
-            material = f"{kernel.symbol} {arch}"
-            cubins[arch][kernel.symbol] = cache.fetch(material, ".cubin", lambda k=kernel, a=arch: tool.cubin(kernel_source(k), a))
-        if progress:
-            progress(index + 1, len(todo), kernel.symbol)
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for index, ((kernel, arch), code) in enumerate(zip(jobs, pool.map(one, jobs), strict=True)):
+            cubins[arch][kernel.symbol] = code
+            if progress:
+                progress(index + 1, len(jobs), kernel.symbol)
     return cubins
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=256)
 def kernel_source(kernel: Kernel) -> str:
     """The CUDA C of all of a kernel's launches."""
     from inception_deploy.kernels.cuda import TEMPLATES

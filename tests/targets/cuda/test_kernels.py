@@ -1,0 +1,293 @@
+"""The generated CUDA C, run by a simulated GPU, against numpy. Every case runs with the threads of a block in either order."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from inception_deploy.kernels import cpu_simple, cuda, cuda_conv, cuda_simple
+from inception_deploy.kernels.cuda_conv import GemmSchedule
+from inception_deploy.kernels.cuda_dense import DenseSchedule
+from inception_deploy.kernels.spec import BLOCK, Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
+
+INF = math.inf
+
+
+def blocked(x):
+    """NCHW to NCHW16c."""
+    n, channels, height, width = x.shape
+    return np.ascontiguousarray(x.reshape(n, channels // BLOCK, BLOCK, height, width).transpose(0, 1, 3, 4, 2))
+
+
+def windows(x, spec, kernel_pad):
+    """Every tap of every output, with what lies off the image as `kernel_pad`: (N, C, OH, OW, r, s)."""
+    (rows, columns), (sy, sx), (gy, gx) = spec.kernel, spec.stride, spec.dilation
+    top, left = spec.pad[:2]
+    bottom = max(0, (spec.out_height - 1) * sy + (rows - 1) * gy + 1 - spec.height - top)
+    right = max(0, (spec.out_width - 1) * sx + (columns - 1) * gx + 1 - spec.width - left)
+    wide = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=kernel_pad)
+    y = np.arange(spec.out_height)[:, None, None, None] * sy + np.arange(rows)[None, None, :, None] * gy
+    z = np.arange(spec.out_width)[None, :, None, None] * sx + np.arange(columns)[None, None, None, :] * gx
+    return wide[:, :, y, z]
+
+
+def convolution(x, weight, bias, addend, spec):
+    n, groups = spec.batch, spec.groups
+    taps = windows(x.astype(np.float64), spec, 0.0)
+    taps = taps.reshape(n, groups, spec.channels, *taps.shape[2:])
+    split = weight.astype(np.float64).reshape(groups, spec.out_channels // groups, spec.channels, *spec.kernel)
+    out = np.einsum("ngcyxrs,gocrs->ngoyx", taps, split, optimize=True).reshape(n, spec.out_channels, spec.out_height, spec.out_width)
+    out = out + bias[None, :, None, None] + (addend if spec.add else 0)
+    return np.clip(out, *spec.activation) if spec.activation else out
+
+
+def check_conv(gpu, spec, schedule=None):
+    random = np.random.default_rng(1)
+    x = random.standard_normal((spec.batch, spec.channels * spec.groups, spec.height, spec.width)).astype(np.float32)
+    depth = spec.channels * math.prod(spec.kernel)
+    weight = (random.standard_normal((spec.out_channels, spec.channels, *spec.kernel)) / math.sqrt(depth)).astype(np.float32)
+    bias = random.standard_normal(spec.out_channels).astype(np.float32)
+    addend = random.standard_normal((spec.batch, spec.out_channels, spec.out_height, spec.out_width)).astype(np.float32)
+    if spec.batch > 1:
+        # slices of larger tensors: a block of other channels lies between the images
+        grown = {"in_stride": x[0].size + BLOCK * x[0, 0].size, "out_stride": addend[0].size + BLOCK * addend[0, 0].size}
+        spec = replace(spec, add_stride=grown["out_stride"] if spec.add else 0, **({"out_stride": grown["out_stride"]} if spec.planar else grown))
+        if spec.planar:
+            spec = replace(spec, in_stride=x[0].size)
+    schedule = schedule or cuda.TEMPLATES[Conv].choose(spec)
+    out = np.full((spec.batch, spec.out_stride or addend[0].size), np.nan, np.float32)
+
+    def laid_out(array, stride):
+        rows = array.reshape(spec.batch, -1)
+        return np.pad(rows, ((0, 0), (0, max(0, stride - rows.shape[1]))), constant_values=np.nan)
+
+    given = [laid_out(x if spec.planar else blocked(x), spec.in_stride), cuda.pack_weight(weight, spec, schedule), bias]
+    given += [laid_out(blocked(addend), spec.add_stride)] if spec.add else []
+    gpu.call(spec, [*given, out], schedule)
+    want = blocked(convolution(x, weight, bias, addend, spec).astype(np.float32)).reshape(spec.batch, -1)
+    np.testing.assert_allclose(out[:, : want.shape[1]], want, atol=3e-6 * max(1.0, np.abs(want).max()))
+    assert np.isnan(out[:, want.shape[1] :]).all(), "wrote into a neighbour"
+
+
+CONVS = {
+    "3x3": Conv(1, 32, 9, 11, 48, 9, 11, (3, 3), pad=(1, 1), activation=(0.0, INF)),
+    "1x1 with addend": Conv(1, 48, 17, 17, 80, 17, 17, (1, 1), add=True, activation=(0.0, 6.0)),
+    "1x7": Conv(1, 16, 6, 17, 16, 6, 17, (1, 7), pad=(0, 3)),
+    "stride 2, uneven padding": Conv(1, 16, 10, 10, 32, 5, 5, (3, 3), stride=(2, 2), pad=(0, 0)),
+    "dilation": Conv(1, 16, 12, 9, 16, 12, 9, (3, 3), pad=(2, 2), dilation=(2, 2)),
+    "planar": Conv(1, 3, 21, 19, 32, 10, 9, (3, 3), stride=(2, 2), planar=True),
+    "planar, padded": Conv(1, 1, 9, 9, 16, 9, 9, (5, 5), pad=(2, 2), planar=True),
+    "groups": Conv(1, 32, 7, 7, 96, 7, 7, (3, 3), pad=(1, 1), groups=3),
+    "batch of slices": Conv(3, 32, 5, 7, 48, 5, 7, (3, 3), pad=(1, 1), add=True),
+    "planar batch": Conv(2, 3, 8, 8, 16, 4, 4, (3, 3), stride=(2, 2), pad=(1, 1), planar=True),
+    "fully connected": Conv(1, 272, 1, 1, 48, 1, 1, (1, 1)),
+    "fully connected, odd depth": Conv(1, 16, 1, 1, 16, 1, 1, (1, 1), activation=(0.0, INF)),
+    "fully connected, batch": Conv(5, 144, 1, 1, 32, 1, 1, (1, 1), add=True),
+    "fully connected, many images": Conv(9, 32, 1, 1, 32, 1, 1, (1, 1)),
+}
+
+
+@pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS)
+def test_convolution(gpu, spec):
+    check_conv(gpu, spec)
+
+
+@pytest.mark.parametrize("tile", cuda_conv.TILES, ids=lambda t: f"{t.bm}x{t.bn}")
+@pytest.mark.parametrize("split", [1, 3])
+def test_every_tile(gpu, tile, split):
+    """On a map and channels that no tile divides."""
+    spec = Conv(1, 32, 9, 15, 80, 9, 15, (3, 3), pad=(1, 1), add=True, activation=(0.0, INF))
+    check_conv(gpu, spec, replace(tile, split=split))
+
+
+def test_split_batch(gpu):
+    """The parts' sums of several images, each a slice."""
+    check_conv(gpu, Conv(2, 64, 3, 5, 32, 3, 5, (3, 3), pad=(1, 1), add=True), GemmSchedule(4, 4, 8, 8, split=4))
+
+
+def test_same_bits_in_either_order(_gpu):
+    """A split convolution and a fully connected layer add up in one order, whatever the threads do."""
+    random = np.random.default_rng(2)
+    for spec, schedule in ((Conv(1, 64, 4, 4, 32, 4, 4, (3, 3), pad=(1, 1)), GemmSchedule(4, 4, 8, 8, split=4)),
+                           (Conv(1, 512, 1, 1, 16, 1, 1, (1, 1)), DenseSchedule())):
+        x = random.standard_normal(spec.channels * spec.height * spec.width).astype(np.float32)
+        weight = random.standard_normal((spec.out_channels, spec.channels, *spec.kernel)).astype(np.float32)
+        results = []
+        for backwards in (0, 1):
+            _gpu.library.fake_backwards(backwards)
+            out = np.zeros(spec.out_channels * spec.out_height * spec.out_width, np.float32)
+            _gpu.call(spec, [x, cuda.pack_weight(weight, spec, schedule), np.zeros(spec.out_channels, np.float32), out], schedule)
+            results.append(out)
+        _gpu.library.fake_backwards(0)
+        np.testing.assert_array_equal(*results)
+
+
+# -- the choice of schedules ---------------------------------------------------------------------------------------------
+def test_tiles_divide_their_work():
+    for tile in cuda_conv.TILES:
+        assert tile.ty % 8 == 0 and tile.tx % 4 == 0 and tile.tn % 4 == 0
+        assert tile.bm * 4 % tile.threads == 0 and tile.bn * 4 % tile.threads == 0
+        assert 2 * 4 * (tile.bm * 20 + tile.bn * 16) <= 48 * 1024, "more shared memory than a block may have"
+
+
+def test_small_maps_are_split_and_large_ones_are_not():
+    small, large = Conv(1, 2080, 8, 8, 192, 8, 8, (1, 1)), Conv(1, 64, 147, 147, 64, 147, 147, (3, 3), pad=(1, 1))
+    assert cuda_conv.choose(small).split > 1
+    assert cuda_conv.choose(large).split == 1
+    assert cuda_conv.choose(large).bm * cuda_conv.choose(large).bn >= 64 * 64
+
+
+# -- windows -------------------------------------------------------------------------------------------------------------
+WINDOWS = {
+    "max": Window(WindowOp.MAX, 1, 2, 9, 7, 4, 3, (3, 3), (2, 2), (0, 0, 0, 0)),
+    "max, padded, of slices": Window(WindowOp.MAX, 2, 1, 6, 6, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), in_stride=36 * 48, out_stride=36 * 32),
+    "max, dilated": Window(WindowOp.MAX, 1, 1, 9, 9, 5, 5, (3, 3), (1, 1), (0, 0, 0, 0), (2, 2)),
+    "average": Window(WindowOp.AVERAGE, 1, 1, 8, 8, 8, 8, (3, 3), (1, 1), (1, 1, 1, 1)),
+    "average, with padding": Window(WindowOp.AVERAGE, 1, 1, 8, 8, 8, 8, (3, 3), (1, 1), (1, 1, 1, 1), include_pad=True),
+    "average, past the padding": Window(WindowOp.AVERAGE, 1, 1, 7, 7, 4, 4, (3, 3), (2, 2), (1, 1, 1, 1), include_pad=True),
+    "depthwise": Window(WindowOp.DEPTHWISE, 1, 3, 9, 9, 5, 5, (3, 3), (2, 2), (1, 1, 1, 1), activation=(0.0, 6.0)),
+    "one pixel": Window(WindowOp.MAX, 1, 1, 1, 1, 1, 1, (3, 3), (1, 1), (1, 1, 1, 1)),
+}
+
+
+def window_reference(x, weight, bias, spec):
+    taps = windows(x, spec, np.nan)
+    if spec.op is WindowOp.MAX:
+        return np.nanmax(taps, axis=(4, 5))
+    if spec.op is WindowOp.DEPTHWISE:
+        out = np.einsum("ncyxrs,crs->ncyx", np.nan_to_num(taps), weight) + bias[None, :, None, None]
+        return np.clip(out, *spec.activation) if spec.activation else out
+    if not spec.include_pad:
+        return np.nanmean(taps, axis=(4, 5))
+    top, left, bottom, right = spec.pad
+    inside = np.full((1, 1, spec.height + top + bottom, spec.width + left + right), 1.0)
+    high, wide = ((spec.out_height - 1) * spec.stride[0] + spec.kernel[0]), ((spec.out_width - 1) * spec.stride[1] + spec.kernel[1])
+    grown = np.zeros((1, 1, max(high, inside.shape[2]), max(wide, inside.shape[3])))
+    grown[:, :, : inside.shape[2], : inside.shape[3]] = inside
+    count = windows(grown, replace(spec, pad=(0, 0, 0, 0), height=grown.shape[2], width=grown.shape[3]), 0.0).sum(axis=(4, 5))
+    return np.nansum(taps, axis=(4, 5)) / count
+
+
+@pytest.mark.parametrize("spec", WINDOWS.values(), ids=WINDOWS)
+def test_window(gpu, spec):
+    random = np.random.default_rng(3)
+    channels = spec.blocks * BLOCK
+    x = random.standard_normal((spec.batch, channels, spec.height, spec.width)).astype(np.float32)
+    weight = random.standard_normal((channels, *spec.kernel)).astype(np.float32)
+    bias = random.standard_normal(channels).astype(np.float32)
+    plane = channels * spec.out_height * spec.out_width
+    out = np.full((spec.batch, spec.out_stride or plane), np.nan, np.float32)
+    rows = blocked(x).reshape(spec.batch, -1)
+    source = np.pad(rows, ((0, 0), (0, max(0, spec.in_stride - rows.shape[1]))))
+    packed = np.ascontiguousarray(weight.reshape(spec.blocks, BLOCK, *spec.kernel).transpose(0, 2, 3, 1))
+    gpu.call(spec, [source, *([packed, bias] if spec.op is WindowOp.DEPTHWISE else []), out])
+    want = blocked(window_reference(x, weight, bias, spec).astype(np.float32)).reshape(spec.batch, -1)
+    np.testing.assert_allclose(out[:, :plane], want, atol=2e-6)
+    assert np.isnan(out[:, plane:]).all()
+
+
+# -- the rest ------------------------------------------------------------------------------------------------------------
+def test_global_average(gpu):
+    for spec in (GlobalAverage(1, 3, 64), GlobalAverage(2, 1, 5, in_stride=7 * BLOCK, out_stride=2 * BLOCK)):
+        x = np.random.default_rng(4).standard_normal((spec.batch, spec.in_stride or spec.blocks * spec.pixels * BLOCK)).astype(np.float32)
+        out = np.full((spec.batch, spec.out_stride or spec.blocks * BLOCK), np.nan, np.float32)
+        gpu.call(spec, [x, out])
+        want = x[:, : spec.blocks * spec.pixels * BLOCK].reshape(spec.batch, spec.blocks, spec.pixels, BLOCK).mean(axis=2)
+        np.testing.assert_allclose(out[:, : spec.blocks * BLOCK], want.reshape(spec.batch, -1), atol=1e-6)
+
+
+def _softplus(x):
+    return np.log1p(np.exp(x))
+
+
+_erf = np.vectorize(math.erf)
+
+UNARY = {
+    "identity": ((), lambda x: x),
+    "clip": ((-0.5, 0.75), lambda x: np.clip(x, -0.5, 0.75)),
+    "leaky_relu": ((0.1,), lambda x: np.where(x > 0, x, 0.1 * x)),
+    "affine": ((2.0, -1.0), lambda x: 2 * x - 1),
+    "abs": ((), np.abs),
+    "square": ((), np.square),
+    "exp": ((), np.exp),
+    "erf": ((), _erf),
+    "gelu": ((), lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2)))),
+    "gelu_tanh": ((), lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
+    "elu": ((0.5,), lambda x: np.where(x > 0, x, 0.5 * np.expm1(x))),
+    "selu": ((1.67326, 1.0507), lambda x: 1.0507 * np.where(x > 0, x, 1.67326 * np.expm1(x))),
+    "mish": ((), lambda x: x * np.tanh(_softplus(x))),
+    "silu": ((), lambda x: x / (1 + np.exp(-x))),
+    "sigmoid": ((), lambda x: 1 / (1 + np.exp(-x))),
+    "softplus": ((), _softplus),
+    "tanh": ((), np.tanh),
+    "hard_sigmoid": ((0.2, 0.5), lambda x: np.clip(0.2 * x + 0.5, 0, 1)),
+    "hard_swish": ((), lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),
+    "sqrt": ((), lambda x: np.sqrt(x)),
+    "reciprocal": ((), lambda x: 1 / x),
+    "log": ((), np.log),
+}
+BINARY = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "max": np.maximum,
+    "min": np.minimum,
+    "prelu": lambda x, slope: np.where(x > 0, x, slope * x),
+}
+
+
+def test_the_tables_have_what_a_cpu_has():
+    assert set(cuda_simple.UNARY) == set(cpu_simple.UNARY) == set(UNARY)
+    assert set(cuda_simple.BINARY) == set(cpu_simple.BINARY) == set(BINARY)
+
+
+@pytest.mark.parametrize("op", UNARY)
+def test_unary(gpu, op):
+    constants, function = UNARY[op]
+    x = np.random.default_rng(5).standard_normal((2, 3, 5, BLOCK)).astype(np.float32) * 3
+    if op in ("sqrt", "log", "reciprocal"):
+        x = np.abs(x) + np.float32(0.1)
+    out = np.full_like(x, np.nan)
+    gpu.call(Map(op, 2, 3, 5, constants=constants, in_stride=240, out_stride=240), [x, out])
+    want = function(x.astype(np.float64))
+    np.testing.assert_allclose(out, want, rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("op", BINARY)
+@pytest.mark.parametrize("second", ["tensor", "channel"])
+def test_binary(gpu, op, second):
+    random = np.random.default_rng(6)
+    x = random.standard_normal((2, 3, 5, BLOCK)).astype(np.float32)
+    y = random.standard_normal((2, 3, 5 if second == "tensor" else 1, BLOCK)).astype(np.float32)
+    out = np.full_like(x, np.nan)
+    strides = {"in_stride": 240, "second_stride": 240 if second == "tensor" else 48, "out_stride": 240}
+    gpu.call(Map(op, 2, 3, 5, second, (-0.5, 0.5), **strides), [x, y, out])
+    np.testing.assert_allclose(out, np.clip(BINARY[op](x, y), -0.5, 0.5), rtol=2e-6, atol=1e-6)
+
+
+def test_pack_and_unpack(gpu):
+    x = np.random.default_rng(7).standard_normal((2, 20, 7)).astype(np.float32)
+    slots = np.array([*range(3, 20), 30, 31, 21])
+    table = np.full(32, -1, np.int32)
+    table[slots] = np.arange(20)
+    packed = np.full((2, 2, 7, BLOCK), np.nan, np.float32)
+    gpu.call(Pack(2, 20, 2, 7, out_stride=224), [x, table, packed])
+    want = np.zeros((2, 32, 7), np.float32)
+    want[:, slots] = x
+    np.testing.assert_array_equal(packed, want.reshape(2, 2, BLOCK, 7).transpose(0, 1, 3, 2))
+    back = np.full_like(x, np.nan)
+    gpu.call(Unpack(2, 20, 2, 7, in_stride=224), [packed, slots.astype(np.int32), back])
+    np.testing.assert_array_equal(back, x)
+
+
+@pytest.mark.parametrize("length", [1, 10, 1000])
+def test_softmax(gpu, length):
+    x = np.random.default_rng(8).standard_normal((3, length)).astype(np.float32) * 10
+    out = np.full_like(x, np.nan)
+    gpu.call(Softmax(3, length), [x, out])
+    exponentials = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
+    np.testing.assert_allclose(out, exponentials / exponentials.sum(axis=1, keepdims=True), atol=1e-6)

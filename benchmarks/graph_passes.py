@@ -2,9 +2,10 @@
 
     python benchmarks/graph_passes.py irv2 inception_v3 --runs 20
 
-Each row is the network after that pass and all before it. The times are medians of onnxruntime with its own optimiser
-on (it folds batch normalisation too, so that row shows what is left to gain), and the ratio is to the
-network as exported, in the same run. Passes that are off for every target come last, on top of all others.
+Each row is the network after that pass and all before it. The time is the median of onnxruntime's with its own
+optimiser on (it folds batch normalisation too, so that row shows what is left to gain; ``--plain`` turns it off), the
+ratio the median of the ratios to the network as exported, each taken within one round. Passes that are off for every
+target come last, on top of all others.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import onnx
 import onnxruntime as ort
 
 from inception_deploy import export, models
+from inception_deploy.graph.cost import cost
 from inception_deploy.graph.driver import KINDS, PASSES, Pass, PassEffect, optimise
 
 
@@ -31,10 +33,12 @@ def stages(model: onnx.ModelProto) -> list[tuple[PassEffect | None, onnx.ModelPr
     return found
 
 
-def milliseconds(networks: list[onnx.ModelProto], runs: int, threads: int) -> list[float]:
-    """The median of `runs` runs of each network, taken in turns so that a drifting machine drifts for all."""
+def milliseconds(networks: list[onnx.ModelProto], runs: int, threads: int, plain: bool) -> list[list[float]]:
+    """`runs` times of each network, taken in turns so that a drifting machine drifts for all."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
+    if plain:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     sessions = [
         ort.InferenceSession(network.SerializeToString(), options, providers=["CPUExecutionProvider"])
         for network in networks
@@ -49,38 +53,44 @@ def milliseconds(networks: list[onnx.ModelProto], runs: int, threads: int) -> li
             session.run(None, {value.name: x})
             if run >= 2:
                 times[index].append((time.perf_counter() - start) * 1e3)
-    return [statistics.median(column) for column in times]
+    return times
 
 
-def report(name: str, runs: int, threads: int) -> None:
+def report(name: str, runs: int, threads: int, plain: bool) -> None:
     """Print the table of one network as Markdown."""
-    spec = models.spec(name)
-    start = time.perf_counter()
-    found = stages(export.to_onnx(models.build(name), (1, *spec.input)))
-    prepared = time.perf_counter() - start
-    times = milliseconds([model for _, model in found], runs, threads)
-    print(f"\n{spec.name} ({threads} threads, {runs} runs; exported and optimised in {prepared:.0f} s)\n")
+    if name.endswith(".onnx"):
+        model = export.load_onnx(name, batch=1)
+    else:
+        model = export.to_onnx(models.build(name), (1, *models.spec(name).input))
+    found = stages(model)
+    times = milliseconds([model for _, model in found], runs, threads, plain)
+    print(f"\n{name} ({threads} threads, {runs} runs, onnxruntime's optimiser {'off' if plain else 'on'})\n")
     print("| after | fired | nodes | GMACs | other Mops | ms | ratio |\n|---|---|---|---|---|---|---|")
-    first = found[1][0]
-    for (effect, model), ms in zip(found, times, strict=True):
+    for (effect, model), column in zip(found, times, strict=True):
+        ratio = statistics.median(own / base for own, base in zip(column, times[0], strict=True))
         label, fired = ("export", "") if effect is None else (f"`{effect.name}`", str(effect.fired))
-        macs = first.macs_before if effect is None and first else effect.macs_after if effect else 0
-        other = first.other_ops_before if effect is None and first else effect.other_ops_after if effect else 0
+        work = cost(model)
         print(
-            f"| {label} | {fired} | {len(model.graph.node)} | {macs / 1e9:.4f} | {other / 1e6:.2f} "
-            f"| {ms:.1f} | {ms / times[0]:.3f} |"
+            f"| {label} | {fired} | {len(model.graph.node)} | {work.macs / 1e9:.4f} | {work.other_ops / 1e6:.2f} "
+            f"| {statistics.median(column):.1f} | {ratio:.3f} |"
         )
 
 
 def main() -> None:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("models", nargs="*", default=["irv2", "inception_v3", "inception_v4", "googlenet"])
+    parser.add_argument(
+        "models",
+        nargs="*",
+        help="zoo names or .onnx files",
+        default=["irv2", "inception_v3", "inception_v4", "googlenet"],
+    )
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--plain", action="store_true", help="turn onnxruntime's own graph optimiser off")
     arguments = parser.parse_args()
     for name in arguments.models:
-        report(name, arguments.runs, arguments.threads)
+        report(name, arguments.runs, arguments.threads, arguments.plain)
 
 
 if __name__ == "__main__":

@@ -215,21 +215,39 @@ def _sizes(layer: nn.Module, name: str) -> Pair:
 
 
 def grid_pool(size: Pair, grid: int) -> nn.Module | None:
-    """Average pool from a map of `size` to grid x grid as torch's adaptive pool does it; None where it would change
-    nothing.
+    """Average pool from a map of `size` to grid x grid as torch's adaptive pool does it; None where nothing changes.
 
-    Where all its windows are equal it is an ordinary AvgPool2d, which every exporter knows.
+    Where all its windows are equal it is an ordinary AvgPool2d, otherwise two matrix products: exporters know both,
+    while an adaptive pool becomes dozens of index operations.
     """
     if size == (grid, grid):
         return None
-    windows = []
-    for length in size:
-        starts = [index * length // grid for index in range(grid)]
-        ends = [-(-(index + 1) * length // grid) for index in range(grid)]
-        kernels = {end - start for start, end in zip(starts, ends, strict=True)}
-        strides = {after - before for before, after in pairwise(starts)}
-        if len(kernels) > 1 or len(strides) > 1 or strides == {0}:
-            return nn.AdaptiveAvgPool2d((grid, grid))
-        windows.append((kernels.pop(), strides.pop() if strides else 1))
-    (kernel_h, stride_h), (kernel_w, stride_w) = windows
-    return nn.AvgPool2d((kernel_h, kernel_w), (stride_h, stride_w))
+    windows = [_windows(length, grid) for length in size]
+    kernels = [{end - start for start, end in side} for side in windows]
+    strides = [{after[0] - before[0] for before, after in pairwise(side)} for side in windows]
+    if all(len(found) == 1 for found in (*kernels, *strides)):
+        return nn.AvgPool2d((*kernels[0], *kernels[1]), (*strides[0], *strides[1]))  # type: ignore[arg-type]
+    return GridPool(size, grid)
+
+
+def _windows(length: int, grid: int) -> list[Pair]:
+    """Start and end of each of torch's adaptive windows: those that touch the cell."""
+    return [(index * length // grid, -(-(index + 1) * length // grid)) for index in range(grid)]
+
+
+class GridPool(nn.Module):
+    """Adaptive average pool as ``rows @ x @ columns``: (N, C, H, W) -> (N, C, grid, grid)."""
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, size: Pair, grid: int) -> None:
+        super().__init__()
+        for name, length in zip(("rows", "columns"), size, strict=True):
+            means = torch.zeros(grid, length)
+            for index, (start, end) in enumerate(_windows(length, grid)):
+                means[index, start:end] = 1 / (end - start)
+            self.register_buffer(name, means if name == "rows" else means.T.contiguous(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rows @ x @ self.columns

@@ -12,6 +12,7 @@ from inception_deploy.errors import UsageError
 from inception_deploy.models.assemble import assemble
 from inception_deploy.models.inception_resnet import ResidualInception
 from inception_deploy.models.initialise import pictures
+from inception_deploy.models.layers import grid_pool
 from inception_deploy.models.network import Network, Outputs
 
 
@@ -156,6 +157,15 @@ def test_the_1998_table_connects_as_the_paper_says() -> None:
     assert connected.sum(1).tolist() == [3] * 6 + [4] * 9 + [6]
     assert connected.sum(0).tolist() == [10] * 6
     assert connected[0].tolist() == [True, True, True, False, False, False]
+
+
+@pytest.mark.parametrize("size", [(7, 7), (8, 8), (9, 9), (10, 7), (14, 21), (12, 9), (13, 8)])
+def test_the_grid_is_torchs_adaptive_pool(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))
+    pool = grid_pool(size, 7)
+    assert (pool is None) == (size == (7, 7))
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, 7)
+    torch.testing.assert_close(x if pool is None else pool(x), expected)
 
 
 def test_resolution_multiplier_chooses_the_input() -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.parametrize("target", ["avx2"], indirect=True)
 
 BUDGET = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 
-STEPS = st.lists(st.tuples(st.sampled_from(["conv", "relu", "add", "concat", "pool", "tanh", "split", "lrn"]), st.integers(0, 99), st.integers(0, 99)),
+STEPS = st.lists(st.tuples(st.sampled_from(["conv", "relu", "residual", "add", "concat", "pool", "tanh", "split", "lrn"]), st.integers(0, 99), st.integers(0, 99)),
                  min_size=2, max_size=14)  # fmt: skip
 
 
@@ -31,6 +31,8 @@ def random_model(builder, steps, batch):
             z = b.conv(x, 20, 20, (3, 3), pads=[1] * 4)
         elif kind == "add":
             z = b.op("Add", x, y)
+        elif kind == "residual":
+            z = b.op("Add", b.conv(x, 20, 20, (3, 3), pads=[1] * 4), y)
         elif kind == "concat":
             z = b.conv(b.op("Concat", x, y, axis=1), 40, 20, (1, 1))
         elif kind == "split":
@@ -130,6 +132,20 @@ def test_waves_respect_dependencies(builder, target, steps):
 def test_random_graphs_compute_the_same(compiled, builder, steps, batch):
     b, model = random_model(builder, steps, batch)
     compiled(model).check(*b.inputs.values(), tolerance=1e-5)
+
+
+@pytest.mark.parametrize(("own", "late", "shares"), [(False, False, True), (True, False, False), (False, True, False)])
+def test_an_add_writes_over_its_addend_only_where_that_is_dead(compiled, builder, own, late, shares):
+    """Not where the convolution itself reads the addend, and not where somebody does afterwards."""
+    b = builder()
+    x = b.conv(b.input(1, 3, 6, 6), 3, 16, (1, 1))
+    other = x if own else b.op("Tanh", x)
+    y = b.op("Add", b.conv(other, 16, 16, pads=[1] * 4), x)
+    z = b.op("Sub", b.op("Sigmoid", y), x) if late else b.op("Sigmoid", y)
+    made = compiled(b.model(z))
+    made.check(*b.inputs.values())
+    (add,) = [p for p in made.plan.placements if p.value == y]
+    assert (add.shares == x) is shares
 
 
 def chain(*storages):

@@ -62,6 +62,10 @@ class Target(ABC):
     def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
         """A convolution's weight `[O, I, r, s]` (channels in their slots) in the kernel's order."""
 
+    def winograd(self, spec: Any) -> tuple[int, int] | None:
+        """Outputs of a Winograd tile, where that is faster for a convolution; None where it is computed directly."""
+        return None
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Changes whenever the same spec and schedule would give other code."""

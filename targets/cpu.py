@@ -164,6 +164,11 @@ class Cpu(Target):
 
         return pack_weight(weight, spec, schedule)
 
+    def winograd(self, spec: Any) -> tuple[int, int] | None:
+        from inception_deploy.kernels.cpu_winograd import pays
+
+        return pays(spec, lanes=self.isa.lanes)
+
     def fingerprint(self) -> str:
         from inception_deploy.kernels import sources_digest
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from . import cpu_conv, cpu_extern, cpu_simple, cpu_window, spec
+from . import cpu_conv, cpu_extern, cpu_simple, cpu_window, cpu_winograd, spec
 
 
 @dataclass(frozen=True)
@@ -34,4 +34,6 @@ TEMPLATES: dict[type, Template] = {
     spec.Softmax: _simple(cpu_simple.softmax_units, cpu_simple.emit_softmax),
     spec.Extern: Template(cpu_extern.choose, cpu_extern.units, cpu_extern.emit),
     spec.Unpack: _simple(cpu_simple.unpack_units, cpu_simple.emit_unpack),
+    spec.WinogradInput: _simple(cpu_winograd.input_units, cpu_winograd.emit_input),
+    spec.WinogradOutput: _simple(cpu_winograd.output_units, cpu_winograd.emit_output),
 }

@@ -169,3 +169,56 @@ class Extern:
 
     function: str
     op: str
+
+
+@dataclass(frozen=True)
+class WinogradInput:
+    """Winograd's transform of the data: `[N][blocks][H][W][16]` to `[N][ny * nx][blocks][tiles][16]`, with `tiles = tile rows * columns`.
+
+    outputs, taps: m and r of F(m, r) along rows and columns; n = m + r - 1. A tile starts every `outputs` pixels, `pad` before the image.
+    out_height, out_width: of the convolution. Pointers: input, output.
+    """
+
+    batch: int
+    blocks: int
+    height: int
+    width: int
+    out_height: int
+    out_width: int
+    outputs: tuple[int, int]
+    taps: tuple[int, int]
+    pad: tuple[int, int]
+    in_stride: int = 0
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Tile rows and columns."""
+        return -(-self.out_height // self.outputs[0]), -(-self.out_width // self.outputs[1])
+
+    @property
+    def points(self) -> int:
+        """Products a tile, ny * nx."""
+        (my, mx), (ry, rx) = self.outputs, self.taps
+        return (my + ry - 1) * (mx + rx - 1)
+
+
+@dataclass(frozen=True)
+class WinogradOutput:
+    """The way back, with the convolution's epilogue: `[N][ny * nx][blocks][tiles][16]` to `[N][blocks][out_height][out_width][16]`.
+
+    Fields as in `WinogradInput`, `blocks` those of the output. Pointers: input, bias, [add,] output.
+    """
+
+    batch: int
+    blocks: int
+    out_height: int
+    out_width: int
+    outputs: tuple[int, int]
+    taps: tuple[int, int]
+    add: bool = False
+    activation: tuple[float, float] | None = None
+    add_stride: int = 0
+    out_stride: int = 0
+
+    tiles = WinogradInput.tiles
+    points = WinogradInput.points

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from ..kernels.spec import BLOCK, Conv
-from . import place
+from . import place, winograd
 from .network import Layer, Network, Param, Storage
 from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
 from .reader import read
@@ -33,6 +33,9 @@ class KernelSet(Protocol):
 
     def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
         """Weights `[O, I, r, s]` of a convolution in the kernel's order."""
+
+    def winograd(self, spec: Conv) -> tuple[int, int] | None:
+        """The tile of Winograd's algorithm to use for a convolution; None to compute it directly."""
 
     def fingerprint(self) -> str:
         """Changes whenever the same spec and schedule would give other code."""
@@ -56,6 +59,8 @@ def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.nd
     spec = layer.spec
     if param.role == "raw":
         return np.ascontiguousarray(param.array)
+    if param.role == "physical":
+        return kernels.pack_weight(param.array, spec, schedule)
     slots = layer.output.slots
     assert slots is not None
     if param.role in ("bias", "channel"):
@@ -105,6 +110,7 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
         DeployError: the model has shapes or types that cannot be compiled.
     """
     network = read(model)
+    winograd.rewrite(network, kernels)
     place.assign_waves(network)
     place.share_adds(network)
     arena = place.place(network)

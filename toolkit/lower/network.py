@@ -87,7 +87,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Param:
-    """A constant argument. `role` tells how it is packed: "weight", "dense", "bias", "channel"; "raw" is taken as it is.
+    """A constant argument. `role` tells how it is packed: "weight", "dense", "bias", "channel"; "raw" is taken as it is,
+    "physical" is a weight whose channels are in their slots already.
 
     A weight has its logical shape `[O, I / groups, r, s]`; channels are moved to their slots when the Plan is made.
     """

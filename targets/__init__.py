@@ -16,7 +16,9 @@ KINDS: dict[str, str] = {
     "cpu": "cpu",
     "arm": "cpu",
 }
-"""Kind (what stands before the colon) to the module that has `parse(kind, suffix) -> Target` and `names(kind) -> [str]`."""
+"""Kind (what stands before the colon) to the module that has `parse(kind, suffix) -> Target` and `names(kind) ->
+[str]`.
+"""
 
 
 def _module(kind: str) -> Any:
@@ -71,8 +73,15 @@ def listing() -> list[dict[str, Any]]:
             continue
         unbuildable, unrunnable = target.unbuildable(), target.missing()
         reason = "; ".join(dict.fromkeys(r for r in (unbuildable, unrunnable) if r)) or None
-        rows.append({"name": name, "needs": target.needs(), "builds": unbuildable is None, "runs": unrunnable is None,
-                     "reason": reason})
+        rows.append(
+            {
+                "name": name,
+                "needs": target.needs(),
+                "builds": unbuildable is None,
+                "runs": unrunnable is None,
+                "reason": reason,
+            }
+        )
     return rows
 
 

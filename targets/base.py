@@ -1,4 +1,6 @@
-"""What a target is: a frozen value that cannot be built wrong, and that lowering, building and reporting ask everything of."""
+"""What a target is: a frozen value that cannot be built wrong, and that lowering, building and reporting ask
+everything of.
+"""
 
 from __future__ import annotations
 

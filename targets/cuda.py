@@ -1,4 +1,5 @@
-"""NVIDIA GPUs: kernels through TVM's CUDA code generator and NVIDIA's compiler, launched by a small C runtime through the driver.
+"""NVIDIA GPUs: kernels through TVM's CUDA code generator and NVIDIA's compiler, launched by a small C runtime through
+the driver.
 
 Building takes no GPU. A bundle holds machine code for each of the target's architectures, sm_80 and sm_90 by default.
 """

@@ -1,7 +1,8 @@
 """CUDA C to cubins, with no GPU and no CUDA toolkit: NVRTC from PyPI through ctypes, or an `nvcc` that is there anyway.
 
-A cubin is machine code for one architecture; it runs on every GPU of the same major version with an equal or newer minor one.
-The driver has to be as new as the compiler's major version of CUDA, so NVRTC 12 reaches more machines than 13 does.
+A cubin is machine code for one architecture; it runs on every GPU of the same major version with an equal or newer
+minor one. The driver has to be as new as the compiler's major version of CUDA, so NVRTC 12 reaches more machines than
+13 does.
 """
 
 from __future__ import annotations
@@ -174,16 +175,27 @@ def compiler() -> Compiler:
     """The compiler to use. DeployError ``target`` says how to get one."""
     found = find()
     if found is None:
-        raise DeployError(f"cuda needs NVIDIA's compiler: {INSTALL}", kind="target", got="neither NVRTC nor nvcc", allowed="NVRTC 12 or 13, nvcc")
+        raise DeployError(
+            f"cuda needs NVIDIA's compiler: {INSTALL}",
+            kind="target",
+            got="neither NVRTC nor nvcc",
+            allowed="NVRTC 12 or 13, nvcc",
+        )
     return found
 
 
-def compile_kernels(kernels: Iterable[Kernel], archs: Sequence[str], progress: Progress | None = None) -> dict[str, dict[str, bytes]]:
+def compile_kernels(
+    kernels: Iterable[Kernel], archs: Sequence[str], progress: Progress | None = None
+) -> dict[str, dict[str, bytes]]:
     """The cubin of every kernel, by architecture and symbol; those compiled before come from the cache."""
     tool, todo = compiler(), list(kernels)
     if lacking := [arch for arch in archs if arch not in tool.archs]:
-        raise DeployError(f"{tool.name} does not compile for {lacking[0]}", kind="target", got=lacking[0], allowed=list(tool.archs))
-    emitting = threading.Lock()  # TVM's code generator is not made for threads; NVIDIA's compiler is, and takes all the time
+        raise DeployError(
+            f"{tool.name} does not compile for {lacking[0]}", kind="target", got=lacking[0], allowed=list(tool.archs)
+        )
+    emitting = (
+        threading.Lock()
+    )  # TVM's code generator is not made for threads; NVIDIA's compiler is, and takes all the time
 
     def one(job: tuple[Kernel, str]) -> bytes:
         kernel, arch = job

@@ -1,7 +1,8 @@
-"""A `Plan` as a shared library for GPUs: generated tables with the cubins in them, and the C runtime that launches them.
+"""A `Plan` as a shared library for GPUs: generated tables with the cubins in them, and the C runtime that launches
+them.
 
-The interface is the one of a CPU's library (`csrc/inception_deploy.h`). The library needs the C library alone; NVIDIA's driver
-library is looked for when a model is opened.
+The interface is the one of a CPU's library (`csrc/inception_deploy.h`). The library needs the C library alone;
+NVIDIA's driver library is looked for when a model is opened.
 """
 
 from __future__ import annotations
@@ -107,7 +108,11 @@ def tables_c(plan: Plan, archs: Sequence[str]) -> str:
             launches.append(f"{{{function}u, {{{grid}}}, {launch.block[0]}u, {len(args)}u, {len(launch.args)}u}}")
             for index in launch.args:
                 ref = step.args[index] if index != SCRATCH else None
-                args.append(f"{{UINT64_C({ref.offset}), {SPACES[ref.space]}, {ref.index}}}" if ref else f"{{0, {_SCRATCH_SPACE}, 0}}")
+                args.append(
+                    f"{{UINT64_C({ref.offset}), {SPACES[ref.space]}, {ref.index}}}"
+                    if ref
+                    else f"{{0, {_SCRATCH_SPACE}, 0}}"
+                )
         first_launch.append(f"{len(launches)}u")
     lines += table("const id_arg", "args", args)
     lines += table("const id_launch", "launches", launches)
@@ -133,5 +138,10 @@ def tables_c(plan: Plan, archs: Sequence[str]) -> str:
         "architecture_count": len(archs),
         "scratch_bytes": f"UINT64_C({max((p.scratch for p in programs.values()), default=0)})",
     }
-    lines += ["const id_cuda_tables id_model_cuda = {", *(f"    .{name} = {value}," for name, value in cuda.items()), "};", ""]
+    lines += [
+        "const id_cuda_tables id_model_cuda = {",
+        *(f"    .{name} = {value}," for name, value in cuda.items()),
+        "};",
+        "",
+    ]
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """Device functions to CUDA C: TVM's code generator, without the headers that it writes before every module.
 
-TVM's prelude includes headers of the CUDA toolkit for types that our kernels do not use; without it NVRTC needs no header at all.
+TVM's prelude includes headers of the CUDA toolkit for types that our kernels do not use; without it NVRTC needs no
+header at all.
 """
 
 from __future__ import annotations

@@ -9,7 +9,9 @@ from pathlib import Path
 
 @cache
 def sources_digest(without: str | None = None) -> str:
-    """A digest of the files that decide a kernel's code, and of TVM's version; `without` files of another target, by their prefix."""
+    """A digest of the files that decide a kernel's code, and of TVM's version; `without` files of another target, by
+    their prefix.
+    """
     from importlib.metadata import version
 
     digest = hashlib.sha256(version("apache-tvm").encode())

@@ -11,7 +11,9 @@ from . import cpu_conv, cpu_extern, cpu_simple, cpu_window, cpu_winograd, spec
 
 @dataclass(frozen=True)
 class Template:
-    """choose(spec, lanes=, registers=) -> schedule; units(spec, schedule) -> int; emit(spec, schedule, name) -> PrimFunc."""
+    """choose(spec, lanes=, registers=) -> schedule; units(spec, schedule) -> int; emit(spec, schedule, name) ->
+    PrimFunc.
+    """
 
     choose: Callable[..., Any]
     units: Callable[[Any, Any], int]

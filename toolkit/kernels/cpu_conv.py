@@ -1,12 +1,12 @@
 """Direct convolution for CPUs: a tile of `pixels x vectors` accumulators stays in registers.
 
-Every input element is broadcast once for `vectors` multiply-adds and every weight vector is loaded once for `pixels` of them, so a
-tile of 8 to 28 accumulators keeps both FMA units busy from the first-level cache. Weights are packed as
+Every input element is broadcast once for `vectors` multiply-adds and every weight vector is loaded once for `pixels`
+of them, so a tile of 8 to 28 accumulators keeps both FMA units busy from the first-level cache. Weights are packed as
 `[group of vectors][input block][r][s][input lane][vectors * lanes]`: a work unit reads them from front to back.
 
-Nothing is padded in memory. The tiles of a row are laid out when the kernel is made, as even as they can be (17 pixels are 9 + 8, not
-16 + 1), so taps that fall off the left or right edge are left out of a tile's code, and the loop over kernel rows is cut to those
-inside the image. A 1x1 convolution sees its image as one row.
+Nothing is padded in memory. The tiles of a row are laid out when the kernel is made, as even as they can be (17
+pixels are 9 + 8, not 16 + 1), so taps that fall off the left or right edge are left out of a tile's code, and the
+loop over kernel rows is cut to those inside the image. A 1x1 convolution sees its image as one row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from tvm import tirx
 from .emit import Emitter, Expr, clamp, fma, load, splat
 from .spec import BLOCK, Conv
 from .tiles import runs, split
-
 
 LINE = 16
 """Floats in a cache line."""
@@ -90,8 +89,9 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.nd
 def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
     """The schedule a cost model takes to be fastest; no measuring.
 
-    The model counts cycles an accumulator: two multiply-adds or two loads each cycle, at least the latency of a chain of FMAs, and a
-    little for what streams from the second-level cache (weights once a tile, inputs once a group of vectors). Tiles keep to about
+    The model counts cycles an accumulator: two multiply-adds or two loads each cycle, at least the latency of a chain
+    of FMAs, and a little for what streams from the second-level cache (weights once a tile, inputs once a group of
+    vectors). Tiles keep to about
     three fifths of the registers: with more, LLVM spills. docs/perf/cpu-fp32.md holds it against measurements.
     """
     per_block = BLOCK // lanes
@@ -104,7 +104,9 @@ def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
         return cycles / (vectors * row) + 0.1 / pixels + 0.1 / vectors
 
     options = []
-    for vectors in range(per_block, 4 * per_block + 1, per_block) if row > 1 else (per_block * n for n in (1, 2, 3, 4, 6, 8, 9)):
+    for vectors in (
+        range(per_block, 4 * per_block + 1, per_block) if row > 1 else (per_block * n for n in (1, 2, 3, 4, 6, 8, 9))
+    ):
         if group_vectors % vectors == 0 and vectors < registers - 2:
             pixels = max(split(row, max(1, budget // vectors)))
             options.append((cost(vectors, pixels), ConvSchedule(lanes, vectors, pixels)))
@@ -120,8 +122,13 @@ def _balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     weights = 4 * spec.out_channels * depth
     pixels = 4 * spec.height * spec.width * spec.channels * spec.groups
     extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
-    return ConvSchedule(schedule.lanes, schedule.vectors, schedule.pixels, rows=min(rows, extent),
-                        rows_outer=weights <= 512 * 1024 < pixels)
+    return ConvSchedule(
+        schedule.lanes,
+        schedule.vectors,
+        schedule.pixels,
+        rows=min(rows, extent),
+        rows_outer=weights <= 512 * 1024 < pixels,
+    )
 
 
 class _Template:
@@ -148,7 +155,11 @@ class _Template:
         at = (y * self.out_width + x) * BLOCK
         if per_block == 1:
             return index * self.out_plane + at
-        return tirx.floordiv(index, per_block) * self.out_plane + at + tirx.floormod(index, per_block) * self.schedule.lanes
+        return (
+            tirx.floordiv(index, per_block) * self.out_plane
+            + at
+            + tirx.floormod(index, per_block) * self.schedule.lanes
+        )
 
     def columns(self, x: int | Expr, width: int, s: int) -> list[int]:
         """The pixels of a tile for which column `s` of the kernel lies inside the image."""
@@ -157,9 +168,19 @@ class _Template:
             return list(range(width))
         return [p for p in range(width) if 0 <= (x + p) * step - left + s * spread < self.in_width]
 
-    def tile(self, image_: tuple[Expr, Expr, Expr], group: Expr, y: Expr, x: int | Expr, width: int,
-             blocks: tuple[int, int], turn: Expr) -> None:
-        """`width` pixels from column `x` of row `y`, over input blocks `blocks[0] .. blocks[1]`; `turn` counts tiles in a group."""
+    def tile(
+        self,
+        image_: tuple[Expr, Expr, Expr],
+        group: Expr,
+        y: Expr,
+        x: int | Expr,
+        width: int,
+        blocks: tuple[int, int],
+        turn: Expr,
+    ) -> None:
+        """`width` pixels from column `x` of row `y`, over input blocks `blocks[0] .. blocks[1]`; `turn` counts tiles
+        in a group.
+        """
         em, spec, sch = self.emitter, self.spec, self.schedule
         lanes, vectors = sch.lanes, sch.vectors
         src0, add0, dst0 = image_
@@ -188,16 +209,28 @@ class _Template:
             """All columns and lanes of one kernel row."""
             (_, step), (_, left), (_, spread) = spec.stride, spec.pad, spec.dilation
             rows, columns = spec.kernel
-            base = em.let(src0 + (shift + block) * self.in_plane + (iy * self.in_width + x * step - left) * self.pixel, "base")
-            panel = em.let((((group * self.in_blocks + block) * rows + r) * columns) * (self.in_lanes * self.wide), "panel")
+            base = em.let(
+                src0 + (shift + block) * self.in_plane + (iy * self.in_width + x * step - left) * self.pixel, "base"
+            )
+            panel = em.let(
+                (((group * self.in_blocks + block) * rows + r) * columns) * (self.in_lanes * self.wide), "panel"
+            )
 
             def lane_taps(first: Expr, count: int) -> None:
                 for s in range(columns):
                     inside = self.columns(x, width, s)
                     for lane in range(count if inside else 0):
-                        w = [em.let(load(em.buffers["weight"],
-                                         panel + (s * self.in_lanes + first + lane) * self.wide + v * lanes, lanes), "w")
-                             for v in range(vectors)]
+                        w = [
+                            em.let(
+                                load(
+                                    em.buffers["weight"],
+                                    panel + (s * self.in_lanes + first + lane) * self.wide + v * lanes,
+                                    lanes,
+                                ),
+                                "w",
+                            )
+                            for v in range(vectors)
+                        ]
                         for p in inside:
                             at = base + (p * step + s * spread) * self.pixel + (first + lane) * self.lane
                             a = em.let(splat(load(em.buffers["src"], at), lanes), "a")
@@ -223,9 +256,9 @@ class _Template:
     def fetch_ahead(self, group: Expr, block: Expr, turn: Expr) -> None:
         """Bring weights nearer before they are used: they come from memory once an inference.
 
-        Where two groups' weights fit the second-level cache beside the inputs, each of a group's tiles fetches its share of the lines
-        of the next group (after the last: of the next layer, whose weights follow in the blob). Otherwise the first tile fetches
-        its own, a few input blocks ahead.
+        Where two groups' weights fit the second-level cache beside the inputs, each of a group's tiles fetches its
+        share of the lines of the next group (after the last: of the next layer, whose weights follow in the blob).
+        Otherwise the first tile fetches its own, a few input blocks ahead.
         """
         em, weight = self.emitter, self.emitter.buffers["weight"]
         floats = math.prod(self.spec.kernel) * self.in_lanes * self.wide  # of one input block
@@ -247,7 +280,12 @@ class _Template:
 
     def rows(self, y: Expr, body: Any) -> None:
         """Calls `body(r, iy)` for the kernel rows whose input row `iy` lies inside the image."""
-        (step, _), (top, _), (spread, _), (count, _) = self.spec.stride, self.spec.pad, self.spec.dilation, self.spec.kernel
+        (step, _), (top, _), (spread, _), (count, _) = (
+            self.spec.stride,
+            self.spec.pad,
+            self.spec.dilation,
+            self.spec.kernel,
+        )
         first = y * step - top
         lowest, highest = -top, (self.out_height - 1) * step - top + (count - 1) * spread
         if count == 1 and lowest >= 0 and highest < self.in_height:
@@ -277,7 +315,9 @@ class _Template:
         """No tap of this tile falls off the left or right edge."""
         return all(len(self.columns(x, width, s)) == width for s in range(self.spec.kernel[1]))
 
-    def tiles(self, image_: tuple[Expr, Expr, Expr], group: Expr, first: Expr, end: Expr, blocks: tuple[int, int]) -> None:
+    def tiles(
+        self, image_: tuple[Expr, Expr, Expr], group: Expr, first: Expr, end: Expr, blocks: tuple[int, int]
+    ) -> None:
         """Tiles `first .. end` of a pointwise convolution: the wider ones come first."""
         em = self.emitter
         widths = tile_widths(self.spec, self.schedule)

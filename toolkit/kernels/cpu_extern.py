@@ -1,7 +1,8 @@
 """TVM's default loop nests on CPUs: what Relax legalised, lightly scheduled, with the C signature of our own kernels.
 
-A nest whose iterations are independent is cut along its outer loops: one iteration of those is a work unit. Where a reduction reads
-something that is contiguous along the innermost output loop, that loop goes inside the reduction, and LLVM vectorises it. All else is
+A nest whose iterations are independent is cut along its outer loops: one iteration of those is a work unit. Where a
+reduction reads something that is contiguous along the innermost output loop, that loop goes inside the reduction, and
+LLVM vectorises it. All else is
 left as it is: these kernels are here so that every model compiles, not to be fast.
 """
 
@@ -48,8 +49,15 @@ def emit(spec: Extern, schedule: ExternSchedule, name: str) -> tirx.PrimFunc:
     whole = tirx.SeqStmt([*declared, body, tirx.Return(tirx.const(0, "int32"))])
     made = tirx.PrimFunc([*pointers, lo, hi], whole, ret_type=PrimType("int32"))
     made = made.with_attr({"global_symbol": name, "tirx.noalias": True, "calling_conv": 0})
-    passes = [tirx.transform.FlattenBuffer(), tirx.transform.NarrowDataType(32), tirx.transform.VectorizeLoop(True),
-              tirx.transform.StorageRewrite(), tirx.transform.UnrollLoop(), tirx.transform.StmtSimplify(), tirx.transform.RemoveNoOp()]
+    passes = [
+        tirx.transform.FlattenBuffer(),
+        tirx.transform.NarrowDataType(32),
+        tirx.transform.VectorizeLoop(True),
+        tirx.transform.StorageRewrite(),
+        tirx.transform.UnrollLoop(),
+        tirx.transform.StmtSimplify(),
+        tirx.transform.RemoveNoOp(),
+    ]
     return _run(passes, made)
 
 
@@ -65,12 +73,25 @@ def _run(passes: list[Any], func: tirx.PrimFunc, target: Any = None) -> tirx.Pri
 def flat_loops(func: tirx.PrimFunc, target: Any = None) -> tirx.PrimFunc:
     """Blocks become the statements that they stand for."""
     t = s_tir.transform
-    return _run([t.CanonicalizeLoop(), t.LowerInitBlock(), t.PlanAndUpdateBufferAllocationLocation(), t.ConvertBlocksToOpaque(),
-                 t.CompactBufferAllocation(), t.LowerMatchBuffer(), t.StmtSimplify(), t.LowerOpaqueBlock()], func, target)
+    return _run(
+        [
+            t.CanonicalizeLoop(),
+            t.LowerInitBlock(),
+            t.PlanAndUpdateBufferAllocationLocation(),
+            t.ConvertBlocksToOpaque(),
+            t.CompactBufferAllocation(),
+            t.LowerMatchBuffer(),
+            t.StmtSimplify(),
+            t.LowerOpaqueBlock(),
+        ],
+        func,
+        target,
+    )
 
 
 def _cut(body: Any, lo: Any, hi: Any) -> Any:
     """The parallel loop does `lo <= i < hi` of its iterations."""
+
     def loop(node: Any) -> Any:
         if node.kind != tirx.stmt.ForKind.PARALLEL:
             return node
@@ -116,7 +137,9 @@ def _scheduled(function: str) -> tuple[tirx.PrimFunc, int]:
 
 
 def loop_kinds(func: tirx.PrimFunc) -> list[int] | None:
-    """The kinds of the loops of a function that is one perfect nest around one block, one loop an axis; None for any other."""
+    """The kinds of the loops of a function that is one perfect nest around one block, one loop an axis; None for any
+    other.
+    """
     node = getattr(getattr(func.body, "block", None), "body", None)
     variables = []
     while isinstance(node, tirx.For):

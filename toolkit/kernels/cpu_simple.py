@@ -140,7 +140,9 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> ti
             total = load(acc, 0, lanes)
             for c in range(1, chains):
                 total = total + load(acc, c * lanes, lanes)
-            em.store(em.buffers["dst"], n * spec.out_stride + block * BLOCK + part, total * const(1.0 / spec.pixels, lanes))
+            em.store(
+                em.buffers["dst"], n * spec.out_stride + block * BLOCK + part, total * const(1.0 / spec.pixels, lanes)
+            )
     return em.finish()
 
 
@@ -174,9 +176,14 @@ def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> tirx.PrimF
     """NCHW16c to NCHW."""
     em = Emitter(name, [("src", "float32"), ("table", "int32"), ("dst", "float32")])
     with em.units() as unit:
-        n, channel = em.let(tirx.floordiv(unit, spec.channels), "n"), em.let(tirx.floormod(unit, spec.channels), "channel")
+        n, channel = (
+            em.let(tirx.floordiv(unit, spec.channels), "n"),
+            em.let(tirx.floormod(unit, spec.channels), "channel"),
+        )
         slot = em.let(load(em.buffers["table"], channel), "slot")
-        src = em.let(n * spec.in_stride + tirx.floordiv(slot, BLOCK) * (spec.pixels * BLOCK) + tirx.floormod(slot, BLOCK), "src0")
+        src = em.let(
+            n * spec.in_stride + tirx.floordiv(slot, BLOCK) * (spec.pixels * BLOCK) + tirx.floormod(slot, BLOCK), "src0"
+        )
         with em.loop(spec.pixels, "pixel") as pixel:
             em.store(em.buffers["dst"], unit * spec.pixels + pixel, load(em.buffers["src"], src + pixel * BLOCK))
     return em.finish()
@@ -188,7 +195,9 @@ def softmax_units(spec: Softmax) -> int:
 
 
 def emit_softmax(spec: Softmax, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
-    """Softmax of every row: its maximum, exponentials and their sum, then the scaling. The last few elements go one at a time."""
+    """Softmax of every row: its maximum, exponentials and their sum, then the scaling. The last few elements go one
+    at a time.
+    """
     lanes = schedule.lanes
     whole = spec.length // lanes
     em = Emitter(name, [("src", "float32"), ("dst", "float32")])

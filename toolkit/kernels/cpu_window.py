@@ -1,6 +1,8 @@
-"""Pooling and depthwise convolution for CPUs: 16 channels of a tile of pixels at a time, all taps of a tile in registers.
+"""Pooling and depthwise convolution for CPUs: 16 channels of a tile of pixels at a time, all taps of a tile in
+registers.
 
-As in the convolution, nothing is padded in memory: a tile knows its columns, and the loop over kernel rows is cut to the image.
+As in the convolution, nothing is padded in memory: a tile knows its columns, and the loop over kernel rows is cut to
+the image.
 """
 
 from __future__ import annotations
@@ -62,7 +64,9 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
             for s in range(columns):
                 w = None
                 if depthwise:
-                    w = em.let(load(em.buffers["weight"], ((block * rows + r) * columns + s) * BLOCK + part, lanes), "w")
+                    w = em.let(
+                        load(em.buffers["weight"], ((block * rows + r) * columns + s) * BLOCK + part, lanes), "w"
+                    )
                 for p in range(width):
                     if not inside(p, s):
                         continue
@@ -89,7 +93,9 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
                 else:
                     count = sum(inside(p, s) for s in range(columns))
                 value = value * tirx.Broadcast(scale * const(1.0 / count), lanes)
-            em.store(em.buffers["dst"], dst0 + (y * spec.out_width + x + p) * BLOCK + part, clamp(value, spec.activation))
+            em.store(
+                em.buffers["dst"], dst0 + (y * spec.out_width + x + p) * BLOCK + part, clamp(value, spec.activation)
+            )
 
     def safe(x: int, width: int) -> bool:
         begin, end = x * step_x - left, (x + width - 1) * step_x - left + (columns - 1) * spread_x

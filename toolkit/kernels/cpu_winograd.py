@@ -1,4 +1,5 @@
-"""Winograd's transforms on CPUs: 16 channels of a tile at a time. The products in between are a grouped 1x1 convolution (`cpu_conv`).
+"""Winograd's transforms on CPUs: 16 channels of a tile at a time. The products in between are a grouped 1x1
+convolution (`cpu_conv`).
 
 Tiles at the image's edges have code of their own along a row; rows outside the image are left out at run time.
 """
@@ -43,7 +44,9 @@ def pays(spec: Conv, *, lanes: int) -> tuple[int, int] | None:
 
 
 _MOVE_IN, _MOVE_OUT, _BYTES_PER_CYCLE = 5.0, 4.0, 6.0
-"""Cycles for a vector of products on its way in and out; bytes of weights that come from memory in a cycle. Measured: docs/perf/cpu-fp32.md."""
+"""Cycles for a vector of products on its way in and out; bytes of weights that come from memory in a cycle. Measured:
+docs/perf/cpu-fp32.md.
+"""
 
 
 def _combine(em: Emitter, row: Sequence[Fraction], values: Sequence[Expr | None], lanes: int) -> Expr | None:

@@ -14,7 +14,9 @@ from .cuda_emit import Program
 
 @dataclass(frozen=True)
 class Template:
-    """choose(spec) -> schedule; program(spec, schedule) -> Program; emit(spec, schedule, symbol) -> a PrimFunc for each launch."""
+    """choose(spec) -> schedule; program(spec, schedule) -> Program; emit(spec, schedule, symbol) -> a PrimFunc for
+    each launch.
+    """
 
     choose: Callable[[Any], Any]
     program: Callable[[Any, Any], Program]

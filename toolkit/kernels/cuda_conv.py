@@ -1,16 +1,18 @@
 """Convolution on a GPU: an implicit matrix product of pixels and output channels, in fp32.
 
-A block of threads computes `bm` pixels of `bn` output channels. It walks the input 16 deep - one kernel tap of one channel block a
-step: fetches 16 lanes of each of its pixels and the matching panel of weights into registers while it multiplies the panels of the
-step before from shared memory, and keeps `tm x tn` sums a thread in registers. Nothing is padded in memory: a pixel whose tap falls
-off the image is read as zeros.
+A block of threads computes `bm` pixels of `bn` output channels. It walks the input 16 deep - one kernel tap of one
+channel block a
+step: fetches 16 lanes of each of its pixels and the matching panel of weights into registers while it multiplies the
+panels of the step before from shared memory, and keeps `tm x tn` sums a thread in registers. Nothing is padded in
+memory: a pixel whose tap falls off the image is read as zeros.
 
-Pixels lie in shared memory in rows of 20 floats: rows of 16 would put the same lane of every pixel into the same two banks.
-Maps too small to fill a GPU are cut along the depth as well (`split`): each part leaves its sums in scratch memory, and a second
-launch adds them up in order, so the result does not depend on timing.
+Pixels lie in shared memory in rows of 20 floats: rows of 16 would put the same lane of every pixel into the same two
+banks. Maps too small to fill a GPU are cut along the depth as well (`split`): each part leaves its sums in scratch
+memory, and a second launch adds them up in order, so the result does not depend on timing.
 
-Weights are packed as `[tile of output channels][input block][r][s][input lane][bn]`; a planar input's depth is its channels and taps
-in one row, filled up with zeros to a multiple of 16. One image's fully connected layer is a kernel of its own (`cuda_dense`).
+Weights are packed as `[tile of output channels][input block][r][s][input lane][bn]`; a planar input's depth is its
+channels and taps in one row, filled up with zeros to a multiple of 16. One image's fully connected layer is a kernel
+of its own (`cuda_dense`).
 """
 
 from __future__ import annotations
@@ -92,10 +94,12 @@ class Shape:
     def of(spec: Conv) -> Shape:
         """`steps` counts the depth in sixteens."""
         depth = spec.channels * math.prod(spec.kernel)
-        return Shape(spec.batch * spec.out_height * spec.out_width, spec.out_channels // spec.groups, -(-depth // BLOCK))
+        return Shape(
+            spec.batch * spec.out_height * spec.out_width, spec.out_channels // spec.groups, -(-depth // BLOCK)
+        )
 
 
-# -- choice --------------------------------------------------------------------------------------------------------------
+# -- choice ----------------------------------------------------------------------------------------------------------
 _MULTIPROCESSORS = 108  # an A100's; an H100 has 132
 _RESIDENT_THREADS = 512  # what 128 registers a thread leave room for
 _LATENCY = 500.0  # cycles a step takes at least: it waits for device memory, or for a barrier
@@ -107,13 +111,18 @@ def choose(spec: Conv) -> GemmSchedule:
     """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md."""
     shape = Shape.of(spec)
     candidates = [
-        GemmSchedule(t.tm, t.tn, t.ty, t.tx, split) for t in TILES for split in SPLITS if split == 1 or shape.steps >= 4 * split
+        GemmSchedule(t.tm, t.tn, t.ty, t.tx, split)
+        for t in TILES
+        for split in SPLITS
+        if split == 1 or shape.steps >= 4 * split
     ]
     return min(candidates, key=lambda s: cycles(spec, s))
 
 
 def cycles(spec: Conv, schedule: GemmSchedule) -> float:
-    """How long the convolution takes in the model: blocks go round the multiprocessors, and a few at a time hide each other's waits."""
+    """How long the convolution takes in the model: blocks go round the multiprocessors, and a few at a time hide each
+    other's waits.
+    """
     shape = Shape.of(spec)
     (grid, _, _), steps = _extents(spec, schedule), -(-shape.steps // schedule.split)
     blocks = math.prod(grid)
@@ -130,7 +139,7 @@ def cycles(spec: Conv, schedule: GemmSchedule) -> float:
     return total
 
 
-# -- geometry ------------------------------------------------------------------------------------------------------------
+# -- geometry --------------------------------------------------------------------------------------------------------
 def _tiles(spec: Conv, schedule: GemmSchedule) -> int:
     """Tiles along one group's output channels."""
     return -(-Shape.of(spec).channels // schedule.bn)
@@ -181,7 +190,7 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: GemmSchedule) -> np.nd
     return np.ascontiguousarray(packed)
 
 
-# -- code ----------------------------------------------------------------------------------------------------------------
+# -- code ------------------------------------------------------------------------------------------------------------
 class _Gemm:
     """The state that the parts of the main kernel's code share."""
 
@@ -317,7 +326,9 @@ class _Gemm:
             em.copy(self.b_shared, buffer * (sch.bn * QUADS) + em.thread + j * sch.threads, self.b_next, j)
 
     def _place_thread(self) -> None:
-        """Which pixels and quads of channels are this thread's. A warp covers 8 x 4 neighbours: its reads hit every bank once."""
+        """Which pixels and quads of channels are this thread's. A warp covers 8 x 4 neighbours: its reads hit every
+        bank once.
+        """
         em, sch = self.em, self.schedule
         lane, warp = mod(em.thread, 32), div(em.thread, 32)
         across = sch.tx // 4
@@ -375,7 +386,8 @@ def put_all(em: GpuEmitter, buffer: str, index: Expr, values: list[Expr]) -> Non
 
 
 def epilogue(em: GpuEmitter, spec: Conv, sums: list[Expr], channel: Expr, n: Expr, place: Expr) -> None:
-    """Bias, addend and clamp of four sums, and the store. `channel` and `place` (from the image's start) count quads."""
+    """Bias, addend and clamp of four sums, and the store. `channel` and `place` (from the image's start) count quads.
+    """
     bias = em.local(QUAD, name="bias_quad")
     em.copy(bias, 0, em.buffers["bias"], channel)
     if spec.add:

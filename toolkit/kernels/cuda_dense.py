@@ -1,7 +1,8 @@
 """A fully connected layer of a few images on a GPU: bound by reading the weights once.
 
-A warp computes one output: its lanes read a row of weights in order, four floats each, and multiply them with the input of every
-image. The 32 sums of a warp are added up through shared memory, always in the same order. Weights stay `[O][K]`.
+A warp computes one output: its lanes read a row of weights in order, four floats each, and multiply them with the
+input of every image. The 32 sums of a warp are added up through shared memory, always in the same order. Weights stay
+`[O][K]`.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def fits(spec: Conv) -> bool:
 
 def program(spec: Conv, schedule: DenseSchedule) -> Program:
     """One launch."""
-    launch = Launch((spec.out_channels // schedule.warps, 1, 1), (schedule.warps * WARP, 1, 1), tuple(range(len(pointers(spec)))))
+    launch = Launch(
+        (spec.out_channels // schedule.warps, 1, 1), (schedule.warps * WARP, 1, 1), tuple(range(len(pointers(spec))))
+    )
     return Program((launch,))
 
 

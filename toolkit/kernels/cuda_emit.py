@@ -1,8 +1,8 @@
 """A thin builder for CUDA kernels in TIR: the `Emitter` of the CPU's kernels, with threads, shared memory and barriers.
 
-The result is a device function `void k(float *a, float *b, ...)` for a fixed grid and block, which TVM's CUDA code generator turns
-into C. All arithmetic is written out (`fma` is one rounding, nothing else is contracted), so a kernel gives the same bits on
-every GPU, and in the tests' simulation on a CPU.
+The result is a device function `void k(float *a, float *b, ...)` for a fixed grid and block, which TVM's CUDA code
+generator turns into C. All arithmetic is written out (`fma` is one rounding, nothing else is contracted), so a kernel
+gives the same bits on every GPU, and in the tests' simulation on a CPU.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Launch:
 
 @dataclass(frozen=True)
 class Program:
-    """What one kernel of a plan takes on a GPU: launches one after the other, and the bytes they pass on through scratch memory."""
+    """What one kernel of a plan takes on a GPU: launches one after the other, and the bytes they pass on through
+    scratch memory.
+    """
 
     launches: tuple[Launch, ...]
     scratch: int = 0
@@ -61,7 +63,9 @@ class GpuEmitter(Emitter):
         super().__init__(name, pointers)
         self._axes: list[tuple[str, Any, int]] = []
         self.thread = self._axis("threadIdx.x", launch.block[0], always=True)
-        self.blocks = tuple(self._axis(f"blockIdx.{axis}", extent) for axis, extent in zip("xyz", launch.grid, strict=True))
+        self.blocks = tuple(
+            self._axis(f"blockIdx.{axis}", extent) for axis, extent in zip("xyz", launch.grid, strict=True)
+        )
 
     def _axis(self, tag: str, extent: int, *, always: bool = False) -> Expr:
         if extent == 1 and not always:
@@ -128,7 +132,8 @@ class GpuEmitter(Emitter):
 def quad(buffer: Any, index: Expr) -> Expr:
     """Four neighbouring floats, from `4 * index` on.
 
-    Addresses count quads wherever quads are moved: the code generator makes one access of them only where it sees the factor.
+    Addresses count quads wherever quads are moved: the code generator makes one access of them only where it sees the
+    factor.
     """
     return load(buffer, index * QUAD, QUAD)
 
@@ -162,4 +167,3 @@ def both(*conditions: Expr | None) -> Expr | None:
     """All of them; None where there is nothing to check."""
     present = [c for c in conditions if c is not None]
     return tirx.all(*present) if present else None
-

@@ -1,6 +1,7 @@
 """TVM's default loop nests on GPUs: what Relax legalised, a thread for every element of the result.
 
-A nest whose iterations are independent is spread over threads, each with its part of a reduction to itself. One whose iterations
+A nest whose iterations are independent is spread over threads, each with its part of a reduction to itself. One whose
+iterations
 depend on each other is done by a single thread: slow, and correct. These kernels are here so that every model compiles.
 """
 
@@ -25,7 +26,9 @@ _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
 
 @dataclass(frozen=True)
 class ExternSchedule:
-    """blocks: of threads; 1 with a single thread where the iterations depend on each other. pointers: the function's parameters."""
+    """blocks: of threads; 1 with a single thread where the iterations depend on each other. pointers: the function's
+    parameters.
+    """
 
     blocks: int
     threads: int
@@ -74,7 +77,9 @@ def emit(spec: Extern, schedule: ExternSchedule, symbol: str) -> list[Any]:
 
 @lru_cache(maxsize=256)
 def _scheduled(function: str) -> tuple[tirx.PrimFunc, int]:
-    """The function with its loops bound to threads, and how many independent iterations it has; 0 where they depend on each other."""
+    """The function with its loops bound to threads, and how many independent iterations it has; 0 where they depend
+    on each other.
+    """
     func = tvm.ir.load_json(function).with_attr("global_symbol", "main")
     kinds = loop_kinds(func)
     if kinds is None or _SPATIAL not in kinds:

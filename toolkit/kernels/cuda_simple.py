@@ -1,6 +1,8 @@
-"""The kernels that only move or map data on a GPU: pooling and depthwise windows, averages, elementwise operators, layouts.
+"""The kernels that only move or map data on a GPU: pooling and depthwise windows, averages, elementwise operators,
+layouts.
 
-All are bound by memory. A thread computes four neighbouring channels (a quad) of one pixel, so a warp reads and writes whole lines.
+All are bound by memory. A thread computes four neighbouring channels (a quad) of one pixel, so a warp reads and
+writes whole lines.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def _split(em: GpuEmitter, item: Expr, extents: tuple[tuple[str, int], ...]) -> 
     return [rest, *reversed(found)]
 
 
-# -- windows -------------------------------------------------------------------------------------------------------------
+# -- windows ---------------------------------------------------------------------------------------------------------
 def _window_count(spec: Window) -> int:
     return spec.batch * spec.blocks * spec.out_height * spec.out_width * QUADS
 
@@ -69,7 +71,13 @@ def emit_window(spec: Window, schedule: SimpleSchedule, symbol: str) -> list[Any
     item, exists = _item(em, _window_count(spec), schedule)
 
     def body() -> None:
-        axes = (("n", spec.batch), ("block", spec.blocks), ("y", spec.out_height), ("x", spec.out_width), ("quad", QUADS))
+        axes = (
+            ("n", spec.batch),
+            ("block", spec.blocks),
+            ("y", spec.out_height),
+            ("x", spec.out_width),
+            ("quad", QUADS),
+        )
         n, block, y, x, quad = _split(em, item, axes)
         first_y, first_x = em.let(y * step_y - top, "first_y"), em.let(x * step_x - left, "first_x")
         source = em.let(n * (spec.in_stride // QUAD) + block * (spec.height * spec.width * QUADS) + quad, "source")
@@ -121,7 +129,7 @@ def _guarded(em: GpuEmitter, condition: Expr | None, body: Callable[[], None]) -
         body()
 
 
-# -- global average ------------------------------------------------------------------------------------------------------
+# -- global average --------------------------------------------------------------------------------------------------
 _PARTS = 16
 
 
@@ -148,11 +156,15 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, symbol: str) -> 
         em.store(total, 0, load(shared, em.thread))
         with em.loop(_PARTS - 1, "i", 1) as i:
             em.store(total, 0, load(total, 0) + load(shared, i * BLOCK + em.thread))
-        em.store(em.buffers["dst"], n * spec.out_stride + block * BLOCK + em.thread, load(total, 0) * const(1.0 / spec.pixels))
+        em.store(
+            em.buffers["dst"],
+            n * spec.out_stride + block * BLOCK + em.thread,
+            load(total, 0) * const(1.0 / spec.pixels),
+        )
     return [em.finish()]
 
 
-# -- elementwise ---------------------------------------------------------------------------------------------------------
+# -- elementwise -----------------------------------------------------------------------------------------------------
 _ZERO, _ONE = const(0.0), const(1.0)
 
 
@@ -173,7 +185,11 @@ def _elu(value: Expr, alpha: float) -> Expr:
 
 
 def _gelu_tanh(value: Expr) -> Expr:
-    return const(0.5) * value * (_ONE + call("tanhf", const(0.7978845608028654) * (value + const(0.044715) * value * value * value)))
+    return (
+        const(0.5)
+        * value
+        * (_ONE + call("tanhf", const(0.7978845608028654) * (value + const(0.044715) * value * value * value)))
+    )
 
 
 def _hard_sigmoid(value: Expr, constants: tuple[float, ...]) -> Expr:
@@ -260,7 +276,7 @@ def emit_map(spec: Map, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     return [em.finish()]
 
 
-# -- layouts -------------------------------------------------------------------------------------------------------------
+# -- layouts ---------------------------------------------------------------------------------------------------------
 _MOVE = (("src", "float32"), ("table", "int32"), ("dst", "float32"))
 
 
@@ -307,7 +323,7 @@ def emit_unpack(spec: Unpack, schedule: SimpleSchedule, symbol: str) -> list[Any
     return [em.finish()]
 
 
-# -- softmax -------------------------------------------------------------------------------------------------------------
+# -- softmax ---------------------------------------------------------------------------------------------------------
 _ROW_THREADS = 256
 
 
@@ -317,7 +333,9 @@ def softmax_program(spec: Softmax, schedule: SimpleSchedule) -> Program:
 
 
 def emit_softmax(spec: Softmax, schedule: SimpleSchedule, symbol: str) -> list[Any]:
-    """Softmax of every row: its maximum, exponentials and their sum, then the scaling. Sums are added up in a fixed order."""
+    """Softmax of every row: its maximum, exponentials and their sum, then the scaling. Sums are added up in a fixed
+    order.
+    """
     em = GpuEmitter(symbol, [("src", "float32"), ("dst", "float32")], softmax_program(spec, schedule).launches[0])
     src, dst = em.buffers["src"], em.buffers["dst"]
     shared = em.shared(_ROW_THREADS, "partial")

@@ -1,7 +1,7 @@
 """A thin builder for TIR functions with a plain C signature.
 
-Kernel templates are Python functions that call an `Emitter`; what Python unrolls is unrolled in the kernel, what `loop` opens is
-a loop in it. The result needs neither TVM's packed calling convention nor its runtime::
+Kernel templates are Python functions that call an `Emitter`; what Python unrolls is unrolled in the kernel, what
+`loop` opens is a loop in it. The result needs neither TVM's packed calling convention nor its runtime::
 
     int32_t kernel(float *a, float *b, ..., int32_t lo, int32_t hi)
 
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import tvm
 from tvm import tirx
 from tvm.ir import PointerType, PrimType
 
@@ -59,8 +58,15 @@ class Emitter:
 
     def _add_for(self, var: Any, start: Expr, extent: Expr, kind: Any) -> None:
         body = self._close()
-        self._add(tirx.For(var, tirx.const(start, _INT) if isinstance(start, int) else start,
-                           tirx.const(extent, _INT) if isinstance(extent, int) else extent, kind, body))
+        self._add(
+            tirx.For(
+                var,
+                tirx.const(start, _INT) if isinstance(start, int) else start,
+                tirx.const(extent, _INT) if isinstance(extent, int) else extent,
+                kind,
+                body,
+            )
+        )
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
@@ -98,7 +104,11 @@ class Emitter:
     def prefetch(self, buffer: Any, index: Expr) -> None:
         """Ask for the cache line that holds `buffer[index]`, into the second-level cache; any address will do."""
         line = tirx.address_of(load(buffer, index))
-        self._add(tirx.Evaluate(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", line, *(tirx.const(v, _INT) for v in (0, 2, 1)))))
+        self._add(
+            tirx.Evaluate(
+                tirx.call_llvm_intrin("void", "llvm.prefetch.p0", line, *(tirx.const(v, _INT) for v in (0, 2, 1)))
+            )
+        )
 
     def finish(self) -> tirx.PrimFunc:
         """The finished function; the builder is used up."""

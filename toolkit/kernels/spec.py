@@ -1,8 +1,8 @@
 """What the kernels compute, as frozen data: no TVM here, so that lowering, caching and every target can read it.
 
-Activations are NCHW16c, `[N][blocks][H][W][16]` in fp32; sizes count whole blocks of 16 channels. A tensor may be a slice of a larger
-one (a branch of a concat): then the distance between its images, `*_stride` in elements, is larger than its own size.
-With one image the strides are 0, so that equal layers of different slices share one kernel.
+Activations are NCHW16c, `[N][blocks][H][W][16]` in fp32; sizes count whole blocks of 16 channels. A tensor may be a
+slice of a larger one (a branch of a concat): then the distance between its images, `*_stride` in elements, is larger
+than its own size. With one image the strides are 0, so that equal layers of different slices share one kernel.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ class Map:
     """An elementwise operator on `[N][blocks][pixels][16]`.
 
     op: a name of `kernels.cpu_simple.UNARY` or `BINARY`.
-    second: the second operand: "none", "tensor" (same shape) or "channel" (one value a channel, `[N or 1][blocks][16]`).
+    second: the second operand: "none", "tensor" (same shape) or "channel" (one value a channel, `[N or
+    1][blocks][16]`).
     constants: the operator's numbers, e.g. the clamp's bounds.
     Pointers: input, [second,] output.
     """
@@ -131,7 +132,9 @@ class Map:
 
 @dataclass(frozen=True)
 class Pack:
-    """NCHW to NCHW16c: slot `s` takes channel `table[s]`, or zeros where that is negative. Pointers: input, table (int32), output."""
+    """NCHW to NCHW16c: slot `s` takes channel `table[s]`, or zeros where that is negative. Pointers: input, table
+    (int32), output.
+    """
 
     batch: int
     channels: int
@@ -173,9 +176,11 @@ class Extern:
 
 @dataclass(frozen=True)
 class WinogradInput:
-    """Winograd's transform of the data: `[N][blocks][H][W][16]` to `[N][ny * nx][blocks][tiles][16]`, with `tiles = tile rows * columns`.
+    """Winograd's transform of the data: `[N][blocks][H][W][16]` to `[N][ny * nx][blocks][tiles][16]`, with `tiles =
+    tile rows * columns`.
 
-    outputs, taps: m and r of F(m, r) along rows and columns; n = m + r - 1. A tile starts every `outputs` pixels, `pad` before the image.
+    outputs, taps: m and r of F(m, r) along rows and columns; n = m + r - 1. A tile starts every `outputs` pixels,
+    `pad` before the image.
     out_height, out_width: of the convolution. Pointers: input, output.
     """
 
@@ -204,7 +209,8 @@ class WinogradInput:
 
 @dataclass(frozen=True)
 class WinogradOutput:
-    """The way back, with the convolution's epilogue: `[N][ny * nx][blocks][tiles][16]` to `[N][blocks][out_height][out_width][16]`.
+    """The way back, with the convolution's epilogue: `[N][ny * nx][blocks][tiles][16]` to
+    `[N][blocks][out_height][out_width][16]`.
 
     Fields as in `WinogradInput`, `blocks` those of the output. Pointers: input, bias, [add,] output.
     """

@@ -12,7 +12,8 @@ def split(total: int, widest: int) -> list[int]:
 
 
 def runs(widths: list[int], inner: Callable[[int, int], bool]) -> list[tuple[int, int, int]]:
-    """Tiles of `widths` as `(first column, width, count)`: neighbours of equal width, both `inner(column, width)`, become one run.
+    """Tiles of `widths` as `(first column, width, count)`: neighbours of equal width, both `inner(column, width)`,
+    become one run.
 
     A run of several is a loop in the kernel; a tile at an edge has code of its own.
     """

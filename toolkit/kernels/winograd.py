@@ -2,9 +2,10 @@
 
     y = A^T [(G g) * (B^T d)]        y_i = sum_k d_{i+k} g_k,   0 <= i < m,  d of m + r - 1 elements
 
-The matrices follow Cook and Toom: the products are values of polynomials at m + r - 2 points and at infinity. They are computed in exact
-fractions, so the error is that of fp32 arithmetic on numbers grown by the points' powers: small points, in pairs of opposite sign. In two
-dimensions the transform is applied along each axis. (Winograd 1980; Lavin and Gray 2015, arXiv:1509.09308.)
+The matrices follow Cook and Toom: the products are values of polynomials at m + r - 2 points and at infinity. They
+are computed in exact fractions, so the error is that of fp32 arithmetic on numbers grown by the points' powers: small
+points, in pairs of opposite sign. In two dimensions the transform is applied along each axis. (Winograd 1980; Lavin
+and Gray 2015, arXiv:1509.09308.)
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _POINTS = (
     Fraction(3, 2),
     Fraction(-3, 2),
 )
-"""In the order they are taken: each next one adds the least error in fp32 (tests/kernels/test_winograd.py measures it)."""
+"""In the order they are taken: each next one adds the least error in fp32 (tests/kernels/test_winograd.py measures
+it).
+"""
 
 Matrix = tuple[tuple[Fraction, ...], ...]
 

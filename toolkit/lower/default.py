@@ -1,9 +1,9 @@
 """TVM's default for operators that have no kernel of ours.
 
-The node becomes a model of its own, Relax imports it and legalises it to TIR, and every loop nest of that TIR becomes a layer whose
-spec carries the function (`kernels.spec.Extern`). Tensors between the nests live in the arena like any other value, so a kernel
-allocates nothing and the waves are its barriers. Such layers work on plain contiguous tensors of any type; what is float32 again may
-go on into kernels of ours.
+The node becomes a model of its own, Relax imports it and legalises it to TIR, and every loop nest of that TIR becomes
+a layer whose spec carries the function (`kernels.spec.Extern`). Tensors between the nests live in the arena like any
+other value, so a kernel allocates nothing and the waves are its barriers. Such layers work on plain contiguous
+tensors of any type; what is float32 again may go on into kernels of ours.
 
 Relax takes seconds to import, so this module does it only when a node comes along.
 """
@@ -57,7 +57,8 @@ class Nest:
 
 @dataclass
 class Program:
-    """What a node legalises to. Names are `v0, v1, ...` for the node's own inputs; `outputs` holds a name per output."""
+    """What a node legalises to. Names are `v0, v1, ...` for the node's own inputs; `outputs` holds a name per output.
+    """
 
     nests: list[Nest] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -88,8 +89,12 @@ def extern(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
         _emit(reader, node, program, sources, wanted)
     except Unsupported as error:
         name = f"'{node.domain}.{node.op_type}'" if node.domain not in ("", "ai.onnx") else node.op_type
-        raise DeployError(f"node '{node.name}' ({name}) cannot be compiled: {reason}, and TVM's default fails: {error}", kind="operator",
-                          got=node.op_type, allowed="the operators in docs/operators.md") from error
+        raise DeployError(
+            f"node '{node.name}' ({name}) cannot be compiled: {reason}, and TVM's default fails: {error}",
+            kind="operator",
+            got=node.op_type,
+            allowed="the operators in docs/operators.md",
+        ) from error
     if program.nests:
         reader.network.refusals.append(Refusal(node.name, node.op_type, reason))
 
@@ -141,7 +146,9 @@ def _concat_in_steps(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
 
 
 def alone(reader: Reader, node: onnx.NodeProto, wanted: list[str]) -> bytes:
-    """The node as a model of its own that gives `wanted`; constants are initialisers, names are positions, so that equal nodes give equal bytes."""
+    """The node as a model of its own that gives `wanted`; constants are initialisers, names are positions, so that
+    equal nodes give equal bytes.
+    """
     feeds = [n for n in dict.fromkeys(node.input) if n and n not in reader.constants]
     fixed = [n for n in dict.fromkeys(node.input) if n in reader.constants]
     rename = {name: f"v{i}" for i, name in enumerate(feeds)}
@@ -166,22 +173,40 @@ def alone(reader: Reader, node: onnx.NodeProto, wanted: list[str]) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-# -- Relax ---------------------------------------------------------------------------------------------------------------
+# -- Relax -----------------------------------------------------------------------------------------------------------
 @lru_cache(maxsize=64)
 def _program(model: bytes) -> Program:
     """What Relax makes of a one-node model."""
+    from onnx import inliner
+
+    proto = onnx.load_model_from_string(model)
+    try:
+        return _Walk(_imported(proto)).program
+    except Unsupported:
+        # ONNX itself defines some operators by others
+        names = [(node.domain, node.op_type) for node in proto.graph.node]
+        spelled_out = inliner.inline_selected_functions(proto, names, inline_schema_functions=True)
+        if [node.op_type for node in spelled_out.graph.node] == [node.op_type for node in proto.graph.node]:
+            raise
+        return _Walk(_imported(spelled_out)).program
+
+
+def _imported(model: onnx.ModelProto) -> Any:
+    """The model as a Relax module whose `main` calls TIR functions."""
     import tvm
     from tvm import relax
     from tvm.relax.frontend.onnx import from_onnx
 
-    passes = [relax.transform.DecomposeOpsForInference(), relax.transform.LegalizeOps(), relax.transform.FoldConstant(),
-              relax.transform.DeadCodeElimination()]
-    proto = onnx.load_model_from_string(model)
+    passes = [
+        relax.transform.DecomposeOpsForInference(),
+        relax.transform.LegalizeOps(),
+        relax.transform.FoldConstant(),
+        relax.transform.DeadCodeElimination(),
+    ]
     try:
-        module = tvm.transform.Sequential(passes)(from_onnx(proto, keep_params_in_input=False))
+        return tvm.transform.Sequential(passes)(from_onnx(model, keep_params_in_input=False))
     except Exception as error:  # the importer raises whatever the operator's converter happens to stumble over
         raise Unsupported(f"Relax cannot import it ({_first_line(error)})") from error
-    return _Walk(module).program
 
 
 def _first_line(error: Exception) -> str:
@@ -247,7 +272,9 @@ class _Walk:
         return outputs if several else outputs[0]
 
     def _nests(self, func: Any, arguments: list[str]) -> None:
-        """Cut a function at its loop nests; where that is not possible it stays whole, and its scratch becomes tensors of ours."""
+        """Cut a function at its loop nests; where that is not possible it stays whole, and its scratch becomes
+        tensors of ours.
+        """
         names = dict(zip(func.params, arguments, strict=True))
         root = func.body.block if hasattr(func.body, "block") else None
         if root is None or not set(_written(func.body)) <= {*func.params, *root.alloc_buffers}:

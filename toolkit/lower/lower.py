@@ -18,7 +18,9 @@ from .reader import read
 
 
 class KernelSet(Protocol):
-    """What lowering asks of a target: which schedule, how many units, how weights are packed, what goes into a kernel's name."""
+    """What lowering asks of a target: which schedule, how many units, how weights are packed, what goes into a
+    kernel's name.
+    """
 
     name: str
 
@@ -42,7 +44,9 @@ class KernelSet(Protocol):
 
 
 def physical_weight(weight: np.ndarray, spec: Conv, source: Storage, output: Storage) -> np.ndarray:
-    """A convolution's weight with channels moved to their slots: `[O, I / groups, r, s]` to `[out_channels, channels, r, s]`."""
+    """A convolution's weight with channels moved to their slots: `[O, I / groups, r, s]` to `[out_channels, channels,
+    r, s]`.
+    """
     if spec.planar or spec.groups > 1:
         columns = np.arange(weight.shape[1])
     else:
@@ -130,7 +134,9 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
         identity = f"{kernels.fingerprint()} {layer.spec!r} {schedule!r}"
         symbol = "k_" + hashlib.sha256(identity.encode()).hexdigest()[:24]
         units = kernels.units(layer.spec, schedule)
-        table.setdefault(symbol, Kernel(symbol, layer.spec, schedule, len(args), units, kernels.launch(layer.spec, schedule)))
+        table.setdefault(
+            symbol, Kernel(symbol, layer.spec, schedule, len(args), units, kernels.launch(layer.spec, schedule))
+        )
         steps.append(Step(symbol, tuple(args), layer.wave, tuple(layer.nodes), layer.op, layer.value, layer.macs))
         if progress:
             progress(layer.value)
@@ -150,7 +156,11 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
 def _with_strides(layer: Layer) -> Any:
     """The layer's spec with the distances between images filled in."""
     known = {f.name for f in fields(layer.spec)}
-    strides = {field: storage.stride for storage, field in (o for o in layer.operands if not isinstance(o, Param)) if field in known}
+    strides = {
+        field: storage.stride
+        for storage, field in (o for o in layer.operands if not isinstance(o, Param))
+        if field in known
+    }
     if "out_stride" in known:
         strides["out_stride"] = layer.output.stride
     return replace(layer.spec, **strides)

@@ -1,4 +1,6 @@
-"""The network between ONNX and the Plan: layers that our kernels (or TVM's default ones) compute, and where their values live."""
+"""The network between ONNX and the Plan: layers that our kernels (or TVM's default ones) compute, and where their
+values live.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ class Storage:
 
     slots: for a blocked one, the slot that each channel lies in; slots nobody names hold padding, which is finite.
     pixels: pixels of a block's plane (blocked), or all elements of an image (planar).
-    parent, parent_block: this is the slice of `parent` that starts at that block (a branch of a concat). A planar one with a parent
-    is all of it, with other axes.
+    parent, parent_block: this is the slice of `parent` that starts at that block (a branch of a concat). A planar one
+    with a parent is all of it, with other axes.
     port: a graph input or output: the caller's memory.
     """
 
@@ -87,8 +89,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Param:
-    """A constant argument. `role` tells how it is packed: "weight", "dense", "bias", "channel"; "raw" is taken as it is,
-    "physical" is a weight whose channels are in their slots already.
+    """A constant argument. `role` tells how it is packed: "weight", "dense", "bias", "channel"; "raw" is taken as it
+    is, "physical" is a weight whose channels are in their slots already.
 
     A weight has its logical shape `[O, I / groups, r, s]`; channels are moved to their slots when the Plan is made.
     """
@@ -102,7 +104,8 @@ class Layer:
     """One kernel call to be.
 
     spec: the kernel's spec; its `*_stride` fields are filled in when memory is placed.
-    operands: pointer arguments in the spec's order: a Storage read, with the name of its stride field, or a Param. The output is last.
+    operands: pointer arguments in the spec's order: a Storage read, with the name of its stride field, or a Param.
+    The output is last.
     also: more outputs, whose pointers follow it.
     """
 

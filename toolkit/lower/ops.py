@@ -26,7 +26,9 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def window(reader: Reader, node: onnx.NodeProto, kernel: tuple[int, int]) -> tuple[tuple[int, int], list[int], tuple[int, int]]:
+def window(
+    reader: Reader, node: onnx.NodeProto, kernel: tuple[int, int]
+) -> tuple[tuple[int, int], list[int], tuple[int, int]]:
     """Stride, pads (top, left, bottom, right) and dilation of a convolution or a pool; resolves `auto_pad`."""
     attrs = attributes(node)
     stride = tuple(attrs.get("strides", (1, 1)))
@@ -54,7 +56,9 @@ def image(reader: Reader, name: str) -> Value:
     return value
 
 
-def new(reader: Reader, name: str, like: Value, channels: int | np.ndarray, height: int, width: int, blocks: int = 0) -> Value:
+def new(
+    reader: Reader, name: str, like: Value, channels: int | np.ndarray, height: int, width: int, blocks: int = 0
+) -> Value:
     """A blocked value to be computed: `channels` of them in order, or in the slots given."""
     slots = np.arange(channels) if isinstance(channels, int) else channels
     blocks = blocks or blocks_of(int(slots.max()) + 1)
@@ -65,15 +69,21 @@ def new(reader: Reader, name: str, like: Value, channels: int | np.ndarray, heig
 def identity_slots(value: Value) -> bool:
     """Channels lie in order with no gaps, and no more blocks than they need."""
     slots = value.storage.slots
-    return slots is not None and bool(np.array_equal(slots, np.arange(len(slots)))) and value.storage.blocks == blocks_of(len(slots))
+    return (
+        slots is not None
+        and bool(np.array_equal(slots, np.arange(len(slots))))
+        and value.storage.blocks == blocks_of(len(slots))
+    )
 
 
-# -- convolution ---------------------------------------------------------------------------------------------------------
+# -- convolution -----------------------------------------------------------------------------------------------------
 def conv(reader: Reader, node: onnx.NodeProto) -> None:
     """Conv: direct, grouped (groups narrower than a block are joined into block-diagonal ones) or depthwise."""
     value = image(reader, node.input[0])
     weight = reader.constant(node.input[1], "the weight").astype(np.float32)
-    bias = reader.constant(node.input[2], "the bias") if len(node.input) > 2 and node.input[2] else np.zeros(len(weight))
+    bias = (
+        reader.constant(node.input[2], "the bias") if len(node.input) > 2 and node.input[2] else np.zeros(len(weight))
+    )
     groups = attributes(node).get("group", 1)
     out, _, rows, columns = weight.shape
     stride, pads, dilation = window(reader, node, (rows, columns))
@@ -86,9 +96,28 @@ def conv(reader: Reader, node: onnx.NodeProto) -> None:
         value = reader.blocked(value)
         assert value.storage.slots is not None
         result = new(reader, node.output[0], value, value.storage.slots, out_height, out_width, value.storage.blocks)
-        depthwise = Window(WindowOp.DEPTHWISE, value.storage.batch, value.storage.blocks, value.height, value.width, out_height,
-                           out_width, (rows, columns), stride, (pads[0], pads[1], pads[2], pads[3]), dilation)
-        reader.emit("depthwise", [node.name], depthwise, [(value.storage, "in_stride"), *params], result.storage, result.name, macs)
+        depthwise = Window(
+            WindowOp.DEPTHWISE,
+            value.storage.batch,
+            value.storage.blocks,
+            value.height,
+            value.width,
+            out_height,
+            out_width,
+            (rows, columns),
+            stride,
+            (pads[0], pads[1], pads[2], pads[3]),
+            dilation,
+        )
+        reader.emit(
+            "depthwise",
+            [node.name],
+            depthwise,
+            [(value.storage, "in_stride"), *params],
+            result.storage,
+            result.name,
+            macs,
+        )
         reader.values[result.name] = result
         return
 
@@ -102,8 +131,21 @@ def conv(reader: Reader, node: onnx.NodeProto) -> None:
     if groups > 1:
         kept, params[0] = join_groups(weight, groups, identity_slots(value) and out % BLOCK == 0)
     result = new(reader, node.output[0], value, out, out_height, out_width)
-    spec = Conv(value.storage.batch, physical // kept, height, width, result.storage.blocks * BLOCK, out_height, out_width,
-                (rows, columns), stride, (pads[0], pads[1]), dilation, kept, planar)
+    spec = Conv(
+        value.storage.batch,
+        physical // kept,
+        height,
+        width,
+        result.storage.blocks * BLOCK,
+        out_height,
+        out_width,
+        (rows, columns),
+        stride,
+        (pads[0], pads[1]),
+        dilation,
+        kept,
+        planar,
+    )
     reader.emit("conv", [node.name], spec, [(value.storage, "in_stride"), *params], result.storage, result.name, macs)
     reader.values[result.name] = result
 
@@ -111,8 +153,8 @@ def conv(reader: Reader, node: onnx.NodeProto) -> None:
 def join_groups(weight: np.ndarray, groups: int, aligned: bool) -> tuple[int, Param]:
     """Groups joined until each is whole blocks of 16 wide: the new count, and the block-diagonal weight.
 
-    Given: `[O, I, r, s]` with I the channels of one group. Result: `[O, m * I, r, s]`, zero where an output does not see an input.
-    Where channels do not lie in order (`aligned` is False) all groups become one.
+    Given: `[O, I, r, s]` with I the channels of one group. Result: `[O, m * I, r, s]`, zero where an output does not
+    see an input. Where channels do not lie in order (`aligned` is False) all groups become one.
     """
     out, channels, rows, columns = weight.shape
     join = groups
@@ -145,8 +187,15 @@ def dense(reader: Reader, name: str, node: onnx.NodeProto, weight: np.ndarray, b
     wide = np.zeros((out, source.elements), np.float32)
     wide[:, at.reshape(-1)] = weight
     spec = Conv(source.batch, source.elements, 1, 1, result.storage.blocks * BLOCK, 1, 1, (1, 1))
-    reader.emit("dense", [node.name], spec, [(source, "in_stride"), Param("dense", wide[:, :, None, None]),
-                                             Param("bias", bias.astype(np.float32))], result.storage, result.name, source.batch * weight.size)
+    reader.emit(
+        "dense",
+        [node.name],
+        spec,
+        [(source, "in_stride"), Param("dense", wide[:, :, None, None]), Param("bias", bias.astype(np.float32))],
+        result.storage,
+        result.name,
+        source.batch * weight.size,
+    )
     reader.values[result.name] = result
 
 
@@ -171,9 +220,11 @@ def matmul(reader: Reader, node: onnx.NodeProto) -> None:
     dense(reader, node.input[0], node, weight.T, np.zeros(weight.shape[1], np.float32))
 
 
-# -- epilogues -----------------------------------------------------------------------------------------------------------
+# -- epilogues -------------------------------------------------------------------------------------------------------
 def open_epilogue(reader: Reader, name: str, *, add: bool) -> Layer | None:
-    """The layer that computes `name`, if nobody else sees that value and its epilogue can still take an add or a clamp."""
+    """The layer that computes `name`, if nobody else sees that value and its epilogue can still take an add or a
+    clamp.
+    """
     if name not in reader.values or not reader.private(name):
         return None
     layer = reader.producer.get(reader.values[name].storage)
@@ -194,10 +245,14 @@ def rename(reader: Reader, layer: Layer, node: onnx.NodeProto, old: str) -> None
     value = reader.values[old]
     layer.nodes.append(node.name)
     layer.value = layer.output.name = node.output[0]
-    reader.values[node.output[0]] = Value(node.output[0], reader.shape(node.output[0]), value.storage, value.height, value.width)
+    reader.values[node.output[0]] = Value(
+        node.output[0], reader.shape(node.output[0]), value.storage, value.height, value.width
+    )
 
 
-def activation(bounds: Callable[[Reader, onnx.NodeProto], tuple[float, float]]) -> Callable[[Reader, onnx.NodeProto], None]:
+def activation(
+    bounds: Callable[[Reader, onnx.NodeProto], tuple[float, float]],
+) -> Callable[[Reader, onnx.NodeProto], None]:
     """A handler for an operator that clamps: into the epilogue where it can go, else a pass of its own."""
 
     def handler(reader: Reader, node: onnx.NodeProto) -> None:
@@ -207,7 +262,9 @@ def activation(bounds: Callable[[Reader, onnx.NodeProto], tuple[float, float]]) 
             unary("clip", lambda _reader, _node: (low, high))(reader, node)
             return
         spec = layer.spec
-        layer.spec = replace(spec, constants=(low, high)) if isinstance(spec, Map) else replace(spec, activation=(low, high))
+        layer.spec = (
+            replace(spec, constants=(low, high)) if isinstance(spec, Map) else replace(spec, activation=(low, high))
+        )
         rename(reader, layer, node, node.input[0])
 
     return handler
@@ -241,7 +298,9 @@ def whole(op: str, value: Value) -> None:
         raise Refuse(f"{op} of the zeros that pad {len(storage.slots)} channels is not finite")
 
 
-def mapped(reader: Reader, node: onnx.NodeProto, spec: Map, value: Value, operands: list[tuple[Storage, str] | Param]) -> None:
+def mapped(
+    reader: Reader, node: onnx.NodeProto, spec: Map, value: Value, operands: list[tuple[Storage, str] | Param]
+) -> None:
     """A `Map` layer: its result lies as `value` does."""
     source, name = value.storage, node.output[0]
     storage = Storage(name, source.batch, source.pixels, source.blocks, source.slots)
@@ -249,7 +308,9 @@ def mapped(reader: Reader, node: onnx.NodeProto, spec: Map, value: Value, operan
     reader.values[name] = Value(name, reader.shape(name), storage, value.height, value.width)
 
 
-def unary(op: str, constants: Callable[[Reader, onnx.NodeProto], tuple[float, ...]]) -> Callable[[Reader, onnx.NodeProto], None]:
+def unary(
+    op: str, constants: Callable[[Reader, onnx.NodeProto], tuple[float, ...]]
+) -> Callable[[Reader, onnx.NodeProto], None]:
     """A handler for an elementwise operator of one operand."""
 
     def handler(reader: Reader, node: onnx.NodeProto) -> None:
@@ -328,7 +389,9 @@ def in_turn(reader: Reader, node: onnx.NodeProto, handler: Callable[[Reader, onn
         name = out
 
 
-def emit_binary(reader: Reader, node: onnx.NodeProto, op: str, value: Value, second: str, operand: tuple[Storage, str] | Param) -> None:
+def emit_binary(
+    reader: Reader, node: onnx.NodeProto, op: str, value: Value, second: str, operand: tuple[Storage, str] | Param
+) -> None:
     """An elementwise layer of two operands, the first one blocked."""
     source = value.storage
     mapped(reader, node, Map(op, source.batch, source.blocks, source.pixels, second), value, [operand])
@@ -401,7 +464,11 @@ def power(reader: Reader, node: onnx.NodeProto) -> None:
     """Pow with the exponents 1, 2 and 1/2."""
     exponent = reader.constant(node.input[1], "the exponent")
     value = reader.value(node.input[0])
-    op = {1.0: "identity", 2.0: "square", 0.5: "sqrt"}.get(float(exponent.reshape(-1)[0])) if exponent.size == 1 else None
+    op = (
+        {1.0: "identity", 2.0: "square", 0.5: "sqrt"}.get(float(exponent.reshape(-1)[0]))
+        if exponent.size == 1
+        else None
+    )
     if op is None or reader.shape(node.output[0]) != value.shape:
         raise Refuse("the exponent is neither 1, 2 nor 1/2")
     emit_unary(reader, node, op, (), value)
@@ -417,7 +484,7 @@ def softmax(reader: Reader, node: onnx.NodeProto) -> None:
     """Softmax over the last axis (or one with nothing but 1s behind it), on plain memory."""
     value = reader.value(node.input[0])
     axis = attributes(node).get("axis", -1 if reader.opsets[""] >= 13 else 1) % len(value.shape)
-    behind = math.prod(value.shape[axis + 1:])
+    behind = math.prod(value.shape[axis + 1 :])
     if behind != 1 and reader.opsets[""] >= 13:
         raise Refuse(f"axis {axis} of {len(value.shape)} is not the last")
     length = value.shape[axis] * behind  # before opset 13 all axes from `axis` on are one
@@ -450,7 +517,9 @@ def fuse_gate(reader: Reader, node: onnx.NodeProto) -> bool:
 
 
 def fuse_add(reader: Reader, node: onnx.NodeProto) -> bool:
-    """A residual add goes into the epilogue of the convolution on one of its sides; its channels then lie as the other side's."""
+    """A residual add goes into the epilogue of the convolution on one of its sides; its channels then lie as the
+    other side's.
+    """
     sides = (node.input[0], node.input[1]), (node.input[1], node.input[0])
     for mine, theirs in sides:
         layer = open_epilogue(reader, mine, add=True)
@@ -458,7 +527,8 @@ def fuse_add(reader: Reader, node: onnx.NodeProto) -> bool:
             continue
         addend = reader.blocked(reader.values[theirs])
         storage = layer.output
-        assert storage.slots is not None and addend.storage.slots is not None
+        assert storage.slots is not None
+        assert addend.storage.slots is not None
         if addend.storage.pixels != storage.pixels:
             continue
         if not np.array_equal(storage.slots, addend.storage.slots):
@@ -474,7 +544,7 @@ def fuse_add(reader: Reader, node: onnx.NodeProto) -> bool:
     return False
 
 
-# -- pools ---------------------------------------------------------------------------------------------------------------
+# -- pools -----------------------------------------------------------------------------------------------------------
 def pool(op: WindowOp) -> Callable[[Reader, onnx.NodeProto], None]:
     """MaxPool and AveragePool."""
 
@@ -491,8 +561,20 @@ def pool(op: WindowOp) -> Callable[[Reader, onnx.NodeProto], None]:
             return
         if op is WindowOp.AVERAGE and dilation != (1, 1):
             raise Refuse("an average over a dilated window")
-        spec = Window(op, value.storage.batch, value.storage.blocks, value.height, value.width, height, width, (rows, columns), stride,
-                      (pads[0], pads[1], pads[2], pads[3]), dilation, bool(attrs.get("count_include_pad", 0)))
+        spec = Window(
+            op,
+            value.storage.batch,
+            value.storage.blocks,
+            value.height,
+            value.width,
+            height,
+            width,
+            (rows, columns),
+            stride,
+            (pads[0], pads[1], pads[2], pads[3]),
+            dilation,
+            bool(attrs.get("count_include_pad", 0)),
+        )
         emit_pool(reader, node, value, spec)
 
     return handler
@@ -518,7 +600,12 @@ def global_max(reader: Reader, node: onnx.NodeProto) -> None:
     """GlobalMaxPool."""
     value = reader.blocked(image(reader, node.input[0]))
     size = (value.height, value.width)
-    emit_pool(reader, node, value, Window(WindowOp.MAX, value.storage.batch, value.storage.blocks, *size, 1, 1, size, (1, 1), (0, 0, 0, 0)))
+    emit_pool(
+        reader,
+        node,
+        value,
+        Window(WindowOp.MAX, value.storage.batch, value.storage.blocks, *size, 1, 1, size, (1, 1), (0, 0, 0, 0)),
+    )
 
 
 def reduce_map(whole_map: Callable[[Reader, onnx.NodeProto], None]) -> Callable[[Reader, onnx.NodeProto], None]:
@@ -536,16 +623,17 @@ def _reduce_map(reader: Reader, node: onnx.NodeProto) -> None:
     axes = attrs.get("axes")
     if axes is None and len(node.input) > 1 and node.input[1]:
         axes = reader.constant(node.input[1], "the list of axes").tolist()
-    value = image(reader, node.input[0])
+    image(reader, node.input[0])
     if axes is None or sorted(a % 4 for a in axes) != [2, 3]:
         raise Refuse(f"axes {axes} are not the two of the map")
 
 
-# -- structure -----------------------------------------------------------------------------------------------------------
+# -- structure -------------------------------------------------------------------------------------------------------
 def concat(reader: Reader, node: onnx.NodeProto) -> None:
     """Concat of channels moves nothing: each branch writes its slice of the result. What cannot is copied there.
 
-    Parts that are all of an earlier concat, in its order, go in as that one (DenseNet joins the same tensors again and again).
+    Parts that are all of an earlier concat, in its order, go in as that one (DenseNet joins the same tensors again
+    and again).
     """
     shape = reader.shape(node.output[0])
     axis = attributes(node)["axis"] % len(shape)
@@ -590,8 +678,8 @@ def _whole_concats(reader: Reader, storages: list[Storage]) -> list[Storage]:
 def channels_of(reader: Reader, node: onnx.NodeProto, name: str, indices: np.ndarray) -> None:
     """Some channels of a map, in any order, without moving them: the result has its own slots in the same memory.
 
-    Lanes of its blocks that it does not name hold other channels: padding to whoever reads it. Where that would be most of them,
-    the channels are moved together.
+    Lanes of its blocks that it does not name hold other channels: padding to whoever reads it. Where that would be
+    most of them, the channels are moved together.
     """
     value = reader.value(node.input[0])
     if len(value.shape) not in (2, 4) or (value.storage.blocked and value.storage.pixels != value.height * value.width):
@@ -636,7 +724,9 @@ def slice_(reader: Reader, node: onnx.NodeProto) -> None:
 
     starts, ends = numbers(1, "starts", []), numbers(2, "ends", [])
     axes = [a % len(shape) for a in numbers(3, "axes", list(range(len(starts))))]
-    cuts = {a: slice(s, e, p) for a, s, e, p in zip(axes, starts, ends, numbers(4, "steps", [1] * len(starts)), strict=True)}
+    cuts = {
+        a: slice(s, e, p) for a, s, e, p in zip(axes, starts, ends, numbers(4, "steps", [1] * len(starts)), strict=True)
+    }
     if any(out[a] != shape[a] or cut.step != 1 for a, cut in cuts.items() if a != 1) or 1 not in cuts:
         raise Refuse(f"cuts axes {sorted(cuts)}, not only the channels")
     start, end, step = cuts[1].start, cuts[1].stop, cuts[1].step
@@ -674,7 +764,8 @@ def shape_of(reader: Reader, node: onnx.NodeProto) -> None:
 def view(reader: Reader, node: onnx.NodeProto) -> None:
     """Flatten, Reshape, Squeeze, Unsqueeze: no data moves.
 
-    A map keeps its blocked layout when all is flattened, (N, C, H, W) to (N, C*H*W), and when its channels get more axes or fewer.
+    A map keeps its blocked layout when all is flattened, (N, C, H, W) to (N, C*H*W), and when its channels get more
+    axes or fewer.
     """
     if node.input[0] in reader.constants:
         raise Refuse(f"'{node.input[0]}' is a constant")
@@ -687,8 +778,13 @@ def view(reader: Reader, node: onnx.NodeProto) -> None:
             reader.values[node.output[0]] = Value(node.output[0], shape, storage)
             return
         size = (value.height, value.width)
-        if storage.pixels == math.prod(size) and len(shape) > 3 and shape[0] == storage.batch and shape[-2:] == size and (
-                math.prod(shape[1:-2]) == channels):
+        if (
+            storage.pixels == math.prod(size)
+            and len(shape) > 3
+            and shape[0] == storage.batch
+            and shape[-2:] == size
+            and (math.prod(shape[1:-2]) == channels)
+        ):
             reader.values[node.output[0]] = Value(node.output[0], shape, storage, *size)
             return
         storage = reader.planar(value).storage
@@ -725,7 +821,9 @@ OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     "Gemm": gemm,
     "GlobalAveragePool": global_average,
     "GlobalMaxPool": global_max,
-    "HardSigmoid": unary("hard_sigmoid", lambda _r, n: (attributes(n).get("alpha", 0.2), attributes(n).get("beta", 0.5))),
+    "HardSigmoid": unary(
+        "hard_sigmoid", lambda _r, n: (attributes(n).get("alpha", 0.2), attributes(n).get("beta", 0.5))
+    ),
     "HardSwish": simple("hard_swish"),
     "Identity": identity,
     "LeakyRelu": unary("leaky_relu", lambda _r, n: (attributes(n).get("alpha", 0.01),)),

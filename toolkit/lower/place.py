@@ -1,7 +1,8 @@
 """When each layer runs and where each value lives.
 
-Waves: a layer runs one wave after the last of those it reads from, so sibling branches share a wave and keep all threads busy
-without a barrier between them. Placement: one arena; values whose waves do not overlap may share its bytes.
+Waves: a layer runs one wave after the last of those it reads from, so sibling branches share a wave and keep all
+threads busy without a barrier between them. Placement: one arena; values whose waves do not overlap may share its
+bytes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ def assign_waves(network: Network) -> None:
     """Give every layer the earliest wave its inputs allow. Layers come in an order in which they can run."""
     writers: dict[Storage, list[tuple[Storage, int]]] = {}
     for layer in network.layers:
-        before = (wave for read in layer.reads for written, wave in writers.get(read.root, ()) if _overlap(read, written))
+        before = (
+            wave for read in layer.reads for written, wave in writers.get(read.root, ()) if _overlap(read, written)
+        )
         layer.wave = 1 + max(before, default=-1)
         for storage in layer.writes:
             writers.setdefault(storage.root, []).append((storage, layer.wave))
@@ -32,7 +35,8 @@ def _overlap(a: Storage, b: Storage) -> bool:
 def share_adds(network: Network) -> None:
     """Let a residual add write over its addend, where the addend is dead afterwards.
 
-    The convolution reads an element of the addend before it writes the same element of its output, and nobody else reads it then.
+    The convolution reads an element of the addend before it writes the same element of its output, and nobody else
+    reads it then.
     """
     readers: dict[Storage, list[Layer]] = {}
     for layer in network.layers:
@@ -69,7 +73,10 @@ def place(network: Network) -> int:
             root.last_wave = max(root.last_wave, layer.wave)
     placed: list[Storage] = []
     for root in sorted(roots, key=lambda r: (-size(r), r.first_wave, r.name)):
-        alive = sorted((o for o in placed if o.first_wave <= root.last_wave and root.first_wave <= o.last_wave), key=lambda o: o.offset)
+        alive = sorted(
+            (o for o in placed if o.first_wave <= root.last_wave and root.first_wave <= o.last_wave),
+            key=lambda o: o.offset,
+        )
         offset = 0
         for other in alive:
             if offset + size(root) <= other.offset:

@@ -1,7 +1,7 @@
 """ONNX to layers: walks the optimised graph once, fusing epilogues and adopting branches into their concat as it goes.
 
-An operator is read by its handler in `ops.OPS`. A handler that cannot serve a node raises `Refuse` with the reason; the node then
-takes TVM's default kernels (`default.extern`) and is listed in the Plan's refusals.
+An operator is read by its handler in `ops.OPS`. A handler that cannot serve a node raises `Refuse` with the reason;
+the node then takes TVM's default kernels (`default.extern`) and is listed in the Plan's refusals.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from ..errors import DeployError
 from ..kernels.spec import BLOCK, Map, Pack, Unpack
 from .default import alone, extern
 from .network import Layer, Network, Param, Storage, Value
-
 
 RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
 """Operators that give something else each time."""
@@ -69,8 +68,12 @@ class Reader:
         dims = self.types[name].shape.dim
         if any(not d.HasField("dim_value") for d in dims):
             got = [d.dim_param or d.dim_value for d in dims]
-            raise DeployError(f"the shape of '{name}' is not fixed: {got}", kind="onnx", got=got,
-                              allowed="static shapes; give --batch and --input-size")
+            raise DeployError(
+                f"the shape of '{name}' is not fixed: {got}",
+                kind="onnx",
+                got=got,
+                allowed="static shapes; give --batch and --input-size",
+            )
         return tuple(d.dim_value for d in dims)
 
     def elem_type(self, name: str) -> int:
@@ -82,15 +85,23 @@ class Reader:
     def known(self, name: str) -> bool:
         """A tensor of numbers (or truth values) that numpy knows too."""
         kind = self.types[name].elem_type if name in self.types else 0
-        return bool(kind) and np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).kind in "fiub" and kind != onnx.TensorProto.BFLOAT16
+        return (
+            bool(kind)
+            and np.dtype(onnx.helper.tensor_dtype_to_np_dtype(kind)).kind in "fiub"
+            and kind != onnx.TensorProto.BFLOAT16
+        )
 
     def dtype(self, name: str) -> str:
         """The numpy name of a run-time value's type."""
         if not self.known(name):
             kind = self.types[name].elem_type if name in self.types else 0
             got = onnx.TensorProto.DataType.Name(kind).lower() if kind else "no tensor"
-            raise DeployError(f"'{name}' has a type that cannot be compiled: {got}", kind="onnx", got=got,
-                              allowed="tensors of float, integer or bool")
+            raise DeployError(
+                f"'{name}' has a type that cannot be compiled: {got}",
+                kind="onnx",
+                got=got,
+                allowed="tensors of float, integer or bool",
+            )
         return str(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.types[name].elem_type)))
 
     def declare(self, name: str, kind: int, shape: Sequence[int]) -> None:
@@ -148,7 +159,14 @@ class Reader:
             self.plain[source] = Storage(f"{value.name}:plain", source.batch, channels * source.pixels)
         storage = storage or self.plain[source]
         spec = Unpack(source.batch, channels, source.blocks, source.pixels)
-        self.emit("unpack", [], spec, [(source, "in_stride"), Param("raw", source.slots.astype(np.int32))], storage, value.name)
+        self.emit(
+            "unpack",
+            [],
+            spec,
+            [(source, "in_stride"), Param("raw", source.slots.astype(np.int32))],
+            storage,
+            value.name,
+        )
         return Value(value.name, value.shape, storage)
 
     def with_slots(self, value: Value, slots: np.ndarray) -> Value:
@@ -174,8 +192,16 @@ class Reader:
         return Value(value.name, value.shape, storage, value.height, value.width)
 
     # -- layers ----------------------------------------------------------------------------------------------------
-    def emit(self, op: str, nodes: list[str], spec: Any, operands: list[tuple[Storage, str] | Param], output: Storage,
-             value: str, macs: int = 0) -> Layer:
+    def emit(
+        self,
+        op: str,
+        nodes: list[str],
+        spec: Any,
+        operands: list[tuple[Storage, str] | Param],
+        output: Storage,
+        value: str,
+        macs: int = 0,
+    ) -> Layer:
         """Append a layer."""
         layer = Layer(op, nodes, spec, operands, output, value, macs)
         self.network.layers.append(layer)
@@ -226,7 +252,9 @@ class Reader:
         if node.op_type in RANDOM or any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
             return False
         try:
-            results = ReferenceEvaluator(onnx.load_model_from_string(alone(self, node, list(node.output)))).run(None, {})
+            results = ReferenceEvaluator(onnx.load_model_from_string(alone(self, node, list(node.output)))).run(
+                None, {}
+            )
         except Exception:  # whatever the reference stumbles over, the handlers and TVM have a say yet
             return False
         self.constants.update({name: np.asarray(r) for name, r in zip(node.output, results, strict=True)})
@@ -245,16 +273,24 @@ class Reader:
     def _give_out(self, index: int, name: str) -> None:
         """Let the caller's buffer receive an output of the graph."""
         if name not in self.values:
-            raise DeployError(f"output '{name}' of the graph is a constant", kind="onnx", got=name, allowed="computed outputs")
+            raise DeployError(
+                f"output '{name}' of the graph is a constant", kind="onnx", got=name, allowed="computed outputs"
+            )
         value = self.values[name]
         root = value.storage.root
         if not value.storage.blocked and root.port is None:
             root.port = ("output", index)
         else:
-            if root.port is not None and not value.storage.blocked:  # an input, or another output: copied by way of a packed form
+            if (
+                root.port is not None and not value.storage.blocked
+            ):  # an input, or another output: copied by way of a packed form
                 if value.storage.dtype != "float32":
-                    raise DeployError(f"output '{name}' of the graph is its input, or another output, unchanged", kind="onnx", got=name,
-                                      allowed="outputs that the network computes, or float32")
+                    raise DeployError(
+                        f"output '{name}' of the graph is its input, or another output, unchanged",
+                        kind="onnx",
+                        got=name,
+                        allowed="outputs that the network computes, or float32",
+                    )
                 size = value.storage.batch * value.storage.elements
                 flat = Storage(name, 1, size, parent=value.storage)
                 value = self.blocked(Value(f"{name}:flat", (1, size), flat))
@@ -271,8 +307,12 @@ def constant_of(node: onnx.NodeProto) -> np.ndarray:
         return numpy_helper.to_array(value)
     if attribute.name in ("value_float", "value_floats", "value_int", "value_ints"):
         return np.asarray(value, np.float32 if "float" in attribute.name else np.int64)
-    raise DeployError(f"the constant of node '{node.name}' is no tensor of numbers", kind="onnx", got=attribute.name,
-                      allowed="value, value_float, value_floats, value_int, value_ints")
+    raise DeployError(
+        f"the constant of node '{node.name}' is no tensor of numbers",
+        kind="onnx",
+        got=attribute.name,
+        allowed="value, value_float, value_floats, value_int, value_ints",
+    )
 
 
 def read(model: onnx.ModelProto) -> Network:

@@ -16,8 +16,8 @@ def rewrite(network: Network, kernels: Any) -> None:
     """Replace each convolution for which `kernels.winograd(spec)` gives a tile.
 
     Given: `out = act(bias + add + conv(in))`, in NCHW16c.
-    Result: the products of all points are one 1x1 convolution in as many groups, whose pixels are the tiles; the epilogue moves into the
-    transform back.
+    Result: the products of all points are one 1x1 convolution in as many groups, whose pixels are the tiles; the
+    epilogue moves into the transform back.
     """
     layers: list[Layer] = []
     for layer in network.layers:
@@ -30,7 +30,8 @@ def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
     """The three layers that do the work of one."""
     spec: Conv = layer.spec
     (source, _), weight, bias, *addend = layer.operands
-    assert isinstance(weight, Param) and isinstance(source, Storage)
+    assert isinstance(weight, Param)
+    assert isinstance(source, Storage)
     into = WinogradInput(
         spec.batch,
         source.blocks,
@@ -56,7 +57,8 @@ def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
     data = _points(f"{layer.value}:data", spec.batch, points * source.blocks, tiles)
     products = _points(f"{layer.value}:products", spec.batch, points * layer.output.blocks, tiles)
     inner = Conv(spec.batch, spec.channels, 1, tiles, points * spec.out_channels, 1, tiles, (1, 1), groups=points)
-    assert source.slots is not None and layer.output.slots is not None
+    assert source.slots is not None
+    assert layer.output.slots is not None
     wide = np.zeros((points, spec.out_channels, spec.channels), np.float32)
     wide[np.ix_(range(points), layer.output.slots, source.slots)] = transform_weight(weight.array, outputs)
     packed = Param("physical", wide.reshape(points * spec.out_channels, spec.channels, 1, 1))

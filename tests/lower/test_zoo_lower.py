@@ -1,0 +1,26 @@
+"""The zoo's networks, narrow and on small images: lowered without a refusal, compiled, and equal to onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inception_deploy import export, models
+from inception_deploy.graph.driver import optimise
+
+FEWER_BLOCKS = {"resnet101", "resnet152", "resnext101_32x4d", "resnext101_32x8d"}
+"""Deep ones that differ from the others in the number of equal blocks only."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["avx2"], indirect=True)
+@pytest.mark.parametrize("name", models.names())
+def test_zoo_network(compiled, target, name):
+    spec = models.spec(name)
+    size = max(spec.minimum, min(96, spec.input[1]))
+    options = {"blocks": (1, 1, 1, 1)} if name in FEWER_BLOCKS else {}
+    module = models.build(name, width=0.25, num_classes=12, input_size=(size, size), **options)
+    model, _ = optimise(export.to_onnx(module, (2, *module.input_shape)), verify=False)
+    made = compiled(model)
+    assert not made.plan.refusals
+    made.check(np.random.default_rng(0).standard_normal((2, *module.input_shape), dtype=np.float32), tolerance=1e-4)

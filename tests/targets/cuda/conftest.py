@@ -77,8 +77,8 @@ class Gpu:
         self.library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         self._kernels: list[ctypes.CDLL] = []
 
-    def install(self, sources: Sequence[str]) -> None:
-        """Compile CUDA C for this CPU, one text at a time, and let the driver find its kernels."""
+    def compile(self, sources: Sequence[str]) -> ctypes.CDLL:
+        """CUDA C, one text at a time, as a library for this CPU."""
         objects, table, declared = [], [], []
         for text in sources:
             objects.append(link.compile_c(self._host(text), "kernel.cpp", self.triple, flags=(*_CXX, *self.flags)))
@@ -93,7 +93,11 @@ class Gpu:
         objects.append(link.compile_c(text, "table.cpp", self.triple, flags=(*_CXX, *self.flags)))
         path = _shared(objects, "kernels.so", self.folder / f"kernels{len(self._kernels)}.so")
         self._kernels.append(ctypes.CDLL(str(path)))
-        self.library.fake_kernels(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(self._kernels[-1], "table"))))
+        return self._kernels[-1]
+
+    def install(self, kernels: ctypes.CDLL) -> None:
+        """Let the driver find these kernels, and no others."""
+        self.library.fake_kernels(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(kernels, "table"))))
 
     def _host(self, text: str) -> str:
         """The text with what it needs before it, and a function behind each kernel that takes its arguments as the driver gives them."""
@@ -109,7 +113,7 @@ class Gpu:
         template = TEMPLATES[type(spec)]
         schedule = schedule or template.choose(spec)
         program = template.program(spec, schedule)
-        self.install([source(template.emit(spec, schedule, "k"))])
+        self.install(self.compile([source(template.emit(spec, schedule, "k"))]))
         scratch = np.full(program.scratch // 4 + 4, np.nan, np.float32)
         pointers = [array.ctypes.data for array in arrays]
         context, function = ctypes.c_void_p(1), ctypes.c_void_p()
@@ -139,3 +143,10 @@ def gpu(_gpu: Gpu, request: pytest.FixtureRequest) -> Iterator[Gpu]:
     _gpu.library.fake_backwards(int(request.param))
     yield _gpu
     _gpu.library.fake_backwards(0)
+
+
+def fake_cubin(arch: str) -> bytes:
+    """What the simulated driver takes for machine code of an architecture: the head of an ELF file, with the number in its flags."""
+    head = bytearray(64)
+    head[:4], head[18], head[48] = b"\x7fELF", 190, int(arch.removeprefix("sm_"))
+    return bytes(head)

@@ -82,7 +82,7 @@ static int run_grid(const sim_kernel *kernel, void **arguments, sim_index grid, 
 
 /* -- what tests set and ask ----------------------------------------------------------------------------------------- */
 static const sim_kernel *kernels;
-static int capability = 90, devices = 1, live, in_context, launches;
+static int capability = 90, devices = 1, live, in_context, launches, loaded;
 static char failing[64];
 static int failing_after;
 
@@ -91,6 +91,7 @@ EXPORT void fake_device(int count, int compute_capability) { devices = count; ca
 EXPORT void fake_backwards(int yes) { backwards = yes; }
 EXPORT int fake_live(void) { return live; } /* allocations, modules, streams, events and context references not yet given back */
 EXPORT int fake_launches(void) { return launches; }
+EXPORT int fake_loaded(void) { return loaded; } /* e_flags of the image that was loaded last: its architecture */
 EXPORT void fake_fail(const char *function, int after) { /* the call of `function` that comes after `after` others fails */
   snprintf(failing, sizeof failing, "%s", function);
   failing_after = after;
@@ -139,6 +140,12 @@ static int drain(void) {
   return code;
 }
 
+/* What a wait for the stream says: everything in it is done, or nothing is any more. */
+static int wait_for_all(int failed) {
+  const int code = drain();
+  return failed ? LAUNCH_FAILED : code;
+}
+
 /* -- the driver's interface ------------------------------------------------------------------------------------------ */
 EXPORT int cuInit(unsigned int flags) { return fails(__func__) ? NO_DEVICE : flags ? INVALID_VALUE : SUCCESS; }
 EXPORT int cuDeviceGetCount(int *count) { *count = devices; return SUCCESS; }
@@ -165,6 +172,7 @@ EXPORT int cuModuleLoadData(void **module, const void *image) {
   ENTER(INVALID_IMAGE);
   const unsigned char *bytes = image;
   if (memcmp(bytes, "\177ELF", 4) != 0 || bytes[18] != 190) return INVALID_IMAGE; /* EM_CUDA */
+  loaded = bytes[48];
   *module = malloc(1);
   ++live;
   return SUCCESS;
@@ -210,7 +218,10 @@ EXPORT int cuMemFree_v2(unsigned long long pointer) {
 
 EXPORT int cuStreamCreate(void **stream, unsigned int flags) { ENTER(OUT_OF_MEMORY); (void)flags; *stream = malloc(1); ++live; return SUCCESS; }
 EXPORT int cuStreamDestroy_v2(void *stream) { ENTER(INVALID_VALUE); free(stream); --live; return SUCCESS; }
-EXPORT int cuStreamSynchronize(void *stream) { ENTER(LAUNCH_FAILED); (void)stream; return drain(); }
+EXPORT int cuStreamSynchronize(void *stream) {
+  (void)stream;
+  return in_context ? wait_for_all(fails(__func__)) : INVALID_CONTEXT;
+}
 
 EXPORT int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t bytes, void *stream) {
   ENTER(INVALID_VALUE);

@@ -1,0 +1,123 @@
+"""Machine code for GPUs, where there is a compiler for it: every template compiles for every architecture, and keeps to registers."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+
+import pytest
+
+from inception_deploy.errors import DeployError
+from inception_deploy.kernels import cuda, cuda_conv
+from inception_deploy.kernels.cuda_conv import GemmSchedule
+from inception_deploy.kernels.cuda_dense import DenseSchedule
+from inception_deploy.kernels.spec import Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
+from inception_deploy.lower.plan import Kernel
+from inception_deploy.targets import cuda_compile
+
+FRAME_SIZE, REGISTERS = 0x11, 0x2F  # attributes in a cubin's .nv.info
+
+
+@pytest.fixture(scope="module")
+def compiler():
+    found = cuda_compile.find()
+    if found is None:
+        pytest.skip(f"no NVRTC and no nvcc: {cuda_compile.INSTALL}")
+    return found
+
+
+def attributes(cubin: bytes, wanted: int) -> list[int]:
+    """The values of one attribute of all functions of a cubin."""
+    assert cubin[:4] == b"\x7fELF" and struct.unpack_from("<H", cubin, 18) == (190,)
+    (table,), (size, count, names) = struct.unpack_from("<Q", cubin, 40), struct.unpack_from("<HHH", cubin, 58)
+    headers = [struct.unpack_from("<IIQQQQ", cubin, table + i * size) for i in range(count)]
+    found = []
+    for name, _, _, _, offset, length in headers:
+        start = headers[names][4] + name
+        if cubin[start : cubin.index(b"\0", start)] != b".nv.info":
+            continue
+        at = offset
+        while at < offset + length:
+            kind, attribute, value = struct.unpack_from("<BBH", cubin, at)
+            if kind == 4 and attribute == wanted:
+                found.append(struct.unpack_from("<II", cubin, at + 4)[1])
+            at += 4 + (value if kind == 4 else 0)
+    return found
+
+
+SPLIT = Conv(1, 64, 8, 8, 64, 8, 8, (3, 3), pad=(1, 1), add=True, activation=(0.0, 6.0))
+KERNELS = {
+    **{f"conv {t.bm}x{t.bn}": (replace(SPLIT, height=35, width=35, out_height=35, out_width=35), t) for t in cuda_conv.TILES},
+    "split": (SPLIT, GemmSchedule(4, 4, 8, 8, split=4)),
+    "planar": (Conv(1, 3, 99, 99, 32, 49, 49, (3, 3), stride=(2, 2), planar=True), None),
+    "dense": (Conv(8, 512, 1, 1, 1008, 1, 1, (1, 1)), DenseSchedule()),
+    "max": (Window(WindowOp.MAX, 1, 4, 35, 35, 17, 17, (3, 3), (2, 2), (0, 0, 0, 0)), None),
+    "depthwise": (Window(WindowOp.DEPTHWISE, 1, 4, 28, 28, 28, 28, (3, 3), (1, 1), (1, 1, 1, 1)), None),
+    "average": (GlobalAverage(1, 4, 64), None),
+    "gelu": (Map("gelu", 1, 4, 64), None),
+    "pack": (Pack(1, 60, 4, 64), None),
+    "unpack": (Unpack(1, 60, 4, 64), None),
+    "softmax": (Softmax(1, 1000), None),
+}
+
+
+def kernel_of(spec, schedule) -> Kernel:
+    template = cuda.TEMPLATES[type(spec)]
+    return Kernel("k", spec, schedule or template.choose(spec), 1, 1)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
+def test_compiles_and_spills_nothing(compiler, name, arch):
+    kernel = kernel_of(*KERNELS[name])
+    program = cuda.TEMPLATES[type(kernel.spec)].program(kernel.spec, kernel.schedule)
+    cubin = compiler.cubin(cuda_compile.kernel_source(kernel), arch)
+    frames, registers = attributes(cubin, FRAME_SIZE), attributes(cubin, REGISTERS)
+    assert len(registers) == len(program.launches)
+    assert frames and not any(frames), "spilled, or an array that is not in registers"
+    threads = max(launch.block[0] for launch in program.launches)
+    assert max(registers) * threads <= 65536, "not even one block fits a multiprocessor"
+    for symbol in cuda.device_symbols("k", program):
+        assert f".text.{symbol}\0".encode() in cubin
+
+
+def test_the_compilers_message_is_the_errors(compiler):
+    with pytest.raises(DeployError, match="compiling a kernel for sm_80 failed: .*error") as caught:
+        compiler.cubin("nonsense", "sm_80")
+    assert caught.value.kind == "compile"
+
+
+def test_an_architecture_that_the_compiler_lacks(compiler):
+    with pytest.raises(DeployError, match="does not compile for sm_999") as caught:
+        cuda_compile.compile_kernels([], ["sm_999"])
+    assert caught.value.kind == "target"
+    assert "sm_90" in caught.value.allowed
+
+
+def test_nvcc_is_good_enough(monkeypatch):
+    """Without NVRTC, an nvcc on PATH is taken."""
+    nvcc = cuda_compile.Nvcc.find()
+    if nvcc is None:
+        pytest.skip("no nvcc")
+    monkeypatch.setattr(cuda_compile, "_candidates", lambda: iter(()))
+    cuda_compile.find.cache_clear()
+    try:
+        assert cuda_compile.compiler() == nvcc
+        assert nvcc.name.startswith("nvcc ") and {"sm_80", "sm_90"} <= set(nvcc.archs)
+        assert attributes(nvcc.cubin(cuda_compile.kernel_source(kernel_of(*KERNELS["max"])), "sm_80"), FRAME_SIZE) == [0]
+        with pytest.raises(DeployError, match="compiling a kernel for sm_80 failed: .*error"):
+            nvcc.cubin("nonsense", "sm_80")
+    finally:
+        cuda_compile.find.cache_clear()
+
+
+def test_without_any_compiler(monkeypatch):
+    monkeypatch.setattr(cuda_compile, "_candidates", lambda: iter(["no-such-library.so"]))
+    monkeypatch.setenv("PATH", "/nonexistent")
+    cuda_compile.find.cache_clear()
+    try:
+        assert cuda_compile.find() is None
+        with pytest.raises(DeployError, match=r"cuda needs NVIDIA's compiler: pip install 'inception-deploy\[cuda\]'"):
+            cuda_compile.compiler()
+    finally:
+        cuda_compile.find.cache_clear()

@@ -24,14 +24,17 @@ _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
 
 @dataclass(frozen=True)
 class ExternSchedule:
-    """units: iterations of the outer loops, handed out to threads; 1 where they depend on each other."""
+    """lanes: floats in a vector register. units: iterations of the outer loops, handed out to threads; 1 where they depend on each
+    other.
+    """
 
+    lanes: int
     units: int
 
 
 def choose(spec: Extern, *, lanes: int, registers: int) -> ExternSchedule:
     """As many units as the nest has independent iterations."""
-    return ExternSchedule(_scheduled(spec.function)[1])
+    return ExternSchedule(lanes, _scheduled(spec.function, lanes)[1])
 
 
 def units(spec: Extern, schedule: ExternSchedule) -> int:
@@ -104,7 +107,7 @@ def _cut(body: Any, lo: Any, hi: Any) -> Any:
 
 
 @lru_cache(maxsize=256)
-def _scheduled(function: str) -> tuple[tirx.PrimFunc, int]:
+def _scheduled(function: str, lanes: int) -> tuple[tirx.PrimFunc, int]:
     """The function, scheduled, and the extent of its parallel loop (1 where it has none)."""
     func = tvm.ir.load_json(function).with_attr("global_symbol", "main")
     loops = loop_kinds(func)
@@ -117,15 +120,12 @@ def _scheduled(function: str) -> tuple[tirx.PrimFunc, int]:
     reduce = [h for h, kind in zip(handles, loops, strict=True) if kind == _REDUCE]
     if not spatial:
         return func, 1
-    outer = spatial
-    if len(spatial) > 1 and not reduce:
-        outer = spatial[:-1]
+    outer = spatial[:-1] if len(spatial) > 1 else spatial
+    if reduce and len(spatial) > 1 and _contiguous(schedule.get(block)):
+        outer = _tile(schedule, block, spatial, reduce, lanes)
     elif reduce:
-        inner = []
-        if len(spatial) > 1 and _contiguous(schedule.get(block), spatial_axes=len(spatial)):
-            inner = [spatial[-1]]
-            outer = spatial[:-1]
-        schedule.reorder(*outer, *reduce, *inner)
+        outer = spatial
+        schedule.reorder(*outer, *reduce)
         schedule.decompose_reduction(block, reduce[0])
     fused = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
     count = int(schedule.get(fused).extent)
@@ -160,7 +160,11 @@ def _inner_blocks(body: Any) -> bool:
     return bool(found)
 
 
-def _contiguous(block: Any, spatial_axes: int) -> bool:
+def _contiguous(block: Any) -> bool:
     """Something that the block reads is contiguous along its last spatial axis."""
     axes = [axis.var for axis in block.iter_vars if int(axis.iter_type) == _SPATIAL]
-    return any(region.region and region.region[-1].min.same_as(axes[-1]) for region in block.reads)
+    for region in block.reads:
+        step = tvm.arith.detect_linear_equation(region.region[-1].min, [axes[-1]]) if region.region else ()
+        if len(step) == 2 and hasattr(step[0], "value") and int(step[0]) == 1:
+            return True
+    return False

@@ -174,8 +174,28 @@ class Extern:
     op: str
 
 
+class _Tiled:
+    """What both transforms derive from their tiling."""
+
+    out_height: int
+    out_width: int
+    outputs: tuple[int, int]
+    taps: tuple[int, int]
+
+    @property
+    def tiles(self) -> tuple[int, int]:
+        """Tile rows and columns."""
+        return -(-self.out_height // self.outputs[0]), -(-self.out_width // self.outputs[1])
+
+    @property
+    def points(self) -> int:
+        """Products a tile, ny * nx."""
+        (my, mx), (ry, rx) = self.outputs, self.taps
+        return (my + ry - 1) * (mx + rx - 1)
+
+
 @dataclass(frozen=True)
-class WinogradInput:
+class WinogradInput(_Tiled):
     """Winograd's transform of the data: `[N][blocks][H][W][16]` to `[N][ny * nx][blocks][tiles][16]`, with `tiles =
     tile rows * columns`.
 
@@ -195,20 +215,9 @@ class WinogradInput:
     pad: tuple[int, int]
     in_stride: int = 0
 
-    @property
-    def tiles(self) -> tuple[int, int]:
-        """Tile rows and columns."""
-        return -(-self.out_height // self.outputs[0]), -(-self.out_width // self.outputs[1])
-
-    @property
-    def points(self) -> int:
-        """Products a tile, ny * nx."""
-        (my, mx), (ry, rx) = self.outputs, self.taps
-        return (my + ry - 1) * (mx + rx - 1)
-
 
 @dataclass(frozen=True)
-class WinogradOutput:
+class WinogradOutput(_Tiled):
     """The way back, with the convolution's epilogue: `[N][ny * nx][blocks][tiles][16]` to
     `[N][blocks][out_height][out_width][16]`.
 
@@ -225,6 +234,3 @@ class WinogradOutput:
     activation: tuple[float, float] | None = None
     add_stride: int = 0
     out_stride: int = 0
-
-    tiles = WinogradInput.tiles
-    points = WinogradInput.points

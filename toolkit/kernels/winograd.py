@@ -90,4 +90,4 @@ def transform_weight(weight: np.ndarray, outputs: tuple[int, int]) -> np.ndarray
     rows = np.array(transforms(outputs[0], weight.shape[2]).g, np.float64)
     columns = np.array(transforms(outputs[1], weight.shape[3]).g, np.float64)
     wide = np.einsum("ar,oirs,bs->aboi", rows, weight.astype(np.float64), columns, optimize=True)
-    return wide.reshape(-1, *weight.shape[:2]).astype(np.float32)
+    return np.asarray(wide.reshape(-1, *weight.shape[:2]), np.float32)

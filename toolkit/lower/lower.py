@@ -22,7 +22,9 @@ class KernelSet(Protocol):
     kernel's name.
     """
 
-    name: str
+    @property
+    def name(self) -> str:
+        """The target's name."""
 
     def schedule(self, spec: Any) -> Any:
         """The schedule for a spec."""

@@ -788,10 +788,10 @@ def view(reader: Reader, node: onnx.NodeProto) -> None:
             reader.values[node.output[0]] = Value(node.output[0], shape, storage, *size)
             return
         storage = reader.planar(value).storage
-    size = storage.batch * storage.elements
-    batch = shape[0] if shape and size else 1
+    elements = storage.batch * storage.elements
+    batch = shape[0] if shape and elements else 1
     if batch != storage.batch:
-        storage = Storage(node.output[0], batch, size // batch, parent=storage, dtype=storage.dtype)
+        storage = Storage(node.output[0], batch, elements // batch, parent=storage, dtype=storage.dtype)
     reader.values[node.output[0]] = Value(node.output[0], shape, storage)
 
 

@@ -29,9 +29,9 @@ def rewrite(network: Network, kernels: Any) -> None:
 def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
     """The three layers that do the work of one."""
     spec: Conv = layer.spec
-    (source, _), weight, bias, *addend = layer.operands
+    _, weight, bias, *addend = layer.operands
+    source = layer.reads[0]
     assert isinstance(weight, Param)
-    assert isinstance(source, Storage)
     into = WinogradInput(
         spec.batch,
         source.blocks,
@@ -60,7 +60,7 @@ def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
     assert source.slots is not None
     assert layer.output.slots is not None
     wide = np.zeros((points, spec.out_channels, spec.channels), np.float32)
-    wide[np.ix_(range(points), layer.output.slots, source.slots)] = transform_weight(weight.array, outputs)
+    wide[np.ix_(np.arange(points), layer.output.slots, source.slots)] = transform_weight(weight.array, outputs)
     packed = Param("physical", wide.reshape(points * spec.out_channels, spec.channels, 1, 1))
     nothing = Param("raw", np.zeros(points * spec.out_channels, np.float32))
     return [

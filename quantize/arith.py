@@ -1,0 +1,280 @@
+"""The meaning of int8, exactly: what every operator does with integers. Every target is tested against this, bit by
+bit.
+
+Integers in, integers out; the only real numbers are scales and multipliers, in float32.
+
+**Float scales.** A float32 multiplication and a rounding to the nearest integer, ties to even, as in ONNX's
+QuantizeLinear and onnxruntime's QLinearConv:
+
+    quantize     q = clamp(rint(x / scale) + zero) requantize   q = clamp(rint(float32(acc) * multiplier) + zero),
+    multiplier = float32(float32(scale_x * scale_w) / scale_y)
+
+**Powers of two.** The scales are 2^n, the zero points 0, and real multiplications do not occur:
+
+    requantize   q = clamp((acc + 2^(s-1)) >> s),  s = n_y - n_x - n_w >= 0;  s = 0 adds nothing
+
+The shift is arithmetic: it floors, so that ties go towards plus infinity. This is what an ALU with add, shift, min
+and max does. It differs from the QDQ graph run in float32 by one at ties only, where that one rounds to even.
+
+Accumulators are int32. An operation whose exact result does not fit raises OverflowError: the insertion chooses
+scales for which it always fits, so an executor may wrap or saturate as it likes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .scheme import LIMITS
+
+Ints = NDArray[Any]
+"""int8, uint8 or int32."""
+
+Floats = NDArray[np.float32]
+
+INT32 = np.iinfo(np.int32)
+
+
+def quantize(x: Floats, scale: float | Floats, zero: int, dtype: str) -> Ints:
+    """``clamp(rint(x / scale) + zero)``, ties to even; NaN is refused (ValueError), infinities saturate."""
+    if np.isnan(x).any():
+        raise ValueError("NaN has no quantised value")
+    low, high = LIMITS[dtype]
+    with np.errstate(over="ignore"):
+        q = np.rint(x.astype(np.float32) / np.asarray(scale, np.float32))
+    return np.asarray(np.clip(q, low - zero, high - zero).astype(np.int32) + zero).astype(dtype)
+
+
+def dequantize(q: Ints, scale: float | Floats, zero: int = 0) -> Floats:
+    """``(q - zero) * scale`` in float32."""
+    return np.asarray((q.astype(np.int32) - zero).astype(np.float32) * np.asarray(scale, np.float32), np.float32)
+
+
+def multiplier(scale_x: float, scale_w: float | Floats, scale_y: float) -> Floats:
+    """``float32(float32(scale_x * scale_w) / scale_y)``: what requantising multiplies by; a scalar or one a channel."""
+    product = np.float32(scale_x) * np.asarray(scale_w, np.float32)
+    return np.asarray(product / np.float32(scale_y), np.float32)
+
+
+def requantize_scale(acc: Ints, factor: float | Floats, zero: int, dtype: str) -> Ints:
+    """``clamp(rint(float32(acc) * factor) + zero)``, ties to even.
+
+    Args:
+        acc: int32, any shape. float32(acc) is the nearest float32, ties to even, where acc needs over 24 bits.
+        factor: float32, one number or of a shape that broadcasts with `acc`.
+    """
+    low, high = LIMITS[dtype]
+    product = acc.astype(np.float32) * np.asarray(factor, np.float32)
+    return np.asarray(np.clip(np.rint(product), low - zero, high - zero).astype(np.int32) + zero).astype(dtype)
+
+
+def requantize_shift(acc: Ints, shift: int | Ints, dtype: str = "int8") -> Ints:
+    """``clamp((acc + 2^(shift-1)) >> shift)``, ties towards plus infinity.
+
+    Args:
+        acc: int32, any shape.
+        shift: 0 to 31, one number or integers of a shape that broadcasts with `acc`. 0 leaves `acc` as it is.
+
+    Raises:
+        OverflowError: a shift outside 0 to 31, or the sum does not fit int32.
+    """
+    shifts = np.asarray(shift, np.int64)
+    if shifts.size and not (int(shifts.min()) >= 0 and int(shifts.max()) <= 31):
+        raise OverflowError(f"a shift lies between 0 and 31, got {shift}")
+    half = np.where(shifts > 0, np.int64(1) << np.maximum(shifts - 1, 0), 0)
+    low, high = LIMITS[dtype]
+    return np.clip(fits(acc.astype(np.int64) + half).astype(np.int64) >> shifts, low, high).astype(dtype)
+
+
+def fits(values: Ints | NDArray[np.float64]) -> Ints:
+    """`values` as int32. Raises OverflowError where one does not fit."""
+    if values.size and (values.max() > INT32.max or values.min() < INT32.min):
+        raise OverflowError(f"{values.max()} or {values.min()} does not fit int32")
+    return np.asarray(values).astype(np.int32)
+
+
+# -- linear operators -------------------------------------------------------------------------------------------------
+
+
+def convolve(
+    x: Ints,
+    weight: Ints,
+    bias: Ints | None,
+    *,
+    zero: int = 0,
+    strides: Sequence[int] = (1, 1),
+    pads: Sequence[int] = (0, 0, 0, 0),
+    dilations: Sequence[int] = (1, 1),
+    group: int = 1,
+) -> Ints:
+    """``acc = sum (x - zero) * weight + bias``; padding is the real zero, so it adds nothing.
+
+    Args:
+        x: 8-bit (N, C, H, W).
+        weight: int8 (O, C / group, KH, KW).
+        bias: int32 (O,).
+        pads: top, left, bottom, right.
+
+    Returns:
+        int32 (N, O, OH, OW).
+    """
+    windows = _windows(_centred(x, zero), weight.shape[2:], strides, pads, dilations, 0)
+    count, channels, rows, columns = windows.shape[:4]
+    outputs, inputs = weight.shape[:2]
+    # float64 sums of 8-bit products are exact up to 2^53, and BLAS is fast.
+    patches = windows.transpose(1, 4, 5, 0, 2, 3).reshape(group, inputs * math.prod(weight.shape[2:]), -1)
+    matrix = weight.astype(np.float64).reshape(group, outputs // group, -1)
+    acc = np.matmul(matrix, patches).reshape(outputs, count, rows, columns).transpose(1, 0, 2, 3)
+    assert channels == inputs * group
+    return fits(acc if bias is None else acc + bias.astype(np.float64)[:, None, None])
+
+
+def multiply(x: Ints, weight: Ints, bias: Ints | None, *, zero: int = 0) -> Ints:
+    """``acc = (x - zero) @ weight.T + bias``: 8-bit (N, I) and int8 (O, I) give int32 (N, O)."""
+    acc = _centred(x, zero) @ weight.astype(np.float64).T
+    return fits(acc if bias is None else acc + bias.astype(np.float64))
+
+
+# -- joins ------------------------------------------------------------------------------------------------------------
+
+
+def add(a: Ints, b: Ints, *, zero_a: int = 0, zero_b: int = 0, shift_a: int = 0, shift_b: int = 0) -> Ints:
+    """``acc = ((a - zero_a) << shift_a) + ((b - zero_b) << shift_b)``, int32: the scales differ by a power of two.
+
+    The accumulator has the finer of the two scales; the coarser side is the one with a shift.
+    """
+    left = (a.astype(np.int64) - zero_a) << shift_a
+    right = (b.astype(np.int64) - zero_b) << shift_b
+    return fits(left + right)
+
+
+def concat(parts: Sequence[Ints], axis: int = 1) -> Ints:
+    """Bytes, moved: all parts have one scale and one zero point."""
+    return np.concatenate(list(parts), axis=axis)
+
+
+# -- windows ----------------------------------------------------------------------------------------------------------
+
+
+def max_pool(
+    x: Ints,
+    kernel: Sequence[int],
+    *,
+    strides: Sequence[int] = (1, 1),
+    pads: Sequence[int] = (0, 0, 0, 0),
+    dilations: Sequence[int] = (1, 1),
+) -> Ints:
+    """The largest byte of each window; padding never wins."""
+    windows = _windows(x, kernel, strides, pads, dilations, LIMITS[str(x.dtype)][0])
+    return np.asarray(windows.max(axis=(4, 5)))
+
+
+def window_sum(
+    x: Ints, kernel: Sequence[int], *, zero: int = 0, strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0,) * 4
+) -> Ints:
+    """``acc = sum (x - zero)`` over each window, int32: the first half of an average pooling."""
+    return fits(_windows(_centred(x, zero), kernel, strides, pads, (1, 1), 0).sum(axis=(4, 5)))
+
+
+def window_count(
+    size: Sequence[int],
+    kernel: Sequence[int],
+    *,
+    strides: Sequence[int] = (1, 1),
+    pads: Sequence[int] = (0,) * 4,
+    count_padding: bool = False,
+) -> Ints:
+    """What each window's sum is divided by, (OH, OW) int32: its size, or how much of it lies inside the map."""
+    inside = np.ones((1, 1, *size), np.float64)
+    if count_padding:
+        height, width = size
+        inside = np.ones((1, 1, height + pads[0] + pads[2], width + pads[1] + pads[3]))
+        pads = (0,) * 4
+    return fits(_windows(inside, kernel, strides, pads, (1, 1), 0).sum(axis=(4, 5))[0, 0])
+
+
+def mean_scale(acc: Ints, counts: Ints, scale_x: float, scale_y: float, zero: int, dtype: str) -> Ints:
+    """A window's mean with float scales: `requantize_scale` by ``float32(float32(scale_x / scale_y) / count)``."""
+    factor = np.float32(scale_x) / np.float32(scale_y) / counts.astype(np.float32)
+    return requantize_scale(acc, factor, zero, dtype)
+
+
+def mean_constants(count: int) -> tuple[int, int]:
+    """(multiplier, shift) with ``multiplier / 2^shift`` nearest to ``1 / count``: a division without dividing.
+
+    The multiplier fits 16 signed bits, and ``128 * count * multiplier`` fits int32 with room for the rounding term, so
+    that the product of any window's sum is exact. A power of two divides by shifting: its multiplier is 1.
+    """
+    if count & (count - 1) == 0:
+        return 1, count.bit_length() - 1
+    shift = min(23, (32767 * count).bit_length() - 1)
+    return (2 * (1 << shift) + count) // (2 * count), shift
+
+
+def mean_shift(acc: Ints, counts: Ints, exponent_x: int, exponent_y: int) -> Ints:
+    """A window's mean with powers of two: ``requantize_shift(acc * multiplier, shift + n_y - n_x)``.
+
+    Where that shift is negative (the output's scale is finer by more than the division) the multiplier carries it:
+    ``acc * multiplier << -shift``.
+    """
+    result = np.zeros(acc.shape, np.int8)
+    for count in np.unique(counts):
+        factor, shift = mean_constants(int(count))
+        where = np.broadcast_to(counts == count, acc.shape)
+        shift += exponent_y - exponent_x
+        product = fits(acc[where].astype(np.int64) * (factor << max(0, -shift)))
+        result[where] = requantize_shift(product, max(0, shift))
+    return result
+
+
+# -- one value at a time ----------------------------------------------------------------------------------------------
+
+
+def bound(q: Ints, low: int, high: int) -> Ints:
+    """A Relu or Clip on bytes: `low` and `high` are the quantised bounds."""
+    return np.clip(q, low, high).astype(q.dtype)
+
+
+def look_up(q: Ints, table: Ints) -> Ints:
+    """Any function of one value: ``table[q - lowest]``, 256 entries, lowest first."""
+    return np.asarray(table[q.astype(np.int64) - LIMITS[str(q.dtype)][0]])
+
+
+def rescale(q: Ints, zero_x: int, factor: float, zero: int, dtype: str) -> Ints:
+    """A change of float scale: `requantize_scale` of ``q - zero_x``."""
+    return requantize_scale(q.astype(np.int32) - zero_x, factor, zero, dtype)
+
+
+def rescale_shift(q: Ints, exponent_x: int, exponent_y: int) -> Ints:
+    """A change of power of two; towards a finer scale it shifts left and saturates."""
+    shift = exponent_y - exponent_x
+    if shift >= 0:
+        return requantize_shift(q.astype(np.int32), shift)
+    low, high = LIMITS["int8"]
+    return np.clip(q.astype(np.int64) << -shift, low, high).astype(np.int8)
+
+
+def _centred(x: Ints, zero: int) -> NDArray[np.float64]:
+    return x.astype(np.float64) - zero
+
+
+def _windows(
+    x: NDArray[Any],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Sequence[int],
+    dilations: Sequence[int],
+    fill: int,
+) -> NDArray[Any]:
+    """(N, C, OH, OW, KH, KW), a view of the padded `x`."""
+    top, left, bottom, right = pads
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
+    if padded.shape[2] < reach[0] or padded.shape[3] < reach[1]:
+        raise ValueError(f"a window of {reach} is larger than the padded map {padded.shape[2:]}")
+    views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))  # type: ignore[call-overload]
+    return np.asarray(views[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]])

@@ -1,0 +1,133 @@
+"""The last float changes before the insertion: one spelling for each thing, and none that int8 would pay for."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from inception_deploy.errors import DeployError
+from inception_deploy.graph.rewrite import (
+    bypass,
+    constant,
+    integer,
+    nodes,
+    number,
+    only_reader,
+    operand,
+    set_constant,
+    shape,
+    text,
+)
+from inception_deploy.skeleton import check, restore, skeleton
+
+OPSET = 20
+OLDEST_OPSET = 19
+"""QuantizeLinear and DequantizeLinear know bfloat16 and float8 since this one, and runtimes fuse its QDQ patterns."""
+
+INTEGER_OPERATORS = (
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger",
+    "MatMulInteger",
+)  # fmt: skip
+
+
+def prepare(model: onnx.ModelProto) -> ir.Model:
+    """A copy of an optimised float model, ready for `structure.analyse`.
+
+    Raises:
+        DeployError: (kind ``quantize``) the model is quantised already, has no convolution and no linear layer, or its
+            opset cannot be converted.
+    """
+    found = [node.name or node.op_type for node in model.graph.node if node.op_type in INTEGER_OPERATORS]
+    if found:
+        message = f"the model is quantised already: {', '.join(found[:3])}"
+        raise DeployError(message, kind="quantize", got=found[:10], allowed="a float32 model")
+    if not any(node.op_type in ("Conv", "Gemm") for node in model.graph.node):
+        message = "there is nothing to quantise: the model has no convolution and no linear layer"
+        raise DeployError(message, kind="quantize", got=0, allowed="at least one Conv or Gemm")
+    prepared = _modern(ir.from_proto(model))
+    for rule in (name_nodes, bias_into_convolution, transpose_weights):
+        rule(prepared)
+    check(prepared)
+    return prepared
+
+
+def name_nodes(model: ir.Model) -> int:
+    """Give every node a name of its own: choices, errors and reports name nodes."""
+    seen: set[str] = set()
+    fired = 0
+    for index, node in enumerate(model.graph):
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{index}"
+            fired += 1
+        seen.add(node.name)
+    return fired
+
+
+def bias_into_convolution(model: ir.Model) -> int:
+    """Undo `commute_pool` where it left a bias outside.
+
+    Given: ``AveragePool(Conv1x1(x, W, 0)) + b`` of a pooling that counts its padding. Result:
+    ``Conv1x1(AveragePool(x), W, b)``. In float the first is less work. In int8 its bias would be one more rounding of
+    an 8-bit tensor, where the second adds it to a 32-bit accumulator.
+    """
+    fired = 0
+    for pool in nodes(model, "AveragePool"):
+        source, add = operand(pool, 0), only_reader(pool.outputs[0])
+        conv = source.producer() if source is not None else None
+        if conv is None or conv.op_type != "Conv" or add is None or add.op_type != "Add":
+            continue
+        if only_reader(conv.outputs[0]) is not pool or text(pool, "auto_pad", "NOTSET") != "NOTSET":
+            continue
+        column = next((constant(value) for value in add.inputs if constant(value) is not None), None)
+        weight, old = constant(operand(conv, 1)), constant(operand(conv, 2))
+        if weight is None or column is None or column.shape != (len(weight), 1, 1) or (old is not None and old.any()):
+            continue
+        if weight.shape[2:] != (1, 1) or integer(conv, "group", 1) != 1:
+            continue
+        graph = conv.graph
+        assert isinstance(graph, ir.Graph)
+        before = shape(conv.inputs[0])
+        pool.replace_input_with(0, conv.inputs[0])
+        graph.remove(conv)
+        graph.insert_after(pool, conv)
+        after = shape(pool.outputs[0])
+        sizes = (*before[:2], *after[2:]) if before and after else None
+        conv.outputs[0].shape, pool.outputs[0].shape = pool.outputs[0].shape, ir.Shape(sizes) if sizes else None
+        bypass(add, conv.outputs[0])
+        conv.replace_input_with(0, pool.outputs[0])
+        set_constant(conv, 2, "bias", column.reshape(-1))
+        fired += 1
+    return fired
+
+
+def transpose_weights(model: ir.Model) -> int:
+    """Store every constant Gemm weight as (outputs, inputs), with a factor of 1: one layout for linear layers."""
+    fired = 0
+    for node in nodes(model, "Gemm"):
+        weight, bias = constant(operand(node, 1)), constant(operand(node, 2))
+        alpha, beta = number(node, "alpha", 1.0), number(node, "beta", 1.0)
+        done = integer(node, "transB", 0) == 1 and alpha == 1.0 and beta == 1.0
+        if weight is None or done or (operand(node, 2) is not None and bias is None):
+            continue
+        matrix = weight if integer(node, "transB", 0) else weight.T
+        set_constant(node, 1, "weight", (matrix * np.float32(alpha)).astype(np.float32))
+        if bias is not None:
+            set_constant(node, 2, "bias", (bias * np.float32(beta)).astype(np.float32))
+        for name in ("alpha", "beta"):
+            node.attributes.pop(name, None)
+        node.attributes["transB"] = ir.AttrInt64("transB", 1)
+        fired += 1
+    return fired
+
+
+def _modern(model: ir.Model) -> ir.Model:
+    version = model.opset_imports.get("", 0)
+    if version >= OLDEST_OPSET:
+        return model
+    check(model)
+    try:
+        return restore(onnx.version_converter.convert_version(skeleton(model), OPSET), model)
+    except RuntimeError as error:  # what the C++ converter raises where it lacks a step
+        message = f"opset {version} cannot be converted to {OPSET}"
+        raise DeployError(message, kind="quantize", got=version, allowed=f"opset {OLDEST_OPSET} or newer") from error

@@ -1,0 +1,161 @@
+"""What an int8 number means: the schemes, frozen, and the switches of a quantisation.
+
+A quantised tensor is integers `q` of 8 bits, a scale and a zero point; the real number is ``(q - zero) * scale``.
+Sums of products are int32 with the scale ``scale_x * scale_w``; a bias is int32 in the same scale. What each operator
+does with these integers, rounding and saturation included, is written down in `arith`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from inception_deploy.errors import UsageError, nearest
+
+Dtype = Literal["uint8", "int8"]
+
+LIMITS: dict[str, tuple[int, int]] = {"uint8": (0, 255), "int8": (-128, 127)}
+"""The ends every activation saturates at."""
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """One way to write real numbers as 8-bit integers.
+
+    Args:
+        name: as the command line takes it.
+        activation: the type of the activations; each tensor has one scale and one zero point.
+        symmetric: the zero point of an activation is 0.
+        power_of_two: every scale is ``2^n`` for a whole ``n``, and requantising is a shift: `arith.requantize_shift`.
+            Otherwise it is a float32 multiplication: `arith.requantize_scale`.
+        weight_limits: the ends of the int8 weights, whose zero point is always 0.
+        weights: one scale for each output channel, or one for the whole tensor.
+        purpose: who computes like this, for people.
+    """
+
+    name: str
+    activation: Dtype
+    symmetric: bool
+    power_of_two: bool
+    weight_limits: tuple[int, int]
+    weights: Literal["channel", "tensor"]
+    purpose: str
+
+    def __post_init__(self) -> None:
+        if self.power_of_two and not self.symmetric:
+            raise ValueError("a power-of-two scheme is symmetric: a shift cannot move a zero point")
+        if self.symmetric and self.activation != "int8":
+            raise ValueError("a symmetric activation needs a signed type")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The ends of an activation."""
+        return LIMITS[self.activation]
+
+
+SCHEMES: dict[str, Scheme] = {
+    scheme.name: scheme
+    for scheme in (
+        Scheme(
+            "float-scale", "uint8", False, False, (-127, 127), "channel",
+            "CPUs: onnxruntime, OpenVINO, our own kernels",
+        ),
+        Scheme(
+            "float-scale-int8", "int8", True, False, (-127, 127), "channel",
+            "what takes signed activations without a zero point: TensorRT, CUDA's dp4a",
+        ),
+        Scheme(
+            "power-of-two", "int8", True, True, (-128, 127), "channel",
+            "accelerators that shift: the VTA, with a vector of shifts for each convolution",
+        ),
+        Scheme(
+            "power-of-two-tensor", "int8", True, True, (-128, 127), "tensor",
+            "accelerators that shift by one constant for each convolution",
+        ),
+    )
+}  # fmt: skip
+
+
+def scheme(name: str | Scheme) -> Scheme:
+    """The scheme of that name.
+
+    Raises:
+        UsageError: (kind ``scheme``) there is none.
+    """
+    if isinstance(name, Scheme):
+        return name
+    if name not in SCHEMES:
+        near = nearest(name, SCHEMES)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"there is no scheme '{name}'{hint}", kind="scheme", got=name, allowed=list(SCHEMES))
+    return SCHEMES[name]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How the scales of neighbouring tensors relate. Each is a switch so that its cost can be measured.
+
+    Args:
+        concat: ``shared``: the inputs and the output of a Concat have one scale and one zero point, so that joining
+            moves bytes only. ``own``: each has its own, and joining requantises.
+        add: ``aligned``: the scales of the two sides of an Add differ by a power of two, so that the sum is exact in
+            integers after a shift. ``own``: each side has its own, and the sum is taken in float32. A power-of-two
+            scheme is always aligned.
+        average: the scale of an average pooling's output. ``window``: its own after a pooling over the whole map,
+            which shrinks the range, its input's after any other. ``input``: always its input's. ``own``: always its
+            own. All of them multiply the sum of a window once.
+        moves: whether a Relu that stands alone, a MaxPool and a Flatten take their input's scale; they move bytes only
+            then. ``own`` requantises.
+    """
+
+    concat: Literal["shared", "own"] = "shared"
+    add: Literal["aligned", "own"] = "aligned"
+    average: Literal["window", "input", "own"] = "window"
+    moves: Literal["input", "own"] = "input"
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "concat": ("shared", "own"), "add": ("aligned", "own"),
+            "average": ("window", "input", "own"), "moves": ("input", "own"),
+        }  # fmt: skip
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                got = getattr(self, name)
+                raise UsageError(f"choice {name} is '{got}'", kind="choice", got=got, allowed=values)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Params:
+    """The scale and the zero point of one activation tensor.
+
+    Args:
+        scale: a positive float32, as a Python float.
+        zero: inside the limits of `dtype`.
+    """
+
+    scale: float
+    zero: int
+    dtype: Dtype
+
+    def __post_init__(self) -> None:
+        low, high = LIMITS[self.dtype]
+        if not (math.isfinite(self.scale) and self.scale > 0) or not low <= self.zero <= high:
+            raise ValueError(f"impossible parameters {self}")
+
+    @property
+    def exponent(self) -> int:
+        """``n`` where the scale is ``2^n``; ValueError where it is not."""
+        mantissa, exponent = math.frexp(self.scale)
+        if mantissa != 0.5:
+            raise ValueError(f"{self.scale} is no power of two")
+        return exponent - 1
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The ends that values saturate at."""
+        return LIMITS[self.dtype]

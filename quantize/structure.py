@@ -1,0 +1,232 @@
+"""Which nodes compute in integers, which tensors are quantised, and which of them must share a scale.
+
+A layer is one node that computes, with the activations behind it that cost nothing because only its result is kept:
+
+    linear    Conv, Gemm                      acc = sum x w + b                 then Relu or Clip
+    add       Add of two computed tensors     acc = a + b                       then Relu or Clip
+    mean      AveragePool, GlobalAveragePool  acc = sum x, divided by a count
+    concat    Concat                          bytes, moved (or rescaled, where each input has its own scale)
+    move      MaxPool, Flatten, Relu, ...     bytes, moved (compared, at most)
+    table     Tanh, x * 2, chains of them     256 bytes to look up
+
+Everything else stays float, between a DequantizeLinear and a QuantizeLinear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from inception_deploy.graph.rewrite import constant, integer, ints, number, only_reader, operand, rank, shape, text
+
+from .scheme import Choices
+
+ACTIVATIONS = ("Relu", "Clip")
+MOVES = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", *ACTIVATIONS)
+MEANS = ("AveragePool", "GlobalAveragePool")
+FUNCTIONS = (
+    "Tanh", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Softplus", "Softsign",
+    "Mish", "Erf", "Exp", "Log", "Sqrt", "Abs", "Neg", "Sin", "Cos", "Atan",
+)  # fmt: skip
+SCALARS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Nodes that are one step in integers.
+
+    Args:
+        kind: as in the module's table.
+        nodes: the one that computes, then what is fused behind it, in order.
+        inputs: the activations it reads.
+        outputs: the results; only a Split has several.
+    """
+
+    kind: str
+    nodes: tuple[ir.Node, ...]
+    inputs: tuple[ir.Value, ...]
+    outputs: tuple[ir.Value, ...]
+
+    @property
+    def name(self) -> str:
+        """The name of the node that computes."""
+        return self.nodes[0].name or ""
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What `analyse` found; everything in the graph's order.
+
+    Args:
+        layers: those that compute in integers.
+        values: the tensors that are quantised.
+        float_nodes: the names of the nodes that stay float.
+    """
+
+    layers: tuple[Layer, ...]
+    values: tuple[ir.Value, ...]
+    float_nodes: tuple[str, ...]
+
+    def groups(self, choices: Choices) -> list[list[ir.Value]]:
+        """The quantised tensors, those together that share a scale and a zero point."""
+        leader = {value: value for value in self.values}
+
+        def find(value: ir.Value) -> ir.Value:
+            while leader[value] is not value:
+                value = leader[value]
+            return value
+
+        for layer in self.layers:
+            if self.moves_bytes(layer, choices):
+                first = find(layer.inputs[0])
+                for value in (*layer.inputs[1:], *layer.outputs):
+                    if value in leader:
+                        leader[find(value)] = first
+        result: dict[ir.Value, list[ir.Value]] = {}
+        for value in self.values:
+            result.setdefault(find(value), []).append(value)
+        return list(result.values())
+
+    def moves_bytes(self, layer: Layer, choices: Choices) -> bool:
+        """Whether a layer's inputs and outputs share one scale."""
+        if layer.kind == "concat":
+            return choices.concat == "shared"
+        if layer.kind == "move":
+            return choices.moves == "input"
+        if layer.kind == "mean":
+            whole = layer.nodes[0].op_type == "GlobalAveragePool"
+            return choices.average == "input" or (choices.average == "window" and not whole)
+        return False
+
+    def sources(self, group: list[ir.Value], choices: Choices) -> list[ir.Value]:
+        """The tensors of a group that are made by something else than moving bytes from one of the others."""
+        moved = {
+            value
+            for layer in self.layers
+            if layer.kind in ("concat", "move") and self.moves_bytes(layer, choices)
+            for value in layer.outputs
+        }
+        return [value for value in group if value not in moved]
+
+
+def analyse(model: ir.Model, keep_float: Collection[str] = ()) -> Structure:
+    """Find the layers of a float model that was prepared by `prepare.prepare`.
+
+    Args:
+        keep_float: names of nodes that stay float whatever they are.
+    """
+    layers: list[Layer] = []
+    taken: set[ir.Node] = set()
+    for node in model.graph:
+        if node in taken:
+            continue
+        layer = None if node.name in keep_float else _layer(node, set(keep_float))
+        if layer is not None:
+            layers.append(layer)
+            taken.update(layer.nodes)
+    layers = _without_idle_ends(layers)
+    chosen = {node for layer in layers for node in layer.nodes}
+    left = tuple(node.name or "" for node in model.graph if node not in chosen)
+    return Structure(tuple(layers), tuple(_quantised(model, layers)), left)
+
+
+def _quantised(model: ir.Model, layers: list[Layer]) -> list[ir.Value]:
+    """A tensor is quantised when a layer reads it."""
+    read = {value for layer in layers for value in layer.inputs}
+    made = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+    return [value for value in made if value in read]
+
+
+def _without_idle_ends(layers: list[Layer]) -> list[Layer]:
+    """Without the layers that would quantise a tensor only to move its bytes and turn them back to float."""
+    while True:
+        read = {value for layer in layers for value in layer.inputs}
+        kept = [x for x in layers if x.kind not in ("move", "concat", "table") or any(v in read for v in x.outputs)]
+        if len(kept) == len(layers):
+            return layers
+        layers = kept
+
+
+def _layer(node: ir.Node, keep_float: set[str]) -> Layer | None:
+    if node.domain or not node.outputs or node.outputs[0].dtype not in (ir.DataType.FLOAT, None):
+        return None
+    kind = _kind(node)
+    if kind is None:
+        return None
+    chain = [node]
+    follow = {"linear": _is_activation, "add": _is_activation, "table": _is_function}.get(kind)
+    while follow is not None:
+        reader = only_reader(chain[-1].outputs[0])
+        if reader is None or reader.graph is not node.graph or not follow(reader) or reader.name in keep_float:
+            break
+        chain.append(reader)
+        if kind != "table":
+            break
+    activations = [value for value in node.inputs if value is not None and constant(value) is None]
+    # A node may read one value twice (x + x): both sides count.
+    return Layer(kind, tuple(chain), tuple(activations), tuple(chain[-1].outputs))
+
+
+def _kind(node: ir.Node) -> str | None:
+    op = node.op_type
+    if op in ("Conv", "Gemm"):
+        return "linear" if _is_linear(node) else None
+    if op == "Add" and _joins_two(node):
+        return "add"
+    if op in MEANS:
+        return "mean" if _plain_window(node) and not integer(node, "ceil_mode", 0) else None
+    if op == "Concat":
+        return "concat" if all(v is not None and constant(v) is None for v in node.inputs) else None
+    if op in ACTIVATIONS:
+        return "move" if _is_activation(node) else None
+    if op == "MaxPool":
+        return "move" if _plain_window(node) and len(node.outputs) == 1 else None
+    if op in MOVES:
+        others_constant = all(v is None or constant(v) is not None for v in node.inputs[1:])
+        return "move" if others_constant and constant(node.inputs[0]) is None else None
+    return "table" if _is_function(node) else None
+
+
+def _is_linear(node: ir.Node) -> bool:
+    weight, bias = operand(node, 1), operand(node, 2)
+    known = constant(weight) is not None and (bias is None or constant(bias) is not None)
+    if node.op_type == "Conv":
+        return known and rank(weight) == 4 and text(node, "auto_pad", "NOTSET") == "NOTSET"
+    plain = number(node, "alpha", 1.0) == 1.0 and number(node, "beta", 1.0) == 1.0 and not integer(node, "transA", 0)
+    flat = bias is None or len(shape(bias) or (0, 0)) == 1
+    return known and plain and flat and bool(integer(node, "transB", 0))
+
+
+def _joins_two(node: ir.Node) -> bool:
+    a, b = node.inputs[:2]
+    if a is None or b is None or constant(a) is not None or constant(b) is not None:
+        return False
+    return a.shape is not None and b.shape is not None and a.shape == b.shape
+
+
+def _plain_window(node: ir.Node) -> bool:
+    flat = text(node, "auto_pad", "NOTSET") == "NOTSET" and rank(node.inputs[0]) == 4
+    undilated = node.op_type == "MaxPool" or all(step == 1 for step in ints(node, "dilations", [1]))
+    return flat and undilated
+
+
+def _is_activation(node: ir.Node) -> bool:
+    if node.domain or node.op_type not in ACTIVATIONS:
+        return False
+    return all(value is None or constant(value) is not None for value in node.inputs[1:])
+
+
+def _is_function(node: ir.Node) -> bool:
+    """One value in, one value out, by a rule that is the same everywhere in the tensor."""
+    if node.domain or len(node.outputs) != 1:
+        return False
+    if node.op_type in FUNCTIONS:
+        return len(node.inputs) == 1
+    if node.op_type not in SCALARS or len(node.inputs) != 2:
+        return False
+    numbers = [constant(value) for value in node.inputs]
+    computed = [value for value, array in zip(node.inputs, numbers, strict=True) if array is None]
+    scalars = [array for array in numbers if array is not None]
+    return len(computed) == 1 and all(array.size == 1 and array.ndim <= (rank(computed[0]) or 0) for array in scalars)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 KINDS: dict[str, str] = {
     "cpu": "cpu",
     "arm": "cpu",
+    "cuda": "cuda",
 }
 """Kind (what stands before the colon) to the module that has `parse(kind, suffix) -> Target` and `names(kind) ->
 [str]`.

@@ -140,7 +140,7 @@ class Cpu(Target):
         }
 
     def needs(self) -> str:
-        return f"{self.isa.machine} with {', '.join(self.isa.features)}"
+        return f"{self.isa.machine}, {self.isa.mcpu} or newer"
 
     def unbuildable(self) -> str | None:
         return lacking_packages("tvm", "ziglang")

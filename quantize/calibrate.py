@@ -86,8 +86,8 @@ class Statistics:
             return cls(str(about["fingerprint"]), int(about["images"]), list(about["constant"]), histograms)
         except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
             message = f"{path} cannot be read as the state of a calibration: {error}; remove it to start anew"
-            raise DeployError(message, kind="calibration", got=str(path), allowed="a file this calibration wrote")
-            from error
+            allowed = "a file this calibration wrote"
+            raise DeployError(message, kind="calibration", got=str(path), allowed=allowed) from error
 
 
 def collect(
@@ -158,9 +158,8 @@ def _begin(fingerprint: str, names: Sequence[str], state: Path | None) -> Statis
         return Statistics(fingerprint, histograms={name: Histogram() for name in names})
     statistics = Statistics.load(state)
     if statistics.fingerprint != fingerprint:
-        message = f"{state} is the state of a calibration of another model or of other pictures; remove it to start
-        anew" raise DeployError(message, kind="calibration", got=statistics.fingerprint[:12],
-        allowed=fingerprint[:12])
+        message = f"{state} is the state of a calibration of another model or other pictures; remove it to start anew"
+        raise DeployError(message, kind="calibration", got=statistics.fingerprint[:12], allowed=fingerprint[:12])
     return statistics
 
 
@@ -233,8 +232,8 @@ class Ranges:
             return cls(str(fields["scheme"]), str(fields["method"]), choices, int(fields["images"]), ends)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             message = f"{path} cannot be read as ranges: {error}"
-            raise DeployError(message, kind="ranges", got=str(path), allowed="a file that quantize --ranges wrote")
-            from error
+            allowed = "a file that quantize --ranges wrote"
+            raise DeployError(message, kind="ranges", got=str(path), allowed=allowed) from error
 
     def require(self, structure: Structure, scheme: Scheme, choices: Choices, origin: str) -> None:
         """Refuse ranges that were made for something else.

@@ -99,8 +99,8 @@ def pictures(
 
 def _need(how: images.Preprocessing | None, path: Path) -> images.Preprocessing:
     if how is None:
-        message = f"{path} holds pictures, but the network does not say how to prepare them; give prepared inputs as
-        .npz" raise _wrong(message, got=None, allowed="a float32 array (N, C, H, W) in an .npz")
+        message = f"{path} holds pictures, but the network does not say how to prepare them; give inputs as .npz"
+        raise _wrong(message, got=None, allowed="a float32 array (N, C, H, W) in an .npz")
     return how
 
 
@@ -119,8 +119,8 @@ def _folder(path: Path, how: images.Preprocessing, labels: Sequence[str] | None)
 
 
 def _classes(path: Path, files: Sequence[Path], labels: Sequence[str] | None) -> dict[Path, int]:
-    """The class of each folder of pictures: its number, its place in `labels`, or its place among the sorted
-    folders.""" folders = sorted({file.parent for file in files} - {path})
+    """The class of each folder of pictures: its place in `labels`, its number, or its place among the folders."""
+    folders = sorted({file.parent for file in files} - {path})
     names = [folder.name for folder in folders]
     if labels is not None and set(names) <= set(labels):
         return {folder: labels.index(folder.name) for folder in folders}

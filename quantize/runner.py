@@ -70,11 +70,11 @@ class Runner:
             pixels = np.concatenate([pixels, np.repeat(pixels[-1:], self._batch - count, axis=0)])
         computed = [name for name in wanted if name != self.input]
         try:
-            got = dict(zip(computed, self._session.run(computed, {self.input: pixels}), strict=True)) if computed
-            else {}
+            results = self._session.run(computed, {self.input: pixels}) if computed else []
         except Exception as error:  # as above
             raise _failed(error) from error
-        return {name: (pixels if name == self.input else np.asarray(got[name]))[:count] for name in wanted}
+        got = {**dict(zip(computed, results, strict=True)), self.input: pixels}
+        return {name: np.asarray(got[name])[:count] for name in wanted}
 
     def batches(self, source: Iterable[Picture]) -> Iterator[list[Picture]]:
         """`source` in runs that fit the model's batch."""

@@ -7,11 +7,12 @@ Building takes no GPU. A bundle holds machine code for each of the target's arch
 from __future__ import annotations
 
 import ctypes
+import math
 import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +20,9 @@ from inception_deploy.errors import UsageError
 
 from . import lacking_packages
 from .base import Progress, Target
+
+if TYPE_CHECKING:
+    from inception_deploy.kernels.cuda_emit import Launch
 
 DEFAULT = ("sm_80", "sm_90")
 """What `cuda` alone builds: A100 and its successors, and H100."""
@@ -92,12 +96,12 @@ class Cuda(Target):
     def units(self, spec: Any, schedule: Any) -> int:
         """Blocks of threads of the first launch."""
         grid = self._launches(spec, schedule)[0].grid
-        return grid[0] * grid[1] * grid[2]
+        return math.prod(grid)
 
     def launch(self, spec: Any, schedule: Any) -> tuple[int, ...]:
         return tuple(extent for launch in self._launches(spec, schedule) for extent in (*launch.grid, *launch.block))
 
-    def _launches(self, spec: Any, schedule: Any) -> Any:
+    def _launches(self, spec: Any, schedule: Any) -> tuple[Launch, ...]:
         from inception_deploy.kernels.cuda import TEMPLATES
 
         return TEMPLATES[type(spec)].program(spec, schedule).launches

@@ -47,8 +47,11 @@ class Compiler(Protocol):
     name: its kind and version, as manifests and cache keys have it. archs: what it can compile for, as ``sm_80``.
     """
 
-    name: str
-    archs: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def archs(self) -> tuple[str, ...]: ...
 
     def cubin(self, source: str, arch: str) -> bytes:
         """The machine code of `source` for `arch`. DeployError ``compile`` with the compiler's message."""

@@ -32,11 +32,15 @@ def _choose_conv(conv: spec.Conv) -> Any:
 
 
 def _conv_program(conv: spec.Conv, schedule: Any) -> Program:
-    return (cuda_dense if isinstance(schedule, cuda_dense.DenseSchedule) else cuda_conv).program(conv, schedule)
+    if isinstance(schedule, cuda_dense.DenseSchedule):
+        return cuda_dense.program(conv, schedule)
+    return cuda_conv.program(conv, schedule)
 
 
 def _conv_emit(conv: spec.Conv, schedule: Any, symbol: str) -> list[Any]:
-    return (cuda_dense if isinstance(schedule, cuda_dense.DenseSchedule) else cuda_conv).emit(conv, schedule, symbol)
+    if isinstance(schedule, cuda_dense.DenseSchedule):
+        return cuda_dense.emit(conv, schedule, symbol)
+    return cuda_conv.emit(conv, schedule, symbol)
 
 
 TEMPLATES: dict[type, Template] = {

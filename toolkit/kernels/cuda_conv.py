@@ -386,7 +386,7 @@ def put_all(em: GpuEmitter, buffer: str, index: Expr, values: list[Expr]) -> Non
 
 
 def epilogue(em: GpuEmitter, spec: Conv, sums: list[Expr], channel: Expr, n: Expr, place: Expr) -> None:
-    """Bias, addend and clamp of four sums, and the store. `channel` and `place` (from the image's start) count quads."""
+    """Bias, addend and clamp of four sums, and the store. `channel` and `place` (in the image) count quads."""
     bias = em.local(QUAD, name="bias_quad")
     em.copy(bias, 0, em.buffers["bias"], channel)
     if spec.add:

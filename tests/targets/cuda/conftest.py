@@ -129,7 +129,7 @@ class Gpu:
 
 
 @pytest.fixture(scope="session")
-def _gpu(tmp_path_factory: pytest.TempPathFactory) -> Gpu:
+def simulated(tmp_path_factory: pytest.TempPathFactory) -> Gpu:
     import platform
 
     if platform.machine() not in TRIPLES:
@@ -138,11 +138,11 @@ def _gpu(tmp_path_factory: pytest.TempPathFactory) -> Gpu:
 
 
 @pytest.fixture(params=[False, True], ids=["forwards", "backwards"])
-def gpu(_gpu: Gpu, request: pytest.FixtureRequest) -> Iterator[Gpu]:
+def gpu(simulated: Gpu, request: pytest.FixtureRequest) -> Iterator[Gpu]:
     """The simulated GPU, its threads in either order: a result that depends on the order is a missing barrier."""
-    _gpu.library.fake_backwards(int(request.param))
-    yield _gpu
-    _gpu.library.fake_backwards(0)
+    simulated.library.fake_backwards(int(request.param))
+    yield simulated
+    simulated.library.fake_backwards(0)
 
 
 def fake_cubin(arch: str) -> bytes:

@@ -28,7 +28,8 @@ def compiler():
 
 def attributes(cubin: bytes, wanted: int) -> list[int]:
     """The values of one attribute of all functions of a cubin."""
-    assert cubin[:4] == b"\x7fELF" and struct.unpack_from("<H", cubin, 18) == (190,)
+    assert cubin[:4] == b"\x7fELF"
+    assert struct.unpack_from("<H", cubin, 18) == (190,)
     (table,), (size, count, names) = struct.unpack_from("<Q", cubin, 40), struct.unpack_from("<HHH", cubin, 58)
     headers = [struct.unpack_from("<IIQQQQ", cubin, table + i * size) for i in range(count)]
     found = []
@@ -47,7 +48,10 @@ def attributes(cubin: bytes, wanted: int) -> list[int]:
 
 SPLIT = Conv(1, 64, 8, 8, 64, 8, 8, (3, 3), pad=(1, 1), add=True, activation=(0.0, 6.0))
 KERNELS = {
-    **{f"conv {t.bm}x{t.bn}": (replace(SPLIT, height=35, width=35, out_height=35, out_width=35), t) for t in cuda_conv.TILES},
+    **{
+        f"conv {t.bm}x{t.bn}": (replace(SPLIT, height=35, width=35, out_height=35, out_width=35), t)
+        for t in cuda_conv.TILES
+    },
     "split": (SPLIT, GemmSchedule(4, 4, 8, 8, split=4)),
     "planar": (Conv(1, 3, 99, 99, 32, 49, 49, (3, 3), stride=(2, 2), planar=True), None),
     "dense": (Conv(8, 512, 1, 1, 1008, 1, 1, (1, 1)), DenseSchedule()),
@@ -74,7 +78,8 @@ def test_compiles_and_spills_nothing(compiler, name, arch):
     cubin = compiler.cubin(cuda_compile.kernel_source(kernel), arch)
     frames, registers = attributes(cubin, FRAME_SIZE), attributes(cubin, REGISTERS)
     assert len(registers) == len(program.launches)
-    assert frames and not any(frames), "spilled, or an array that is not in registers"
+    assert frames
+    assert not any(frames), "spilled, or an array that is not in registers"
     threads = max(launch.block[0] for launch in program.launches)
     assert max(registers) * threads <= 65536, "not even one block fits a multiprocessor"
     for symbol in cuda.device_symbols("k", program):
@@ -82,7 +87,7 @@ def test_compiles_and_spills_nothing(compiler, name, arch):
 
 
 def test_the_compilers_message_is_the_errors(compiler):
-    with pytest.raises(DeployError, match="compiling a kernel for sm_80 failed: .*error") as caught:
+    with pytest.raises(DeployError, match=r"compiling a kernel for sm_80 failed: .*error") as caught:
         compiler.cubin("nonsense", "sm_80")
     assert caught.value.kind == "compile"
 
@@ -103,9 +108,12 @@ def test_nvcc_is_good_enough(monkeypatch):
     cuda_compile.find.cache_clear()
     try:
         assert cuda_compile.compiler() == nvcc
-        assert nvcc.name.startswith("nvcc ") and {"sm_80", "sm_90"} <= set(nvcc.archs)
-        assert attributes(nvcc.cubin(cuda_compile.kernel_source(kernel_of(*KERNELS["max"])), "sm_80"), FRAME_SIZE) == [0]
-        with pytest.raises(DeployError, match="compiling a kernel for sm_80 failed: .*error"):
+        assert nvcc.name.startswith("nvcc ")
+        assert {"sm_80", "sm_90"} <= set(nvcc.archs)
+        assert attributes(nvcc.cubin(cuda_compile.kernel_source(kernel_of(*KERNELS["max"])), "sm_80"), FRAME_SIZE) == [
+            0
+        ]
+        with pytest.raises(DeployError, match=r"compiling a kernel for sm_80 failed: .*error"):
             nvcc.cubin("nonsense", "sm_80")
     finally:
         cuda_compile.find.cache_clear()

@@ -39,7 +39,9 @@ def convolution(x, weight, bias, addend, spec):
     taps = windows(x.astype(np.float64), spec, 0.0)
     taps = taps.reshape(n, groups, spec.channels, *taps.shape[2:])
     split = weight.astype(np.float64).reshape(groups, spec.out_channels // groups, spec.channels, *spec.kernel)
-    out = np.einsum("ngcyxrs,gocrs->ngoyx", taps, split, optimize=True).reshape(n, spec.out_channels, spec.out_height, spec.out_width)
+    out = np.einsum("ngcyxrs,gocrs->ngoyx", taps, split, optimize=True).reshape(
+        n, spec.out_channels, spec.out_height, spec.out_width
+    )
     out = out + bias[None, :, None, None] + (addend if spec.add else 0)
     return np.clip(out, *spec.activation) if spec.activation else out
 
@@ -48,13 +50,22 @@ def check_conv(gpu, spec, schedule=None):
     random = np.random.default_rng(1)
     x = random.standard_normal((spec.batch, spec.channels * spec.groups, spec.height, spec.width)).astype(np.float32)
     depth = spec.channels * math.prod(spec.kernel)
-    weight = (random.standard_normal((spec.out_channels, spec.channels, *spec.kernel)) / math.sqrt(depth)).astype(np.float32)
+    weight = (random.standard_normal((spec.out_channels, spec.channels, *spec.kernel)) / math.sqrt(depth)).astype(
+        np.float32
+    )
     bias = random.standard_normal(spec.out_channels).astype(np.float32)
     addend = random.standard_normal((spec.batch, spec.out_channels, spec.out_height, spec.out_width)).astype(np.float32)
     if spec.batch > 1:
         # slices of larger tensors: a block of other channels lies between the images
-        grown = {"in_stride": x[0].size + BLOCK * x[0, 0].size, "out_stride": addend[0].size + BLOCK * addend[0, 0].size}
-        spec = replace(spec, add_stride=grown["out_stride"] if spec.add else 0, **({"out_stride": grown["out_stride"]} if spec.planar else grown))
+        grown = {
+            "in_stride": x[0].size + BLOCK * x[0, 0].size,
+            "out_stride": addend[0].size + BLOCK * addend[0, 0].size,
+        }
+        spec = replace(
+            spec,
+            add_stride=grown["out_stride"] if spec.add else 0,
+            **({"out_stride": grown["out_stride"]} if spec.planar else grown),
+        )
         if spec.planar:
             spec = replace(spec, in_stride=x[0].size)
     schedule = schedule or cuda.TEMPLATES[Conv].choose(spec)
@@ -108,28 +119,37 @@ def test_split_batch(gpu):
     check_conv(gpu, Conv(2, 64, 3, 5, 32, 3, 5, (3, 3), pad=(1, 1), add=True), GemmSchedule(4, 4, 8, 8, split=4))
 
 
-def test_same_bits_in_either_order(_gpu):
+def test_same_bits_in_either_order(simulated):
     """A split convolution and a fully connected layer add up in one order, whatever the threads do."""
     random = np.random.default_rng(2)
-    for spec, schedule in ((Conv(1, 64, 4, 4, 32, 4, 4, (3, 3), pad=(1, 1)), GemmSchedule(4, 4, 8, 8, split=4)),
-                           (Conv(1, 512, 1, 1, 16, 1, 1, (1, 1)), DenseSchedule())):
+    for spec, schedule in (
+        (Conv(1, 64, 4, 4, 32, 4, 4, (3, 3), pad=(1, 1)), GemmSchedule(4, 4, 8, 8, split=4)),
+        (Conv(1, 512, 1, 1, 16, 1, 1, (1, 1)), DenseSchedule()),
+    ):
         x = random.standard_normal(spec.channels * spec.height * spec.width).astype(np.float32)
         weight = random.standard_normal((spec.out_channels, spec.channels, *spec.kernel)).astype(np.float32)
         results = []
         for backwards in (0, 1):
-            _gpu.library.fake_backwards(backwards)
+            simulated.library.fake_backwards(backwards)
             out = np.zeros(spec.out_channels * spec.out_height * spec.out_width, np.float32)
-            _gpu.call(spec, [x, cuda.pack_weight(weight, spec, schedule), np.zeros(spec.out_channels, np.float32), out], schedule)
+            simulated.call(
+                spec,
+                [x, cuda.pack_weight(weight, spec, schedule), np.zeros(spec.out_channels, np.float32), out],
+                schedule,
+            )
             results.append(out)
-        _gpu.library.fake_backwards(0)
+        simulated.library.fake_backwards(0)
         np.testing.assert_array_equal(*results)
 
 
 # -- the choice of schedules ---------------------------------------------------------------------------------------------
 def test_tiles_divide_their_work():
     for tile in cuda_conv.TILES:
-        assert tile.ty % 8 == 0 and tile.tx % 4 == 0 and tile.tn % 4 == 0
-        assert tile.bm * 4 % tile.threads == 0 and tile.bn * 4 % tile.threads == 0
+        assert tile.ty % 8 == 0
+        assert tile.tx % 4 == 0
+        assert tile.tn % 4 == 0
+        assert tile.bm * 4 % tile.threads == 0
+        assert tile.bn * 4 % tile.threads == 0
         assert 2 * 4 * (tile.bm * 20 + tile.bn * 16) <= 48 * 1024, "more shared memory than a block may have"
 
 
@@ -143,11 +163,15 @@ def test_small_maps_are_split_and_large_ones_are_not():
 # -- windows -------------------------------------------------------------------------------------------------------------
 WINDOWS = {
     "max": Window(WindowOp.MAX, 1, 2, 9, 7, 4, 3, (3, 3), (2, 2), (0, 0, 0, 0)),
-    "max, padded, of slices": Window(WindowOp.MAX, 2, 1, 6, 6, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), in_stride=36 * 48, out_stride=36 * 32),
+    "max, padded, of slices": Window(
+        WindowOp.MAX, 2, 1, 6, 6, 6, 6, (3, 3), (1, 1), (1, 1, 1, 1), in_stride=36 * 48, out_stride=36 * 32
+    ),
     "max, dilated": Window(WindowOp.MAX, 1, 1, 9, 9, 5, 5, (3, 3), (1, 1), (0, 0, 0, 0), (2, 2)),
     "average": Window(WindowOp.AVERAGE, 1, 1, 8, 8, 8, 8, (3, 3), (1, 1), (1, 1, 1, 1)),
     "average, with padding": Window(WindowOp.AVERAGE, 1, 1, 8, 8, 8, 8, (3, 3), (1, 1), (1, 1, 1, 1), include_pad=True),
-    "average, past the padding": Window(WindowOp.AVERAGE, 1, 1, 7, 7, 4, 4, (3, 3), (2, 2), (1, 1, 1, 1), include_pad=True),
+    "average, past the padding": Window(
+        WindowOp.AVERAGE, 1, 1, 7, 7, 4, 4, (3, 3), (2, 2), (1, 1, 1, 1), include_pad=True
+    ),
     "depthwise": Window(WindowOp.DEPTHWISE, 1, 3, 9, 9, 5, 5, (3, 3), (2, 2), (1, 1, 1, 1), activation=(0.0, 6.0)),
     "one pixel": Window(WindowOp.MAX, 1, 1, 1, 1, 1, 1, (3, 3), (1, 1), (1, 1, 1, 1)),
 }
@@ -164,10 +188,15 @@ def window_reference(x, weight, bias, spec):
         return np.nanmean(taps, axis=(4, 5))
     top, left, bottom, right = spec.pad
     inside = np.full((1, 1, spec.height + top + bottom, spec.width + left + right), 1.0)
-    high, wide = ((spec.out_height - 1) * spec.stride[0] + spec.kernel[0]), ((spec.out_width - 1) * spec.stride[1] + spec.kernel[1])
+    high, wide = (
+        ((spec.out_height - 1) * spec.stride[0] + spec.kernel[0]),
+        ((spec.out_width - 1) * spec.stride[1] + spec.kernel[1]),
+    )
     grown = np.zeros((1, 1, max(high, inside.shape[2]), max(wide, inside.shape[3])))
     grown[:, :, : inside.shape[2], : inside.shape[3]] = inside
-    count = windows(grown, replace(spec, pad=(0, 0, 0, 0), height=grown.shape[2], width=grown.shape[3]), 0.0).sum(axis=(4, 5))
+    count = windows(grown, replace(spec, pad=(0, 0, 0, 0), height=grown.shape[2], width=grown.shape[3]), 0.0).sum(
+        axis=(4, 5)
+    )
     return np.nansum(taps, axis=(4, 5)) / count
 
 
@@ -192,10 +221,16 @@ def test_window(gpu, spec):
 # -- the rest ------------------------------------------------------------------------------------------------------------
 def test_global_average(gpu):
     for spec in (GlobalAverage(1, 3, 64), GlobalAverage(2, 1, 5, in_stride=7 * BLOCK, out_stride=2 * BLOCK)):
-        x = np.random.default_rng(4).standard_normal((spec.batch, spec.in_stride or spec.blocks * spec.pixels * BLOCK)).astype(np.float32)
+        x = (
+            np.random.default_rng(4)
+            .standard_normal((spec.batch, spec.in_stride or spec.blocks * spec.pixels * BLOCK))
+            .astype(np.float32)
+        )
         out = np.full((spec.batch, spec.out_stride or spec.blocks * BLOCK), np.nan, np.float32)
         gpu.call(spec, [x, out])
-        want = x[:, : spec.blocks * spec.pixels * BLOCK].reshape(spec.batch, spec.blocks, spec.pixels, BLOCK).mean(axis=2)
+        want = (
+            x[:, : spec.blocks * spec.pixels * BLOCK].reshape(spec.batch, spec.blocks, spec.pixels, BLOCK).mean(axis=2)
+        )
         np.testing.assert_allclose(out[:, : spec.blocks * BLOCK], want.reshape(spec.batch, -1), atol=1e-6)
 
 

@@ -37,7 +37,11 @@ def small_network() -> onnx.ModelProto:
 
     def weight(*shape: int) -> str:
         fan = int(np.prod(shape[1:])) or 1
-        weights.append(numpy_helper.from_array((random.standard_normal(shape) / np.sqrt(fan)).astype(np.float32), f"w{len(weights)}"))
+        weights.append(
+            numpy_helper.from_array(
+                (random.standard_normal(shape) / np.sqrt(fan)).astype(np.float32), f"w{len(weights)}"
+            )
+        )
         return weights[-1].name
 
     def op(kind: str, *inputs: str, **attributes: object) -> str:
@@ -45,7 +49,9 @@ def small_network() -> onnx.ModelProto:
         return str(nodes[-1].output[0])
 
     def conv(x: str, channels: int, out: int, kernel: tuple[int, int], **attributes: object) -> str:
-        return op("Conv", x, weight(out, channels // int(str(attributes.get("group", 1))), *kernel), weight(out), **attributes)
+        return op(
+            "Conv", x, weight(out, channels // int(str(attributes.get("group", 1))), *kernel), weight(out), **attributes
+        )
 
     x = op("Relu", conv("pixels", 3, 20, (3, 3), strides=[2, 2], pads=[1, 1, 1, 1]))
     x = op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2])
@@ -59,25 +65,31 @@ def small_network() -> onnx.ModelProto:
     x = op("Flatten", op("GlobalAveragePool", x))
     x = op("Softmax", op("Gemm", x, weight(10, 74), weight(10), transB=1), axis=-1)
     graph = helper.make_graph(
-        nodes, "small", [helper.make_tensor_value_info("pixels", 1, [1, 3, 33, 29])], [helper.make_tensor_value_info(x, 1, [1, 10])], weights
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("pixels", 1, [1, 3, 33, 29])],
+        [helper.make_tensor_value_info(x, 1, [1, 10])],
+        weights,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     return onnx.shape_inference.infer_shapes(model, strict_mode=True)
 
 
 @pytest.fixture(scope="session")
-def built(_gpu, tmp_path_factory):
+def built(simulated, tmp_path_factory):
     """A network, its library with images that only the simulated driver takes, its kernels, an input and the outputs expected."""
     model = small_network()
     plan = lower(model, TARGET)
     folder = tmp_path_factory.mktemp("bundle")
     cubins = {arch: dict.fromkeys(plan.kernels, fake_cubin(arch)) for arch in TARGET.archs}
-    files = cuda_library.write_library(plan, cubins, folder, triple=_gpu.triple)
-    kernels = _gpu.compile([kernel_source(kernel) for kernel in plan.kernels.values()])
+    files = cuda_library.write_library(plan, cubins, folder, triple=simulated.triple)
+    kernels = simulated.compile([kernel_source(kernel) for kernel in plan.kernels.values()])
     x = np.random.default_rng(1).standard_normal((1, 3, 33, 29)).astype(np.float32)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     expected = session.run(None, {"pixels": x})[0]
-    return SimpleNamespace(plan=plan, cubins=cubins, folder=folder, files=files, kernels=kernels, x=x, expected=expected)
+    return SimpleNamespace(
+        plan=plan, cubins=cubins, folder=folder, files=files, kernels=kernels, x=x, expected=expected
+    )
 
 
 @pytest.fixture
@@ -241,16 +253,16 @@ def test_a_fork_has_no_share_in_the_device(gpu, network):
         right(network, model.run(network.x))
 
 
-def test_equal_plans_give_equal_bytes(network, _gpu, tmp_path):
-    cuda_library.write_library(network.plan, network.cubins, tmp_path, triple=_gpu.triple)
+def test_equal_plans_give_equal_bytes(network, simulated, tmp_path):
+    cuda_library.write_library(network.plan, network.cubins, tmp_path, triple=simulated.triple)
     for name in network.files:
         assert (tmp_path / name).read_bytes() == (network.folder / name).read_bytes()
 
 
-def test_code_for_every_kernel_and_architecture(network, _gpu, tmp_path):
+def test_code_for_every_kernel_and_architecture(network, simulated, tmp_path):
     lacking = {"sm_80": {}}
-    with pytest.raises(DeployError, match="no code of k_.* for sm_80"):
-        cuda_library.write_library(network.plan, lacking, tmp_path, triple=_gpu.triple)
+    with pytest.raises(DeployError, match=r"no code of k_.* for sm_80"):
+        cuda_library.write_library(network.plan, lacking, tmp_path, triple=simulated.triple)
 
 
 def test_without_a_driver(built):
@@ -271,7 +283,9 @@ except OSError:
 else:
     print("there is one")
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent
+    )
     if done.stdout.strip() == "there is one":
         pytest.skip("this machine has an NVIDIA driver")
     assert done.stdout.splitlines() == [

@@ -59,13 +59,13 @@ def test_what_is_missing_here(monkeypatch, found, reason):
     assert cuda.parse("cuda", "").missing() == reason
 
 
-def test_the_driver_is_asked(_gpu):
+def test_the_driver_is_asked(simulated):
     """The simulated driver is the one that ctypes finds."""
-    _gpu.library.fake_device(1, 86)
+    simulated.library.fake_device(1, 86)
     assert cuda.device_capability() == (8, 6)
-    _gpu.library.fake_device(0, 86)
+    simulated.library.fake_device(0, 86)
     assert cuda.device_capability() == "the NVIDIA driver finds no GPU"
-    _gpu.library.fake_device(1, 90)
+    simulated.library.fake_device(1, 90)
 
 
 def test_architectures_as_the_driver_numbers_them():

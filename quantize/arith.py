@@ -152,6 +152,16 @@ def add(a: Ints, b: Ints, *, zero_a: int = 0, zero_b: int = 0, shift_a: int = 0,
     return fits(left + right)
 
 
+def add_scale(
+    a: Ints, b: Ints, zero_a: int, zero_b: int, scale_a: float, scale_b: float, scale_y: float, zero: int, dtype: str
+) -> Ints:
+    """The sum of two scales that are not aligned: each side times its float32 ``scale / scale_y``, added in float32."""
+    low, high = LIMITS[dtype]
+    left = (a.astype(np.int32) - zero_a).astype(np.float32) * (np.float32(scale_a) / np.float32(scale_y))
+    right = (b.astype(np.int32) - zero_b).astype(np.float32) * (np.float32(scale_b) / np.float32(scale_y))
+    return np.asarray(np.clip(np.rint(left + right), low - zero, high - zero).astype(np.int32) + zero).astype(dtype)
+
+
 def concat(parts: Sequence[Ints], axis: int = 1) -> Ints:
     """Bytes, moved: all parts have one scale and one zero point."""
     return np.concatenate(list(parts), axis=axis)

@@ -102,9 +102,9 @@ class Choices:
         add: ``aligned``: the scales of the two sides of an Add differ by a power of two, so that the sum is exact in
             integers after a shift. ``own``: each side has its own, and the sum is taken in float32. A power-of-two
             scheme is always aligned.
-        average: the scale of an average pooling's output. ``window``: its own after a pooling over the whole map,
-            which shrinks the range, its input's after any other. ``input``: always its input's. ``own``: always its
-            own. All of them multiply the sum of a window once.
+        average: the scale of an average pooling's output. ``window``: its input's, unless it pools over the whole map,
+            which shrinks the range, or a Relu follows, which takes away half of it; then its own. ``input``: always its
+            input's. ``own``: always its own. All of them multiply the sum of a window once.
         moves: whether a Relu that stands alone, a MaxPool and a Flatten take their input's scale; they move bytes only
             then. ``own`` requantises.
     """

@@ -4,7 +4,7 @@ A layer is one node that computes, with the activations behind it that cost noth
 
     linear    Conv, Gemm                      acc = sum x w + b                 then Relu or Clip
     add       Add of two computed tensors     acc = a + b                       then Relu or Clip
-    mean      AveragePool, GlobalAveragePool  acc = sum x, divided by a count
+    mean      AveragePool, GlobalAveragePool  acc = sum x, divided by a count   then Relu or Clip
     concat    Concat                          bytes, moved (or rescaled, where each input has its own scale)
     move      MaxPool, Flatten, Relu, ...     bytes, moved (compared, at most)
     table     Tanh, x * 2, chains of them     256 bytes to look up
@@ -96,8 +96,8 @@ class Structure:
         if layer.kind == "move":
             return choices.moves == "input"
         if layer.kind == "mean":
-            whole = layer.nodes[0].op_type == "GlobalAveragePool"
-            return choices.average == "input" or (choices.average == "window" and not whole)
+            kept = layer.nodes[0].op_type == "AveragePool" and len(layer.nodes) == 1
+            return choices.average == "input" or (choices.average == "window" and kept)
         return False
 
     def sources(self, group: list[ir.Value], choices: Choices) -> list[ir.Value]:
@@ -156,7 +156,7 @@ def _layer(node: ir.Node, keep_float: set[str]) -> Layer | None:
     if kind is None:
         return None
     chain = [node]
-    follow = {"linear": _is_activation, "add": _is_activation, "table": _is_function}.get(kind)
+    follow = {"linear": _is_activation, "add": _is_activation, "mean": _is_activation, "table": _is_function}.get(kind)
     while follow is not None:
         reader = only_reader(chain[-1].outputs[0])
         if reader is None or reader.graph is not node.graph or not follow(reader) or reader.name in keep_float:

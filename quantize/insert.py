@@ -1,0 +1,143 @@
+"""Write the quantisation into the graph: QuantizeLinear and DequantizeLinear around what computes in integers.
+
+    Given     y = Relu(Conv(x, W, b))
+    Result    y = Relu(Conv(DQ(Q(x)), DQ(W_int8), DQ(b_int32)));  DQ(Q(y)) goes to the readers of y
+
+The result is an ordinary ONNX model: it runs in onnxruntime as it is, which puts its own integer kernels in the place
+of each DQ-operator-Q, and so do other runtimes. `network.read` finds the integer layers in it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from inception_deploy.graph.rewrite import constant, free_name, hand_over, operand, set_constant
+from inception_deploy.skeleton import check
+
+from .scheme import Params, Scheme
+from .structure import Layer, Structure
+from .weights import LARGEST_SHIFT, quantise, scales
+
+SCHEME_KEY = "inception_deploy.scheme"
+"""The entry of the model's metadata that names the scheme."""
+
+
+def insert(
+    model: ir.Model,
+    structure: Structure,
+    params: Mapping[ir.Value, Params],
+    scheme: Scheme,
+    *,
+    rounded: Mapping[str, NDArray[np.int8]] | None = None,
+) -> onnx.ModelProto:
+    """Quantise `model`, which is changed.
+
+    Args:
+        structure: what `structure.analyse` found in this very model.
+        params: of every tensor of ``structure.values``.
+        rounded: int8 weights by the name of their node, in the place of rounding to the nearest.
+
+    Returns:
+        A model that onnx's checker accepts, with the name of the scheme in its metadata. Same input, same bytes.
+    """
+    for layer in structure.layers:
+        if layer.kind == "linear":
+            _weights(layer, params, scheme, (rounded or {}).get(layer.name))
+    nodes = {node for layer in structure.layers for node in layer.nodes}
+    for value in structure.values:
+        _tensor(value, params[value], nodes)
+    model.metadata_props[SCHEME_KEY] = scheme.name
+    model.producer_name = "inception-deploy"
+    check(model)
+    return ir.to_proto(model)
+
+
+def weight_scales(layer: Layer, params: Mapping[ir.Value, Params], scheme: Scheme) -> NDArray[np.float32]:
+    """The scale of each output channel of a linear layer, float32 (O,)."""
+    node = layer.nodes[0]
+    weight, bias = constant(node.inputs[1]), constant(operand(node, 2))
+    assert weight is not None
+    x, y = params[layer.inputs[0]], params.get(layer.outputs[0])
+    finest = y.exponent - x.exponent - LARGEST_SHIFT if scheme.power_of_two and y is not None else None
+    return scales(weight, bias, x, scheme, finest)
+
+
+def _weights(layer: Layer, params: Mapping[ir.Value, Params], scheme: Scheme, rounded: NDArray[np.int8] | None) -> None:
+    node = layer.nodes[0]
+    weight, bias = constant(node.inputs[1]), constant(operand(node, 2))
+    assert weight is not None
+    x, scale = params[layer.inputs[0]], weight_scales(layer, params, scheme)
+    result = quantise(weight, bias, scale, x, scheme, rounded)
+    single = scheme.weights == "tensor"
+    _dequantised(node, 1, "weight", result.weight, scale, single, np.zeros_like(scale, np.int8))
+    if result.bias is not None:
+        _dequantised(node, 2, "bias", result.bias, (np.float32(x.scale) * scale).astype(np.float32), single, None)
+
+
+def _dequantised(
+    node: ir.Node,
+    index: int,
+    name: str,
+    q: NDArray[np.int8] | NDArray[np.int32],
+    scale: NDArray[np.float32],
+    single: bool,
+    zero: NDArray[np.int8] | None,
+) -> None:
+    """Make the `index`-th input of `node` the DequantizeLinear of constants."""
+    graph = node.graph
+    assert isinstance(graph, ir.Graph)
+    # In place of the float constant, which goes if nobody else reads it.
+    set_constant(node, index, f"{name}_q", q)
+    stored = node.inputs[index]
+    assert stored is not None
+    constants = [_add_constant(graph, f"{node.name}/{name}_scale", scale[0] if single else scale)]
+    if zero is not None:
+        constants.append(_add_constant(graph, f"{node.name}/{name}_zero", zero[0] if single else zero))
+    full = free_name(graph, f"{node.name}/{name}_dq")
+    output = ir.Value(name=full, shape=ir.Shape(q.shape), type=ir.TensorType(ir.DataType.FLOAT))
+    attributes = {} if single else {"axis": 0}
+    made = ir.node("DequantizeLinear", [stored, *constants], attributes=attributes, name=full, outputs=[output])
+    graph.insert_before(node, made)
+    node.replace_input_with(index, output)
+
+
+def _tensor(value: ir.Value, params: Params, integer_nodes: set[ir.Node]) -> None:
+    """``DQ(Q(value))`` for the integer readers of a tensor, and for all where an integer layer made it."""
+    maker = value.producer()
+    reader = next(iter(value.uses())).node
+    graph = reader.graph
+    assert isinstance(graph, ir.Graph)
+    scale = _add_constant(graph, f"{value.name}/scale", np.float32(params.scale))
+    zero = _add_constant(graph, f"{value.name}/zero", np.array(params.zero, params.dtype))
+    kind = ir.DataType.UINT8 if params.dtype == "uint8" else ir.DataType.INT8
+    # Q reads the value only after the others were handed over.
+    q = ir.Value(name=free_name(graph, f"{value.name}/q"), shape=value.shape, type=ir.TensorType(kind))
+    float_type = ir.TensorType(ir.DataType.FLOAT)
+    dq = ir.Value(name=free_name(graph, f"{value.name}/dq"), shape=value.shape, type=float_type)
+    to_int = ir.node("QuantizeLinear", [None, scale, zero], name=q.name, outputs=[q])
+    to_float = ir.node("DequantizeLinear", [q, scale, zero], name=dq.name, outputs=[dq])
+    if maker is None:
+        graph.insert_before(next(iter(graph)), [to_int, to_float])
+    else:
+        graph.insert_after(maker, [to_int, to_float])
+    if maker in integer_nodes:
+        hand_over(value, dq)
+    else:
+        for user, index in list(value.uses()):
+            if user in integer_nodes:
+                user.replace_input_with(index, dq)
+    to_int.replace_input_with(0, value)
+
+
+def _add_constant(graph: ir.Graph, name: str, array: NDArray[Any] | np.generic) -> ir.Value:
+    """A new initialiser of the very shape of `array`: a scale must be a scalar, not a vector of one."""
+    free = free_name(graph, name)
+    value = ir.val(free, const_value=ir.tensor(np.asarray(array), name=free))
+    graph.register_initializer(value)
+    return value

@@ -1,0 +1,122 @@
+"""A linear layer's weights and bias as integers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .scheme import Params, Scheme
+
+LARGEST_SHIFT = 24
+"""A weight's power of two is never so small that its products would be shifted out by more than this."""
+
+_BIAS_BITS = 30
+_SHIFTS = 3
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """What a Conv or Gemm computes with.
+
+    Args:
+        weight: int8, the shape of the float weight, outputs first.
+        scale: float32 (O,); all the same where the scheme has one scale a tensor.
+        bias: int32 (O,) with the scale ``x.scale * scale``; None where there is none.
+    """
+
+    weight: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.int32] | None
+
+
+def scales(
+    weight: NDArray[Any], bias: NDArray[Any] | None, x: Params, scheme: Scheme, finest: int | None = None
+) -> NDArray[np.float32]:
+    """The scale of each output channel.
+
+    Float scales let the largest weight reach the end. Powers of two take the best of three by squared error: the one
+    that covers all, and the two below it, which clip. Either is coarsened until the bias and every possible sum fit
+    int32.
+
+    Args:
+        weight: (O, ...).
+        finest: the smallest exponent a power of two may have.
+    """
+    rows = np.abs(weight.astype(np.float64)).reshape(len(weight), -1)
+    limit = np.abs(bias.astype(np.float64)) if bias is not None else np.zeros(len(weight))
+    need = limit / x.scale / 2**_BIAS_BITS
+    if scheme.weights == "tensor":
+        rows, need = rows.reshape(1, -1), need.max(keepdims=True)
+    peak = rows.max(axis=1)
+    if scheme.power_of_two:
+        exponents = np.array([_best_exponent(row, scheme) for row in rows])
+        exponents = np.maximum(exponents, np.ceil(np.log2(np.maximum(need, 2.0**-100))).astype(int))
+        if finest is not None:
+            exponents = np.maximum(exponents, finest)
+        chosen = np.ldexp(1.0, exponents)
+    else:
+        # A channel of zeros has the finest scale that its bias allows.
+        chosen = np.maximum(np.maximum(peak / scheme.weight_limits[1], need), 2.0**-60)
+    chosen = np.broadcast_to(chosen, (len(weight),)).astype(np.float32)
+    while True:
+        q = round_weight(weight, chosen, scheme)
+        reach = np.abs(q.astype(np.float64)).reshape(len(q), -1).sum(axis=1) * _widest(x)
+        over = reach + limit / (x.scale * chosen.astype(np.float64)) > 2**31 - 2**LARGEST_SHIFT
+        if not over.any():
+            return chosen
+        over = np.full_like(over, over.any()) if scheme.weights == "tensor" else over
+        chosen = np.where(over, chosen * np.float32(2), chosen)
+
+
+def covering_exponent(weight: NDArray[Any], scheme: Scheme) -> int:
+    """The largest exponent that `scales` may choose for any channel of a weight, its bias aside."""
+    return _exponent(float(np.abs(weight).max(initial=0.0)), scheme)
+
+
+def round_weight(weight: NDArray[Any], scale: NDArray[np.float32], scheme: Scheme) -> NDArray[np.int8]:
+    """The nearest integers, ties to even, saturated."""
+    column = scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
+    return np.clip(np.rint(weight.astype(np.float64) / column), *scheme.weight_limits).astype(np.int8)
+
+
+def quantise(
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    scale: NDArray[np.float32],
+    x: Params,
+    scheme: Scheme,
+    rounded: NDArray[np.int8] | None = None,
+) -> Quantised:
+    """Integers at given scales; `rounded` takes the place of rounding to the nearest."""
+    q = round_weight(weight, scale, scheme) if rounded is None else rounded
+    if bias is None:
+        return Quantised(q, scale, None)
+    step = (np.float32(x.scale) * scale).astype(np.float64)
+    return Quantised(q, scale, np.rint(bias.astype(np.float64) / step).astype(np.int32))
+
+
+def _widest(x: Params) -> int:
+    low, high = x.limits
+    return max(high - x.zero, x.zero - low)
+
+
+def _exponent(peak: float, scheme: Scheme) -> int:
+    if peak < 2.0**-60:
+        return -60
+    mantissa, power = math.frexp(peak / scheme.weight_limits[1])
+    return power - (mantissa == 0.5)
+
+
+def _best_exponent(row: NDArray[np.float64], scheme: Scheme) -> int:
+    """`row` holds magnitudes; the two ends differ by one step, which does not matter here."""
+    top = _exponent(float(row.max(initial=0.0)), scheme)
+
+    def cost(power: int) -> float:
+        step = math.ldexp(1.0, power)
+        return float(((np.minimum(np.rint(row / step), scheme.weight_limits[1]) * step - row) ** 2).sum())
+
+    return min((top - shift for shift in range(_SHIFTS)), key=cost)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import tvm
-from tvm import s_tir, tirx
+from tvm import s_tir, sym, tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi.structural import structural_map, structural_walk
 
@@ -24,8 +24,8 @@ _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
 
 @dataclass(frozen=True)
 class ExternSchedule:
-    """lanes: floats in a vector register. units: iterations of the outer loops, handed out to threads; 1 where they depend on each
-    other.
+    """lanes: floats in a vector register. units: iterations of the outer loops, handed out to threads; 1 where they
+    depend on each other.
     """
 
     lanes: int
@@ -44,7 +44,7 @@ def units(spec: Extern, schedule: ExternSchedule) -> int:
 
 def emit(spec: Extern, schedule: ExternSchedule, name: str) -> tirx.PrimFunc:
     """The nest as a TIR function of the emitter's C signature."""
-    func = flat_loops(_scheduled(spec.function)[0])
+    func = flat_loops(_scheduled(spec.function, schedule.lanes)[0])
     lo, hi = tirx.Var("lo", "int32"), tirx.Var("hi", "int32")
     body = _cut(func.body, lo, hi) if schedule.units > 1 else func.body
     pointers = [tirx.Var(p.name, PointerType(PrimType(str(p.dtype)))) for p in func.params]
@@ -136,6 +136,27 @@ def _scheduled(function: str, lanes: int) -> tuple[tirx.PrimFunc, int]:
     return schedule.mod["main"], count
 
 
+def _tile(schedule: Any, block: Any, spatial: list[Any], reduce: list[Any], lanes: int) -> list[Any]:
+    """Put rows (of the last spatial loop but one) and columns (of the last) inside the reduction.
+
+    Gives the loops that stay outside.
+    """
+    rows, columns = (int(schedule.get(loop).extent) for loop in spatial[-2:])
+    wide = next((lanes * n for n in (4, 2, 1) if columns % (lanes * n) == 0), 0)
+    if not wide:
+        schedule.reorder(*spatial[:-1], *reduce, spatial[-1])
+        schedule.decompose_reduction(block, reduce[0])
+        return spatial[:-1]
+    high = next(n for n in (4, 3, 2, 1) if rows % n == 0)
+    down, row = schedule.split(spatial[-2], [None, high])
+    across, column = schedule.split(spatial[-1], [None, wide])
+    schedule.reorder(*spatial[:-2], across, down, *reduce, row, column)  # rows share the columns' weights
+    schedule.unroll(row)
+    schedule.vectorize(column)
+    schedule.vectorize(schedule.get_loops(schedule.decompose_reduction(block, reduce[0]))[-1])
+    return [*spatial[:-2], across, down]
+
+
 def loop_kinds(func: tirx.PrimFunc) -> list[int] | None:
     """The kinds of the loops of a function that is one perfect nest around one block, one loop an axis; None for any
     other.
@@ -164,7 +185,7 @@ def _contiguous(block: Any) -> bool:
     """Something that the block reads is contiguous along its last spatial axis."""
     axes = [axis.var for axis in block.iter_vars if int(axis.iter_type) == _SPATIAL]
     for region in block.reads:
-        step = tvm.arith.detect_linear_equation(region.region[-1].min, [axes[-1]]) if region.region else ()
+        step = sym.detect_linear_equation(region.region[-1].min, [axes[-1]]) if region.region else ()
         if len(step) == 2 and hasattr(step[0], "value") and int(step[0]) == 1:
             return True
     return False

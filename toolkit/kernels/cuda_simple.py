@@ -224,6 +224,9 @@ UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
     "sqrt": lambda value, _constants: call("sqrtf", value),
     "reciprocal": lambda value, _constants: _ONE / value,
     "log": lambda value, _constants: call("logf", value),
+    "requantised": lambda value, constants: (
+        clamp(call("rintf", value / const(constants[0])), (constants[1], constants[2])) * const(constants[0])
+    ),
 }
 """Operators of one operand: those of `cpu_simple.UNARY`, with the same meaning."""
 

@@ -1,6 +1,6 @@
 """ONNX to layers: walks the optimised graph once, fusing epilogues and adopting branches into their concat as it goes.
 
-An operator is read by its handler in `ops.OPS`. A handler that cannot serve a node raises `Refuse` with the reason;
+An operator is read by its handler in `table.OPS`. A handler that cannot serve a node raises `Refuse` with the reason;
 the node then takes TVM's default kernels (`default.extern`) and is listed in the Plan's refusals.
 """
 
@@ -40,6 +40,7 @@ class Reader:
         values: ONNX value name to `Value`.
         constants: ONNX value name to array.
         producer: storage to the layer that writes it, for fusing epilogues.
+        quantised: what QuantizeLinear gave, by name: its scale, zero point and type.
         plain: blocked storage to one that holds the same in plain NCHW.
         parts: a concat's storage to those of its parts in order; of a part that is a concat, to its parts.
     """
@@ -52,6 +53,7 @@ class Reader:
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.values: dict[str, Value] = {}
         self.producer: dict[Storage, Layer] = {}
+        self.quantised: dict[str, tuple[float, int, str]] = {}
         self.plain: dict[Storage, Storage] = {}
         self.parts: dict[Storage, list[Storage]] = {}
         self.types = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output, *graph.input)}
@@ -216,7 +218,7 @@ class Reader:
     # -- the walk --------------------------------------------------------------------------------------------------
     def read(self) -> Network:
         """The whole graph."""
-        from .ops import OPS
+        from .table import OPS
 
         graph = self._graph
         feeds = [i for i in graph.input if i.name not in self.constants]
@@ -233,6 +235,8 @@ class Reader:
                 continue
             if node.input and all(name in self.constants or not name for name in node.input) and self._fold(node):
                 continue
+            if node.op_type != "DequantizeLinear":
+                self._no_integers([*node.input], f"node '{node.name}' ({node.op_type})")
             handler = OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
             try:
                 if handler is None:
@@ -240,10 +244,21 @@ class Reader:
                 handler(self, node)
             except Refuse as refuse:
                 extern(self, node, str(refuse))
+        self._no_integers(self.output_names, "the graph's output")
         for index, output in enumerate(graph.output):
             self._give_out(index, output.name)
         self._drop_unused()
         return self.network
+
+    def _no_integers(self, names: list[str], reader: str) -> None:
+        """Raise where a value that QuantizeLinear gave is read as it is: here it is kept as the real number it stands
+        for.
+        """
+        if found := [name for name in names if name in self.quantised]:
+            message = f"{reader} reads '{found[0]}', an 8-bit integer, without DequantizeLinear"
+            raise DeployError(
+                message, kind="onnx", got=found[0], allowed="QuantizeLinear and DequantizeLinear in pairs"
+            )
 
     def _fold(self, node: onnx.NodeProto) -> bool:
         """Compute a node of constants alone now; False where that is not possible (what is random, what has a body)."""

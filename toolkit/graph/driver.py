@@ -53,7 +53,7 @@ class Pass:
 
 MERGE_OFF = {
     "onnxruntime": "its Split copies what the merge gains: 1.01 to 1.09 times the time",
-    "cpu": "1.05 times the time: siblings already run side by side, and a branch no longer writes its slice of a concat",
+    "cpu": "1.05 times the time: siblings already run side by side, and a branch writes its slice of a concat no more",
     "arm": "as on cpu, whose lowering it shares",
     "cuda": "not measured to pay",
     "vta": "not measured to pay",

@@ -47,10 +47,10 @@ def write_library(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], folder:
     sources = {name: (CSRC / name).read_text(encoding="utf-8") for name in RUNTIME}
     objects = [compile_c(text, name, triple) for name, text in sources.items()]
     objects.append(compile_c(tables_c(plan, list(cubins)), "model_cuda.c", triple))
-    # each kernel's images are a source of their own, so that the compiler never sees many megabytes at once
-    for symbol in sorted(plan.kernels):
-        text = images_c(symbol, {arch: images[symbol] for arch, images in cubins.items()})
-        objects.append(compile_c(text, "images.c", triple, flags=("-Wno-overlength-strings",)))
+    texts = [
+        images_c(symbol, {arch: images[symbol] for arch, images in cubins.items()}) for symbol in sorted(plan.kernels)
+    ]
+    objects.append(compile_c("\n".join(texts), "images.c", triple, flags=("-Wno-overlength-strings",)))
     link_shared(objects, EXPORTS, folder / LIBRARY, triple, dl=True)
     (folder / WEIGHTS).write_bytes(plan.weights)
     shutil.copyfile(CSRC / HEADER, folder / HEADER)

@@ -15,7 +15,7 @@ from onnx import helper, numpy_helper
 
 from inception_deploy import cache, targets
 from inception_deploy.lower.lower import lower
-from inception_deploy.lower.plan import ALIGNMENT, Plan, Space
+from inception_deploy.lower.plan import ALIGNMENT, Space
 
 POISON = 0xFF
 """Four of these bytes are a NaN: whatever is read before it was written shows in the result."""
@@ -65,7 +65,9 @@ class Compiled:
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        session = onnxruntime.InferenceSession(self.model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            self.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         expected = session.run(None, {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)})
         outputs = self.run(*inputs)
         for got, want in zip(outputs, expected, strict=True):
@@ -109,9 +111,13 @@ class Builder:
         self.nodes.append(node)
         return names[0] if outputs == 1 else names
 
-    def conv(self, x: str, channels: int, out: int, kernel: tuple[int, int] = (3, 3), group: int = 1, **attributes: Any) -> str:
+    def conv(
+        self, x: str, channels: int, out: int, kernel: tuple[int, int] = (3, 3), group: int = 1, **attributes: Any
+    ) -> str:
         """A convolution of `channels` channels, with a bias."""
-        name: str = self.op("Conv", x, self.weight(out, channels // group, *kernel), self.weight(out), group=group, **attributes)
+        name: str = self.op(
+            "Conv", x, self.weight(out, channels // group, *kernel), self.weight(out), group=group, **attributes
+        )
         return name
 
     def model(self, *outputs: str) -> onnx.ModelProto:

@@ -16,7 +16,11 @@ def test_unary(compiled, builder):
     x = b.conv(b.input(2, 3, 5, 3), 3, 20, (1, 1))
     wide = b.op("Mul", x, b.constant(6.0))
     outputs = [b.op(kind, wide, **attributes) for kind, attributes in UNARY.items()]
-    outputs += [b.op("Gelu", wide, approximate="tanh"), b.op("Pow", wide, b.constant(2.0)), b.op("Pow", wide, b.constant(1, "int64"))]
+    outputs += [
+        b.op("Gelu", wide, approximate="tanh"),
+        b.op("Pow", wide, b.constant(2.0)),
+        b.op("Pow", wide, b.constant(1, "int64")),
+    ]
     made = compiled(b.model(*outputs))
     made.check(*b.inputs.values())
     assert not made.plan.refusals
@@ -40,7 +44,11 @@ def test_operators_that_zero_does_not_survive(compiled, builder):
         b = builder()
         x = b.op("Add", b.op("Sigmoid", b.conv(b.input(1, 3, 3, 3), 3, channels, (1, 1))), b.constant(0.5))
         outputs = [b.op(kind, x) for kind in ("Log", "Reciprocal", "Sqrt")]
-        outputs += [b.op("Div", outputs[0], x), b.op("Div", x, b.constant(3.0)), b.op("Div", x, b.constant(np.full((channels, 1, 1), 2)))]
+        outputs += [
+            b.op("Div", outputs[0], x),
+            b.op("Div", x, b.constant(3.0)),
+            b.op("Div", x, b.constant(np.full((channels, 1, 1), 2))),
+        ]
         made = compiled(b.model(*outputs))
         made.check(*b.inputs.values())
         assert {r.op for r in made.plan.refusals} == refused
@@ -52,7 +60,14 @@ def test_a_value_a_channel(compiled, builder):
     x = b.conv(b.input(2, 3, 5, 3), 3, 20, (1, 1))
     gate = b.op("Sigmoid", b.conv(b.op("GlobalAveragePool", x), 20, 20, (1, 1)))
     slope, shift = b.weight(20, 1, 1), b.weight(1, 20, 1, 1)
-    outputs = [b.op("Mul", x, gate), b.op("Add", gate, x), b.op("Sub", x, gate), b.op("PRelu", x, slope), b.op("Sub", x, shift), b.op("Max", shift, x)]
+    outputs = [
+        b.op("Mul", x, gate),
+        b.op("Add", gate, x),
+        b.op("Sub", x, gate),
+        b.op("PRelu", x, slope),
+        b.op("Sub", x, shift),
+        b.op("Max", shift, x),
+    ]
     made = compiled(b.model(*outputs))
     made.check(*b.inputs.values())
     assert not made.plan.refusals
@@ -72,7 +87,11 @@ def test_gates_become_one_layer(compiled, builder):
 def test_several_operands(compiled, builder):
     b = builder()
     x, y = b.input(1, 5, 3, 3), b.input(1, 5, 3, 3)
-    outputs = [b.op("Sum", x, y, x, b.constant(np.ones((5, 1, 1)))), b.op("Max", x), b.op("Min", b.constant(0.2), y, b.constant(0.1), x)]
+    outputs = [
+        b.op("Sum", x, y, x, b.constant(np.ones((5, 1, 1)))),
+        b.op("Max", x),
+        b.op("Min", b.constant(0.2), y, b.constant(0.1), x),
+    ]
     made = compiled(b.model(*outputs))
     made.check(*b.inputs.values())
     assert not made.plan.refusals
@@ -91,8 +110,15 @@ def test_shapes_that_broadcast_otherwise_take_the_default(compiled, builder):
     b = builder()
     x = b.conv(b.input(2, 3, 5, 4), 3, 6, (1, 1))
     spatial = b.op("Sigmoid", b.conv(x, 6, 1, (1, 1)))
-    outputs = [b.op("Mul", x, spatial), b.op("Add", x, b.weight(5, 4)), b.op("Add", b.weight(1, 4), b.op("GlobalMaxPool", x))]
+    outputs = [
+        b.op("Mul", x, spatial),
+        b.op("Add", x, b.weight(5, 4)),
+        b.op("Add", b.weight(1, 4), b.op("GlobalMaxPool", x)),
+    ]
     made = compiled(b.model(*outputs))
     made.check(*b.inputs.values())
     assert [r.op for r in made.plan.refusals] == ["Mul", "Add", "Add"]
-    assert made.plan.refusals[0].reason == "shapes (2, 6, 5, 4) and (2, 1, 5, 4) are neither equal nor a map and one value a channel"
+    assert (
+        made.plan.refusals[0].reason
+        == "shapes (2, 6, 5, 4) and (2, 1, 5, 4) are neither equal nor a map and one value a channel"
+    )

@@ -15,7 +15,9 @@ from inception_deploy.lower.reader import read
 
 pytestmark = pytest.mark.parametrize("target", ["avx2"], indirect=True)
 
-BUDGET = settings(max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+BUDGET = settings(
+    max_examples=40, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 STEPS = st.lists(st.tuples(st.sampled_from(["conv", "relu", "residual", "add", "concat", "pool", "tanh", "split", "lrn"]), st.integers(0, 99), st.integers(0, 99)),
                  min_size=2, max_size=14)  # fmt: skip
@@ -74,7 +76,9 @@ def test_nothing_is_overwritten_that_is_still_read(builder, target, steps, batch
     def cells(storage):
         step = storage.stride if storage.batch > 1 else 0
         start = storage.address // 4
-        return np.concatenate([np.arange(start + n * step, start + n * step + storage.elements) for n in range(storage.batch)])
+        return np.concatenate(
+            [np.arange(start + n * step, start + n * step + storage.elements) for n in range(storage.batch)]
+        )
 
     content: dict[Storage, np.ndarray] = {}  # the bytes of each storage as its last writer left them
     for index, layer in enumerate(layers):
@@ -83,11 +87,18 @@ def test_nothing_is_overwritten_that_is_still_read(builder, target, steps, batch
                 continue
             written = np.unique(arena[cells(read_)])
             assert -1 not in written, "reads what nobody wrote"
-            writers = {i for i, other in enumerate(layers) if other.wave < layer.wave
-                       for w in other.writes if w.root is read_.root or w.root.parent is read_.root}
+            writers = {
+                i
+                for i, other in enumerate(layers)
+                if other.wave < layer.wave
+                for w in other.writes
+                if w.root is read_.root or w.root.parent is read_.root
+            }
             assert set(written) <= writers, f"{layer.value} finds what another value left in {read_.name}"
             if read_ in content:
-                assert np.array_equal(content[read_], arena[cells(read_)]), f"{read_.name} was overwritten before {layer.value} read it"
+                assert np.array_equal(content[read_], arena[cells(read_)]), (
+                    f"{read_.name} was overwritten before {layer.value} read it"
+                )
         for output in layer.writes:
             if output.root.port is None:
                 arena[cells(output)] = index
@@ -123,7 +134,9 @@ def test_waves_respect_dependencies(builder, target, steps):
                 others = [footprint(s) for s in (*layer.reads, *layer.writes) if s.root.port is None]
                 if any(w.batch > 1 for w in layer.writes):
                     continue
-                assert not any(start < b and a < end for a, b in others), f"{writer.value} and {layer.value} meet in wave {wave}"
+                assert not any(start < b and a < end for a, b in others), (
+                    f"{writer.value} and {layer.value} meet in wave {wave}"
+                )
 
 
 @pytest.mark.slow
@@ -150,7 +163,10 @@ def test_an_add_writes_over_its_addend_only_where_that_is_dead(compiled, builder
 
 def chain(*storages):
     """Layers that each read the one before."""
-    layers = [Layer("t", [], None, [(before, "")] if before else [], after, after.name) for before, after in zip((None, *storages), storages, strict=False)]
+    layers = [
+        Layer("t", [], None, [(before, "")] if before else [], after, after.name)
+        for before, after in zip((None, *storages), storages, strict=False)
+    ]
     return Network(layers=layers)
 
 
@@ -171,6 +187,11 @@ def test_refusals_carry_node_operator_and_reason(builder, target):
 def test_every_address_lies_inside(builder, target):
     _, model = random_model(builder, [("concat", 0, 0), ("lrn", 1, 0), ("add", 2, 1), ("split", 3, 0)], 2)
     plan = lower(model, target)
-    sizes = {Space.ARENA: plan.arena_bytes, Space.WEIGHTS: len(plan.weights), Space.INPUT: plan.inputs[0].bytes, Space.OUTPUT: plan.outputs[0].bytes}
+    sizes = {
+        Space.ARENA: plan.arena_bytes,
+        Space.WEIGHTS: len(plan.weights),
+        Space.INPUT: plan.inputs[0].bytes,
+        Space.OUTPUT: plan.outputs[0].bytes,
+    }
     assert all(0 <= ref.offset < sizes[ref.space] for step in plan.steps for ref in step.args)
     assert all(0 <= p.offset <= p.offset + p.bytes <= plan.arena_bytes for p in plan.placements if p.shares is None)

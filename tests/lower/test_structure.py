@@ -6,7 +6,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-BUDGET = settings(max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+BUDGET = settings(
+    max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 # what is tested here does not depend on the vector width
 pytestmark = pytest.mark.parametrize("target", ["avx2"], indirect=True)
@@ -17,7 +19,11 @@ def ops(made):
 
 
 @BUDGET
-@given(widths=st.lists(st.sampled_from([1, 7, 16, 20]), min_size=1, max_size=4), batch=st.integers(1, 2), nested=st.booleans())
+@given(
+    widths=st.lists(st.sampled_from([1, 7, 16, 20]), min_size=1, max_size=4),
+    batch=st.integers(1, 2),
+    nested=st.booleans(),
+)
 def test_concat_moves_nothing(compiled, builder, widths, batch, nested):
     b = builder()
     x = b.input(batch, 3, 5, 4)
@@ -68,7 +74,9 @@ def test_split_moves_nothing(compiled, builder, sizes, steps):
     parts = b.op("Split", x, b.constant(sizes, "int64"), outputs=len(sizes), axis=1)
     outputs = [b.conv(b.op("Sigmoid", p), s, 4, (1, 1)) for p, s in zip(parts, sizes, strict=True)]
     joined = b.op("Concat", *parts[::-1], axis=1)
-    made = compiled(b.model(*outputs, b.op("GlobalMaxPool", joined), b.conv(parts[-1], sizes[-1], sizes[-1], group=sizes[-1])))
+    made = compiled(
+        b.model(*outputs, b.op("GlobalMaxPool", joined), b.conv(parts[-1], sizes[-1], sizes[-1], group=sizes[-1]))
+    )
     made.check(*b.inputs.values())
     assert not {"pack", "extern"} & set(ops(made))
     assert not made.plan.refusals
@@ -82,7 +90,12 @@ def test_slices_and_gathers_of_channels(compiled, builder):
     strided = b.op("Slice", x, start, end, axis, two)
     turned = b.op("Slice", x, minus, far, axis, minus)
     taken = b.op("Gather", x, b.constant([17, 2, -1], "int64"), axis=1)
-    outputs = [b.conv(strided, 18, 4, (1, 1)), b.conv(turned, 40, 4, (3, 3)), b.op("Add", taken, b.conv(taken, 3, 3, (1, 1))), taken]
+    outputs = [
+        b.conv(strided, 18, 4, (1, 1)),
+        b.conv(turned, 40, 4, (3, 3)),
+        b.op("Add", taken, b.conv(taken, 3, 3, (1, 1))),
+        taken,
+    ]
     made = compiled(b.model(*outputs))
     made.check(*b.inputs.values())
     assert not made.plan.refusals
@@ -102,7 +115,12 @@ def test_channel_shuffle_moves_nothing(compiled, builder, groups):
 
 
 @BUDGET
-@given(channels=st.sampled_from([1, 10, 16, 21]), size=st.sampled_from([(1, 1), (3, 2)]), batch=st.integers(1, 3), out=st.sampled_from([3, 16, 40]))
+@given(
+    channels=st.sampled_from([1, 10, 16, 21]),
+    size=st.sampled_from([(1, 1), (3, 2)]),
+    batch=st.integers(1, 3),
+    out=st.sampled_from([3, 16, 40]),
+)
 def test_flatten_into_dense(compiled, builder, channels, size, batch, out):
     """Flattened channels that fill no block, into a dense layer, its activation and another one."""
     b = builder()
@@ -138,7 +156,9 @@ def test_outputs_that_are_the_input_or_each_other(compiled, builder):
     b = builder()
     x = b.input(2, 3, 4)
     y = b.op("Softmax", x, axis=-1)
-    compiled(b.model(b.op("Identity", x), y, b.op("Reshape", y, b.constant([6, 4], "int64")), b.op("Identity", y))).check(*b.inputs.values())
+    compiled(
+        b.model(b.op("Identity", x), y, b.op("Reshape", y, b.constant([6, 4], "int64")), b.op("Identity", y))
+    ).check(*b.inputs.values())
 
 
 def test_an_integer_that_goes_straight_out_is_an_error(builder, target):

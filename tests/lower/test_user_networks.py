@@ -38,9 +38,16 @@ class DenseBlock(nn.Module):
     def __init__(self, channels, growth, layers):
         super().__init__()
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.BatchNorm2d(channels + i * growth), nn.ReLU(), nn.Conv2d(channels + i * growth, 4 * growth, 1, bias=False),
-                          nn.BatchNorm2d(4 * growth), nn.ReLU(), nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False))
-            for i in range(layers))
+            nn.Sequential(
+                nn.BatchNorm2d(channels + i * growth),
+                nn.ReLU(),
+                nn.Conv2d(channels + i * growth, 4 * growth, 1, bias=False),
+                nn.BatchNorm2d(4 * growth),
+                nn.ReLU(),
+                nn.Conv2d(4 * growth, growth, 3, padding=1, bias=False),
+            )
+            for i in range(layers)
+        )
 
     def forward(self, x):
         features = [x]
@@ -50,8 +57,20 @@ class DenseBlock(nn.Module):
 
 
 def densenet():
-    return nn.Sequential(nn.Conv2d(3, 12, 3, 2, 1), DenseBlock(12, 8, 3), nn.BatchNorm2d(36), nn.ReLU(), nn.Conv2d(36, 18, 1), nn.AvgPool2d(2),
-                         DenseBlock(18, 8, 2), nn.BatchNorm2d(34), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(34, 10))
+    return nn.Sequential(
+        nn.Conv2d(3, 12, 3, 2, 1),
+        DenseBlock(12, 8, 3),
+        nn.BatchNorm2d(36),
+        nn.ReLU(),
+        nn.Conv2d(36, 18, 1),
+        nn.AvgPool2d(2),
+        DenseBlock(18, 8, 2),
+        nn.BatchNorm2d(34),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(34, 10),
+    )
 
 
 class Shuffle(nn.Module):
@@ -60,7 +79,9 @@ class Shuffle(nn.Module):
     def __init__(self, channels):
         super().__init__()
         half = channels // 2
-        self.branch = nn.Sequential(conv(half, half, 1), conv(half, half, 3, groups=half, act=None), conv(half, half, 1))
+        self.branch = nn.Sequential(
+            conv(half, half, 1), conv(half, half, 3, groups=half, act=None), conv(half, half, 1)
+        )
 
     def forward(self, x):
         left, right = x.chunk(2, 1)
@@ -70,8 +91,16 @@ class Shuffle(nn.Module):
 
 
 def shufflenet():
-    return nn.Sequential(conv(3, 24, 3, 2), Shuffle(24), Shuffle(24), conv(24, 64, 1), Shuffle(64), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-                         nn.Linear(64, 10))
+    return nn.Sequential(
+        conv(3, 24, 3, 2),
+        Shuffle(24),
+        Shuffle(24),
+        conv(24, 64, 1),
+        Shuffle(64),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
 
 
 class SqueezeExcite(nn.Module):
@@ -90,23 +119,40 @@ class Inverted(nn.Module):
         super().__init__()
         self.add = stride == 1
         excite = [SqueezeExcite(wide, gate)] if gate else []
-        self.body = nn.Sequential(conv(channels, wide, 1, act=act), conv(wide, wide, 3, stride, groups=wide, act=act), *excite,
-                                  conv(wide, channels, 1, act=None))
+        self.body = nn.Sequential(
+            conv(channels, wide, 1, act=act),
+            conv(wide, wide, 3, stride, groups=wide, act=act),
+            *excite,
+            conv(wide, channels, 1, act=None),
+        )
 
     def forward(self, x):
         return x + self.body(x) if self.add else self.body(x)
 
 
 def inverted(act, gate=None):
-    return nn.Sequential(conv(3, 20, 3, 2, act=act), Inverted(20, 60, 1, act, gate), Inverted(20, 50, 2, act, gate), Inverted(20, 64, 1, act, gate),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 24), act(), nn.Linear(24, 10))
+    return nn.Sequential(
+        conv(3, 20, 3, 2, act=act),
+        Inverted(20, 60, 1, act, gate),
+        Inverted(20, 50, 2, act, gate),
+        Inverted(20, 64, 1, act, gate),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(20, 24),
+        act(),
+        nn.Linear(24, 10),
+    )
 
 
 class UNet(nn.Module):
     def __init__(self, transposed):
         super().__init__()
         self.down1, self.down2 = conv(3, 12), conv(12, 24)
-        self.up = nn.ConvTranspose2d(24, 12, 2, 2) if transposed else nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(24, 12, 1))
+        self.up = (
+            nn.ConvTranspose2d(24, 12, 2, 2)
+            if transposed
+            else nn.Sequential(nn.Upsample(scale_factor=2, mode="bilinear"), nn.Conv2d(24, 12, 1))
+        )
         self.last = nn.Sequential(conv(24, 12), nn.Conv2d(12, 2, 1))
 
     def forward(self, x):
@@ -147,7 +193,11 @@ class ViT(nn.Module):
 class ConvNeXt(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stem, self.deep, self.norm = nn.Conv2d(3, 20, 4, 4), nn.Conv2d(20, 20, 7, padding=3, groups=20), nn.LayerNorm(20)
+        self.stem, self.deep, self.norm = (
+            nn.Conv2d(3, 20, 4, 4),
+            nn.Conv2d(20, 20, 7, padding=3, groups=20),
+            nn.LayerNorm(20),
+        )
         self.up, self.down, self.scale = nn.Linear(20, 80), nn.Linear(80, 20), nn.Parameter(torch.rand(20))
 
     def forward(self, x):
@@ -162,7 +212,11 @@ class Old(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.one, self.two, self.three = nn.Conv2d(3, 20, 5, 2), nn.Conv2d(20, 30, 3, groups=5), nn.Conv2d(30, 30, 3, padding=2, dilation=2)
+        self.one, self.two, self.three = (
+            nn.Conv2d(3, 20, 5, 2),
+            nn.Conv2d(20, 30, 3, groups=5),
+            nn.Conv2d(30, 30, 3, padding=2, dilation=2),
+        )
         self.norm, self.slope, self.pool = nn.LocalResponseNorm(5), nn.PReLU(30), nn.MaxPool2d(3, 2)
         self.last = nn.Linear(30 * 12, 7)
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-BUDGET = settings(max_examples=8, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+BUDGET = settings(
+    max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
 
 
 @st.composite
@@ -43,7 +45,9 @@ def test_max_pool(compiled, builder, shape, batch, channels, dilated):
 def test_average_pool(compiled, builder, shape, batch, channels, include):
     size, attributes = shape
     b = builder()
-    made = compiled(b.model(b.op("AveragePool", b.input(batch, channels, *size), count_include_pad=include, **attributes)))
+    made = compiled(
+        b.model(b.op("AveragePool", b.input(batch, channels, *size), count_include_pad=include, **attributes))
+    )
     made.check(*b.inputs.values(), tolerance=1e-6)
     assert not made.plan.refusals
 
@@ -53,8 +57,13 @@ def test_global_pools(compiled, builder, size):
     b = builder()
     x = b.input(2, 37, *size)
     axes = b.constant([-1, -2], "int64")
-    outputs = [b.op("GlobalAveragePool", x), b.op("GlobalMaxPool", x), b.op("ReduceMean", x, axes, keepdims=0), b.op("ReduceMax", x, axes),
-               b.op("AveragePool", x, kernel_shape=list(size))]
+    outputs = [
+        b.op("GlobalAveragePool", x),
+        b.op("GlobalMaxPool", x),
+        b.op("ReduceMean", x, axes, keepdims=0),
+        b.op("ReduceMax", x, axes),
+        b.op("AveragePool", x, kernel_shape=list(size)),
+    ]
     made = compiled(b.model(*outputs))
     made.check(*b.inputs.values(), tolerance=1e-6)
     assert not made.plan.refusals
@@ -69,5 +78,7 @@ def test_the_indices_of_the_maxima_are_refused_only_where_they_are_used(builder,
     assert not lower(b.model(values), target).refusals
     b = builder()
     values, indices = b.op("MaxPool", b.input(1, 4, 6, 6), outputs=2, kernel_shape=[2, 2])
-    with pytest.raises(DeployError, match=r"node 'MaxPool_0' \(MaxPool\) cannot be compiled: the indices of the maxima are used"):
+    with pytest.raises(
+        DeployError, match=r"node 'MaxPool_0' \(MaxPool\) cannot be compiled: the indices of the maxima are used"
+    ):
         lower(b.model(values, indices), target)

@@ -185,7 +185,7 @@ def _contiguous(block: Any) -> bool:
     """Something that the block reads is contiguous along its last spatial axis."""
     axes = [axis.var for axis in block.iter_vars if int(axis.iter_type) == _SPATIAL]
     for region in block.reads:
-        step = sym.detect_linear_equation(region.region[-1].min, [axes[-1]]) if region.region else ()
+        step: Any = sym.detect_linear_equation(region.region[-1].min, [axes[-1]]) if region.region else ()
         if len(step) == 2 and hasattr(step[0], "value") and int(step[0]) == 1:
             return True
     return False

@@ -57,7 +57,8 @@ class Nest:
 
 @dataclass
 class Program:
-    """What a node legalises to. Names are `v0, v1, ...` for the node's own inputs; `outputs` holds a name per output."""
+    """What a node legalises to. Names are `v0, v1, ...` for the node's own inputs; `outputs` holds a name per output.
+    """
 
     nests: list[Nest] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)
@@ -275,7 +276,7 @@ class _Walk:
         tensors of ours.
         """
         names = dict(zip(func.params, arguments, strict=True))
-        root = func.body.block if hasattr(func.body, "block") else None
+        root: Any = getattr(func.body, "block", None)
         if root is None or not set(_written(func.body)) <= {*func.params, *root.alloc_buffers}:
             scratch: list[Any] = []
             statements = [func.body]

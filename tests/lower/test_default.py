@@ -188,6 +188,24 @@ def test_what_nobody_can_do(builder, target, make, message):
     assert caught.value.exit_code == 1
 
 
+def test_control_flow(builder, target):
+    b = builder()
+    x, condition = b.input(1, 4), b.input(1, dtype="bool", high=2)
+    y = helper.make_tensor_value_info("y", 1, (1, 4))
+    branches = [helper.make_graph([helper.make_node(op, [x], ["y"])], op, [], [y]) for op in ("Relu", "Tanh")]
+    z = b.op("If", condition, then_branch=branches[0], else_branch=branches[1])
+    with pytest.raises(DeployError, match=r"node 'If_0' \(If\) cannot be compiled"):
+        lower(b.model(z), target)
+
+
+def test_what_nobody_reads_is_not_compiled(builder, target):
+    b = builder()
+    x = b.input(1, 16)
+    b.op("NonZero", x)
+    plan = lower(b.model(b.op("Tanh", x)), target)
+    assert [s.op for s in plan.steps] == ["tanh"]
+
+
 def test_an_operator_of_another_domain(builder, target):
     b = builder()
     x = b.input(1, 4)

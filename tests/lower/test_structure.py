@@ -133,6 +133,15 @@ def test_flatten_into_dense(compiled, builder, channels, size, batch, out):
     assert "extern" not in ops(made)
 
 
+def test_biases_of_a_dense_layer(compiled, builder):
+    for shape, refused in [((), 0), ((1,), 0), ((4,), 0), ((1, 4), 0), ((1, 1), 0), ((2, 1), 1), ((2, 4), 1)]:
+        b = builder()
+        y = b.op("Gemm", b.input(2, 8), b.weight(8, 4), b.constant(b.random.standard_normal(shape)))
+        made = compiled(b.model(y))
+        made.check(*b.inputs.values())
+        assert len(made.plan.refusals) == refused
+
+
 def test_dense_on_the_networks_own_input(compiled, builder):
     b = builder()
     x = b.input(2, 37)

@@ -8,8 +8,16 @@ import pytest
 from inception_deploy import export, models
 from inception_deploy.graph.driver import optimise
 
-FEWER_BLOCKS = {"resnet101", "resnet152", "resnext101_32x4d", "resnext101_32x8d"}
-"""Deep ones that differ from the others in the number of equal blocks only."""
+BLOCKS = {
+    "resnet101": (1, 1, 1, 1),
+    "resnet152": (1, 1, 1, 1),
+    "resnext101_32x4d": (1, 1, 1, 1),
+    "resnext101_32x8d": (1, 1, 1, 1),
+    "inception_v4": (1, 1, 1),
+    "inception_resnet_v1": (1, 1, 1),
+    "inception_resnet_v2": (2, 1, 1),
+}
+"""Equal blocks of the deep ones: one of each kind is enough here."""
 
 
 @pytest.mark.slow
@@ -18,8 +26,8 @@ FEWER_BLOCKS = {"resnet101", "resnet152", "resnext101_32x4d", "resnext101_32x8d"
 def test_zoo_network(compiled, target, name):
     spec = models.spec(name)
     size = max(spec.minimum, min(96, spec.input[1]))
-    options = {"blocks": (1, 1, 1, 1)} if name in FEWER_BLOCKS else {}
-    module = models.build(name, width=0.25, num_classes=12, input_size=(size, size), **options)
+    options = {"blocks": BLOCKS[name]} if name in BLOCKS else {}
+    module = models.build(name, width=0.125, num_classes=12, input_size=(size, size), **options)
     model, _ = optimise(export.to_onnx(module, (2, *module.input_shape)), verify=False)
     made = compiled(model)
     assert not made.plan.refusals

@@ -208,7 +208,10 @@ def gemm(reader: Reader, node: onnx.NodeProto) -> None:
     weight = weight if attrs.get("transB", 0) else weight.T
     bias = np.zeros(len(weight), np.float32)
     if len(node.input) > 2 and node.input[2]:
-        bias = np.broadcast_to(reader.constant(node.input[2], "the bias") * attrs.get("beta", 1.0), (1, len(weight)))[0]
+        given = reader.constant(node.input[2], "the bias").astype(np.float32) * attrs.get("beta", 1.0)
+        if given.size not in (1, len(weight)) or (given.size > 1 and given.shape[-1] == 1):
+            raise Refuse(f"a bias of shape {given.shape} is not one value an output")
+        bias = np.broadcast_to(given.reshape(-1), (len(weight),))
     dense(reader, node.input[0], node, weight, bias)
 
 
@@ -275,9 +278,9 @@ def clip_bounds(reader: Reader, node: onnx.NodeProto) -> tuple[float, float]:
     attrs = attributes(node)
     low, high = attrs.get("min", -INF), attrs.get("max", INF)
     if len(node.input) > 1 and node.input[1]:
-        low = float(reader.constant(node.input[1], "the lower bound"))
+        low = float(reader.constant(node.input[1], "the lower bound").reshape(()))
     if len(node.input) > 2 and node.input[2]:
-        high = float(reader.constant(node.input[2], "the upper bound"))
+        high = float(reader.constant(node.input[2], "the upper bound").reshape(()))
     return low, high
 
 

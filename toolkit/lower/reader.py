@@ -46,7 +46,11 @@ class Reader:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        inferred = shape_inference.infer_shapes(model, strict_mode=True)
+        try:
+            inferred = shape_inference.infer_shapes(model, strict_mode=True)
+        except shape_inference.InferenceError as error:
+            first = str(error).strip().splitlines()[0]
+            raise DeployError(f"the model's shapes contradict each other: {first}", kind="onnx", got=first) from error
         graph = inferred.graph
         self.network = Network()
         self.opsets = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
@@ -230,6 +234,8 @@ class Reader:
             self.values[feed.name] = Value(feed.name, shape, storage)
             self.network.inputs.append(self.values[feed.name])
         for node in graph.node:
+            if not any(self.uses[name] for name in node.output):
+                continue
             if node.op_type == "Constant":
                 self.constants[node.output[0]] = constant_of(node)
                 continue

@@ -46,7 +46,7 @@ SMALL = {
     "googlenet": Small(0.25, 64, options={"aux": True}),
     "googlenet-textbook": Small(0.25, 56, learning_rate=1e-3, options={"aux": True}),
     "inception_v2": Small(0.25, 64),
-    "inception_v3": Small(0.125, 75, options={"aux": True}),
+    "inception_v3": Small(0.125, 75, epochs=25, learning_rate=1e-2, options={"aux": True}),
     "inception_v4": Small(0.125, 75, options={"blocks": (1, 2, 1)}),
     "inception_resnet_v1": Small(0.125, 75, options={"blocks": (2, 3, 2)}),
     "inception_resnet_v2": Small(0.125, 75, options={"blocks": (2, 3, 2)}),

@@ -52,7 +52,7 @@ class Pass:
 
 
 MERGE_OFF = {
-    "onnxruntime": "its Split copies what the merge gains: 1.01 to 1.09 times the time",
+    "onnxruntime": "its Split copies what the merge gains: 1.04 to 1.15 times the time",
     "cpu": "1.05 times the time: siblings already run side by side, and a branch writes its slice of a concat no more",
     "arm": "as on cpu, whose lowering it shares",
     "cuda": "not measured to pay",

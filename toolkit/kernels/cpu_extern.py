@@ -121,40 +121,41 @@ def _scheduled(function: str, lanes: int) -> tuple[tirx.PrimFunc, int]:
     if not spatial:
         return func, 1
     outer = spatial[:-1] if len(spatial) > 1 else spatial
+    tile: list[Any] = []
     if reduce and len(spatial) > 1 and _contiguous(schedule.get(block)):
-        outer = _tile(schedule, block, spatial, reduce, lanes)
+        outer, tile = _tile(schedule, spatial, lanes)
     elif reduce:
         outer = spatial
-        schedule.reorder(*outer, *reduce)
-        schedule.decompose_reduction(block, reduce[0])
+    if reduce:
+        schedule.reorder(*outer, *reduce, *tile)
     fused = schedule.fuse(*outer) if len(outer) > 1 else outer[0]
     count = int(schedule.get(fused).extent)
     try:
         schedule.parallel(fused)
     except s_tir.schedule.ScheduleError:  # its iterations are not independent
-        return schedule.mod["main"], 1
+        count = 1
+    if len(tile) == 2:
+        schedule.unroll(tile[0])
+        schedule.vectorize(tile[1])
+    if reduce:
+        start = schedule.decompose_reduction(block, reduce[0])
+        if len(tile) == 2:
+            schedule.vectorize(schedule.get_loops(start)[-1])
     return schedule.mod["main"], count
 
 
-def _tile(schedule: Any, block: Any, spatial: list[Any], reduce: list[Any], lanes: int) -> list[Any]:
-    """Put rows (of the last spatial loop but one) and columns (of the last) inside the reduction.
+def _tile(schedule: Any, spatial: list[Any], lanes: int) -> tuple[list[Any], list[Any]]:
+    """The loops outside of a reduction, and those to go inside: some rows and whole vectors of columns.
 
-    Gives the loops that stay outside.
+    Rows are the last spatial loop but one, columns the last. Where those are no whole vectors, all go inside alone.
     """
     rows, columns = (int(schedule.get(loop).extent) for loop in spatial[-2:])
     wide = next((lanes * n for n in (4, 2, 1) if columns % (lanes * n) == 0), 0)
     if not wide:
-        schedule.reorder(*spatial[:-1], *reduce, spatial[-1])
-        schedule.decompose_reduction(block, reduce[0])
-        return spatial[:-1]
-    high = next(n for n in (4, 3, 2, 1) if rows % n == 0)
-    down, row = schedule.split(spatial[-2], [None, high])
-    across, column = schedule.split(spatial[-1], [None, wide])
-    schedule.reorder(*spatial[:-2], across, down, *reduce, row, column)  # rows share the columns' weights
-    schedule.unroll(row)
-    schedule.vectorize(column)
-    schedule.vectorize(schedule.get_loops(schedule.decompose_reduction(block, reduce[0]))[-1])
-    return [*spatial[:-2], across, down]
+        return spatial[:-1], spatial[-1:]
+    high = next(n for n in (4, 3, 2, 1) if rows % n == 0) down, row = schedule.split(spatial[-2], [None, high])
+    across, column = schedule.split(spatial[-1], [None, wide]) return [*spatial[:-2], across, down], [row, column]  #
+    rows of the same columns follow each other: they share weights
 
 
 def loop_kinds(func: tirx.PrimFunc) -> list[int] | None:

@@ -57,7 +57,9 @@ class Nest:
 
 @dataclass
 class Program:
-    """What a node legalises to. Names are `v0, v1, ...` for the node's own inputs; `outputs` holds a name per output."""
+    """What a node legalises to. Names are `v0, v1, ...` for the node's own inputs; `outputs` holds a name per
+    output.
+    """
 
     nests: list[Nest] = field(default_factory=list)
     tensors: dict[str, Tensor] = field(default_factory=dict)

@@ -153,9 +153,11 @@ def _tile(schedule: Any, spatial: list[Any], lanes: int) -> tuple[list[Any], lis
     wide = next((lanes * n for n in (4, 2, 1) if columns % (lanes * n) == 0), 0)
     if not wide:
         return spatial[:-1], spatial[-1:]
-    high = next(n for n in (4, 3, 2, 1) if rows % n == 0) down, row = schedule.split(spatial[-2], [None, high])
-    across, column = schedule.split(spatial[-1], [None, wide]) return [*spatial[:-2], across, down], [row, column]  #
-    rows of the same columns follow each other: they share weights
+    high = next(n for n in (4, 3, 2, 1) if rows % n == 0)
+    down, row = schedule.split(spatial[-2], [None, high])
+    across, column = schedule.split(spatial[-1], [None, wide])
+    # rows of the same columns follow each other, because they share weights
+    return [*spatial[:-2], across, down], [row, column]
 
 
 def loop_kinds(func: tirx.PrimFunc) -> list[int] | None:

@@ -73,12 +73,14 @@ class Network:
     Args:
         power_of_two: requantise by shifts instead of multiplications.
         inputs, outputs: the names of the model's float inputs and outputs.
+        sources: what each quantised tensor is the quantisation of: its name in the float model.
     """
 
     steps: tuple[Step, ...]
     power_of_two: bool
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    sources: Mapping[str, str]
 
     @property
     def float_nodes(self) -> list[str]:
@@ -89,8 +91,16 @@ class Network:
         """Every tensor by name: 8-bit for the quantised ones, float32 for float inputs, outputs and results."""
         values: dict[str, Array] = dict(feeds)
         for step in self.steps:
-            _execute(step, values, self.power_of_two)
+            self.execute(step, values)
         return values
+
+    def execute(self, step: Step, values: dict[str, Array]) -> None:
+        """Compute one step from the tensors in `values`, and put its result there."""
+        _execute(step, values, self.power_of_two)
+
+    def float_name(self, tensor: Tensor) -> str:
+        """The name that a quantised tensor has in the float model."""
+        return self.sources[tensor.name]
 
 
 def read(model: onnx.ModelProto) -> Network:
@@ -113,7 +123,12 @@ def read(model: onnx.ModelProto) -> Network:
                 taken.update(step.nodes)
     names = tuple(value.name or "" for value in graph.inputs), tuple(value.name or "" for value in graph.outputs)
     power = scheme in SCHEMES and SCHEMES[scheme].power_of_two
-    return Network(tuple(steps), power, *names)
+    sources = {
+        node.outputs[0].name or "": (node.inputs[0].name or "") if node.inputs[0] is not None else ""
+        for node in graph
+        if node.op_type == "QuantizeLinear"
+    }
+    return Network(tuple(steps), power, *names, sources)
 
 
 def float_nodes(model: onnx.ModelProto) -> list[str]:

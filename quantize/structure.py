@@ -122,10 +122,11 @@ def analyse(model: ir.Model, keep_float: Collection[str] = ()) -> Structure:
     for node in model.graph:
         if node in taken:
             continue
-        layer = None if node.name in keep_float else _layer(node, set(keep_float))
+        layer = _layer(node)
         if layer is not None:
-            layers.append(layer)
             taken.update(layer.nodes)
+            if not any(part.name in keep_float for part in layer.nodes):  # a layer stays float as a whole
+                layers.append(layer)
     layers = _without_idle_ends(layers)
     chosen = {node for layer in layers for node in layer.nodes}
     left = tuple(node.name or "" for node in model.graph if node not in chosen)
@@ -149,7 +150,7 @@ def _without_idle_ends(layers: list[Layer]) -> list[Layer]:
         layers = kept
 
 
-def _layer(node: ir.Node, keep_float: set[str]) -> Layer | None:
+def _layer(node: ir.Node) -> Layer | None:
     if node.domain or not node.outputs or node.outputs[0].dtype not in (ir.DataType.FLOAT, None):
         return None
     kind = _kind(node)
@@ -159,7 +160,7 @@ def _layer(node: ir.Node, keep_float: set[str]) -> Layer | None:
     follow = {"linear": _is_activation, "add": _is_activation, "mean": _is_activation, "table": _is_function}.get(kind)
     while follow is not None:
         reader = only_reader(chain[-1].outputs[0])
-        if reader is None or reader.graph is not node.graph or not follow(reader) or reader.name in keep_float:
+        if reader is None or reader.graph is not node.graph or not follow(reader):
             break
         chain.append(reader)
         if kind != "table":

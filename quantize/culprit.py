@@ -1,0 +1,195 @@
+"""Where int8 goes wrong: the error of each layer, and the first branch where it falls off."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from . import arith
+from .network import Network, Step, read
+from .pictures import Picture
+from .quantise import QuantizedModel, Quantizer
+from .runner import Runner
+from .structure import Structure, analyse
+
+FALL_DB = 6.0
+"""A branch falls off where its signal-to-noise ratio is so much below that of what it reads: half the accuracy."""
+
+
+@dataclass
+class Ratio:
+    """Signal and noise, summed over pictures: decibels and cosine come from the sums."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    other: float = 0.0
+    product: float = 0.0
+
+    def add(self, reference: NDArray[Any], got: NDArray[Any]) -> None:
+        """Count one tensor."""
+        a, b = reference.astype(np.float64).reshape(-1), got.astype(np.float64).reshape(-1)
+        self.signal += float(a @ a)
+        self.other += float(b @ b)
+        self.product += float(a @ b)
+        self.noise += float((a - b) @ (a - b))
+
+    @property
+    def db(self) -> float:
+        """Signal-to-quantisation-noise ratio; 200 where there is no noise, as if it were of float64."""
+        if self.noise == 0:
+            return 200.0
+        return min(200.0, max(-200.0, 10 * math.log10(max(self.signal, 1e-300) / self.noise)))
+
+    @property
+    def cosine(self) -> float:
+        """1 where both are zero."""
+        norms = math.sqrt(self.signal) * math.sqrt(self.other)
+        return self.product / norms if norms else float(self.signal == self.other)
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One layer.
+
+    Args:
+        layer, kind, op: its name, its kind (`structure`), its operator.
+        sqnr_db, cosine: of its result in the int8 model against the float model, with all that went wrong before it.
+        own_db: the same if only this layer computed in int8, on the float model's inputs.
+        before_db: the worst `sqnr_db` of the layers it reads; None where it reads the model's input.
+    """
+
+    layer: str
+    kind: str
+    op: str
+    sqnr_db: float
+    cosine: float
+    own_db: float
+    before_db: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, rounded to what is worth reading."""
+        return {
+            "layer": self.layer,
+            "kind": self.kind,
+            "op": self.op,
+            "sqnr_db": round(self.sqnr_db, 2),
+            "cosine": round(self.cosine, 6),
+            "own_db": round(self.own_db, 2),
+            "before_db": None if self.before_db is None else round(self.before_db, 2),
+        }
+
+
+@dataclass
+class _Errors:
+    total: Ratio = field(default_factory=Ratio)
+    own: Ratio = field(default_factory=Ratio)
+
+
+def layer_errors(
+    quantizer: Quantizer,
+    quantized: QuantizedModel,
+    source: Iterable[Picture],
+    *,
+    limit: int = 8,
+    threads: int = 0,
+) -> list[LayerError]:
+    """`compare` of the model that `quantizer` holds with what it made of it."""
+    return compare(quantizer.prepared, quantized.model, source, limit=limit, threads=threads)
+
+
+def compare(
+    float_model: onnx.ModelProto,
+    int8_model: onnx.ModelProto,
+    source: Iterable[Picture],
+    *,
+    limit: int = 8,
+    threads: int = 0,
+) -> list[LayerError]:
+    """The error of every layer of a QDQ model, in order, on the first `limit` pictures.
+
+    The int8 side is the exact integer network, not a runtime's idea of it.
+
+    Args:
+        float_model: what the QDQ model was made from, as `prepare.prepare` leaves it: its tensors have the same names.
+    """
+    network = read(int8_model)
+    steps = [step for step in network.steps if step.kind not in ("quantize", "dequantize", "float")]
+    structure = analyse(ir.from_proto(float_model))
+    names = _float_names(structure)
+    runner = Runner(float_model, [value.name or "" for value in structure.values], threads=threads)
+    wanted = [name for name in (*names.values(), *runner.outputs) if name]
+    errors = {step.name: _Errors() for step in steps}
+    for picture in islice(source, limit):
+        pixels = picture.pixels[None]
+        real = runner.run(pixels, list(dict.fromkeys([*wanted, runner.input])))
+        got = network.run({network.inputs[0]: pixels})
+        for step in steps:
+            reference = real.get(names.get(step.name, "")) if step.name in names else None
+            if reference is None:
+                continue
+            errors[step.name].total.add(reference, _result(step, got))
+            errors[step.name].own.add(reference, _alone(network, step, real))
+    return _rows(steps, errors, names, network)
+
+
+def first_fall(rows: Iterable[LayerError]) -> LayerError | None:
+    """The first layer that is `FALL_DB` or more below what it reads; None where none is."""
+    return next((row for row in rows if row.before_db is not None and row.sqnr_db <= row.before_db - FALL_DB), None)
+
+
+def _float_names(structure: Structure) -> dict[str, str]:
+    """The name of each layer's result in the float model, where it is watched or leaves the graph."""
+    known = set(structure.values)
+    return {
+        layer.name: layer.outputs[0].name or ""
+        for layer in structure.layers
+        if layer.outputs[0] in known or layer.outputs[0].is_graph_output()
+    }
+
+
+def _result(step: Step, values: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    if step.output is None:
+        return values[step.result]
+    return arith.dequantize(values[step.output.name], step.output.params.scale, step.output.params.zero)
+
+
+def _alone(network: Network, step: Step, real: dict[str, NDArray[Any]]) -> NDArray[Any]:
+    """The result of one step on the float model's inputs, quantised."""
+    values: dict[str, NDArray[Any]] = {}
+    for tensor in step.inputs:
+        source = real[network.float_name(tensor)]
+        values[tensor.name] = arith.quantize(source, tensor.params.scale, tensor.params.zero, tensor.params.dtype)
+    network.execute(step, values)
+    return _result(step, values)
+
+
+def _rows(steps: list[Step], errors: dict[str, _Errors], names: dict[str, str], network: Network) -> list[LayerError]:
+    made: dict[str, float] = {}
+    rows = []
+    for step in steps:
+        if step.name not in names:
+            continue
+        found = errors[step.name]
+        before = [made[tensor.name] for tensor in step.inputs if tensor.name in made]
+        if step.output is not None:
+            made[step.output.name] = found.total.db
+        rows.append(
+            LayerError(
+                step.name,
+                step.kind,
+                step.nodes[0].op_type,
+                found.total.db,
+                found.total.cosine,
+                found.own.db,
+                min(before) if before else None,
+            )
+        )
+    return rows

@@ -1,0 +1,213 @@
+"""The whole quantisation on one page: prepare, repair, calibrate, choose, assign, insert."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from inception_deploy.errors import UsageError
+from inception_deploy.progress import NONE, Progress
+
+from . import ranges as methods
+from .assign import assign
+from .calibrate import Ranges, Statistics, choose, collect
+from .insert import insert
+from .network import float_nodes
+from .pictures import Given, Pictures, pictures
+from .prepare import prepare
+from .repair import Repairs, correct_bias, equalise, inputs_of, round_adaptively
+from .scheme import Choices, Scheme, scheme
+from .structure import Structure, analyse
+
+DEFAULT_METHOD = "mse"
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A model in int8.
+
+    Args:
+        model: the QDQ ONNX.
+        scheme: how its integers are meant.
+        ranges: of its tensors; save them to quantise again without calibrating.
+        float_nodes: the names of the nodes that compute in float.
+        images: how many pictures it was calibrated on.
+        repairs: what was done to it besides, in words.
+    """
+
+    model: onnx.ModelProto
+    scheme: Scheme
+    ranges: Ranges
+    float_nodes: tuple[str, ...]
+    images: int
+    repairs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to quantise.
+
+    Args:
+        scheme: a name of `scheme.SCHEMES`.
+        method: a name of `ranges.METHODS`.
+        percentile: for that method.
+        choices: how the scales of neighbours relate.
+        repairs: what is done to the weights before and after.
+        keep_float: the names of nodes that stay float.
+    """
+
+    scheme: str | Scheme = "float-scale"
+    method: str = DEFAULT_METHOD
+    percentile: float = methods.PERCENTILE
+    choices: Choices = field(default_factory=Choices)
+    repairs: Repairs = field(default_factory=Repairs)
+    keep_float: frozenset[str] = frozenset()
+
+
+class Quantizer:
+    """A float model that is calibrated once and quantised as often as needed.
+
+    Args:
+        model: an optimised float32 model, any batch; left as it was.
+        calibration: see `pictures.pictures`.
+        preprocessing: of the network, as in the manifest, for pictures.
+        state: a file that keeps the calibration; one that was killed goes on from it.
+        limit: take only the first so many pictures.
+        threads: of onnxruntime, 0 leaves the choice to it.
+
+    Raises:
+        DeployError: the model or the calibration pictures cannot be used; see `prepare`, `pictures` and `collect`.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        calibration: Given | None,
+        *,
+        preprocessing: Mapping[str, Any] | None = None,
+        state: Path | None = None,
+        limit: int | None = None,
+        threads: int = 0,
+        progress: Progress = NONE,
+    ) -> None:
+        self._threads, self._progress, self._state = threads, progress, state
+        prepared = prepare(model)
+        self.prepared = ir.to_proto(prepared)
+        self.source: Pictures | None = None
+        if calibration is not None:
+            self.source = pictures(calibration, input_shape(model), preprocessing, limit=limit)
+        self._equalised: dict[bool, onnx.ModelProto] = {False: self.prepared}
+        self._statistics: dict[bool, Statistics] = {}
+
+    def statistics(self, equalised: bool = False) -> Statistics:
+        """What calibration saw; computed on the first call. Equalised weights have activations of their own."""
+        if equalised not in self._statistics:
+            assert self.source is not None
+            self._progress.stage("calibrate")
+            model = ir.from_proto(self._float(equalised))
+            state = self._state
+            if state is not None and equalised:
+                state = state.with_name(f"{state.name}.equalised")
+            self._statistics[equalised] = collect(
+                model, analyse(model), self.source, state=state, threads=self._threads, progress=self._progress
+            )
+        return self._statistics[equalised]
+
+    def quantize(self, recipe: Recipe, given: Ranges | None = None) -> QuantizedModel:
+        """Quantise by a recipe.
+
+        Args:
+            given: ranges that were saved before; nothing is calibrated then.
+
+        Raises:
+            UsageError: an unknown scheme or method.
+            DeployError: (kind ``ranges``) `given` does not fit.
+        """
+        how, repairs, done = scheme(recipe.scheme), recipe.repairs, []
+        proto = self._float(repairs.equalise)
+        model = ir.from_proto(proto)
+        structure = analyse(model, recipe.keep_float)
+        if repairs.equalise:
+            done.append("equalised the channels of neighbouring layers")
+        if given is None:
+            statistics = self.statistics(repairs.equalise)
+            ends = choose(
+                statistics, structure, how, recipe.choices, method=recipe.method, percentile=recipe.percentile
+            )
+        else:
+            given.require(structure, how, recipe.choices, "the ranges file")
+            ends = given
+        params = assign(structure, ends.ends, how, recipe.choices)
+        rounded = {}
+        if repairs.needs_inputs:
+            assert self.source is not None
+            self._progress.stage("repair")
+            seen = inputs_of(proto, structure, self.source, repairs, threads=self._threads, progress=self._progress)
+            if repairs.rounding:
+                rounded = round_adaptively(structure, params, how, seen)
+                done.append(f"rounded the weights of {len(rounded)} layers by what their inputs are like")
+            if repairs.bias:
+                count = correct_bias(structure, params, how, seen, rounded)
+                done.append(f"corrected the biases of {count} layers")
+        self._progress.stage("insert")
+        result = insert(model, structure, params, how, rounded=rounded)
+        images = ends.images
+        return QuantizedModel(result, how, ends, tuple(float_nodes(result)), images, tuple(done))
+
+    def structure(self, keep_float: Sequence[str] = ()) -> Structure:
+        """The layers of the float model."""
+        return analyse(ir.from_proto(self.prepared), keep_float)
+
+    def _float(self, equalised: bool) -> onnx.ModelProto:
+        if equalised not in self._equalised:
+            model = ir.from_proto(self.prepared)
+            equalise(model, analyse(model))
+            self._equalised[True] = ir.to_proto(model)
+        return self._equalised[equalised]
+
+
+def quantize(
+    model: onnx.ModelProto,
+    calibration: Given | None = None,
+    *,
+    recipe: Recipe | None = None,
+    ranges: Ranges | None = None,
+    preprocessing: Mapping[str, Any] | None = None,
+    state: Path | None = None,
+    limit: int | None = None,
+    threads: int = 0,
+    progress: Progress = NONE,
+    **changes: Any,
+) -> QuantizedModel:
+    """Turn an optimised float32 ONNX into int8, as a QDQ ONNX.
+
+    Args:
+        model: as `graph.driver.optimise` gives it.
+        calibration: pictures: a folder, an .npz, a Python iterable or a function that gives one.
+        recipe: how; `changes` (``scheme=``, ``method=``, ...) replace its fields.
+        ranges: of an earlier quantisation, in the place of `calibration`.
+        preprocessing, state, limit, threads: as for `Quantizer`.
+
+    Raises:
+        UsageError, DeployError: as `Quantizer` and `Quantizer.quantize`; also where neither `calibration` nor `ranges`
+            is given, or a repair is asked for without pictures.
+    """
+    wanted = replace(recipe or Recipe(), **changes)
+    if calibration is None and (ranges is None or wanted.repairs.needs_inputs):
+        what = "a repair looks at pictures" if ranges is not None else "nothing says what range the tensors have"
+        raise UsageError(f"{what}; give --calibration", kind="calibration", got=None, allowed="a folder or an .npz")
+    made = Quantizer(
+        model, calibration, preprocessing=preprocessing, state=state, limit=limit, threads=threads, progress=progress
+    )
+    return made.quantize(wanted, ranges)
+
+
+def input_shape(model: onnx.ModelProto) -> tuple[int, ...]:
+    """(C, H, W) of a model's input."""
+    sizes = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim]
+    return tuple(sizes[1:])

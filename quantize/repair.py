@@ -1,0 +1,312 @@
+"""What can be done for the accuracy after training, each by itself.
+
+equalise            scales the channels between two layers so that both layers' weights use their range
+correct_bias        takes away the mean error that rounding the weights causes at a layer's output
+round_adaptively    rounds each weight up or down so that the layer's output on real inputs changes least
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from inception_deploy.graph.rewrite import constant, integer, ints, operand, set_constant
+from inception_deploy.progress import NONE, Progress
+
+from .insert import weight_scales
+from .pictures import Pictures
+from .runner import Runner, chunked, look
+from .scheme import Params, Scheme
+from .structure import Layer, Structure
+from .weights import round_weight
+
+Array = NDArray[Any]
+
+DAMPING = 0.01
+"""Of the mean diagonal, added to a layer's second moments: inputs that never occur must not decide a rounding."""
+
+_LIMIT = 8.0
+_ROUNDS = 20
+_SETTLED = 1e-3
+_SAMPLES = 4096
+_LARGEST = 4608
+_BLOCK = 128
+
+
+@dataclass(frozen=True)
+class Repairs:
+    """Switches.
+
+    Args:
+        equalise: cross-layer equalisation.
+        bias: bias correction.
+        rounding: adaptive rounding.
+        images: how many pictures the last two look at.
+    """
+
+    equalise: bool = False
+    bias: bool = False
+    rounding: bool = False
+    images: int = 16
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether pictures are needed."""
+        return self.bias or self.rounding
+
+
+# -- equalisation -----------------------------------------------------------------------------------------------------
+
+
+def equalise(model: ir.Model, structure: Structure) -> int:
+    """Cross-layer equalisation, in place; gives how many pairs of layers were changed.
+
+    Given: ``Conv2(Relu(Conv1(x)))`` with no other reader between. A factor ``f > 0`` a channel passes through the Relu:
+    dividing Conv1's row and bias by it and multiplying Conv2's column with it changes nothing in float. Result: the
+    largest weights of row and column are equal, ``f = r1 / sqrt(r1 r2)``, at most 8 either way. A Clip is no pair: its
+    bound is the same for every channel.
+
+    Repeated until the factors settle, because a layer is the second of one pair and the first of the next.
+    """
+    pairs = list(_pairs(structure))
+    for _ in range(_ROUNDS):
+        change = max((_equalise(first, second) for first, second in pairs), default=0.0)
+        if change < _SETTLED:
+            break
+    return len(pairs)
+
+
+def _pairs(structure: Structure) -> Iterable[tuple[ir.Node, ir.Node]]:
+    reads = {layer.inputs[0]: layer for layer in structure.layers if layer.kind == "linear"}
+    users: dict[ir.Value, int] = {}
+    for layer in structure.layers:
+        for value in layer.inputs:
+            users[value] = users.get(value, 0) + 1
+    for layer in structure.layers:
+        output = layer.outputs[0]
+        if layer.kind != "linear" or any(node.op_type != "Relu" for node in layer.nodes[1:]):
+            continue
+        second = reads.get(output)
+        if second is None or users[output] != 1 or len(list(output.uses())) != 1 or output.is_graph_output():
+            continue
+        if layer.nodes[0].op_type == second.nodes[0].op_type and _plain(second.nodes[0]):
+            yield layer.nodes[0], second.nodes[0]
+
+
+def _plain(node: ir.Node) -> bool:
+    """Whether each input channel meets weights of its own: no groups, or depthwise with one output a channel."""
+    weight, group = constant(node.inputs[1]), integer(node, "group", 1)
+    return weight is not None and (group == 1 or (group == len(weight) and weight.shape[1] == 1))
+
+
+def _equalise(first: ir.Node, second: ir.Node) -> float:
+    """One pair; gives how far the factors are from 1."""
+    w1, w2 = constant(first.inputs[1]), constant(second.inputs[1])
+    assert w1 is not None
+    assert w2 is not None
+    depthwise = integer(second, "group", 1) > 1
+    rows = np.abs(w1).reshape(len(w1), -1).max(axis=1).astype(np.float64)
+    columns = np.abs(w2).max(axis=tuple(range(1, w2.ndim)) if depthwise else (0, *range(2, w2.ndim))).astype(np.float64)
+    usable = (rows > 0) & (columns > 0)
+    factor = np.sqrt(np.where(usable, rows, 1.0) / np.where(usable, columns, 1.0))
+    # Powers of two would be exact; the nearest float32 costs one rounding of a weight, far below int8's step.
+    factor = np.clip(factor, 1 / _LIMIT, _LIMIT).astype(np.float32)
+    set_constant(first, 1, "weight", w1 / factor.reshape(-1, *[1] * (w1.ndim - 1)))
+    bias = constant(operand(first, 2))
+    if bias is not None:
+        set_constant(first, 2, "bias", bias / factor)
+    shape = (-1, *[1] * (w2.ndim - 1)) if depthwise else (1, -1, *[1] * (w2.ndim - 2))
+    set_constant(second, 1, "weight", w2 * factor.reshape(shape))
+    return float(np.abs(np.log(factor)).max())
+
+
+# -- what the layers read ---------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Seen:
+    """What a linear layer's inputs were like.
+
+    Args:
+        mean: of each weight's input, (groups, K): K is a group's inputs times the window.
+        moments: the mean of ``x x^T``, (groups, K, K); None where only the mean was wanted, or K is too large.
+    """
+
+    mean: NDArray[np.float64]
+    moments: NDArray[np.float64] | None
+    count: int = 0
+
+
+def inputs_of(
+    model: onnx.ModelProto,
+    structure: Structure,
+    source: Pictures,
+    repairs: Repairs,
+    *,
+    threads: int = 0,
+    progress: Progress = NONE,
+) -> dict[str, Seen]:
+    """The moments of every linear layer's inputs in the float model, by the name of its node.
+
+    A fixed number of windows of each picture is taken, the same on every run.
+    """
+    layers = [layer for layer in structure.layers if layer.kind == "linear"]
+    runner = Runner(model, [layer.inputs[0].name or "" for layer in layers], threads=threads)
+    by_input: dict[str, list[Layer]] = {}
+    for layer in layers:
+        by_input.setdefault(layer.inputs[0].name or "", []).append(layer)
+    chunks = chunked(dict.fromkeys(layer.inputs[0] for layer in layers))
+    result: dict[str, Seen] = {}
+    done = 0
+    for batch in runner.batches(source):
+        for name, values in look(runner, batch, chunks):
+            for layer in by_input[name]:
+                _remember(result, layer, values, max(16, _SAMPLES // repairs.images), repairs.rounding)
+        done += len(batch)
+        progress.update(min(done, repairs.images), repairs.images)
+        if done >= repairs.images:
+            break
+    for seen in result.values():
+        seen.mean /= seen.count
+        if seen.moments is not None:
+            seen.moments /= seen.count
+    return result
+
+
+def _remember(result: dict[str, Seen], layer: Layer, values: Array, samples: int, moments: bool) -> None:
+    patches = _patches(layer.nodes[0], values, samples)
+    groups, size, count = patches.shape
+    if layer.name not in result:
+        square = np.zeros((groups, size, size)) if moments and size <= _LARGEST else None
+        result[layer.name] = Seen(np.zeros((groups, size)), square)
+    seen = result[layer.name]
+    seen.count += count
+    seen.mean += patches.sum(axis=2, dtype=np.float64)
+    if seen.moments is not None:
+        seen.moments += patches @ patches.transpose(0, 2, 1)
+
+
+def _patches(node: ir.Node, x: Array, samples: int) -> NDArray[np.float32]:
+    """Windows of a layer's input, (groups, K, at most about `samples`), spread evenly over all places."""
+    if node.op_type == "Gemm":
+        return x.T[None]
+    weight = constant(node.inputs[1])
+    assert weight is not None
+    group, kernel = integer(node, "group", 1), weight.shape[2:]
+    top, left, bottom, right = ints(node, "pads", [0] * 4)
+    dilations, strides = ints(node, "dilations", [1, 1]), ints(node, "strides", [1, 1])
+    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+    reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
+    views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))  # type: ignore[call-overload]
+    views = views[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
+    count, channels, rows, columns = views.shape[:4]
+    places = np.arange(0, count * rows * columns, max(1, count * rows * columns // samples))
+    n, place = np.divmod(places, rows * columns)
+    i, j = np.divmod(place, columns)
+    picked = views[n, :, i, j]  # (samples, channels, KH, KW)
+    flat = picked.reshape(len(places), group, channels // group * math.prod(kernel))
+    return np.ascontiguousarray(flat.transpose(1, 2, 0))
+
+
+# -- bias -------------------------------------------------------------------------------------------------------------
+
+
+def correct_bias(
+    structure: Structure,
+    params: Mapping[ir.Value, Params],
+    scheme: Scheme,
+    seen: Mapping[str, Seen],
+    rounded: Mapping[str, NDArray[np.int8]],
+) -> int:
+    """Subtract from each bias the mean error of its layer's rounded weights, ``(W_q - W) E[x]``; in place.
+
+    Only the weights' own error is taken, with the float model's inputs: no layer answers for what those before it did.
+    A bias may only change while the scales are settled, so layers without one get none. Gives how many changed.
+    """
+    fired = 0
+    for layer in structure.layers:
+        node = layer.nodes[0]
+        bias = constant(operand(node, 2)) if layer.kind == "linear" else None
+        if bias is None or layer.name not in seen:
+            continue
+        weight = constant(node.inputs[1])
+        assert weight is not None
+        scale = weight_scales(layer, params, scheme)
+        q = rounded.get(layer.name, round_weight(weight, scale, scheme))
+        column = scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
+        mean = seen[layer.name].mean
+        error = (q * column - weight).reshape(len(mean), len(weight) // len(mean), -1)
+        shift = np.einsum("gok,gk->go", error, mean).reshape(-1)
+        set_constant(node, 2, "bias", (bias - shift).astype(np.float32))
+        fired += 1
+    return fired
+
+
+# -- rounding ---------------------------------------------------------------------------------------------------------
+
+
+def round_adaptively(
+    structure: Structure, params: Mapping[ir.Value, Params], scheme: Scheme, seen: Mapping[str, Seen]
+) -> dict[str, NDArray[np.int8]]:
+    """Round each layer's weights so that ``E |(W_q - W) x|^2`` is small, not ``|W_q - W|``.
+
+    One weight after the other is rounded to the nearest, and the weights not yet rounded move so as to make up for its
+    error as well as they can; how well is in the inverse of the second moments ``E[x x^T]`` (the Hessian of the error).
+    A row is left as rounding to the nearest has it where that is better after all.
+
+    Returns:
+        int8 weights by the name of their node; layers whose windows are too large to be solved are left out.
+    """
+    result = {}
+    for layer in structure.layers:
+        found = seen.get(layer.name) if layer.kind == "linear" else None
+        if found is None or found.moments is None:
+            continue
+        weight = constant(layer.nodes[0].inputs[1])
+        assert weight is not None
+        scale = weight_scales(layer, params, scheme).astype(np.float64)
+        groups = len(found.moments)
+        rows = weight.reshape(groups, len(weight) // groups, -1).astype(np.float64)
+        steps = scale.reshape(groups, -1)
+        solved = [
+            _round_rows(w, s, h, scheme.weight_limits) for w, s, h in zip(rows, steps, found.moments, strict=True)
+        ]
+        result[layer.name] = np.stack(solved).reshape(weight.shape).astype(np.int8)
+    return result
+
+
+def _round_rows(
+    rows: NDArray[np.float64], steps: NDArray[np.float64], moments: NDArray[np.float64], limits: tuple[int, int]
+) -> NDArray[np.float64]:
+    """(O, K) weights as whole numbers of their row's step."""
+    nearest = np.clip(np.rint(rows / steps[:, None]), *limits)
+    diagonal = float(np.trace(moments)) / len(moments)
+    if diagonal <= 0:
+        return nearest
+    damped = moments + DAMPING * diagonal * np.eye(len(moments))
+    # The upper factor of the inverse holds, row by row, the inverse of what is left after each weight is settled.
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    left = rows.copy()
+    q = np.empty_like(rows)
+    for start in range(0, rows.shape[1], _BLOCK):
+        stop = min(start + _BLOCK, rows.shape[1])
+        errors = np.empty((len(rows), stop - start))
+        for index in range(start, stop):
+            q[:, index] = np.clip(np.rint(left[:, index] / steps), *limits)
+            error = (left[:, index] - q[:, index] * steps) / upper[index, index]
+            left[:, index:stop] -= error[:, None] * upper[index, index:stop]
+            errors[:, index - start] = error
+        left[:, stop:] -= errors @ upper[start:stop, stop:]
+
+    def cost(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
+        error = candidate * steps[:, None] - rows
+        return np.einsum("ok,kl,ol->o", error, moments, error, optimize=True)
+
+    return np.where((cost(q) < cost(nearest))[:, None], q, nearest)

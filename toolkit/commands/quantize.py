@@ -1,0 +1,102 @@
+"""`quantize`: from a float32 ONNX to an int8 one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from inception_deploy.errors import UsageError
+from inception_deploy.progress import Progress
+
+from .base import Command, Outcome, add_threads, line, positive, sequence, table
+
+
+def _arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", metavar="MODEL.onnx", help="a float32 ONNX; or a network of the zoo or a trained file, as for export"
+    )
+    pictures = "a folder of JPEG and PNG files, or an .npz of pictures or of prepared inputs"
+    parser.add_argument("--calibration", type=Path, metavar="DIR|FILE.npz", help=pictures)
+    parser.add_argument(
+        "--scheme", default="float-scale", metavar="S", help="what the integers mean: float-scale (default), "
+        "float-scale-int8, power-of-two, power-of-two-tensor",
+    )  # fmt: skip
+    parser.add_argument(
+        "--method", default="mse", metavar="M", help="how ranges are chosen: minmax, percentile, entropy, mse (default)"
+    )
+    parser.add_argument("--percentile", type=float, default=99.99, metavar="P", help="for that method (default: 99.99)")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT.onnx", help="the int8 ONNX to write")
+    parser.add_argument(
+        "--ranges", type=Path, metavar="FILE", help="read the ranges from this JSON, or write them there if it is new"
+    )
+    parser.add_argument("--images", type=positive("--images"), metavar="N", help="calibrate on the first N only")
+    for name, values, what in (
+        ("concat", ("shared", "own"), "one scale for all that a concat joins (default), or each its own"),
+        ("add", ("aligned", "own"), "scales a power of two apart (default), or each its own"),
+        ("average", ("window", "input", "own"), "the scale of an average pool: docs/quantization.md"),
+        ("moves", ("input", "own"), "max pools and flattens keep their input's scale (default), or have their own"),
+    ):
+        parser.add_argument(f"--{name}", choices=values, default=values[0], help=what)
+    parser.add_argument("--equalise", action="store_true", help="even out the weights of neighbouring layers")
+    parser.add_argument("--correct-bias", action="store_true", help="take away the mean error of the rounded weights")
+    parser.add_argument("--adaptive-rounding", action="store_true", help="round weights by what their inputs are like")
+    parser.add_argument(
+        "--max-drop", type=float, metavar="POINTS", help="of top-1; layers go back to float until it holds"
+    )
+    parser.add_argument("--evaluate", type=Path, metavar="DIR|FILE.npz", help="labelled pictures for --max-drop")
+    parser.add_argument("--force", action="store_true", help="replace what stands at --output")
+    add_threads(parser)
+
+
+def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
+    from inception_deploy.quantize.job import Job, run
+    from inception_deploy.quantize.quantise import Recipe
+    from inception_deploy.quantize.repair import Repairs
+    from inception_deploy.quantize.scheme import Choices
+
+    if (options.max_drop is None) != (options.evaluate is None):
+        message = "--max-drop and --evaluate go together"
+        raise UsageError(message, kind="usage", got=None, allowed="both or neither")
+    recipe = Recipe(
+        options.scheme,
+        options.method,
+        options.percentile,
+        Choices(options.concat, options.add, options.average, options.moves),
+        Repairs(options.equalise, options.correct_bias, options.adaptive_rounding),
+    )
+    job = Job(
+        options.model,
+        options.output,
+        options.calibration,
+        recipe,
+        ranges=options.ranges,
+        images=options.images,
+        max_drop=options.max_drop,
+        evaluate=options.evaluate,
+        force=options.force,
+        threads=options.threads or 0,
+    )
+    document = run(job, progress)
+    return Outcome(document, sequence(*_shows(document)))
+
+
+def _shows(document: dict[str, Any]) -> list[Any]:
+    rows = [("scheme", document["scheme"]), ("calibrated on", f"{document['images']} pictures")]
+    rows += [("repaired", text) for text in document["repairs"]]
+    floats = document["float_nodes"]
+    rows.append(("in float", ", ".join(floats[:8]) + (", ..." if len(floats) > 8 else "") if floats else "nothing"))
+    if document["drop_points"] is not None:
+        top1 = document["top1"]
+        rows.append(("top-1", f"{top1['fp32']:.2f} % -> {top1['int8']:.2f} % ({document['drop_points']:+.2f} lost)"))
+    return [table(("", ""), rows), line(f"\nwrote {document['model']}")]
+
+
+COMMAND = Command(
+    "quantize",
+    "turn a float32 ONNX into int8",
+    "inception-deploy quantize model.onnx --calibration photos/ --scheme float-scale -o model.int8.onnx\n"
+    "inception-deploy quantize digits_irv2.safetensors --calibration digits.npz --scheme power-of-two -o out.onnx",
+    _arguments,
+    _execute,
+)

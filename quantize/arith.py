@@ -87,7 +87,7 @@ def requantize_shift(acc: Ints, shift: int | Ints, dtype: str = "int8") -> Ints:
         raise OverflowError(f"a shift lies between 0 and 31, got {shift}")
     half = np.where(shifts > 0, np.int64(1) << np.maximum(shifts - 1, 0), 0)
     low, high = LIMITS[dtype]
-    return np.clip(fits(acc.astype(np.int64) + half).astype(np.int64) >> shifts, low, high).astype(dtype)
+    return np.asarray(np.clip(fits(acc.astype(np.int64) + half).astype(np.int64) >> shifts, low, high)).astype(dtype)
 
 
 def fits(values: Ints | NDArray[np.float64]) -> Ints:
@@ -246,7 +246,7 @@ def mean_shift(acc: Ints, counts: Ints, exponent_x: int, exponent_y: int) -> Int
 
 def bound(q: Ints, low: int, high: int) -> Ints:
     """A Relu or Clip on bytes: `low` and `high` are the quantised bounds."""
-    return np.clip(q, low, high).astype(q.dtype)
+    return np.asarray(np.clip(q, low, high)).astype(q.dtype)
 
 
 def look_up(q: Ints, table: Ints) -> Ints:
@@ -286,5 +286,5 @@ def _windows(
     reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     if padded.shape[2] < reach[0] or padded.shape[3] < reach[1]:
         raise ValueError(f"a window of {reach} is larger than the padded map {padded.shape[2:]}")
-    views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))  # type: ignore[call-overload]
+    views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
     return np.asarray(views[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]])

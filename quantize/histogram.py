@@ -52,7 +52,7 @@ class Histogram:
     @property
     def centres(self) -> NDArray[np.float64]:
         """The middle of each bin, float64 (BINS,)."""
-        return (np.arange(BINS) - BINS // 2 + 0.5) * self.width
+        return np.asarray((np.arange(BINS) - BINS // 2 + 0.5) * self.width, np.float64)
 
     def add(self, values: NDArray[np.float32]) -> None:
         """Count the values of an array of any shape; ValueError where one is not finite."""

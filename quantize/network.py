@@ -320,7 +320,7 @@ def _add(step: Step, given: Sequence[Array], y: Params, power_of_two: bool) -> A
     finer = min(a.scale, b.scale)
     if power_of_two:
         return arith.requantize_shift(acc, y.exponent - Params(finer, 0, a.dtype).exponent)
-    return arith.requantize_scale(acc, np.float32(finer) / np.float32(y.scale), y.zero, y.dtype)
+    return arith.requantize_scale(acc, float(np.float32(finer) / np.float32(y.scale)), y.zero, y.dtype)
 
 
 def _same(q: Array, x: Params, y: Params, power_of_two: bool) -> Array:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from inception_deploy import artifact, images
 from inception_deploy.errors import DeployError
+from inception_deploy.models import Preprocessing
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -97,14 +98,14 @@ def pictures(
     return _checked(source, tuple(shape))
 
 
-def _need(how: images.Preprocessing | None, path: Path) -> images.Preprocessing:
+def _need(how: Preprocessing | None, path: Path) -> Preprocessing:
     if how is None:
         message = f"{path} holds pictures, but the network does not say how to prepare them; give inputs as .npz"
         raise _wrong(message, got=None, allowed="a float32 array (N, C, H, W) in an .npz")
     return how
 
 
-def _folder(path: Path, how: images.Preprocessing, labels: Sequence[str] | None) -> Pictures:
+def _folder(path: Path, how: Preprocessing, labels: Sequence[str] | None) -> Pictures:
     files = [file for file in artifact.files_below(path) if file.suffix.lower() in SUFFIXES]
     if not files:
         raise _wrong(f"{path} holds no picture", got=0, allowed="JPEG and PNG files")
@@ -129,7 +130,7 @@ def _classes(path: Path, files: Sequence[Path], labels: Sequence[str] | None) ->
     return {folder: index for index, folder in enumerate(folders)}
 
 
-def _npz(path: Path, shape: Sequence[int], how: images.Preprocessing | None) -> Pictures:
+def _npz(path: Path, shape: Sequence[int], how: Preprocessing | None) -> Pictures:
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.removesuffix(".npy") for name in archive.namelist()]
@@ -170,7 +171,7 @@ def _labels(path: Path, names: Sequence[str], count: int) -> NDArray[Any] | None
     return labels
 
 
-def _preparer(how: images.Preprocessing) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
+def _preparer(how: Preprocessing) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
     from PIL import Image
 
     mode = "RGB" if len(how.mean) == 3 else "L"

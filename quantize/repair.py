@@ -204,7 +204,7 @@ def _patches(node: ir.Node, x: Array, samples: int) -> NDArray[np.float32]:
     dilations, strides = ints(node, "dilations", [1, 1]), ints(node, "strides", [1, 1])
     padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
     reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-    views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))  # type: ignore[call-overload]
+    views = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
     views = views[:, :, :: strides[0], :: strides[1], :: dilations[0], :: dilations[1]]
     count, channels, rows, columns = views.shape[:4]
     places = np.arange(0, count * rows * columns, max(1, count * rows * columns // samples))
@@ -307,6 +307,6 @@ def _round_rows(
 
     def cost(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
         error = candidate * steps[:, None] - rows
-        return np.einsum("ok,kl,ol->o", error, moments, error, optimize=True)
+        return np.asarray(np.einsum("ok,kl,ol->o", error, moments, error, optimize=True))
 
-    return np.where((cost(q) < cost(nearest))[:, None], q, nearest)
+    return np.asarray(np.where((cost(q) < cost(nearest))[:, None], q, nearest))

@@ -82,3 +82,12 @@ def test_the_indices_of_the_maxima_are_refused_only_where_they_are_used(builder,
         DeployError, match=r"node 'MaxPool_0' \(MaxPool\) cannot be compiled: the indices of the maxima are used"
     ):
         lower(b.model(values, indices), target)
+
+
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
+def test_an_activation_behind_a_pool_is_its_epilogue(compiled, builder, kind):
+    b = builder()
+    pooled = b.op(kind, b.input(1, 16, 8, 8), kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    made = compiled(b.model(b.op("Relu", pooled)))
+    assert [step.layers for step in made.plan.steps if len(step.layers) == 2] == [(f"{kind}_0", "Relu_1")]
+    made.check(*b.inputs.values())

@@ -237,7 +237,7 @@ def open_epilogue(reader: Reader, name: str, *, add: bool) -> Layer | None:
     if isinstance(spec, Conv):
         return layer if spec.activation is None and not (add and spec.add) else None
     if isinstance(spec, Window) and not add:
-        return layer if spec.activation is None and spec.op is WindowOp.DEPTHWISE else None
+        return layer if spec.activation is None else None
     if isinstance(spec, Map) and not add:
         return layer if spec.second == "tensor" and not spec.constants else None
     return None

@@ -168,7 +168,7 @@ def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
         with em.loop(BLOCK, "lane") as lane:
             channel = em.let(load(em.buffers["table"], block * BLOCK + lane), "channel")
             with em.loop(spec.pixels, "pixel") as pixel:
-                # read outside of the Select: inside of it TVM takes max(channel, 0) for channel, and reads at -1 all the same
+                # read outside of the Select: inside of it TVM takes max(channel, 0) for channel, and reads at -1
                 value = em.let(load(em.buffers["src"], src + tirx.max(channel, 0) * spec.pixels + pixel), "value")
                 em.store(em.buffers["dst"], dst + pixel * BLOCK + lane, tirx.Select(channel >= 0, value, const(0.0)))
     return em.finish()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import mmap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,20 @@ POISON = 0xFF
 """Four of these bytes are a NaN: whatever is read before it was written shows in the result."""
 
 
-def aligned(size: int, fill: int = POISON) -> np.ndarray:
-    """Bytes that start at a multiple of the alignment."""
-    raw = np.full(size + ALIGNMENT, fill, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size]
+def fenced(size: int, side: str = "begin", fill: int = POISON) -> np.ndarray:
+    """Bytes that start at a multiple of the alignment, next to memory that no one may touch: before them, or behind."""
+    page = mmap.PAGESIZE
+    pages = -(-max(size, 1) // page)
+    memory = np.frombuffer(mmap.mmap(-1, (pages + 2) * page), np.uint8)
+    for fence in (0, pages + 1):
+        assert _LIBC.mprotect(ctypes.c_void_p(memory.ctypes.data + fence * page), ctypes.c_size_t(page), 0) == 0
+    start = page if side == "begin" else page + (pages * page - size) // ALIGNMENT * ALIGNMENT
+    part: np.ndarray = memory[start : start + size]
+    part[:] = fill
+    return part
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Compiled:
@@ -39,18 +49,20 @@ class Compiled:
         objects = compile_kernels(self.plan.kernels.values(), target.tvm_target())
         link_shared(list(dict.fromkeys(objects.values())), sorted(objects), path, target.isa.triple)
         self.library = ctypes.CDLL(str(path))
-        self.arena = aligned(self.plan.arena_bytes)
-        self.weights = aligned(len(self.plan.weights), 0)
-        self.weights[:] = np.frombuffer(self.plan.weights, np.uint8)
 
-    def run(self, *inputs: np.ndarray) -> list[np.ndarray]:
-        """One inference. A wave's steps run last one first, in two halves of their units each, so that a missing dependency shows."""
-        self.arena[:] = POISON
-        given = [aligned(x.nbytes) for x in inputs]
-        for buffer, array in zip(given, inputs, strict=True):
-            buffer[:] = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
-        outputs = [aligned(port.bytes) for port in self.plan.outputs]
-        memory = {Space.ARENA: [self.arena], Space.WEIGHTS: [self.weights], Space.INPUT: given, Space.OUTPUT: outputs}
+    def run(self, *inputs: np.ndarray, side: str = "begin") -> list[np.ndarray]:
+        """One inference, in poisoned memory with a fence at one side of every buffer.
+
+        A wave's steps run last one first, in two halves of their units each, so that a missing dependency shows.
+        """
+        raw = [np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8) for x in inputs]
+        given = [fenced(len(x), side) for x in raw]
+        weights = fenced(len(self.plan.weights), side)
+        for buffer, array in zip([*given, weights], [*raw, np.frombuffer(self.plan.weights, np.uint8)], strict=True):
+            buffer[:] = array
+        outputs = [fenced(port.bytes, side) for port in self.plan.outputs]
+        arena = fenced(self.plan.arena_bytes, side)
+        memory = {Space.ARENA: [arena], Space.WEIGHTS: [weights], Space.INPUT: given, Space.OUTPUT: outputs}
         for _, steps in itertools.groupby(self.plan.steps, key=lambda step: step.wave):
             for step in reversed(list(steps)):
                 units = self.plan.kernels[step.kernel].units
@@ -70,6 +82,8 @@ class Compiled:
         )
         expected = session.run(None, {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)})
         outputs = self.run(*inputs)
+        for one, other in zip(outputs, self.run(*inputs, side="end"), strict=True):
+            assert np.array_equal(one, other)
         for got, want in zip(outputs, expected, strict=True):
             assert (got.shape, got.dtype) == (want.shape, want.dtype)
             error = np.abs(got.astype(np.float64) - want).max() / max(np.abs(want).max(), 1e-6)

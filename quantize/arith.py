@@ -265,7 +265,8 @@ def rescale_shift(q: Ints, exponent_x: int, exponent_y: int) -> Ints:
     if shift >= 0:
         return requantize_shift(q.astype(np.int32), shift)
     low, high = LIMITS["int8"]
-    return np.clip(q.astype(np.int64) << -shift, low, high).astype(np.int8)
+    shifted: Ints = np.clip(q.astype(np.int64) << -shift, low, high).astype(np.int8)
+    return shifted
 
 
 def _centred(x: Ints, zero: int) -> NDArray[np.float64]:

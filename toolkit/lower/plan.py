@@ -1,6 +1,6 @@
 """The `Plan`: all that is left of a network once every decision is made. What every target emits its code from.
 
-Data only. Nothing here knows TVM or ONNX; a Plan can be walked with numpy alone (`tests/lower/reference.py` does).
+Data only: nothing here knows TVM or ONNX.
 """
 
 from __future__ import annotations

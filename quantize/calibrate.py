@@ -77,7 +77,7 @@ class Statistics:
             DeployError: (kind ``calibration``) the file is none of those, or damaged.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
                 about, names = json.loads(str(file["about"])), json.loads(str(file["names"]))
                 if about.pop("schema") != _SCHEMA:
                     raise ValueError(f"its schema is not {_SCHEMA}")

@@ -68,6 +68,11 @@ class Recipe:
     repairs: Repairs = field(default_factory=Repairs)
     keep_float: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        """Names are checked here, before anything is calibrated; UsageError."""
+        scheme(self.scheme)
+        methods.check(self.method, self.percentile)
+
 
 class Quantizer:
     """A float model that is calibrated once and quantised as often as needed.

@@ -35,10 +35,18 @@ _SMALLEST = math.ldexp(1.0, -60)
 
 
 def choose(histogram: Histogram, scheme: Scheme, method: str, *, percentile: float = PERCENTILE) -> Range:
-    """The ends ``(low <= 0, high >= 0)`` of a tensor's range.
+    """The ends ``(low <= 0, high >= 0)`` of a tensor's range; UsageError as `check`."""
+    check(method, percentile)
+    if method == "percentile":
+        return _percentile(histogram, percentile)
+    return METHODS[method](histogram, scheme)
+
+
+def check(method: str, percentile: float = PERCENTILE) -> None:
+    """Refuse what `choose` cannot do.
 
     Raises:
-        UsageError: (kind ``method``) there is no such method, or the percentile is none.
+        UsageError: (kind ``method``) there is no such method; (kind ``percentile``) it is out of range.
     """
     if method not in METHODS:
         near = nearest(method, METHODS)
@@ -47,9 +55,6 @@ def choose(histogram: Histogram, scheme: Scheme, method: str, *, percentile: flo
     if not 50 < percentile <= 100:
         message = "the percentile is out of range"
         raise UsageError(message, kind="percentile", got=percentile, allowed="above 50, at most 100")
-    if method == "percentile":
-        return _percentile(histogram, percentile)
-    return METHODS[method](histogram, scheme)
 
 
 def params(ends: Range, scheme: Scheme) -> Params:

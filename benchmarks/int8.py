@@ -1,0 +1,297 @@
+"""What int8 costs and gains: the figures of docs/quantization.md, measured here.
+
+    python benchmarks/int8.py                              # top-1 of the committed network on the held-out digits
+    python benchmarks/int8.py trained/*.safetensors        # of networks that examples/train_digits.py trained
+    python benchmarks/int8.py --switches                   # what each method, switch and repair costs or gains
+    python benchmarks/int8.py --zoo irv2 inception_v4      # full-size, seeded weights: SQNR and agreement on photos
+    python benchmarks/int8.py --latency irv2               # onnxruntime on our int8 and on its own default int8
+
+Networks on digits are calibrated on training digits and measured on held-out ones. Powers of two run in the exact
+integer network (`inception_deploy.quantize.network`), which rounds as the hardware does; float scales run in
+onnxruntime.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from PIL import Image
+
+from inception_deploy import images, sources
+from inception_deploy.graph import driver
+from inception_deploy.quantize.culprit import Ratio
+from inception_deploy.quantize.network import read
+from inception_deploy.quantize.pictures import Picture, Pictures, pictures
+from inception_deploy.quantize.quantise import QuantizedModel, Quantizer, Recipe, input_shape
+from inception_deploy.quantize.ranges import METHODS
+from inception_deploy.quantize.repair import Repairs
+from inception_deploy.quantize.runner import Runner
+from inception_deploy.quantize.scheme import Choices
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "examples" / "data"
+SCHEMES = ("float-scale", "float-scale-int8", "power-of-two", "power-of-two-tensor")
+CALIBRATION = 64
+PHOTOS = 64
+
+Rows = list[dict[str, Any]]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*", type=Path, help="trained .safetensors (default: the committed one)")
+    parser.add_argument("--switches", action="store_true", help="every method, switch and repair, on digits")
+    parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="networks of the zoo, on photos")
+    parser.add_argument("--latency", metavar="NAME", help="a network of the zoo in onnxruntime, ours against its own")
+    parser.add_argument("--scheme", nargs="+", default=list(SCHEMES[:1] + SCHEMES[2:]), help="schemes to measure")
+    parser.add_argument("--threads", type=int, default=0, help="of onnxruntime (default: its own choice)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
+    options = parser.parse_args(arguments)
+    if options.zoo:
+        rows = [row for name in options.zoo for row in zoo(name, options.scheme, options.threads)]
+    elif options.latency:
+        rows = latency(options.latency, options.threads)
+    else:
+        files = options.networks or [DATA / "digits_irv2.safetensors"]
+        measure = switches if options.switches else digits
+        rows = [row for file in files for row in measure(file, options.scheme, options.threads)]
+    print(json.dumps(rows, indent=2) if options.json else table(rows))
+    return 0
+
+
+def table(rows: Rows) -> str:
+    """Markdown."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [columns, ["---"] * len(columns)] + [[text(row.get(column)) for column in columns] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def text(cell: object) -> str:
+    """A number with two decimals, anything else as it is."""
+    return f"{cell:.2f}" if isinstance(cell, float) else "" if cell is None else str(cell)
+
+
+def optimised(model: str) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The optimised float ONNX of what ``--model`` would name, and its preprocessing."""
+    source = sources.resolve(sources.Request(model=model))
+    result, _ = driver.optimise(source.onnx(lambda _: None), verify=False)
+    return result, dict(source.preprocessing or {})
+
+
+# -- digits -----------------------------------------------------------------------------------------------------------
+
+
+def digits_quantizer(file: Path, threads: int) -> tuple[Quantizer, Pictures]:
+    """A trained network, calibrated on training digits, and the held-out digits."""
+    model, how = optimised(str(file))
+    held_out = pictures(DATA / "digits_heldout.npz", input_shape(model), how)
+    return Quantizer(model, lambda: training_digits(how), limit=CALIBRATION, threads=threads), held_out
+
+
+def training_digits(how: dict[str, Any]) -> Iterator[NDArray[np.float32]]:
+    """Digits that are not among the held-out ones, prepared."""
+    from sklearn.datasets import load_digits
+
+    with np.load(DATA / "digits_heldout.npz") as file:
+        held_out = {image.tobytes() for image in file["images"]}
+    preprocessing = images.from_dict(how)
+    for digit in load_digits().images:
+        grey = np.rint(digit * (255 / 16)).astype(np.uint8)
+        if grey.tobytes() not in held_out:
+            mode = "RGB" if len(preprocessing.mean) == 3 else "L"
+            yield images.prepare(Image.fromarray(grey).convert(mode), preprocessing)
+
+
+def outputs(quantizer: Quantizer, source: Pictures, quantized: QuantizedModel | None, threads: int) -> NDArray[Any]:
+    """The logits for every picture: of the float model, or of an int8 one, exactly as its scheme means it."""
+    if quantized is not None and quantized.scheme.power_of_two:
+        network = read(quantized.model)
+        rows = [network.run({network.inputs[0]: p.pixels[None]})[network.outputs[0]] for p in source]
+    else:
+        runner = Runner(quantizer.prepared if quantized is None else quantized.model, threads=threads)
+        rows = [next(iter(runner.run(p.pixels[None]).values())) for p in source]
+    return np.concatenate(rows)
+
+
+def digits(file: Path, schemes: list[str], threads: int) -> Rows:
+    """Top-1 on the held-out digits."""
+    quantizer, held_out = digits_quantizer(file, threads)
+    labels = np.array([picture.label for picture in held_out])
+
+    def top1(quantized: QuantizedModel | None) -> float:
+        return 100 * float((outputs(quantizer, held_out, quantized, threads).argmax(axis=1) == labels).mean())
+
+    row: dict[str, Any] = {"network": file.stem, "fp32": top1(None)}
+    for scheme in schemes:
+        row[scheme] = top1(quantizer.quantize(Recipe(scheme)))
+        print(f"{file.stem}: {scheme} {row[scheme]:.2f}", file=sys.stderr)
+    return [row]
+
+
+def switches(file: Path, schemes: list[str], threads: int) -> Rows:
+    """SQNR at the logits and top-1 of every choice, one at a time."""
+    quantizer, held_out = digits_quantizer(file, threads)
+    labels = np.array([picture.label for picture in held_out])
+    reference = outputs(quantizer, held_out, None, threads)
+    rows = []
+    for scheme in schemes:
+        for name, recipe in variants(scheme):
+            got = outputs(quantizer, held_out, quantizer.quantize(recipe), threads)
+            ratio = Ratio()
+            ratio.add(reference, got)
+            rows.append(
+                {
+                    "network": file.stem,
+                    "scheme": scheme,
+                    "variant": name,
+                    "SQNR dB": ratio.db,
+                    "top-1 %": 100 * float((got.argmax(axis=1) == labels).mean()),
+                }
+            )
+            print(f"{scheme} {name}: {ratio.db:.2f} dB", file=sys.stderr)
+    return rows
+
+
+def variants(scheme: str) -> Iterator[tuple[str, Recipe]]:
+    """The default, and every recipe that differs from it in one thing."""
+    plain = Recipe(scheme)
+    yield "default", plain
+    for method in METHODS:
+        if method != plain.method:
+            yield f"method {method}", replace(plain, method=method)
+    changes: tuple[dict[str, Any], ...] = (
+        {"concat": "own"}, {"add": "own"}, {"average": "input"}, {"average": "own"}, {"moves": "own"},
+    )  # fmt: skip
+    for change in changes:
+        ((name, value),) = change.items()
+        yield f"{name} {value}", replace(plain, choices=Choices(**change))
+    for name in ("equalise", "bias", "rounding"):
+        yield name, replace(plain, repairs=Repairs(**{name: True}))
+    yield "equalise, bias, rounding", replace(plain, repairs=Repairs(True, True, True))
+
+
+# -- the zoo ----------------------------------------------------------------------------------------------------------
+
+
+def photos(how: dict[str, Any], count: int, seed: int) -> Iterator[Picture]:
+    """Crops of a photograph at random places, sizes and orientations: different inputs with a real picture's structure."""
+    random = np.random.default_rng(seed)
+    preprocessing = images.from_dict(how)
+    with Image.open(DATA / "photo.jpg") as file:
+        photo = file.convert("RGB" if len(preprocessing.mean) == 3 else "L")
+    for index in range(count):
+        side = int(random.integers(160, min(photo.size)))
+        left, top = (int(random.integers(0, size - side + 1)) for size in photo.size)
+        crop = photo.crop((left, top, left + side, top + side))
+        if random.integers(2):
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        yield Picture(f"crop {index}", images.prepare(crop, preprocessing))
+
+
+def zoo(name: str, schemes: list[str], threads: int) -> Rows:
+    """SQNR at the logits and top-1 agreement with float on photos that calibration did not see."""
+    model, how = optimised(name)
+    calibration = Pictures("photos", 32, "photos", lambda start: iter(list(photos(how, 32, 1))[start:]))
+    measured = list(photos(how, PHOTOS, 2))
+    start = time.perf_counter()
+    quantizer = Quantizer(model, calibration, threads=threads)
+    quantizer.statistics()
+    calibrated = time.perf_counter() - start
+    float_runner = Runner(quantizer.prepared, threads=threads)
+    reference = np.concatenate([next(iter(float_runner.run(p.pixels[None]).values())) for p in measured])
+    rows = []
+    for scheme in schemes:
+        start = time.perf_counter()
+        runner = Runner(quantizer.quantize(Recipe(scheme)).model, threads=threads)
+        seconds = calibrated + time.perf_counter() - start
+        got = np.concatenate([next(iter(runner.run(p.pixels[None]).values())) for p in measured])
+        ratio = Ratio()
+        ratio.add(reference - reference.mean(axis=0), got - reference.mean(axis=0))
+        rows.append(
+            {
+                "network": name,
+                "scheme": scheme,
+                "SQNR dB": sqnr(reference, got),
+                "SQNR of what differs between photos, dB": ratio.db,
+                "same top-1 %": 100 * float((reference.argmax(1) == got.argmax(1)).mean()),
+                "photos": len(measured),
+                "quantised in s": seconds,
+                "peak GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            }
+        )
+        print(rows[-1], file=sys.stderr)
+    return rows
+
+
+def sqnr(reference: NDArray[Any], got: NDArray[Any]) -> float:
+    """In decibels."""
+    ratio = Ratio()
+    ratio.add(reference, got)
+    return ratio.db
+
+
+# -- latency ----------------------------------------------------------------------------------------------------------
+
+
+def latency(name: str, threads: int, rounds: int = 15) -> Rows:
+    """onnxruntime on float32, on our int8 and on what onnxruntime.quantization makes by default, interleaved."""
+    import onnxruntime as ort
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    model, how = optimised(name)
+    crops = [picture.pixels for picture in photos(how, 4, 1)]
+    ours = Quantizer(model, crops, threads=threads).quantize(Recipe()).model
+    port = model.graph.input[0].name
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.left = iter(crops)
+
+        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+            pixels = next(self.left, None)
+            return None if pixels is None else {port: pixels[None]}
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, theirs = Path(folder) / "fp32.onnx", Path(folder) / "theirs.onnx"
+        onnx.save(model, str(plain))
+        quantize_static(str(plain), str(theirs), Reader())
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        sessions = {
+            "fp32": ort.InferenceSession(str(plain), options),
+            "ours, float-scale": ort.InferenceSession(ours.SerializeToString(), options),
+            "onnxruntime.quantization's default": ort.InferenceSession(str(theirs), options),
+        }
+    feed = {port: crops[0][None]}
+    seconds: dict[str, list[float]] = {key: [] for key in sessions}
+    for _ in range(rounds + 2):
+        for key, session in sessions.items():
+            seconds[key].append(timed(lambda session=session: session.run(None, feed)))
+    medians = {key: 1000 * float(np.median(values[2:])) for key, values in seconds.items()}
+    base = medians["onnxruntime.quantization's default"]
+    return [{"network": name, "model": key, "p50 ms": ms, "of its default": ms / base} for key, ms in medians.items()]
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -187,7 +187,7 @@ def variants(scheme: str) -> Iterator[tuple[str, Recipe]]:
 
 
 def photos(how: dict[str, Any], count: int, seed: int) -> Iterator[Picture]:
-    """Crops of a photograph at random places, sizes and orientations: different inputs with a real picture's structure."""
+    """Crops of a photograph at random places and sizes, some mirrored: different inputs with a picture's structure."""
     random = np.random.default_rng(seed)
     preprocessing = images.from_dict(how)
     with Image.open(DATA / "photo.jpg") as file:

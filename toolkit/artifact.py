@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,6 +18,29 @@ from .errors import DeployError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK = 1 << 20
+
+_UNFINISHED: list[Callable[[], None]] = []
+"""How to undo what this process is writing: `abandon` needs it where a signal ends the process."""
+
+
+def abandon() -> None:
+    """Undo everything that is being written, as if it had never been started. The process has to end right after."""
+    while _UNFINISHED:
+        _UNFINISHED.pop()()
+
+
+@contextmanager
+def undoing(undo: Callable[[], None]) -> Iterator[None]:
+    """Call `undo` where the block fails, or where `abandon` is called meanwhile."""
+    _UNFINISHED.append(undo)
+    try:
+        yield
+    except BaseException:
+        undo()
+        raise
+    finally:
+        with suppress(ValueError):  # `abandon` has taken it
+            _UNFINISHED.remove(undo)
 
 
 def sha256(path: Path) -> str:
@@ -70,7 +93,17 @@ def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
         made = _make_parents(destination.parent)
         _remove_abandoned(destination)
         partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
-        try:
+        aside = partial / "replaced"
+
+        def undo() -> None:
+            if aside.exists() and not os.path.lexists(destination):
+                aside.rename(destination)
+            shutil.rmtree(partial, ignore_errors=True)
+            for folder in made:
+                with suppress(OSError):
+                    folder.rmdir()
+
+        with undoing(undo):
             lock = os.open(partial, os.O_RDONLY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX)
@@ -82,15 +115,9 @@ def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
                     write_zip(content, packed)
                     content = packed
                 _refuse_existing(destination, force)
-                _put_in_place(content, destination, partial / "replaced")
+                _put_in_place(content, destination, aside)
             finally:
                 os.close(lock)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            for folder in made:
-                with suppress(OSError):
-                    folder.rmdir()
-            raise
         shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -102,9 +129,12 @@ def atomic_file(destination: Path) -> Iterator[Path]:
             yield destination
             return
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent
-        ) as temporary:
+        with (
+            tempfile.TemporaryDirectory(
+                prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent
+            ) as temporary,
+            undoing(lambda: shutil.rmtree(temporary, ignore_errors=True)),
+        ):
             partial = Path(temporary) / destination.name
             yield partial
             partial.replace(destination)
@@ -125,11 +155,7 @@ def _put_in_place(content: Path, destination: Path, aside: Path) -> None:
         content.rename(destination)
         return
     destination.rename(aside)
-    try:
-        content.rename(destination)
-    except OSError:
-        aside.rename(destination)
-        raise
+    content.rename(destination)
 
 
 def _make_parents(folder: Path) -> list[Path]:

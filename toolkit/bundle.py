@@ -99,11 +99,10 @@ def open(path: Path) -> Iterator[Bundle]:
         yield _check(path, path)
     elif path.is_file() and zipfile.is_zipfile(path):
         temporary = Path(tempfile.mkdtemp(prefix="inception-deploy-"))
-        try:
+        with artifact.undoing(lambda: shutil.rmtree(temporary, ignore_errors=True)):
             _extract(path, temporary)
             yield _check(temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     else:
         what = "is neither a folder nor a zip" if path.exists() else "does not exist"
         raise _bad(path, what, allowed="a bundle that `inception-deploy export` wrote")

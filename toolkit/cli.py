@@ -19,7 +19,7 @@ from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import Any, NoReturn
 
-from . import __version__, progress
+from . import __version__, artifact, progress
 from .commands import COMMANDS
 from .commands.base import Outcome
 from .errors import DeployError, UsageError, nearest
@@ -27,6 +27,8 @@ from .errors import DeployError, UsageError, nearest
 PROGRAM = "inception-deploy"
 TRACEBACK = "INCEPTION_DEPLOY_TRACEBACK"
 """An environment variable: where it is set, an error that is our own fault prints its traceback."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 """An error is one line, whatever a file's name or another library's message holds."""
@@ -53,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     try:
-        with _stop_on_sigterm():
+        with _stop_on_signals(as_json):
             return _run(arguments, as_json)
     except DeployError as error:
         return _fail(error, as_json)
@@ -178,18 +180,31 @@ def _stdout_is_stderr() -> Iterator[None]:
 
 
 @contextmanager
-def _stop_on_sigterm() -> Iterator[None]:
-    """A SIGTERM stops the work the way Ctrl-C does: everything half-written is removed."""
+def _stop_on_signals(as_json: bool) -> Iterator[None]:
+    """Ctrl-C and SIGTERM undo what is half-written and end the process at once, with status 1.
+
+    An exception would not do: raised while torch or TVM is being imported, or below TVM's C++ frames, it aborts the
+    process, or is lost.
+    """
 
     def stop(signum: int, frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        artifact.abandon()
+        if sys.stderr.isatty():
+            os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
+        os.dup2(stdout, 1)
+        sys.stdout = sys.__stdout__
+        os._exit(_fail(DeployError("interrupted", kind="interrupted"), as_json))
 
+    stdout = os.dup(1)
     try:
-        before = signal.signal(signal.SIGTERM, stop)
+        before = {number: signal.signal(number, stop) for number in _SIGNALS}
     except ValueError:  # not in the main thread: the program that called us handles its own signals
-        yield
-        return
+        before = {}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(stdout)

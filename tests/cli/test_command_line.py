@@ -72,7 +72,7 @@ def test_an_unknown_command_names_the_nearest(call) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["tune", "quantize", "vta"])
+@pytest.mark.parametrize("name", ["tune", "vta"])
 def test_what_is_not_built_yet_is_not_a_command(call, name: str) -> None:
     status, _, err = call(name)
     assert status == 2
@@ -190,15 +190,34 @@ def test_a_failed_check_is_exit_status_one(monkeypatch, call) -> None:
     assert call("targets", "--json")[:2] == (1, '{\n  "ok": false\n}\n')
 
 
-def test_sigterm_stops_like_ctrl_c(monkeypatch, call) -> None:
-    def work(options, progress):
-        os.kill(os.getpid(), signal.SIGTERM)
-        signal.sigtimedwait([], 1)
+STOPPED = """
+import os, signal, sys
+from inception_deploy import artifact, cli
+from inception_deploy.commands.base import Command
 
-    fake(monkeypatch, work)
-    before = signal.getsignal(signal.SIGTERM)
-    assert call("targets")[::2] == (1, "inception-deploy: error: interrupted\n")
-    assert signal.getsignal(signal.SIGTERM) is before
+def work(options, progress):
+    with artifact.atomic_folder(artifact.Path(sys.argv[2])):
+        os.kill(os.getpid(), int(sys.argv[1]))
+        signal.pause()
+
+cli.COMMANDS = (Command("work", "", "", lambda parser: None, work),)
+sys.exit(cli.main(["work", "--json"]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_undoes_what_is_half_written_and_ends_the_process(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-c", STOPPED, str(int(number)), str(tmp_path / "new" / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["error"]["message"] == "interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_signal_handlers_are_given_back(call) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    call("targets", "--json")
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_no_bar_and_no_control_characters_without_a_terminal() -> None:

@@ -59,7 +59,7 @@ SCHEMES: dict[str, Scheme] = {
     for scheme in (
         Scheme(
             "float-scale", "uint8", False, False, (-127, 127), "channel",
-            "CPUs: onnxruntime, OpenVINO, our own kernels",
+            "CPUs: onnxruntime, OpenVINO",
         ),
         Scheme(
             "float-scale-int8", "int8", True, False, (-127, 127), "channel",

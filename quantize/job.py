@@ -1,9 +1,11 @@
-"""What the command ``quantize`` does: a model by name, pictures by path, one ONNX out."""
+"""Quantising by paths: what ``quantize`` does from end to end, and ``export --precision int8`` on its way."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +18,70 @@ from inception_deploy.progress import NONE, Progress
 
 from .calibrate import Ranges
 from .pictures import pictures
-from .quantise import Quantizer, Recipe, input_shape
+from .quantise import QuantizedModel, Quantizer, Recipe, input_shape
 from .search import gate
 
 
-@dataclass(frozen=True)
-class Job:
-    """One call of ``quantize``.
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How a model is quantised, with pictures by path.
+
+    Args:
+        calibration: a folder or an .npz; may be None where `ranges` exists.
+        ranges: a JSON that is read where it exists, and written where it does not.
+        images: calibrate on the first so many only.
+        max_drop, evaluate: the accuracy gate: points of top-1, and labelled pictures.
+        threads: of onnxruntime; 0 leaves the choice to it.
+    """
+
+    recipe: Recipe = field(default_factory=Recipe)
+    calibration: Path | None = None
+    ranges: Path | None = None
+    images: int | None = None
+    max_drop: float | None = None
+    evaluate: Path | None = None
+    threads: int = 0
+
+    def known(self) -> Ranges | None:
+        """The ranges of an earlier calibration, where there are any.
+
+        Raises:
+            UsageError: (kind ``calibration``) nothing says what range the tensors have, or what is asked for needs
+                pictures; (kind ``usage``) of `max_drop` and `evaluate` only one is given.
+            DeployError: (kind ``ranges``) the file is damaged.
+        """
+        if (self.max_drop is None) != (self.evaluate is None):
+            message = "--max-drop and --evaluate go together"
+            raise UsageError(message, kind="usage", got=None, allowed="both or neither")
+        given = Ranges.load(self.ranges) if self.ranges is not None and self.ranges.exists() else None
+        looks = self.recipe.repairs.needs_inputs or self.max_drop is not None
+        if self.calibration is None and (given is None or looks):
+            what = (
+                "nothing says what range the tensors have"
+                if given is None
+                else "repairs and --max-drop look at pictures"
+            )
+            raise UsageError(f"{what}; give --calibration", kind="calibration", got=None, allowed="a folder or an .npz")
+        return given
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Options):
+    """One call of the command ``quantize``.
 
     Args:
         model: as for ``export --model``.
         output: the .onnx to write.
-        calibration: a folder or an .npz; may be None where `ranges` exists.
-        ranges: a JSON that is read where it exists, and written where it does not.
-        images: the first so many only.
-        max_drop, evaluate: the accuracy gate: points of top-1, and labelled pictures.
         force: replace `output`.
     """
 
     model: str
     output: Path
-    calibration: Path | None
-    recipe: Recipe
-    ranges: Path | None = None
-    images: int | None = None
-    max_drop: float | None = None
-    evaluate: Path | None = None
     force: bool = False
-    threads: int = 0
 
 
 def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
     """Quantise and write; gives the document of ``quantize``.
-
-    A calibration keeps its state beside the output until it is done, so that a killed one goes on.
 
     Raises:
         UsageError: an unknown model, scheme or method; neither calibration nor ranges.
@@ -58,13 +90,7 @@ def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
     if os.path.lexists(job.output) and not job.force:
         message = f"{job.output} already exists; --force replaces it"
         raise DeployError(message, kind="exists", got=str(job.output), allowed="a path that does not exist yet")
-    given = Ranges.load(job.ranges) if job.ranges is not None and job.ranges.exists() else None
-    looks = job.recipe.repairs.needs_inputs or job.max_drop is not None
-    if job.calibration is None and (given is None or looks):
-        what = (
-            "nothing says what range the tensors have" if given is None else "repairs and --max-drop look at pictures"
-        )
-        raise UsageError(f"{what}; give --calibration", kind="calibration", got=None, allowed="a folder or an .npz")
+    job.known()
     progress.stage("export")
     source = sources.resolve(sources.Request(model=job.model))
     for note in source.notes:
@@ -73,44 +99,83 @@ def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
     progress.stage("optimise")
     model, _ = driver.optimise(exported, verify=False)
     del exported
-    state = job.output.with_name(f".{job.output.name}.calibration.npz")
+    with calibrating(job.output) as state:
+        result, document = quantise(
+            model, job, preprocessing=source.preprocessing, labels=source.labels, state=state, progress=progress
+        )
+        progress.stage("write")
+        with artifact.atomic_file(job.output) as partial:
+            onnx.save(result.model, str(partial))
+    return {"model": str(job.output), **document}
+
+
+@contextmanager
+def calibrating(output: Path) -> Iterator[Path]:
+    """Where a calibration keeps its state until `output` is written: beside it, so that a killed one goes on."""
+    state = output.with_name(f".{output.name}.calibration.npz")
+    yield state
+    for left in (state, state.with_name(f"{state.name}.equalised")):
+        left.unlink(missing_ok=True)
+
+
+def quantise(
+    model: onnx.ModelProto,
+    options: Options,
+    *,
+    preprocessing: Mapping[str, Any] | None,
+    labels: Sequence[str] | None,
+    state: Path,
+    progress: Progress = NONE,
+) -> tuple[QuantizedModel, dict[str, Any]]:
+    """Calibrate, quantise, and hold the accuracy gate.
+
+    Args:
+        model: an optimised float32 model.
+        preprocessing, labels: of its source.
+        state: what `calibrating` gave.
+
+    Returns:
+        The model, and what the document of ``quantize`` says about it.
+
+    Raises:
+        UsageError, DeployError: as `Options.known`, `Quantizer` and `Quantizer.quantize`.
+    """
+    given = options.known()
     quantizer = Quantizer(
         model,
-        job.calibration,
-        preprocessing=source.preprocessing,
+        options.calibration,
+        preprocessing=preprocessing,
         state=state,
-        limit=job.images,
-        threads=job.threads,
+        limit=options.images,
+        threads=options.threads,
         progress=progress,
     )
-    shape = input_shape(model)
-    del model
-    result = quantizer.quantize(job.recipe, given)
-    document: dict[str, Any] = {"drop_points": None}
-    if job.max_drop is not None and job.evaluate is not None:
-        labelled = pictures(job.evaluate, shape, source.preprocessing, labels=source.labels)
+    result = quantizer.quantize(options.recipe, given)
+    measured: dict[str, Any] = {"drop_points": None}
+    if options.max_drop is not None and options.evaluate is not None:
+        labelled = pictures(options.evaluate, input_shape(model), preprocessing, labels=labels)
         gated = gate(
-            quantizer, job.recipe, labelled, job.max_drop, first=result, threads=job.threads, progress=progress
+            quantizer,
+            options.recipe,
+            labelled,
+            options.max_drop,
+            first=result,
+            threads=options.threads,
+            progress=progress,
         )
         result = gated.quantized
-        document = {
+        measured = {
             "drop_points": gated.drop_points,
             "top1": {"fp32": gated.float32.percent, "int8": gated.int8.percent, "images": gated.int8.count},
             "steps": [{"float_layers": list(s.float_layers), "drop_points": s.drop_points} for s in gated.steps],
         }
-    progress.stage("write")
-    with artifact.atomic_file(job.output) as partial:
-        onnx.save(result.model, str(partial))
-    if job.ranges is not None and given is None:
-        result.ranges.save(job.ranges)
-    for left in (state, state.with_name(f"{state.name}.equalised")):
-        left.unlink(missing_ok=True)
-    return {
-        "model": str(job.output),
+    if options.ranges is not None and given is None:
+        result.ranges.save(options.ranges)
+    return result, {
         "scheme": result.scheme.name,
         "method": result.ranges.method,
         "images": result.images,
         "float_nodes": list(result.float_nodes),
         "repairs": list(result.repairs),
-        **document,
+        **measured,
     }

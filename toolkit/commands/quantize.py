@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from inception_deploy.errors import UsageError
 from inception_deploy.progress import Progress
 
 from .base import Command, Outcome, add_threads, line, positive, sequence, table
@@ -55,9 +54,6 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy.quantize.repair import Repairs
     from inception_deploy.quantize.scheme import Choices
 
-    if (options.max_drop is None) != (options.evaluate is None):
-        message = "--max-drop and --evaluate go together"
-        raise UsageError(message, kind="usage", got=None, allowed="both or neither")
     recipe = Recipe(
         options.scheme,
         options.method,
@@ -66,10 +62,10 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         Repairs(options.equalise, options.correct_bias, options.adaptive_rounding),
     )
     job = Job(
-        options.model,
-        options.output,
-        options.calibration,
-        recipe,
+        model=options.model,
+        output=options.output,
+        calibration=options.calibration,
+        recipe=recipe,
         ranges=options.ranges,
         images=options.images,
         max_drop=options.max_drop,

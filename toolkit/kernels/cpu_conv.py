@@ -25,11 +25,14 @@ from .tiles import runs, split
 LINE = 16
 """Floats in a cache line."""
 
-NEXT_GROUP_BYTES = 128 * 1024
-"""A group's weights up to this size are fetched while the group before is computed."""
+NEXT_GROUP = -1
+"""`ConvSchedule.fetch`: every tile of a group fetches its share of the next group's weights."""
 
-AHEAD_BYTES = 8 * 1024
-"""How far ahead a group's first tile fetches larger ones."""
+NEXT_GROUP_BYTES = 128 * 1024
+"""A group's weights up to this size are fetched so by default."""
+
+AHEAD_KIB = 8
+"""How far ahead a group's first tile fetches larger ones by default."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,8 @@ class ConvSchedule:
     unroll: input lanes unrolled; divides 16.
     k_block: input blocks done before moving on to the next tile; 0 for all.
     rows_outer: units run through all output channels of some rows before the next rows (else the other way round).
+    fetch: which weights are asked for before they are used: NEXT_GROUP, or 0 for none, or how many KiB ahead the first
+        tile of a group fetches its own.
     """
 
     lanes: int
@@ -52,6 +57,7 @@ class ConvSchedule:
     unroll: int = 1
     k_block: int = 0
     rows_outer: bool = False
+    fetch: int = 0
 
 
 def image(spec: Conv) -> tuple[int, int, int, int]:
@@ -128,6 +134,7 @@ def _balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
         schedule.pixels,
         rows=min(rows, extent),
         rows_outer=weights <= 512 * 1024 < pixels,
+        fetch=NEXT_GROUP if 4 * wide * depth <= NEXT_GROUP_BYTES else AHEAD_KIB,
     )
 
 
@@ -260,15 +267,17 @@ class _Template:
         share of the lines of the next group (after the last: of the next layer, whose weights follow in the blob).
         Otherwise the first tile fetches its own, a few input blocks ahead.
         """
-        em, weight = self.emitter, self.emitter.buffers["weight"]
+        em, weight, fetch = self.emitter, self.emitter.buffers["weight"], self.schedule.fetch
         floats = math.prod(self.spec.kernel) * self.in_lanes * self.wide  # of one input block
-        if floats * self.in_blocks * 4 <= NEXT_GROUP_BYTES:
+        if fetch == 0:
+            return
+        if fetch == NEXT_GROUP:
             turns = self.turns()
             start = em.let(((group + 1) * self.in_blocks + block) * floats + turn * LINE, "ahead")
             for i in range(-(-floats // (LINE * turns))):
                 em.prefetch(weight, start + i * LINE * turns)
             return
-        distance = -(-AHEAD_BYTES // (4 * floats))
+        distance = -(-fetch * 1024 // (4 * floats))
         with em.when(turn == 0):
             start = em.let((group * self.in_blocks + block + distance) * floats, "ahead")
             with em.loop(floats // LINE, "line") as i:

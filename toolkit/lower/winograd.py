@@ -26,15 +26,11 @@ def rewrite(network: Network, kernels: Any) -> None:
     network.layers[:] = layers
 
 
-def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
-    """The three layers that do the work of one."""
-    spec: Conv = layer.spec
-    _, weight, bias, *addend = layer.operands
-    source = layer.reads[0]
-    assert isinstance(weight, Param)
+def stages(spec: Conv, outputs: tuple[int, int]) -> tuple[WinogradInput, Conv, WinogradOutput]:
+    """What the three layers compute that do the work of one convolution; their strides are those of one image."""
     into = WinogradInput(
         spec.batch,
-        source.blocks,
+        spec.channels // BLOCK,
         spec.height,
         spec.width,
         spec.out_height,
@@ -45,7 +41,7 @@ def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
     )
     back = WinogradOutput(
         spec.batch,
-        layer.output.blocks,
+        spec.out_channels // BLOCK,
         spec.out_height,
         spec.out_width,
         outputs,
@@ -54,9 +50,20 @@ def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
         spec.activation,
     )
     points, tiles = into.points, into.tiles[0] * into.tiles[1]
-    data = _points(f"{layer.value}:data", spec.batch, points * source.blocks, tiles)
-    products = _points(f"{layer.value}:products", spec.batch, points * layer.output.blocks, tiles)
     inner = Conv(spec.batch, spec.channels, 1, tiles, points * spec.out_channels, 1, tiles, (1, 1), groups=points)
+    return into, inner, back
+
+
+def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
+    """The three layers that do the work of one."""
+    spec: Conv = layer.spec
+    _, weight, bias, *addend = layer.operands
+    source = layer.reads[0]
+    assert isinstance(weight, Param)
+    into, inner, back = stages(spec, outputs)
+    points, tiles = into.points, inner.width
+    data = _points(f"{layer.value}:data", spec.batch, points * into.blocks, tiles)
+    products = _points(f"{layer.value}:products", spec.batch, points * back.blocks, tiles)
     assert source.slots is not None
     assert layer.output.slots is not None
     wide = np.zeros((points, spec.out_channels, spec.channels), np.float32)

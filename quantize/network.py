@@ -131,6 +131,45 @@ def read(model: onnx.ModelProto) -> Network:
     return Network(tuple(steps), power, *names, sources)
 
 
+def is_ours(model: onnx.ModelProto) -> bool:
+    """Whether `insert.insert` wrote this model, so that `read` gives all of its meaning."""
+    return any(entry.key == SCHEME_KEY and entry.value in SCHEMES for entry in model.metadata_props)
+
+
+def is_quantised(model: onnx.ModelProto) -> bool:
+    """Whether there is anything quantised in it."""
+    return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
+
+
+def reference(model: onnx.ModelProto, feeds: Mapping[str, Array], *, threads: int = 0) -> list[Array]:
+    """The outputs of a QDQ model, in the graph's order: exactly in integers where it is ours, else in onnxruntime."""
+    if not is_ours(model):
+        return run_onnx(model, dict(feeds), threads=threads)
+    network = read(model)
+    values = network.run(feeds)
+    return [values[name] for name in network.outputs]
+
+
+def tensors(model: onnx.ModelProto) -> dict[str, Params]:
+    """The parameters of every quantised activation, by the name that it has in the float model."""
+    graph = ir.from_proto(model).graph
+    return {
+        (node.inputs[0].name if node.inputs[0] is not None else None) or "": _params(node)
+        for node in graph
+        if node.op_type == "QuantizeLinear"
+    }
+
+
+def input_limits(model: onnx.ModelProto) -> tuple[float, float]:
+    """The ends of the reals that the model's input is quantised to; infinite where it stays float."""
+    for step in read(model).steps:
+        if step.kind == "quantize" and step.output is not None and step.result == model.graph.input[0].name:
+            how = step.output.params
+            low, high = how.limits
+            return (low - how.zero) * how.scale, (high - how.zero) * how.scale
+    return -math.inf, math.inf
+
+
 def float_nodes(model: onnx.ModelProto) -> list[str]:
     """The names of the nodes of a QDQ model that compute in float, in order."""
     return read(model).float_nodes

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from inception_deploy.errors import UsageError
+
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, what)` during a long step."""
 
@@ -46,6 +48,19 @@ class Target(ABC):
     @abstractmethod
     def missing(self) -> str | None:
         """Why bundles for this target cannot run on this machine; None where they can."""
+
+    def at(self, precision: str) -> Target:
+        """This target, computing in `precision`: ``fp32`` or ``int8``, if it says no more.
+
+        Raises:
+            UsageError: (kind ``precision``) it does not compute in that.
+            DeployError: (kind ``target``) this machine, which the target stands for, does not.
+        """
+        allowed = ("fp32", "int8")
+        if precision not in allowed:
+            message = f"target {self.name} does not compute in '{precision}'"
+            raise UsageError(message, kind="precision", got=precision, allowed=list(allowed))
+        return self
 
     # -- asked by lowering -------------------------------------------------------------------------------------------
     @abstractmethod

@@ -2,6 +2,7 @@
 
     manifest.json   model, target, precision, tensors, preprocessing, tool versions, SHA-256 of every other file
     model.onnx      the optimised fp32 network
+    model.int8.onnx the quantised network (QDQ), where the bundle is int8
     verify.json     how each stage compared with the one before it when it was exported
     refusals.json   the operators that took TVM's default, each with its reason
     plan.json       the kernel calls in order, and where every value lives
@@ -32,6 +33,7 @@ from .errors import DeployError
 
 SCHEMA_VERSION = 1
 MANIFEST, ONNX, PLAN = "manifest.json", "model.onnx", "plan.json"
+INT8_ONNX = "model.int8.onnx"
 VERIFY, REFUSALS = "verify.json", "refusals.json"
 RAW_ONNX = "stages/simplified.onnx"
 """The network as it was before our graph passes; there only after ``export --keep-stages``."""
@@ -69,8 +71,9 @@ class Bundle:
 
     @property
     def onnx(self) -> Path:
-        """The optimised fp32 ONNX."""
-        return self.folder / ONNX
+        """The ONNX that the compiled library computes: the quantised one, where there is one."""
+        quantised = self.folder / INT8_ONNX
+        return quantised if quantised.exists() else self.folder / ONNX
 
     @property
     def input_shape(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from .progress import NONE, Progress
 
 if TYPE_CHECKING:
     import numpy as np
+    import onnx
     from numpy.typing import NDArray
 
     Outputs = Sequence[NDArray[Any]]
@@ -38,6 +39,30 @@ def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: 
         batch = [np.roll(photo, 7 * index, axis=-1) for index in range(shape[0])]
         result = {"photo": np.stack(batch), **result}
     return result
+
+
+def inputs_for_int8(given: Mapping[str, NDArray[np.float32]], model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """What an int8 model is compared on: the photo of `inputs`; else its random numbers, cut to the calibrated range.
+
+    Calibration saw pictures. On noise, most of what a comparison shows is saturation.
+    """
+    import numpy as np
+
+    from .quantize import network
+
+    if "photo" in given:
+        return {"photo": given["photo"]}
+    low, high = network.input_limits(model)
+    return {f"{name}, cut": np.clip(x, np.float32(low), np.float32(high)) for name, x in given.items()}
+
+
+def compiled_stage(manifest: Mapping[str, Any]) -> str:
+    """The row of `verify.TOLERANCES` that the compiled library of a bundle is held to."""
+    if manifest["precision"] == "fp32":
+        return "compiled"
+    if manifest["precision"] == "int8" and not manifest["target_details"].get("integers"):
+        return "emulated-int8"
+    return f"compiled-{manifest['precision']}"
 
 
 def row(stage: str, reference: Mapping[str, Outputs], got: Mapping[str, Outputs]) -> dict[str, object]:
@@ -89,7 +114,9 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     before our passes is there only after ``export --keep-stages``) are shown as recorded at export, with ``recorded``.
 
     Returns:
-        `summary`'s document. It is ok only if the compiled library ran here and every row is ok.
+        `summary`'s document. It is ok only if the compiled library ran here and every row is ok. Of an int8 bundle also
+        ``layers``, each layer's error (`quantize.culprit.LayerError`), and ``first_fall``, the name of the first one
+        that is far less exact than what it reads, or None.
     """
     import onnx
 
@@ -97,15 +124,28 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     given = inputs(bundle.input_shape, bundle.manifest["preprocessing"], int(bundle.manifest.get("seed", 0)))
     stages: dict[str, Mapping[str, object]] = {name: {**entry, "recorded": True} for name, entry in recorded.items()}
     name = bundle.manifest["inputs"][0]["name"]
+    stage = compiled_stage(bundle.manifest)
+    model = onnx.load(str(bundle.folder / bundles.ONNX))
+    int8 = onnx.load(str(bundle.onnx)) if bundle.manifest["precision"] == "int8" else None
+    judged = inputs_for_int8(given, int8) if int8 is not None else given
+    given = given | judged
 
-    def run_onnx(file: str) -> dict[str, Outputs]:
-        model = onnx.load(str(bundle.folder / file))
+    def run_onnx(model: onnx.ModelProto) -> dict[str, Outputs]:
         return {key: verify.run_onnx(model, {name: x}, threads=threads or 0) for key, x in given.items()}
 
     progress.stage("optimised")
-    optimised = run_onnx(bundles.ONNX)
+    expected = run_onnx(model)
     if (bundle.folder / bundles.RAW_ONNX).exists():
-        stages["optimised"] = {**row("optimised", run_onnx(bundles.RAW_ONNX), optimised), "recorded": False}
+        before = run_onnx(onnx.load(str(bundle.folder / bundles.RAW_ONNX)))
+        stages["optimised"] = {**row("optimised", before, expected), "recorded": False}
+    found: dict[str, Any] = {}
+    if int8 is not None:
+        progress.stage("quantized")
+        before = {key: expected[key] for key in judged}
+        expected = run_int8(int8, judged, threads=threads)
+        if bundle.onnx.name == bundles.INT8_ONNX:
+            stages["quantized"] = {**row("quantized", before, expected), "recorded": False}
+            found = culprit(model, int8, judged)
     progress.stage("compiled")
     not_run = []
     try:
@@ -113,10 +153,34 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     except DeployError as error:
         if error.kind != "target":
             raise
-        stages.pop("compiled", None)
-        not_run.append({"stage": "compiled", "reason": error.message})
+        stages.pop(stage, None)
+        not_run.append({"stage": stage, "reason": error.message})
     else:
-        got = {key: engine.run(x) for key, x in given.items()}
-        stages["compiled"] = {**row("compiled", optimised, got), "recorded": False}
+        got = {key: engine.run(x) for key, x in judged.items()}
+        stages[stage] = {**row(stage, expected, got), "recorded": False}
     document = summary([stages[key] for key in verify.TOLERANCES if key in stages], not_run)
-    return document | {"ok": document["ok"] and not not_run}
+    return document | found | {"ok": document["ok"] and not not_run}
+
+
+def run_int8(
+    model: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]], *, threads: int | None = None
+) -> dict[str, Outputs]:
+    """The outputs of a QDQ model, as `quantize.network.reference` gives them: what its compiled library is held to."""
+    from .quantize import network
+
+    name = model.graph.input[0].name
+    return {key: network.reference(model, {name: x}, threads=threads or 0) for key, x in given.items()}
+
+
+def culprit(model: onnx.ModelProto, int8: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
+    """``layers`` and ``first_fall`` of `verify_bundle`."""
+    import onnx_ir as ir
+
+    from .quantize import culprit as errors
+    from .quantize.pictures import Picture
+    from .quantize.prepare import prepare
+
+    seen = [Picture(name, pixels) for name, batch in given.items() for pixels in batch]
+    rows = errors.compare(ir.to_proto(prepare(model)), int8, seen)
+    fall = errors.first_fall(rows)
+    return {"layers": [layer.as_dict() for layer in rows], "first_fall": fall.layer if fall else None}

@@ -3,8 +3,9 @@
 resolve    --model becomes a module or an ONNX
 export     PyTorch -> ONNX, simplified           checked against PyTorch
 optimise   our graph passes                      checked against the ONNX before them
+quantize   fp32 -> QDQ, for int8 only            checked against the ONNX before it
 lower      ONNX -> Plan
-build      Plan -> the target's compiled files   checked against the optimised ONNX
+build      Plan -> the target's compiled files   checked against the ONNX that was lowered
 write      everything into one bundle, atomically
 """
 
@@ -21,16 +22,16 @@ from .errors import DeployError, UsageError
 from .graph import cost, driver
 from .lower.lower import lower
 from .progress import NONE, Progress, Stopwatch
+from .quantize import job, network
 from .targets.library import costs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx
 
     from .lower.plan import Plan, Port
     from .targets.base import Target
-
-PRECISIONS = ("fp32",)
-"""What the targets compute in."""
 
 _TOOLS = ("torch", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "ziglang")
 
@@ -40,7 +41,8 @@ def export(
     destination: Path,
     *,
     target: str = "cpu",
-    precision: str = "fp32",
+    precision: str | None = None,
+    quantisation: job.Options | None = None,
     verified: bool = True,
     keep_stages: bool = False,
     force: bool = False,
@@ -49,6 +51,8 @@ def export(
     """Export, optimise, compile and verify a network, and write its bundle to `destination` (a folder, or a .zip).
 
     Args:
+        precision: what to compute in; None for int8 where the model is a quantised ONNX, and fp32 otherwise.
+        quantisation: how a float model becomes int8; for that precision only.
         verified: compare every stage with the one before it, and write nothing where one is outside its tolerance.
         keep_stages: put the ONNX from before our graph passes into the bundle too.
         force: replace what stands at `destination`.
@@ -62,13 +66,16 @@ def export(
     """
     watch = Stopwatch(progress)
     goal = targets.parse(target)
-    if precision not in PRECISIONS:
-        message = f"target {goal.name} does not compute in '{precision}'"
-        raise UsageError(message, kind="precision", got=precision, allowed=list(PRECISIONS))
+    if precision is not None:
+        goal = goal.at(precision)
+    if quantisation is not None and precision != "int8":
+        message = "--calibration and what goes with it are for --precision int8"
+        raise UsageError(message, kind="usage", got=precision or "no --precision", allowed="--precision int8")
     if reason := goal.unbuildable():
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
-    with artifact.atomic_folder(destination, force=force) as folder:
-        document = _fill(folder, request, goal, precision, verified, keep_stages, watch)
+    # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
+    with job.calibrating(destination) as state, artifact.atomic_folder(destination, force=force) as folder:
+        document = _fill(folder, request, goal, precision, quantisation, state, verified, keep_stages, watch)
         watch.stage("write")
     return {"bundle": str(destination), **document, "seconds": watch.seconds()}
 
@@ -77,7 +84,9 @@ def _fill(
     folder: Path,
     request: sources.Request,
     goal: Target,
-    precision: str,
+    precision: str | None,
+    quantisation: job.Options | None,
+    state: Path,
     verified: bool,
     keep_stages: bool,
     watch: Stopwatch,
@@ -125,11 +134,28 @@ def _fill(
         stages.append(verify.require_ok(check.row("optimised", before, optimised)))
     onnx.save(model, str(folder / bundle.ONNX))
 
+    precision = precision or ("int8" if network.is_quantised(model) else "fp32")
+    goal = goal.at(precision)
+    quantised: dict[str, Any] = {}
+    if precision == "int8":
+        float_model = model
+        if quantisation is not None or not network.is_quantised(model):
+            watch.stage("quantize")
+            model, quantised = _quantize(model, quantisation or job.Options(), described, state, watch)
+            onnx.save(model, str(folder / bundle.INT8_ONNX))
+        if verified:
+            given = check.inputs_for_int8(given, model)
+            before, optimised = run(float_model), check.run_int8(model, given)
+            if float_model is not model:
+                stages.append(verify.require_ok(check.row("quantized", before, optimised)))
+        del float_model
+
     watch.stage("lower")
     plan = lower(model, goal, lambda what: watch.update(0, 0, what))
     manifest = {
         **described,
         **_compiled(goal, precision, plan, model),
+        **quantised,
         "exporter": exported_by,
         "passes": [_effect(effect) for effect in effects if effect.fired],
         "tools": tools(),
@@ -141,12 +167,13 @@ def _fill(
     not_run = []
     if verified:
         watch.stage("verify")
+        stage = check.compiled_stage(manifest)
         if reason := goal.missing():
-            not_run.append({"stage": "compiled", "reason": reason})
+            not_run.append({"stage": stage, "reason": reason})
         else:
             compiled = runtime.load(folder)
             got = {key: compiled.run(x) for key, x in given.items()}
-            stages.append(verify.require_ok(check.row("compiled", optimised, got)))
+            stages.append(verify.require_ok(check.row(stage, optimised, got)))
     manifest |= {"checked": [row["stage"] for row in stages], "not_run": not_run}
     artifact.dump_json(check.summary(stages, not_run), folder / bundle.VERIFY)
     artifact.dump_json(refusals(plan), folder / bundle.REFUSALS)
@@ -156,11 +183,31 @@ def _fill(
         "model": described["model"],
         "target": goal.name,
         "precision": precision,
+        **({"quantization": _told(manifest["quantization"])} if "quantization" in manifest else {}),
         "ok": all(bool(row["ok"]) for row in stages),
         "verified": [row["stage"] for row in stages],
         "not_run": not_run,
         "refusals": len(plan.refusals),
     }
+
+
+def _quantize(
+    model: onnx.ModelProto, options: job.Options, described: Mapping[str, Any], state: Path, watch: Stopwatch
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """The QDQ model, and what the manifest says of it."""
+    result, document = job.quantise(
+        model,
+        options,
+        preprocessing=described["preprocessing"],
+        labels=described["labels"],
+        state=state,
+        progress=watch,
+    )
+    tensors = {
+        name: {"scale": how.scale, "zero_point": how.zero, "dtype": how.dtype}
+        for name, how in network.tensors(result.model).items()
+    }
+    return result.model, {"quantization": {**document, "tensors": tensors}}
 
 
 def _effect(effect: driver.PassEffect) -> dict[str, Any]:
@@ -204,6 +251,11 @@ def layout(plan: Plan) -> dict[str, Any]:
         for s in plan.steps
     ]
     return {"steps": steps, "placements": [dict(vars(placement)) for placement in plan.placements]}
+
+
+def _told(quantization: Mapping[str, Any]) -> dict[str, Any]:
+    """What the document of ``export`` says of the quantisation: all but every tensor's scale."""
+    return {name: value for name, value in quantization.items() if name != "tensors"}
 
 
 def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) -> dict[str, Any]:

@@ -46,7 +46,10 @@ TOLERANCES: dict[str, Tolerance] = {
     "onnx": Tolerance("torch", 1e-4, "another library's convolutions, hundreds of layers deep, in float32"),
     "optimised": Tolerance("onnx", 1e-4, "exact algebra; what is left is float32 rounding of folded weights"),
     "pass": Tolerance("onnx", 1e-5, "one exact pass on a small graph: a tenth of what a whole network may lose"),
+    "quantized": Tolerance("optimised", 0.5, "finds a network that is broken; its accuracy is measured by --max-drop"),
     "compiled": Tolerance("optimised", 1e-3, "our kernels add in another order and fuse multiply-adds"),
+    "compiled-int8": Tolerance("quantized", 1e-6, "the same integers; what is left is float32 rounding of the logits"),
+    "emulated-int8": Tolerance("quantized", 0.1, "integers as float32: what lies at a tie may round to its neighbour"),
 }
 
 

@@ -111,6 +111,18 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-classes", type=positive("--num-classes"), metavar="N", help="classes to tell apart")
 
 
+def add_quantisation(parser: argparse._ActionsContainer) -> None:
+    """The options that say how a float model becomes int8: what `quantize` and `export` have in common."""
+    pictures = "a folder of JPEG and PNG files, or an .npz of pictures or of prepared inputs"
+    parser.add_argument("--calibration", type=Path, metavar="DIR|FILE.npz", help=pictures)
+    schemes = "what the integers mean: float-scale (default), float-scale-int8, power-of-two, power-of-two-tensor"
+    parser.add_argument("--scheme", metavar="S", help=schemes)
+    parser.add_argument("--images", type=positive("--images"), metavar="N", help="calibrate on the first N only")
+    limit = "of top-1; layers go back to float until it holds"
+    parser.add_argument("--max-drop", type=float, metavar="POINTS", help=limit)
+    parser.add_argument("--evaluate", type=Path, metavar="DIR|FILE.npz", help="labelled pictures for --max-drop")
+
+
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> Show:
     """A `show` that prints a table; the columns whose numbers are in `right` are aligned right."""
     content = [[_text(cell) for cell in row] for row in rows]

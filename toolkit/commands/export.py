@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_network, line, seed, sequence, table
+from .base import Command, Outcome, add_network, add_quantisation, line, seed, sequence, table
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="the bundle to write; a name that ends in .zip makes one zip",
     )
-    parser.add_argument("--precision", default="fp32", metavar="P", help="what to compute in (default: fp32)")
+    parser.add_argument(
+        "--precision", metavar="P", help="fp32 or int8 (default: fp32; int8 where the model is a quantised ONNX)"
+    )
+    group = parser.add_argument_group("int8", "how a float model becomes int8; `quantize` has more to choose from")
+    add_quantisation(group)
     parser.add_argument("--weights", type=Path, metavar="FILE", help="a .safetensors or .pth file with trained weights")
     add_network(parser)
     parser.add_argument(
@@ -48,6 +52,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy import pipeline, sources
+    from inception_deploy.quantize import job
+    from inception_deploy.quantize.quantise import Recipe
 
     request = sources.Request(
         model=options.model,
@@ -59,11 +65,21 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         seed=options.seed,
         options=dict(sources.parse_option(text) for text in options.option),
     )
+    quantisation = None
+    if options.scheme or options.calibration or options.max_drop is not None or options.evaluate or options.images:
+        quantisation = job.Options(
+            recipe=Recipe(options.scheme or "float-scale"),
+            calibration=options.calibration,
+            images=options.images,
+            max_drop=options.max_drop,
+            evaluate=options.evaluate,
+        )
     document = pipeline.export(
         request,
         options.output,
         target=options.target,
         precision=options.precision,
+        quantisation=quantisation,
         verified=not options.no_verify,
         keep_stages=options.keep_stages,
         force=options.force,
@@ -77,7 +93,8 @@ COMMAND = Command(
     "export",
     "export, optimise, compile and verify a network into a bundle",
     "inception-deploy export --model irv2 --target cpu -o irv2-cpu\n"
-    "inception-deploy export --model net.py:build --input-size 96 -o net.zip",
+    "inception-deploy export --model net.py:build --input-size 96 -o net.zip\n"
+    "inception-deploy export --model irv2 --precision int8 --calibration photos/ -o irv2-int8",
     _arguments,
     _execute,
 )

@@ -8,19 +8,14 @@ from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_threads, line, positive, sequence, table
+from .base import Command, Outcome, add_quantisation, add_threads, line, sequence, table
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL.onnx", help="a float32 ONNX; or a network of the zoo or a trained file, as for export"
     )
-    pictures = "a folder of JPEG and PNG files, or an .npz of pictures or of prepared inputs"
-    parser.add_argument("--calibration", type=Path, metavar="DIR|FILE.npz", help=pictures)
-    parser.add_argument(
-        "--scheme", default="float-scale", metavar="S", help="what the integers mean: float-scale (default), "
-        "float-scale-int8, power-of-two, power-of-two-tensor",
-    )  # fmt: skip
+    add_quantisation(parser)
     parser.add_argument(
         "--method", default="mse", metavar="M", help="how ranges are chosen: minmax, percentile, entropy, mse (default)"
     )
@@ -29,7 +24,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ranges", type=Path, metavar="FILE", help="read the ranges from this JSON, or write them there if it is new"
     )
-    parser.add_argument("--images", type=positive("--images"), metavar="N", help="calibrate on the first N only")
     for name, values, what in (
         ("concat", ("shared", "own"), "one scale for all that a concat joins (default), or each its own"),
         ("add", ("aligned", "own"), "scales a power of two apart (default), or each its own"),
@@ -40,10 +34,6 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--equalise", action="store_true", help="even out the weights of neighbouring layers")
     parser.add_argument("--correct-bias", action="store_true", help="take away the mean error of the rounded weights")
     parser.add_argument("--adaptive-rounding", action="store_true", help="round weights by what their inputs are like")
-    parser.add_argument(
-        "--max-drop", type=float, metavar="POINTS", help="of top-1; layers go back to float until it holds"
-    )
-    parser.add_argument("--evaluate", type=Path, metavar="DIR|FILE.npz", help="labelled pictures for --max-drop")
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")
     add_threads(parser)
 
@@ -55,7 +45,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy.quantize.scheme import Choices
 
     recipe = Recipe(
-        options.scheme,
+        options.scheme or "float-scale",
         options.method,
         options.percentile,
         Choices(options.concat, options.add, options.average, options.moves),

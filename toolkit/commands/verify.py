@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_bundle, add_threads, line, sequence, table
+from .base import Command, Outcome, Show, add_bundle, add_threads, line, sequence, table
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +27,24 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
          "recorded at export" if r.get("recorded") else "")
         for r in document["stages"]
     ]  # fmt: skip
-    missing = [line(f"{entry['stage']}: not checked: {entry['reason']}") for entry in document["not_run"]]
-    return Outcome(document, sequence(table(columns, rows, right=(2, 3, 4, 6)), *missing), ok=document["ok"])
+    shows = [table(columns, rows, right=(2, 3, 4, 6))]
+    if "layers" in document:
+        shows += [line(""), *_layers(document)]
+    shows += [line(f"{entry['stage']}: not checked: {entry['reason']}") for entry in document["not_run"]]
+    return Outcome(document, sequence(*shows), ok=document["ok"])
+
+
+def _layers(document: dict[str, Any]) -> list[Show]:
+    """Where an int8 network loses what."""
+    rows = [
+        (row["layer"], row["op"], row["sqnr_db"], row["cosine"], row["own_db"], row["before_db"],
+         "falls off here" if row["layer"] == document["first_fall"] else "")
+        for row in document["layers"]
+    ]  # fmt: skip
+    columns = ("layer in int8", "op", "SQNR dB", "cosine", "alone dB", "inputs dB", "")
+    fall = document["first_fall"]
+    told = f"accuracy first falls off at {fall}" if fall else "no layer is far less exact than what it reads"
+    return [table(columns, rows, right=(2, 3, 4, 5)), line(told)]
 
 
 COMMAND = Command(

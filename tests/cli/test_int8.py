@@ -1,0 +1,129 @@
+"""`export --precision int8`: calibrated, quantised, compiled, verified, in one command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from inception_deploy import verify
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures for `branchy`, with labels that nobody could know."""
+    random = np.random.default_rng(5)
+    path = tmp_path_factory.mktemp("calibration") / "pictures.npz"
+    smooth = np.repeat(np.repeat(random.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8), 4, axis=1), 4, axis=2)
+    np.savez(path, images=smooth, labels=random.integers(0, 7, 24))
+    return path
+
+
+@pytest.fixture(scope="module")
+def int8(branchy: str, calibration: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The int8 bundle of `branchy`."""
+    from inception_deploy import cli
+
+    path = tmp_path_factory.mktemp("bundles") / "int8"
+    argv = ["export", "--model", branchy, "--input-size", "32", "--precision", "int8", "--calibration", calibration]
+    assert cli.main([str(word) for word in (*argv, "-o", path)]) == 0
+    return path
+
+
+def test_what_is_in_an_int8_bundle(int8: Path) -> None:
+    manifest = json.loads((int8 / "manifest.json").read_text())
+    assert manifest["precision"] == "int8"
+    assert {"model.onnx", "model.int8.onnx"} <= set(manifest["files"])
+    told = manifest["quantization"]
+    assert (told["scheme"], told["images"], told["float_nodes"], told["drop_points"]) == ("float-scale", 24, [], None)
+    assert told["tensors"]["input"]["dtype"] == "uint8"
+    assert told["tensors"]["input"]["scale"] > 0
+    operators = {node.op_type for node in onnx.load(int8 / "model.int8.onnx").graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+    assert "QuantizeLinear" not in {node.op_type for node in onnx.load(int8 / "model.onnx").graph.node}
+    assert not list(int8.parent.glob(".*"))
+
+
+def test_verify_tells_each_layers_error(call, int8: Path) -> None:
+    result = call("verify", int8, "--json")
+    assert result.status == 0
+    stages = {row["stage"]: row for row in result.document["stages"]}
+    assert list(stages)[:3] == ["onnx", "optimised", "quantized"]
+    compiled = list(stages)[3]
+    assert compiled in ("compiled-int8", "emulated-int8")
+    assert stages[compiled]["max_rel"] <= verify.TOLERANCES[compiled].max_rel
+    layers = result.document["layers"]
+    assert {row["op"] for row in layers} >= {"Conv", "Concat", "Gemm"}
+    assert all(row["sqnr_db"] > 15 and row["cosine"] > 0.95 for row in layers)
+    assert result.document["first_fall"] in (None, *(row["layer"] for row in layers))
+    shown = call("verify", int8).out
+    assert "SQNR dB" in shown
+    assert layers[0]["layer"] in shown
+
+
+def test_a_layer_that_went_wrong_is_found(call, int8: Path, tmp_path: Path) -> None:
+    """A convolution's scale is off by four in one branch: that layer is named, and verify fails."""
+    import shutil
+
+    from inception_deploy import bundle
+
+    broken = tmp_path / "broken"
+    shutil.copytree(int8, broken)
+    model = onnx.load(broken / "model.int8.onnx")
+    scale = next(t for t in model.graph.initializer if "left" in t.name and t.name.endswith("weight_scale"))
+    values = onnx.numpy_helper.to_array(scale)
+    scale.CopyFrom(onnx.numpy_helper.from_array(values / 4, scale.name))
+    onnx.save(model, broken / "model.int8.onnx")
+    manifest = json.loads((broken / "manifest.json").read_text())
+    (broken / "manifest.json").unlink()
+    bundle.seal(broken, {key: value for key, value in manifest.items() if key not in ("files", "schema_version")})
+    result = call("verify", broken, "--json")
+    assert "left" in result.document["first_fall"]
+
+
+def test_both_runtimes_run_the_int8_network(call, int8: Path, tmp_path: Path) -> None:
+    x = tmp_path / "x.npy"
+    np.save(x, np.random.default_rng(0).standard_normal((2, 3, 32, 32)).astype(np.float32))
+    outputs = []
+    for runtime in ("compiled", "onnxruntime"):
+        file = tmp_path / f"{runtime}.npy"
+        assert call("run", int8, "--input", x, "--runtime", runtime, "--output", file).status == 0
+        outputs.append(np.load(file))
+    assert np.abs(outputs[0] - outputs[1]).max() < 0.1 * np.abs(outputs[1]).max()
+
+
+def test_a_quantised_onnx_is_int8_by_itself(call, int8: Path, tmp_path: Path) -> None:
+    result = call("export", "--model", int8 / "model.int8.onnx", "-o", tmp_path / "b", "--json")
+    assert result.status == 0
+    assert result.document["precision"] == "int8"
+
+
+def test_the_gate(call, branchy: str, calibration: Path, tmp_path: Path) -> None:
+    argv = ["export", "--model", branchy, "--input-size", "32", "--precision", "int8", "--calibration", calibration]
+    result = call(*argv, "--max-drop", 100, "--evaluate", calibration, "-o", tmp_path / "b", "--json")
+    assert result.status == 0
+    assert result.document["quantization"]["drop_points"] <= 100
+    assert result.document["quantization"]["top1"]["images"] == 24
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "kind", "told"),
+    [
+        (["--precision", "int8"], 2, "calibration", "--calibration"),
+        (["--calibration", "PICTURES"], 2, "usage", "--precision int8"),
+        (["--precision", "int8", "--calibration", "PICTURES", "--max-drop", "1"], 2, "usage", "--evaluate"),
+        (["--precision", "int8", "--calibration", "nowhere"], 1, "calibration", "nowhere"),
+        (["--precision", "int8", "--calibration", "PICTURES", "--scheme", "float"], 2, "scheme", "float-scale"),
+    ],
+)
+def test_bad_input(
+    call, branchy: str, calibration: Path, tmp_path: Path, words: list[str], status: int, kind: str, told: str
+) -> None:
+    argv = [str(calibration) if word == "PICTURES" else word for word in words]
+    result = call("export", "--model", branchy, "--input-size", "32", *argv, "-o", tmp_path / "b", "--json")
+    assert (result.status, result.error["kind"]) == (status, kind)
+    assert told in json.dumps(result.error)
+    assert not list(tmp_path.iterdir())

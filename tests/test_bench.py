@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from inception_deploy import bench, bundle, cli, engines
+from inception_deploy import bench, bundle, cli, engines, verify
 from inception_deploy.errors import DeployError, UsageError
 
 
@@ -68,3 +69,35 @@ def test_torch_forward_and_backward(capfd: pytest.CaptureFixture[str]) -> None:
     assert all(row["p50_ms"] > 0 and row["runs"] == 2 for row in document["results"])
     assert document["model"] == "resnet18"
     assert set(document) >= {"machine", "threads", "batch", "results", "ratio"}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor imports what torch itself has deprecated
+def test_torch_compile_without_a_compiler(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+    from torch._inductor import config
+
+    monkeypatch.setattr(engines, "_zoo_module", lambda bundle, engine: torch.nn.Conv2d(3, 4, 3).eval())
+    lost = config.patch({"cpp.cxx": (None, "no-such-compiler")})
+    with lost, bundle.open(tiny_bundle) as opened, pytest.raises(DeployError, match="no-such-compiler") as caught:
+        engines.make("torch-compile", opened)
+    assert caught.value.kind == "engine"
+    assert "apt install g++" in caught.value.message
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inductor imports what torch itself has deprecated
+def test_torch_compile_gives_the_same_answer(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    if not any(shutil.which(name) for name in ("g++", "clang++", "c++")):
+        pytest.skip("no C++ compiler here")
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU()).eval()
+    monkeypatch.setattr(engines, "_zoo_module", lambda bundle, engine: module)
+    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8), dtype=np.float32)
+    with bundle.open(tiny_bundle) as opened:
+        (got,) = engines.make("torch-compile", opened, threads=1).run(x)
+        (expected,) = engines.make("torch", opened, threads=1).run(x)
+    assert verify.compare(expected, got, "onnx")["ok"]
+
+
+def test_torch_engines_get_time_to_calm_down() -> None:
+    assert bench.pause_s(["compiled", "torch-compile"]) > 0.02 > bench.pause_s(["compiled", "onnxruntime"])

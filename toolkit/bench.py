@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from .bundle import Bundle
 
 _WARM_UP = 3
-_PAUSE_S = 0.002
-"""Between two runs: long enough for the other engine's workers to go to sleep."""
+_PAUSE_S, _TORCH_PAUSE_S = 0.002, 0.03
+"""Between two runs: long enough for the other engine's workers to go to sleep. PyTorch's OpenMP looks for work for
+20 ms before it does.
+"""
 
 
 def bench(
@@ -47,7 +49,7 @@ def bench(
     ready = [engines.make(name, bundle, threads=threads) for name in dict.fromkeys(["compiled", *against])]
     x = np.random.default_rng(0).standard_normal(bundle.input_shape, dtype=np.float32)
     calls = {engine.name: partial(engine.run, x) for engine in ready}
-    results = interleave(calls, runs, progress)
+    results = interleave(calls, runs, progress, pause_s=pause_s(calls))
     ours = results[0]["p50_ms"]
     return _document(threads, bundle.input_shape[0], results) | {
         "bundle": str(bundle.source),
@@ -99,8 +101,18 @@ def bench_torch(
     return document | {"model": module.spec.name, "framework": "torch", "ratio": {}}
 
 
-def interleave(calls: Mapping[str, Callable[[], object]], runs: int, progress: Progress = NONE) -> list[dict[str, Any]]:
+def pause_s(names: Iterable[str]) -> float:
+    """How long to wait between two runs of these engines."""
+    return _TORCH_PAUSE_S if any(name.startswith("torch") for name in names) else _PAUSE_S
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], object]], runs: int, progress: Progress = NONE, *, pause_s: float = _PAUSE_S
+) -> list[dict[str, Any]]:
     """Time every function `runs` times, in rounds of one call each, after a warm-up.
+
+    Args:
+        pause_s: how long to wait before each call.
 
     Returns:
         One row of ``results`` a function, in the given order.
@@ -115,7 +127,7 @@ def interleave(calls: Mapping[str, Callable[[], object]], runs: int, progress: P
     for done in range(runs):
         first = done % len(names)
         for name in names[first:] + names[:first]:
-            time.sleep(_PAUSE_S)
+            time.sleep(pause_s)
             start = time.perf_counter()
             calls[name]()
             seconds[name].append(time.perf_counter() - start)

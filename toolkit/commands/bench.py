@@ -21,7 +21,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         type=_engines,
         default=[],
         metavar="ENGINES",
-        help="onnxruntime, openvino, torch, or several with commas",
+        help="onnxruntime, openvino, torch (eager), torch-compile (needs a C++ compiler); several with commas",
     )
     parser.add_argument("--model", metavar="M", help="instead of a bundle: a network of the zoo, timed in --framework")
     parser.add_argument("--framework", choices=("torch",), help="what times --model")

@@ -12,14 +12,15 @@ loop over kernel rows is cut to those inside the image. A 1x1 convolution sees i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tvm import tirx
 
 from .emit import Emitter, Expr, clamp, fma, load, splat
-from .spec import BLOCK, Conv
+from .spec import BLOCK, Conv, Convolution
 from .tiles import runs, split
 
 LINE = 16
@@ -60,25 +61,25 @@ class ConvSchedule:
     fetch: int = 0
 
 
-def image(spec: Conv) -> tuple[int, int, int, int]:
+def image(spec: Convolution) -> tuple[int, int, int, int]:
     """Input height and width, output height and width, as the kernel sees them (one row, if pointwise)."""
     if spec.pointwise:
         return 1, spec.height * spec.width, 1, spec.out_height * spec.out_width
     return spec.height, spec.width, spec.out_height, spec.out_width
 
 
-def tile_widths(spec: Conv, schedule: ConvSchedule) -> list[int]:
+def tile_widths(spec: Convolution, schedule: ConvSchedule) -> list[int]:
     """Widths of the tiles of one row."""
     return split(image(spec)[3], schedule.pixels)
 
 
-def row_blocks(spec: Conv, schedule: ConvSchedule) -> int:
+def row_blocks(spec: Convolution, schedule: ConvSchedule) -> int:
     """Work units along the rows (along the tiles, if pointwise)."""
     extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
     return -(-extent // schedule.rows)
 
 
-def units(spec: Conv, schedule: ConvSchedule) -> int:
+def units(spec: Convolution, schedule: ConvSchedule) -> int:
     """Work units of the kernel."""
     return spec.batch * (spec.out_channels // (schedule.lanes * schedule.vectors)) * row_blocks(spec, schedule)
 
@@ -92,7 +93,7 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.nd
     return np.ascontiguousarray(packed, dtype=np.float32)
 
 
-def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
+def choose(spec: Convolution, *, lanes: int, registers: int) -> ConvSchedule:
     """The schedule a cost model takes to be fastest; no measuring.
 
     The model counts cycles an accumulator: two multiply-adds or two loads each cycle, at least the latency of a chain
@@ -119,7 +120,7 @@ def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
     return _balanced(spec, min(options, key=lambda option: option[0])[1])
 
 
-def _balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
+def _balanced(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:
     """Units large enough to be worth handing out, and the loop order that reuses the larger operand."""
     wide = schedule.lanes * schedule.vectors
     depth = spec.channels * math.prod(spec.kernel)
@@ -138,13 +139,38 @@ def _balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     )
 
 
-class _Template:
-    """The state that the parts of one kernel's code share."""
+def space(spec: Conv, *, lanes: int, registers: int) -> Iterator[tuple[ConvSchedule, dict[str, tuple[int, ...]]]]:
+    """The schedules worth a measurement: each register tile and unit, with the values that the other knobs may take."""
+    per_block = BLOCK // lanes
+    row = image(spec)[3]
+    in_blocks = 1 if spec.planar else spec.channels // BLOCK
+    knobs = {
+        "unroll": (1,) if spec.planar else (1, 2, 4),
+        "k_block": (0, *(block for block in (4, 8, 16, 32) if 2 * block <= in_blocks)),
+        "fetch": (NEXT_GROUP, 0, 4, AHEAD_KIB, 16),
+    }
+    for vectors in (per_block * n for n in (1, 2, 3, 4, 6, 8)):
+        if spec.out_channels // spec.groups // lanes % vectors:
+            continue
+        most = min(row, (registers - 4) // vectors)
+        for pixels in sorted({max(split(row, width)) for width in range(1, most + 1)}):
+            if pixels * vectors < min(6, row):
+                continue
+            tiled = ConvSchedule(lanes, vectors, pixels)
+            extent = len(tile_widths(spec, tiled)) if spec.pointwise else spec.out_height
+            for rows in sorted({-(-extent // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)}):
+                for rows_outer in (False, True) if rows < extent else (False,):
+                    yield replace(tiled, rows=rows, rows_outer=rows_outer), knobs
 
-    def __init__(self, spec: Conv, schedule: ConvSchedule, name: str) -> None:
-        self.spec, self.schedule = spec, schedule
-        pointers = ["src", "weight", "bias", *(["add"] if spec.add else []), "dst"]
-        self.emitter = Emitter(name, [(p, "float32") for p in pointers])
+
+class Direct:
+    """The state that the parts of one kernel's code share. Other element types replace `tile`."""
+
+    elements = 1
+    """Weights in four bytes."""
+
+    def __init__(self, spec: Any, schedule: ConvSchedule, emitter: Emitter) -> None:
+        self.spec, self.schedule, self.emitter = spec, schedule, emitter
         self.in_height, self.in_width, self.out_height, self.out_width = image(spec)
         self.in_lanes = spec.channels if spec.planar else BLOCK
         self.in_blocks = spec.channels // self.in_lanes
@@ -268,20 +294,21 @@ class _Template:
         Otherwise the first tile fetches its own, a few input blocks ahead.
         """
         em, weight, fetch = self.emitter, self.emitter.buffers["weight"], self.schedule.fetch
-        floats = math.prod(self.spec.kernel) * self.in_lanes * self.wide  # of one input block
+        line = LINE * self.elements
+        floats = math.prod(self.spec.kernel) * self.in_lanes * self.wide * self.elements  # of one input block
         if fetch == 0:
             return
         if fetch == NEXT_GROUP:
             turns = self.turns()
-            start = em.let(((group + 1) * self.in_blocks + block) * floats + turn * LINE, "ahead")
-            for i in range(-(-floats // (LINE * turns))):
-                em.prefetch(weight, start + i * LINE * turns)
+            start = em.let(((group + 1) * self.in_blocks + block) * floats + turn * line, "ahead")
+            for i in range(-(-floats // (line * turns))):
+                em.prefetch(weight, start + i * line * turns)
             return
-        distance = -(-fetch * 1024 // (4 * floats))
+        distance = -(-fetch * 1024 * self.elements // (4 * floats))
         with em.when(turn == 0):
             start = em.let((group * self.in_blocks + block + distance) * floats, "ahead")
-            with em.loop(floats // LINE, "line") as i:
-                em.prefetch(weight, start + i * LINE)
+            with em.loop(floats // line, "line") as i:
+                em.prefetch(weight, start + i * line)
 
     def turns(self) -> int:
         """Tiles that use one group's weights."""
@@ -367,4 +394,5 @@ class _Template:
 
 def emit(spec: Conv, schedule: ConvSchedule, name: str) -> tirx.PrimFunc:
     """The convolution as a TIR function of the emitter's C signature."""
-    return _Template(spec, schedule, name).emit()
+    pointers = ["src", "weight", "bias", *(["add"] if spec.add else []), "dst"]
+    return Direct(spec, schedule, Emitter(name, [(p, "float32") for p in pointers])).emit()

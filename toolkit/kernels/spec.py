@@ -15,18 +15,13 @@ BLOCK = 16
 
 
 @dataclass(frozen=True)
-class Conv:
-    """Convolution, with its epilogue; a fully connected layer is one on a 1x1 map.
-
-        out[n, o, y, x] = act(bias[o] + add[n, o, y, x]
-                              + sum_{i, r, s} in[n, i, y*sh + r*dh - pt, x*sw + s*dw - pl] * weight[o, i, r, s])
+class Convolution:
+    """What every convolution has, whatever it computes in. Sizes count whole blocks of 16 channels.
 
     channels: input channels that one output channel reads (one group's), a multiple of 16 unless `planar`.
-    planar: the input is plain NCHW (the network's own input).
+    planar: the input is the network's own and has few channels; how it lies is each kernel's own affair.
     groups: splits input and output channels alike; one group's channels are multiples of 16.
     pad: top and left; what is missing at the bottom and the right follows from the output's size.
-    activation: `(low, high)` clamp, or None.
-    Pointers: input, weight, bias, [add,] output.
     """
 
     batch: int
@@ -42,11 +37,6 @@ class Conv:
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
     planar: bool = False
-    add: bool = False
-    activation: tuple[float, float] | None = None
-    in_stride: int = 0
-    add_stride: int = 0
-    out_stride: int = 0
 
     @property
     def pointwise(self) -> bool:
@@ -58,6 +48,25 @@ class Conv:
         """Multiply-adds done, padded channels included."""
         pixels = self.batch * self.out_height * self.out_width
         return pixels * self.out_channels * self.channels * self.kernel[0] * self.kernel[1]
+
+
+@dataclass(frozen=True)
+class Conv(Convolution):
+    """Convolution in fp32, with its epilogue; a fully connected layer is one on a 1x1 map.
+
+        out[n, o, y, x] = act(bias[o] + add[n, o, y, x]
+                              + sum_{i, r, s} in[n, i, y*sh + r*dh - pt, x*sw + s*dw - pl] * weight[o, i, r, s])
+
+    planar: the input is plain NCHW.
+    activation: `(low, high)` clamp, or None.
+    Pointers: input, weight, bias, [add,] output.
+    """
+
+    add: bool = False
+    activation: tuple[float, float] | None = None
+    in_stride: int = 0
+    add_stride: int = 0
+    out_stride: int = 0
 
 
 class WindowOp(str, Enum):

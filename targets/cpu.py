@@ -169,6 +169,18 @@ class Cpu(Target):
 
         return pays(spec, lanes=self.isa.lanes)
 
+    def space(self, spec: Any) -> list[tuple[Any, dict[str, tuple[int, ...]]]]:
+        """The schedules that tuning may choose from: `kernels.cpu.Template.space`."""
+        from inception_deploy.kernels.cpu import TEMPLATES
+
+        return list(TEMPLATES[type(spec)].space(spec, lanes=self.isa.lanes, registers=self.isa.registers))
+
+    def winograd_options(self, spec: Any) -> list[tuple[int, int]]:
+        """The Winograd tiles that tuning may choose from."""
+        from inception_deploy.kernels.cpu_winograd import options
+
+        return options(spec)
+
     def fingerprint(self) -> str:
         from inception_deploy.kernels import sources_digest
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,12 +12,14 @@ from . import cpu_conv, cpu_extern, cpu_simple, cpu_window, cpu_winograd, spec
 @dataclass(frozen=True)
 class Template:
     """choose(spec, lanes=, registers=) -> schedule; units(spec, schedule) -> int; emit(spec, schedule, name) ->
-    PrimFunc.
+    PrimFunc; space(spec, lanes=, registers=) -> what a search tries: schedules, each with the values that some of its
+    fields may take instead; none where there is nothing to tune.
     """
 
     choose: Callable[..., Any]
     units: Callable[[Any, Any], int]
     emit: Callable[[Any, Any, str], Any]
+    space: Callable[..., Iterable[tuple[Any, dict[str, tuple[int, ...]]]]] = lambda _spec, **_machine: ()
 
 
 def _simple(units: Callable[[Any], int], emit: Callable[[Any, Any, str], Any]) -> Template:
@@ -28,8 +30,8 @@ def _simple(units: Callable[[Any], int], emit: Callable[[Any, Any, str], Any]) -
 
 
 TEMPLATES: dict[type, Template] = {
-    spec.Conv: Template(cpu_conv.choose, cpu_conv.units, cpu_conv.emit),
-    spec.Window: Template(cpu_window.choose, cpu_window.units, cpu_window.emit),
+    spec.Conv: Template(cpu_conv.choose, cpu_conv.units, cpu_conv.emit, cpu_conv.space),
+    spec.Window: Template(cpu_window.choose, cpu_window.units, cpu_window.emit, cpu_window.space),
     spec.GlobalAverage: _simple(cpu_simple.average_units, cpu_simple.emit_average),
     spec.Map: _simple(cpu_simple.map_units, cpu_simple.emit_map),
     spec.Pack: _simple(cpu_simple.pack_units, cpu_simple.emit_pack),

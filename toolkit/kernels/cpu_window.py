@@ -7,6 +7,7 @@ the image.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tvm import tirx
@@ -32,6 +33,13 @@ def units(spec: Window, schedule: WindowSchedule) -> int:
 def choose(spec: Window, *, lanes: int, registers: int) -> WindowSchedule:
     """As many pixels as leave registers for the inputs."""
     return WindowSchedule(lanes, max(1, min(8, registers // 2 - 2)))
+
+
+def space(spec: Window, *, lanes: int, registers: int) -> Iterator[tuple[WindowSchedule, dict[str, tuple[int, ...]]]]:
+    """The schedules worth a measurement; there are no knobs but the tile."""
+    most = min(spec.out_width, registers - 4)
+    for pixels in sorted({max(split(spec.out_width, width)) for width in range(1, most + 1)}):
+        yield WindowSchedule(lanes, pixels), {}
 
 
 def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:

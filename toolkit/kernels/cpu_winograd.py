@@ -21,14 +21,25 @@ OUTPUTS = {1: 1, 3: 4, 5: 4, 7: 4}
 """Taps along an axis to outputs a tile: as many as leave the error of fp32 below 1e-5."""
 
 
+SMALLER = {1: (1,), 3: (2, 4), 5: (2, 4), 7: (2, 4)}
+"""Taps along an axis to all outputs a tile that are as exact: smaller tiles have fewer weights, and more products."""
+
+
+def options(spec: Conv) -> list[tuple[int, int]]:
+    """The tiles that a convolution can be computed with; none where Winograd's algorithm does not apply to it."""
+    if spec.planar or spec.groups > 1 or spec.stride != (1, 1) or spec.dilation != (1, 1) or max(spec.kernel) == 1:
+        return []
+    if any(taps not in SMALLER for taps in spec.kernel):
+        return []
+    return [(high, wide) for high in SMALLER[spec.kernel[0]] for wide in SMALLER[spec.kernel[1]]]
+
+
 def pays(spec: Conv, *, lanes: int) -> tuple[int, int] | None:
     """The tile's outputs where Winograd is expected to be faster than the direct convolution, or None.
 
     Compared in cycles of one core: multiply-adds (of padded tiles), transforms, and weights, of which there are more.
     """
-    if spec.planar or spec.groups > 1 or spec.stride != (1, 1) or spec.dilation != (1, 1) or max(spec.kernel) == 1:
-        return None
-    if any(taps not in OUTPUTS for taps in spec.kernel):
+    if not options(spec):
         return None
     outputs = (OUTPUTS[spec.kernel[0]], OUTPUTS[spec.kernel[1]])
     shape = WinogradInput(

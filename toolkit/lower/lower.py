@@ -133,8 +133,7 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
             else:
                 args.append(_ref(operand[0]))
         args.extend(_ref(storage) for storage in layer.writes)
-        identity = f"{kernels.fingerprint()} {layer.spec!r} {schedule!r}"
-        symbol = "k_" + hashlib.sha256(identity.encode()).hexdigest()[:24]
+        symbol = symbol_of(kernels, layer.spec, schedule)
         units = kernels.units(layer.spec, schedule)
         table.setdefault(
             symbol, Kernel(symbol, layer.spec, schedule, len(args), units, kernels.launch(layer.spec, schedule))
@@ -153,6 +152,12 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
         placements=_placements(network),
         refusals=tuple(network.refusals),
     )
+
+
+def symbol_of(kernels: KernelSet, spec: Any, schedule: Any) -> str:
+    """The C name of a kernel: equal ones have equal names, whatever network they are of."""
+    identity = f"{kernels.fingerprint()} {spec!r} {schedule!r}"
+    return "k_" + hashlib.sha256(identity.encode()).hexdigest()[:24]
 
 
 def _with_strides(layer: Layer) -> Any:

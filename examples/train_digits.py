@@ -51,6 +51,7 @@ SMALL = {
     "inception_resnet_v1": Small(0.125, 75, options={"blocks": (2, 3, 2)}),
     "inception_resnet_v2": Small(0.125, 75, options={"blocks": (2, 3, 2)}),
     "mobilenet_v1": Small(0.25, 64, epochs=30, learning_rate=1e-2),  # no shortcuts: slow at first
+    "resnet18": Small(0.125, 64),
     "xception": Small(0.125, 71, options={"blocks": 2}),
 }
 OTHERS = Small(0.25, 64)

@@ -48,6 +48,20 @@ def test_the_shipped_network_reads_digits_it_never_saw(pictures: Any) -> None:
     assert top1 == pytest.approx(info.accuracy, abs=0.006)
 
 
+@pytest.mark.parametrize("path", sorted(DATA.glob("digits_*.safetensors")), ids=lambda path: path.stem)
+def test_every_shipped_network_reads_digits(pictures: Any, path: Path) -> None:
+    module, info = models.load_trained(path)
+    with np.load(DATA / "digits_heldout.npz", allow_pickle=False) as file:
+        held_out = pictures.Pictures(list(file["images"][:60]), file["labels"][:60], info.classes, "held out")
+    assert info.accuracy >= 0.97
+    assert accuracy(module, pictures.Prepared(held_out, info.preprocessing)) >= 0.96
+
+
+def test_the_shipped_data_are_small() -> None:
+    assert len(list(DATA.glob("digits_*.safetensors"))) >= 9
+    assert sum(path.stat().st_size for path in DATA.iterdir()) < 10_000_000
+
+
 def test_the_shipped_file_is_small_and_says_what_it_is() -> None:
     path = DATA / "digits_irv2.safetensors"
     assert path.stat().st_size < 3_000_000

@@ -41,7 +41,7 @@ format: $(READY)  ## lay the code out as `make lint` wants it
 	@$(BIN)/ruff check -q --fix . && $(BIN)/ruff format -q .
 
 bench: $(READY)  ## the speed figures of the README, measured here
-	@$(BIN)/python benchmarks/zoo.py
+	@$(BIN)/python benchmarks/peers.py --quick
 
 clean:  ## remove what was built, .venv too
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

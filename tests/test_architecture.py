@@ -33,6 +33,7 @@ ORDER = [
     {"check"},
     {"run", "bench", "inspect_"},
     {"report"},
+    {"tuning"},
     {"pipeline"},
     {"commands"},
     {"cli"},

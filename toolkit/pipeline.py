@@ -24,6 +24,8 @@ from .lower.lower import lower
 from .progress import NONE, Progress, Stopwatch
 from .quantize import job, network
 from .targets.library import costs
+from .tuning.tuned import TunedCpu
+from .tuning.tuned import load as load_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +45,7 @@ def export(
     target: str = "cpu",
     precision: str | None = None,
     quantisation: job.Options | None = None,
+    tuned: Path | None = None,
     verified: bool = True,
     keep_stages: bool = False,
     force: bool = False,
@@ -53,6 +56,7 @@ def export(
     Args:
         precision: what to compute in; None for int8 where the model is a quantised ONNX, and fp32 otherwise.
         quantisation: how a float model becomes int8; for that precision only.
+        tuned: a database of `tune`, whose choices of kernels are taken; for fp32 only.
         verified: compare every stage with the one before it, and write nothing where one is outside its tolerance.
         keep_stages: put the ONNX from before our graph passes into the bundle too.
         force: replace what stands at `destination`.
@@ -75,7 +79,7 @@ def export(
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
     with job.calibrating(destination) as state, artifact.atomic_folder(destination, force=force) as folder:
-        document = _fill(folder, request, goal, precision, quantisation, state, verified, keep_stages, watch)
+        document = _fill(folder, request, goal, precision, quantisation, tuned, state, verified, keep_stages, watch)
         watch.stage("write")
     return {"bundle": str(destination), **document, "seconds": watch.seconds()}
 
@@ -86,6 +90,7 @@ def _fill(
     goal: Target,
     precision: str | None,
     quantisation: job.Options | None,
+    tuned: Path | None,
     state: Path,
     verified: bool,
     keep_stages: bool,
@@ -97,6 +102,8 @@ def _fill(
     source = sources.resolve(request)
     for note in source.notes:
         watch.note(note)
+    if tuned is not None:
+        goal = load_tuned(tuned, source.name, goal)
 
     watch.stage("export")
     simplified = source.onnx(lambda what: watch.update(0, 0, what))
@@ -136,6 +143,8 @@ def _fill(
 
     precision = precision or ("int8" if network.is_quantised(model) else "fp32")
     goal = goal.at(precision)
+    if tuned is not None and precision != "fp32":
+        raise UsageError("--tuned is for fp32", kind="usage", got=precision, allowed="--precision fp32")
     quantised: dict[str, Any] = {}
     if precision == "int8":
         float_model = model
@@ -152,10 +161,13 @@ def _fill(
 
     watch.stage("lower")
     plan = lower(model, goal, lambda what: watch.update(0, 0, what))
+    if isinstance(goal, TunedCpu):
+        watch.note(goal.note())
     manifest = {
         **described,
         **_compiled(goal, precision, plan, model),
         **quantised,
+        **({"tuning": goal.manifest()} if isinstance(goal, TunedCpu) else {}),
         "exporter": exported_by,
         "passes": [_effect(effect) for effect in effects if effect.fired],
         "tools": tools(),

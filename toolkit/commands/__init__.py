@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from . import bench, export, inspect, models, quantize, report, run, targets, verify
+from . import bench, export, inspect, models, quantize, report, run, targets, tune, verify
 from .base import Command
 
 COMMANDS: tuple[Command, ...] = (
     models.COMMAND,
     targets.COMMAND,
     export.COMMAND,
+    tune.COMMAND,
     quantize.COMMAND,
     run.COMMAND,
     verify.COMMAND,

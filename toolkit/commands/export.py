@@ -43,6 +43,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seed", type=seed, default=0, metavar="N", help="of the untrained weights and the random input (default: 0)"
     )
+    parser.add_argument(
+        "--tuned", type=Path, metavar="DB", help="a database of tune, whose choices of kernels are taken"
+    )
     parser.add_argument("--no-verify", action="store_true", help="do not compare each stage with the one before it")
     parser.add_argument(
         "--keep-stages", action="store_true", help="keep the ONNX from before our graph passes in the bundle"
@@ -80,6 +83,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         target=options.target,
         precision=options.precision,
         quantisation=quantisation,
+        tuned=options.tuned,
         verified=not options.no_verify,
         keep_stages=options.keep_stages,
         force=options.force,

@@ -1,0 +1,67 @@
+"""A choice as numbers for the cost model: what the machine will notice of it, on scales where a step of one matters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..kernels.cpu_conv import NEXT_GROUP, ConvSchedule, image, tile_widths, units
+from ..kernels.cpu_window import WindowSchedule
+from ..kernels.spec import BLOCK, Conv
+from ..kernels.tiles import split
+from .space import Choice, main_spec
+
+WIDTH = 20
+"""Features of every choice, whatever its template."""
+
+
+def features(spec: Any, choice: Choice, threads: int) -> np.ndarray:
+    """`(WIDTH,)` float64."""
+    found = np.zeros(WIDTH)
+    schedule = choice.schedule
+    if isinstance(schedule, ConvSchedule):
+        values = _conv(main_spec(spec, choice.outputs), schedule, threads)
+        high, wide = choice.outputs or (0, 0)
+        values += [float(choice.outputs is not None), math.log2(1 + high), math.log2(1 + wide)]
+    elif isinstance(schedule, WindowSchedule):
+        parts = split(spec.out_width, schedule.pixels)
+        values = [float(len(parts)), math.log2(schedule.pixels), (max(parts) - min(parts)) / max(parts)]
+    else:
+        values = []
+    found[: len(values)] = values
+    return found
+
+
+def _conv(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
+    vectors, row = schedule.vectors, image(spec)[3]
+    widths = tile_widths(spec, schedule)
+    cycles = sum(max(w * vectors / 2, (w + vectors) / 2, 4.0) for w in widths) / (vectors * row / 2)
+    accumulators = max(widths) * vectors
+    depth = spec.channels * math.prod(spec.kernel)
+    group_kib = 4 * vectors * schedule.lanes * depth / 1024
+    count = units(spec, schedule)
+    idle = math.ceil(count / threads) * threads / count
+    blocks = 1 if spec.planar else spec.channels // BLOCK
+    passes = 1.0 if not schedule.k_block else blocks / schedule.k_block
+    own = schedule.fetch > 0
+    return [
+        4 * math.log2(cycles),
+        accumulators / 8,
+        max(0, accumulators - 18) / 4,
+        4.0 / max(widths),
+        2.0 / vectors,
+        math.log2(group_kib) / 2,
+        math.log2(schedule.rows) / 2,
+        math.log2(count / threads) / 2,
+        4 * math.log2(idle),
+        float(schedule.rows_outer),
+        float(schedule.rows_outer) * math.log2(group_kib) / 4,
+        math.log2(schedule.unroll),
+        math.log2(passes),
+        float(schedule.fetch == NEXT_GROUP),
+        float(schedule.fetch == NEXT_GROUP) * math.log2(group_kib) / 4,
+        float(own),
+        math.log2(schedule.fetch / 8) if own else 0.0,
+    ]

@@ -1,0 +1,124 @@
+"""The choices of a task: which algorithm, and which schedule of its template."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from random import Random
+from typing import Any
+
+from ..kernels.spec import Conv
+from ..lower.winograd import stages
+from ..targets.cpu import Cpu
+from .task import Task
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One way to compute a layer.
+
+    outputs: of a Winograd tile along rows and columns; None for the direct algorithm.
+    schedule: of the direct kernel, or of the products of Winograd's.
+    """
+
+    outputs: tuple[int, int] | None
+    schedule: Any
+
+
+def default(task: Task, target: Cpu) -> Choice:
+    """What the target takes without being told."""
+    outputs = target.winograd(task.spec) if task.eligible else None
+    return Choice(outputs, target.schedule(main_spec(task.spec, outputs)))
+
+
+def main_spec(spec: Any, outputs: tuple[int, int] | None) -> Any:
+    """The spec of the kernel that a choice's schedule is of."""
+    return spec if outputs is None else stages(spec, outputs)[1]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Choices that share an algorithm, a register tile and a unit; `values` are those of the other knobs."""
+
+    base: Choice
+    values: dict[str, tuple[int, ...]]
+
+    def __len__(self) -> int:
+        return math.prod(map(len, self.values.values()))
+
+    def pick(self, settings: Mapping[str, int]) -> Choice:
+        """The choice with these values of the other knobs."""
+        return replace(self.base, schedule=replace(self.base.schedule, **settings))
+
+
+class Space:
+    """All choices of a task."""
+
+    def __init__(self, task: Task, target: Cpu) -> None:
+        self.default = default(task, target)
+        algorithms: list[tuple[int, int] | None] = [None]
+        if task.eligible and isinstance(task.spec, Conv):
+            algorithms += target.winograd_options(task.spec)
+        self.families = [
+            Family(Choice(outputs, schedule), values)
+            for outputs in algorithms
+            for schedule, values in target.space(main_spec(task.spec, outputs))
+        ]
+
+    def __len__(self) -> int:
+        """How many choices there are, about: the default may be one of them."""
+        return sum(map(len, self.families))
+
+    def sample(self, random: Random, count: int) -> list[Choice]:
+        """Up to `count` different choices, drawn evenly over the families."""
+        drawn = {self._draw(random): None for _ in range(count if self.families else 0)}
+        return list(drawn)
+
+    def _draw(self, random: Random) -> Choice:
+        family = random.choice(self.families)
+        return family.pick({name: random.choice(values) for name, values in family.values.items()})
+
+    def neighbours(self, choice: Choice) -> list[Choice]:
+        """The choices that differ from `choice` in one thing: another family, or another value of one knob."""
+        found: dict[Choice, None] = {}
+        for family in self.families:
+            settings = {name: getattr(choice.schedule, name) for name in family.values}
+            kept = {name: value for name, value in settings.items() if value in family.values[name]}
+            if kept == settings:
+                found[family.pick(settings)] = None
+        for name, values in next((f.values for f in self.families if f.base.outputs == choice.outputs), {}).items():
+            for value in values:
+                found[replace(choice, schedule=replace(choice.schedule, **{name: value}))] = None
+        found.pop(choice, None)
+        return list(found)
+
+    def domains(self) -> dict[str, list[int]]:
+        """Every value that each knob takes, the default's among them."""
+        found: dict[str, set[int]] = {name: {value} for name, value in knobs(self.default).items()}
+        for family in self.families:
+            for name, value in knobs(family.base).items():
+                found[name] |= {value, *family.values.get(name, ())}
+        return {name: sorted(values) for name, values in found.items()}
+
+
+def knobs(choice: Choice) -> dict[str, int]:
+    """A choice as whole numbers by name, which is how MetaSchedule samples and stores it."""
+    high, wide = choice.outputs or (0, 0)
+    values = {f.name: int(getattr(choice.schedule, f.name)) for f in fields(choice.schedule) if f.name != "lanes"}
+    return {"winograd_rows": high, "winograd_columns": wide, **values}
+
+
+def choice_of(values: Mapping[str, int], task: Task, target: Cpu) -> Choice:
+    """The choice that `knobs` gave. KeyError, TypeError or ValueError where it is none of this task's template."""
+    rest = dict(values)
+    outputs: tuple[int, int] | None = (rest.pop("winograd_rows"), rest.pop("winograd_columns"))
+    if outputs == (0, 0):
+        outputs = None
+    elif not task.eligible or outputs not in target.winograd_options(task.spec):
+        raise ValueError(f"no Winograd tile {outputs}")
+    base = target.schedule(main_spec(task.spec, outputs))
+    known = {f.name: type(getattr(base, f.name)) for f in fields(base) if f.name != "lanes"}
+    if known.keys() != rest.keys():
+        raise KeyError(f"knobs {sorted(rest)}")
+    return Choice(outputs, replace(base, **{name: known[name](value) for name, value in rest.items()}))

@@ -1,0 +1,195 @@
+"""A trial: a small library that runs a layer's default and another choice in turns, and times both.
+
+It is a `Plan` like any other, run by the runtime that will run the network: the same threads, chunks and barriers.
+Between two samples there are steps that make memory look as it does inside of the network: the weights were last
+seen an inference ago, the inputs were written a moment ago.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..kernels.spec import BLOCK, Conv, Window, WindowOp
+from ..lower.lower import symbol_of
+from ..lower.plan import Kernel, Placement, Plan, Ref, Space, Step
+from ..lower.winograd import stages
+from ..targets.cpu import Cpu
+from ..targets.library import RUNTIME, model_c
+from ..targets.link import CSRC, compile_c, link_shared, platform
+from ..targets.objects import compile_kernels
+from .space import Choice
+
+UNIT = 4096
+"""Bytes of a work unit of `csrc/measure.c`."""
+
+SWEEP_BYTES = 4 << 20
+"""What every thread reads between two samples: more than the second-level cache of any core holds."""
+
+ENTRIES = ("__tvm_ffi_finish", "__tvm_ffi_measure", "__tvm_ffi_sample")
+
+ROUNDS = 8
+"""Samples of each choice in one pass over the steps."""
+
+_MOST_WEIGHTS, _MOST_COLD = 64 << 20, 128 << 20
+PREPARE = "prepare"
+"""The op of steps that are not timed, as `csrc/measure.c` knows it."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a layer finds around it in the network.
+
+    threads: that run it.
+    cold_bytes: weights of the whole network: read between two uses of one layer's.
+    """
+
+    threads: int
+    cold_bytes: int
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A kernel of a choice and the names of the buffers it gets, its output last."""
+
+    spec: Any
+    schedule: Any
+    buffers: tuple[str, ...]
+    macs: int = 0
+
+
+def buffers(spec: Any) -> dict[str, int]:
+    """Elements of every pointer of a layer's kernel, in the kernel's order."""
+    if isinstance(spec, Window):
+        channels = spec.blocks * BLOCK
+        sizes = {"src": spec.batch * channels * spec.height * spec.width}
+        if spec.op is WindowOp.DEPTHWISE:
+            sizes |= {"weight": channels * spec.kernel[0] * spec.kernel[1], "bias": channels}
+        return sizes | {"dst": spec.batch * channels * spec.out_height * spec.out_width}
+    out = spec.batch * spec.out_channels * spec.out_height * spec.out_width
+    return {
+        "src": spec.batch * spec.channels * spec.groups * spec.height * spec.width,
+        "weight": spec.out_channels * spec.channels * spec.kernel[0] * spec.kernel[1],
+        "bias": spec.out_channels,
+        **({"add": out} if spec.add else {}),
+        "dst": out,
+    }
+
+
+def _with_strides(spec: Any, elements: Mapping[str, int]) -> Any:
+    """The spec with the strides of dense storage: those of `elements` of its pointers, where it has several images."""
+    known = {field.name for field in fields(spec)} & elements.keys()
+    return replace(spec, **{name: elements[name] // spec.batch for name in known}) if spec.batch > 1 else spec
+
+
+def _calls(spec: Any, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[str, int]]:
+    """The kernels of a choice, and the elements of all buffers that they touch."""
+    sizes = buffers(spec)
+    macs = spec.macs if isinstance(spec, Conv) else 0
+    strides = {"in_stride": sizes["src"], "add_stride": sizes.get("add", 0), "out_stride": sizes["dst"]}
+    if choice.outputs is None:
+        return [_Call(_with_strides(spec, strides), choice.schedule, tuple(sizes), macs)], sizes
+    into, inner, back = stages(spec, choice.outputs)
+    vectors = spec.batch * inner.width * BLOCK
+    extra = {
+        "data": into.points * into.blocks * vectors,
+        "products": into.points * back.blocks * vectors,
+        "weight": inner.out_channels * inner.channels,
+        "nothing": inner.out_channels,
+    }
+    into, back = _with_strides(into, strides), _with_strides(back, strides)
+    inner = _with_strides(inner, {"in_stride": extra["data"], "out_stride": extra["products"]})
+    add = ("add",) if spec.add else ()
+    calls = [
+        _Call(into, target.schedule(into), ("src", "data")),
+        _Call(inner, choice.schedule, ("data", "weight", "nothing", "products"), macs),
+        _Call(back, target.schedule(back), ("products", "bias", *add, "dst")),
+    ]
+    return calls, sizes | extra
+
+
+class _Arena:
+    """Buffers one after the other in the arena, each at the start of a unit."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def take(self, size: int) -> int:
+        """The offset of `size` fresh bytes. One unit more lies behind: kernels fetch a little ahead."""
+        offset = self.bytes
+        self.bytes += _whole(size) + UNIT
+        return offset
+
+
+def _whole(size: int) -> int:
+    """`size` bytes as whole units."""
+    return -(-size // UNIT) * UNIT
+
+
+def plan(spec: Any, choices: Sequence[Choice], target: Cpu, setting: Setting) -> Plan:
+    """The steps of a trial: `ROUNDS` samples of each choice, in turns."""
+    ways = [_calls(spec, choice, target) for choice in choices]
+    names = dict.fromkeys(name for _, found in ways for name in found)
+    sizes = {name: 4 * max(found.get(name, 0) for _, found in ways) for name in names}
+    arena = _Arena()
+    produced = _whole(sizes["src"]) + UNIT + _whole(sizes.get("add", 0))
+    order = ["src", *(["add"] if "add" in sizes else []), *(n for n in sizes if n not in ("src", "add", "weight"))]
+    where = {name: arena.take(sizes[name]) for name in order}
+    weights = sizes.get("weight", 0)
+    panels = [arena.take(weights) for _ in range(max(1, min(ROUNDS * len(ways), _MOST_WEIGHTS // max(1, weights))))]
+    sweep = SWEEP_BYTES * setting.threads
+    parts = max(1, min(setting.cold_bytes, _MOST_COLD) // sweep)
+    region = arena.take(parts * sweep)
+
+    kernels: dict[str, Kernel] = {}
+    steps: list[Step] = []
+
+    def prepare(what: str, offset: int, size: int) -> None:
+        symbol = f"id_measure_{what}"
+        kernels[symbol] = Kernel(symbol, None, None, 1, size // UNIT)
+        steps.append(Step(symbol, (Ref(Space.ARENA, offset),), len(steps), (what,), PREPARE, what, size))
+
+    prepare("fill", 0, arena.bytes)
+    for number in range(ROUNDS * len(ways)):
+        way = chosen(number, len(ways))
+        prepare("sweep", region + number % parts * sweep, sweep)
+        prepare("produce", where["src"], _whole(produced))
+        addresses = {**where, "weight": panels[number % len(panels)]}
+        for call in ways[way][0]:
+            kernel = _kernel(call, target)
+            kernels[kernel.symbol] = kernel
+            args = tuple(Ref(Space.ARENA, addresses[name]) for name in call.buffers)
+            steps.append(
+                Step(kernel.symbol, args, len(steps), ("layer",), f"choice {way}", call.buffers[-1], call.macs)
+            )
+    placements = tuple(Placement(name, where[name], sizes[name], 0, 0) for name in where)
+    return Plan(target.name, (), (), kernels, tuple(steps), b"", arena.bytes, placements)
+
+
+def chosen(number: int, choices: int) -> int:
+    """Which of the choices sample `number` of a pass is of."""
+    turn, place = divmod(number, choices)
+    return (place + turn) % choices
+
+
+def _kernel(call: _Call, target: Cpu) -> Kernel:
+    symbol = symbol_of(target, call.spec, call.schedule)
+    return Kernel(symbol, call.spec, call.schedule, len(call.buffers), target.units(call.spec, call.schedule))
+
+
+def build(spec: Any, choices: Sequence[Choice], target: Cpu, setting: Setting, path: Path) -> None:
+    """Write a trial's library to `path`.
+
+    Raises:
+        DeployError: ``link``, where zig is missing or fails.
+    """
+    made = plan(spec, choices, target, setting)
+    triple = target.isa.triple
+    own = [kernel for kernel in made.kernels.values() if kernel.spec is not None]
+    objects = compile_kernels(own, target.tvm_target())
+    sources = [*RUNTIME, "measure.c", *platform(triple).sources]
+    runtime = [compile_c((CSRC / name).read_text(encoding="utf-8"), name, triple) for name in sources]
+    tables = compile_c(model_c(made, target.isa.features), "model.c", triple)
+    link_shared([tables, *runtime, *(objects[k.symbol] for k in own)], ENTRIES, path, triple)

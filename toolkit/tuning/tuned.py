@@ -1,0 +1,147 @@
+"""A target with the choices of a tuning database in place of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ..errors import DeployError, UsageError
+from ..lower.lower import symbol_of
+from ..targets.base import Target
+from ..targets.cpu import Cpu
+from .database import FAILED, Database, Identity, read
+from .search import WORTH
+from .space import Choice, choice_of, default, knobs, main_spec
+from .task import KINDS, Task, canonical, key
+
+
+@dataclass(frozen=True)
+class Better:
+    """A choice that was measured to be faster than the default; `ratio` is its time over the default's."""
+
+    task: Task
+    choice: Choice
+    ratio: float
+
+
+def better(database: Database, target: Cpu) -> dict[str, Better]:
+    """For every task whose fastest confirmed choice beats the default by enough, that choice, by the task's key.
+
+    A choice is confirmed when it has two records: the fastest of many single measurements is fast by luck too.
+    """
+    found: dict[str, Better] = {}
+    for task in database.tasks():
+        pooled = database.of(task)
+        base = knobs(default(task, target))
+        reference = next((median(s) for values, s in pooled.items() if dict(values) == base), None)
+        for values, seconds in pooled.items():
+            chosen = dict(values)
+            if reference is None or median(seconds) >= WORTH * reference or chosen == base:
+                break
+            if database.times_measured(task, chosen) >= 2 and median(seconds) < FAILED:
+                try:
+                    choice = choice_of(chosen, task, target)
+                except (KeyError, TypeError, ValueError) as error:
+                    raise DeployError(
+                        f"{database.folder} has a record for {task} that no kernel can be made from: {error}",
+                        kind="database", got=chosen, allowed="what `tune` wrote",
+                    ) from error  # fmt: skip
+                found[task.key] = Better(task, choice, median(seconds) / reference)
+                break
+    return found
+
+
+def tunable(target: Target) -> Cpu:
+    """The target, where its kernels have knobs that are searched. UsageError ``target`` where they have none."""
+    if isinstance(target, Cpu):
+        return target
+    raise UsageError(
+        f"{target.name} cannot be tuned: its kernels have no knobs that tuning searches; "
+        "what can be tuned are the convolutions and pools of cpu and arm targets",
+        kind="target", got=target.name, allowed=["cpu", "cpu:...", "arm:..."],
+    )  # fmt: skip
+
+
+def identity(model: str, target: Target) -> Identity:
+    """What a database of this model and target says of itself."""
+    return Identity(model, target.name, target.fingerprint())
+
+
+@dataclass(frozen=True)
+class TunedCpu(Cpu):
+    """The target, answering from a database where that knows better.
+
+    used: by the kernel's symbol, what was taken from the database.
+    """
+
+    choices: Mapping[str, Better] = field(default_factory=dict)
+    digest: str = ""
+    used: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def _products(self) -> dict[Any, Better]:
+        """Winograd's products are kernels of their own, which two tasks may share: the first by its key decides."""
+        found: dict[Any, Better] = {}
+        for _, one in sorted(self.choices.items()):
+            if one.choice.outputs is not None:
+                found.setdefault(canonical(main_spec(one.task.spec, one.choice.outputs)), one)
+        return found
+
+    def schedule(self, spec: Any) -> Any:
+        found = self._find(spec)
+        if found is None:
+            return super().schedule(spec)
+        schedule = found.choice.schedule
+        self.used[symbol_of(self, spec, schedule)] = {
+            "layer": str(found.task),
+            "task": found.task.key,
+            "knobs": knobs(found.choice),
+            "ratio": round(found.ratio, 4),
+        }
+        return schedule
+
+    def _find(self, spec: Any) -> Better | None:
+        if type(spec) not in KINDS.values():
+            return None
+        plain = canonical(spec)
+        if plain in self._products:
+            return self._products[plain]
+        candidates = (self.choices.get(key(plain, eligible)) for eligible in (True, False))
+        return next((found for found in candidates if found is not None and found.choice.outputs is None), None)
+
+    def winograd(self, spec: Any) -> tuple[int, int] | None:
+        found = self.choices.get(key(canonical(spec), True))
+        return super().winograd(spec) if found is None else found.choice.outputs
+
+    def manifest(self) -> dict[str, Any]:
+        """What a bundle says of its tuning: the database's content, and the choice of every kernel that it gave."""
+        kernels = [{"kernel": symbol, **record} for symbol, record in sorted(self.used.items())]
+        return {"database_sha256": self.digest, "kernels": kernels}
+
+    def note(self) -> str:
+        """One line for the user, after lowering."""
+        if self.used:
+            return f"{len(self.used)} kernels take their schedules from the database"
+        return "the database has no record that is better than the default for any layer of this network"
+
+
+def load(folder: Path, model: str, target: Target) -> TunedCpu:
+    """A target with the choices of a database.
+
+    Raises:
+        UsageError: ``target``, which has nothing to tune.
+        DeployError: ``database``: missing, damaged, or of another model, target or version.
+    """
+    base = tunable(target)
+    database = read(folder, identity(model, base))
+    return with_choices(base, better(database, base), database.digest())
+
+
+def with_choices(base: Cpu, choices: Mapping[str, Better], digest: str = "") -> TunedCpu:
+    """The target with these choices."""
+    own = {name.name: getattr(base, name.name) for name in fields(Cpu)}
+    return TunedCpu(**own, choices=choices, digest=digest)

@@ -154,7 +154,7 @@ def tensors(model: onnx.ModelProto) -> dict[str, Params]:
     """The parameters of every quantised activation, by the name that it has in the float model."""
     graph = ir.from_proto(model).graph
     return {
-        (node.inputs[0].name if node.inputs[0] is not None else None) or "": _params(node)
+        (node.inputs[0].name if node.inputs[0] is not None else None) or "": params_of(node)
         for node in graph
         if node.op_type == "QuantizeLinear"
     }
@@ -208,14 +208,14 @@ class _Reader:
         maker = value.producer() if value is not None else None
         if maker is None or maker.op_type != "DequantizeLinear" or constant(maker.inputs[0]) is not None:
             return None
-        return Tensor(maker.inputs[0].name or "", _params(maker))  # type: ignore[union-attr]
+        return Tensor(maker.inputs[0].name or "", params_of(maker))  # type: ignore[union-attr]
 
     def _edge_in(self, node: ir.Node) -> Step | None:
         """A QuantizeLinear of what no integer step makes: an input of the graph, or the result of a float node."""
         source = node.inputs[0]
         if node in self.made:
             return None
-        tensor = Tensor(node.outputs[0].name or "", _params(node))
+        tensor = Tensor(node.outputs[0].name or "", params_of(node))
         return Step("quantize", (node,), (), tensor, source.name or "" if source is not None else "")
 
     def _edge_out(self, node: ir.Node) -> Step | None:
@@ -241,7 +241,7 @@ class _Reader:
         user = only_reader(result)
         if user is None or user.op_type != "QuantizeLinear":
             return None
-        return Tensor(user.outputs[0].name or "", _params(user))
+        return Tensor(user.outputs[0].name or "", params_of(user))
 
     def _weights(self, node: ir.Node) -> tuple[NDArray[np.int8], NDArray[np.float32], NDArray[np.int32] | None]:
         made = node.inputs[1].producer() if node.inputs[1] is not None else None
@@ -278,7 +278,12 @@ def _follows(kind: str, follower: ir.Node, length: int) -> bool:
     return kind in ("linear", "add", "mean") and length == 1 and follower.op_type in ACTIVATIONS
 
 
-def _params(node: ir.Node) -> Params:
+def params_of(node: ir.Node) -> Params:
+    """The scale and zero point of a QuantizeLinear or DequantizeLinear.
+
+    Raises:
+        DeployError: (kind ``quantize``) they are no constant scalars of 8 bits.
+    """
     scale, zero = constant(operand(node, 1)), constant(operand(node, 2))
     if scale is None or zero is None or scale.size != 1 or str(zero.dtype) not in ("uint8", "int8"):
         message = f"node '{node.name}' has no constant scale and zero point of 8 bits"
@@ -315,7 +320,7 @@ def _execute(step: Step, values: dict[str, Array], power_of_two: bool) -> None:
     q = _integers(step, given, how, power_of_two)
     for bound in step.nodes if step.kind == "move" else step.nodes[1:]:
         if bound.op_type in ACTIVATIONS:
-            low, high = _bounds(bound)
+            low, high = bounds(bound)
             ends = [int(arith.quantize(np.array(e, np.float32), how.scale, how.zero, how.dtype)) for e in (low, high)]
             q = arith.bound(q, *ends)
     values[step.output.name] = q
@@ -388,17 +393,28 @@ def _accumulate(step: Step, q: Array) -> Array:
     )
 
 
+def window_counts(node: ir.Node, size: Sequence[int]) -> Array:
+    """What the sums of an average pooling over a map of `size` are divided by: int32 (OH, OW)."""
+    if node.op_type == "GlobalAveragePool":
+        return arith.window_count(size, size)
+    return arith.window_count(
+        size,
+        ints(node, "kernel_shape"),
+        strides=ints(node, "strides", [1, 1]),
+        pads=ints(node, "pads", [0] * 4),
+        count_padding=bool(integer(node, "count_include_pad", 0)),
+    )
+
+
 def _window(step: Step, q: Array) -> tuple[Array, Array]:
     """The sums of an average pooling's windows, and what each is divided by."""
     node, zero = step.nodes[0], step.inputs[0].params.zero
-    size = q.shape[2:]
+    counts = window_counts(node, q.shape[2:])
     if node.op_type == "GlobalAveragePool":
-        return arith.window_sum(q, size, zero=zero), arith.window_count(size, size)
-    kernel, strides = ints(node, "kernel_shape"), ints(node, "strides", [1, 1])
+        return arith.window_sum(q, q.shape[2:], zero=zero), counts
     pads = ints(node, "pads", [0] * 4)
-    padded = bool(integer(node, "count_include_pad", 0))
-    counts = arith.window_count(size, kernel, strides=strides, pads=pads, count_padding=padded)
-    return arith.window_sum(q, kernel, zero=zero, strides=strides, pads=pads), counts
+    strides = ints(node, "strides", [1, 1])
+    return arith.window_sum(q, ints(node, "kernel_shape"), zero=zero, strides=strides, pads=pads), counts
 
 
 def _as_float(step: Step, given: Sequence[Array]) -> Array:
@@ -423,12 +439,12 @@ def _as_float(step: Step, given: Sequence[Array]) -> Array:
                 f"node '{step.name}' reads integers only to leave as float", kind="quantize", got=step.nodes[0].op_type
             )
     for node in step.nodes[1:]:
-        result = np.clip(result, *_bounds(node))
+        result = np.clip(result, *bounds(node))
     return np.asarray(result, np.float32)
 
 
-def _bounds(node: ir.Node) -> tuple[float, float]:
-    """The ends of a Relu or Clip."""
+def bounds(node: ir.Node) -> tuple[float, float]:
+    """The ends of a Relu or Clip; infinite for any other node."""
     if node.op_type == "Relu":
         return 0.0, math.inf
     if node.op_type != "Clip":

@@ -62,6 +62,11 @@ class Target(ABC):
             raise UsageError(message, kind="precision", got=precision, allowed=list(allowed))
         return self
 
+    @property
+    def integers(self) -> bool:
+        """There are kernels for `kernels.spec_int8`. Without them an int8 network is computed in float32."""
+        return False
+
     # -- asked by lowering -------------------------------------------------------------------------------------------
     @abstractmethod
     def schedule(self, spec: Any) -> Any:

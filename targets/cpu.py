@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Isa:
     name: what follows the colon of a target. machine: what `platform.machine()` says of hosts that run it.
     mcpu, mattr, mtriple: LLVM's. triple: the linker's. lanes, registers: of an fp32 vector register file.
     features: what a CPU must have, in the names of /proc/cpuinfo; checked before a bundle is run.
+    integers: it multiplies bytes (`kernels.spec_int8`).
     """
 
     name: str
@@ -34,6 +35,7 @@ class Isa:
     registers: int
     features: tuple[str, ...] = ()
     mattr: tuple[str, ...] = ()
+    integers: bool = False
 
 
 def _aarch64(core: str, *features: str) -> Isa:
@@ -43,42 +45,20 @@ def _aarch64(core: str, *features: str) -> Isa:
     )
 
 
+_AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+
+def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str, ...], **more: Any) -> Isa:
+    """An x86-64 CPU under Linux, of a level of the psABI."""
+    triples = ("x86_64-unknown-linux-gnu", "x86_64-linux-gnu")
+    return Isa(name, "cpu", "x86_64", *triples, f"x86-64-{level}", lanes, registers, features, **more)
+
+
 ISAS: tuple[Isa, ...] = (
-    Isa(
-        "avx512",
-        "cpu",
-        "x86_64",
-        "x86_64-unknown-linux-gnu",
-        "x86_64-linux-gnu",
-        "x86-64-v4",
-        16,
-        32,
-        (
-            "avx512f",
-            "avx512bw",
-            "avx512cd",
-            "avx512dq",
-            "avx512vl",
-            "avx2",
-            "fma",
-            "f16c",
-            "bmi1",
-            "bmi2",
-            "abm",
-            "movbe",
-        ),
-    ),
-    Isa(
-        "avx2",
-        "cpu",
-        "x86_64",
-        "x86_64-unknown-linux-gnu",
-        "x86_64-linux-gnu",
-        "x86-64-v3",
-        8,
-        16,
-        ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe"),
-    ),
+    _x86("avx512", "v4", 16, 32, _AVX512),
+    _x86("avx2", "v3", 8, 16, _AVX2),
+    _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), integers=True),
     _aarch64("cortex-a72"),
     _aarch64("cortex-a53"),
     _aarch64("cortex-a76", "asimddp"),
@@ -96,7 +76,9 @@ ISAS: tuple[Isa, ...] = (
         ("+neon",),
     ),
 )
-"""`cpu` without a suffix takes the first of its kind that this machine has all features of; `arm` takes the first."""
+"""`cpu` without a suffix takes the first of its kind that this machine has all features of, and for int8 the first of
+those that have integer kernels; `arm` takes the first.
+"""
 
 
 def host_features() -> frozenset[str]:
@@ -137,7 +119,21 @@ class Cpu(Target):
             "triple": self.isa.triple,
             "mcpu": self.isa.mcpu,
             "features": list(self.isa.features),
+            "integers": self.isa.integers,
         }
+
+    @property
+    def integers(self) -> bool:
+        return self.isa.integers
+
+    def at(self, precision: str) -> Target:
+        target = super().at(precision)
+        chosen = ":" in self.name
+        if precision != "int8" or chosen or self.isa.integers:
+            return target
+        options = (isa for isa in ISAS if isa.kind == self.kind and isa.integers and not lacking(isa))
+        found = next(options, None)
+        return target if found is None else replace(self, isa=found)
 
     def needs(self) -> str:
         return f"{self.isa.machine}, {self.isa.mcpu} or newer"
@@ -160,9 +156,10 @@ class Cpu(Target):
         return TEMPLATES[type(spec)].units(spec, schedule)
 
     def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
-        from inception_deploy.kernels.cpu_conv import pack_weight
+        from inception_deploy.kernels.cpu import TEMPLATES
 
-        return pack_weight(weight, spec, schedule)
+        packed: np.ndarray = TEMPLATES[type(spec)].pack(weight, spec, schedule)
+        return packed
 
     def winograd(self, spec: Any) -> tuple[int, int] | None:
         from inception_deploy.kernels.cpu_winograd import pays

@@ -81,6 +81,8 @@ def test_a_layer_that_went_wrong_is_found(call, int8: Path, tmp_path: Path) -> N
     (broken / "manifest.json").unlink()
     bundle.seal(broken, {key: value for key, value in manifest.items() if key not in ("files", "schema_version")})
     result = call("verify", broken, "--json")
+    if result.document["stages"][-1]["stage"] == "compiled-int8":
+        assert result.status == 1  # the library still computes what the model was
     assert "left" in result.document["first_fall"]
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
-from ..kernels.spec import BLOCK, Conv
+from ..kernels.spec import BLOCK, Conv, Convolution
 from . import place, winograd
 from .network import Layer, Network, Param, Storage
 from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
@@ -38,6 +38,10 @@ class KernelSet(Protocol):
     def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
         """Weights `[O, I, r, s]` of a convolution in the kernel's order."""
 
+    @property
+    def integers(self) -> bool:
+        """There are kernels for `kernels.spec_int8`."""
+
     def winograd(self, spec: Conv) -> tuple[int, int] | None:
         """The tile of Winograd's algorithm to use for a convolution; None to compute it directly."""
 
@@ -45,7 +49,7 @@ class KernelSet(Protocol):
         """Changes whenever the same spec and schedule would give other code."""
 
 
-def physical_weight(weight: np.ndarray, spec: Conv, source: Storage, output: Storage) -> np.ndarray:
+def physical_weight(weight: np.ndarray, spec: Convolution, source: Storage, output: Storage) -> np.ndarray:
     """A convolution's weight with channels moved to their slots: `[O, I / groups, r, s]` to `[out_channels, channels,
     r, s]`.
     """
@@ -55,7 +59,7 @@ def physical_weight(weight: np.ndarray, spec: Conv, source: Storage, output: Sto
         assert source.slots is not None
         columns = source.slots
     assert output.slots is not None
-    wide = np.zeros((spec.out_channels, spec.channels, *weight.shape[2:]), np.float32)
+    wide = np.zeros((spec.out_channels, spec.channels, *weight.shape[2:]), _kept(weight))
     wide[np.ix_(output.slots, columns)] = weight
     return wide
 
@@ -71,11 +75,13 @@ def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.nd
     assert slots is not None
     if param.role in ("bias", "channel"):
         return _scatter(param.array, slots, layer.output.blocks * BLOCK)
+    if param.role == "channels":
+        return np.ascontiguousarray(_scatter(param.array.T, slots, layer.output.blocks * BLOCK).T)
     if param.role == "dense":
-        wide = np.zeros((spec.out_channels, *param.array.shape[1:]), np.float32)
+        wide = np.zeros((spec.out_channels, *param.array.shape[1:]), _kept(param.array))
         wide[slots] = param.array
         return kernels.pack_weight(wide, spec, schedule)
-    if isinstance(spec, Conv):
+    if isinstance(spec, Convolution):
         return kernels.pack_weight(physical_weight(param.array, spec, layer.reads[0], layer.output), spec, schedule)
     # depthwise: [C, 1, r, s] to [block][r][s][16]
     wide = _scatter(param.array[:, 0], slots, layer.output.blocks * BLOCK)
@@ -84,9 +90,14 @@ def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.nd
 
 def _scatter(array: np.ndarray, slots: np.ndarray, size: int) -> np.ndarray:
     """Row c of `array` at row `slots[c]` of `size` rows; the others zero."""
-    wide = np.zeros((size, *array.shape[1:]), np.float32)
+    wide = np.zeros((size, *array.shape[1:]), _kept(array))
     wide[slots] = array
     return wide
+
+
+def _kept(array: np.ndarray) -> np.dtype:
+    """The type that a constant has in the blob: integers their own, all else float32."""
+    return array.dtype if array.dtype.kind in "iu" else np.dtype(np.float32)
 
 
 class _Blob:
@@ -115,7 +126,7 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
     Raises:
         DeployError: the model has shapes or types that cannot be compiled.
     """
-    network = read(model)
+    network = read(model, integers=kernels.integers)
     winograd.rewrite(network, kernels)
     place.assign_waves(network)
     place.share_adds(network)

@@ -73,7 +73,8 @@ class Storage:
     def address(self) -> int:
         """Byte offset in the root's memory (in the arena, or in the caller's buffer)."""
         root = self.root
-        return (root.offset if root.port is None else 0) + 4 * self.root_block * self.pixels * BLOCK
+        blocks = self.root_block * self.pixels * BLOCK * np.dtype(self.dtype).itemsize
+        return (root.offset if root.port is None else 0) + blocks
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,11 @@ class Value:
 
 @dataclass(frozen=True)
 class Param:
-    """A constant argument. `role` tells how it is packed: "weight", "dense", "bias", "channel"; "raw" is taken as it
-    is, "physical" is a weight whose channels are in their slots already.
+    """A constant argument. `role` tells how it is packed: "weight", "dense", "bias", "channel", "channels"; "raw" is
+    taken as it is, "physical" is a weight whose channels are in their slots already.
 
     A weight has its logical shape `[O, I / groups, r, s]`; channels are moved to their slots when the Plan is made.
+    Integers stay of their type. "channels" is several values a channel, `[n, O]`.
     """
 
     role: str

@@ -181,11 +181,7 @@ def dense(reader: Reader, name: str, node: onnx.NodeProto, weight: np.ndarray, b
     assert source.slots is not None
     out = len(weight)
     result = new(reader, node.output[0], value, out, 1, 1)
-    # element (c, pixel) of the flattened map lies at (slot // 16, pixel, slot % 16)
-    slots = source.slots.astype(np.int64)
-    at = (slots // BLOCK * source.pixels * BLOCK + slots % BLOCK)[:, None] + np.arange(source.pixels)[None, :] * BLOCK
-    wide = np.zeros((out, source.elements), np.float32)
-    wide[:, at.reshape(-1)] = weight
+    wide = flat_weight(weight, source)
     spec = Conv(source.batch, source.elements, 1, 1, result.storage.blocks * BLOCK, 1, 1, (1, 1))
     reader.emit(
         "dense",
@@ -197,6 +193,17 @@ def dense(reader: Reader, name: str, node: onnx.NodeProto, weight: np.ndarray, b
         source.batch * weight.size,
     )
     reader.values[result.name] = result
+
+
+def flat_weight(weight: np.ndarray, source: Storage) -> np.ndarray:
+    """The columns of a weight `[O, K]` moved to where each element of a flattened map lies: `[O, elements]`."""
+    assert source.slots is not None
+    # element (c, pixel) lies at (slot // 16, pixel, slot % 16)
+    slots = source.slots.astype(np.int64)
+    at = (slots // BLOCK * source.pixels * BLOCK + slots % BLOCK)[:, None] + np.arange(source.pixels)[None, :] * BLOCK
+    wide = np.zeros((len(weight), source.elements), weight.dtype)
+    wide[:, at.reshape(-1)] = weight
+    return wide
 
 
 def gemm(reader: Reader, node: onnx.NodeProto) -> None:
@@ -645,7 +652,11 @@ def concat(reader: Reader, node: onnx.NodeProto) -> None:
     values = [reader.value(name) for name in node.input]
     if any(v.storage.blocked and v.storage.pixels != v.height * v.width for v in values):
         raise Refuse("a part is a flattened map")
-    values = [reader.blocked(v) for v in values]
+    join(reader, node.output[0], shape, [reader.blocked(v) for v in values])
+
+
+def join(reader: Reader, name: str, shape: tuple[int, ...], values: list[Value]) -> None:
+    """Make the value `name`: the channels of blocked values of one size, one after the other."""
     first = values[0]
     parts = _whole_concats(reader, [v.storage for v in values])
     placed: list[Storage] = []
@@ -655,11 +666,11 @@ def concat(reader: Reader, node: onnx.NodeProto) -> None:
         placed.append(part)
     starts = np.cumsum([0, *(part.blocks for part in placed)])
     slots = [part.slots + start * BLOCK for part, start in zip(placed, starts, strict=False) if part.slots is not None]
-    result = new(reader, node.output[0], first, np.concatenate(slots), first.height, first.width, int(starts[-1]))
+    storage = replace(first.storage, name=name, blocks=int(starts[-1]), slots=np.concatenate(slots), parent=None)
     for part, start in zip(placed, starts, strict=False):
-        part.parent, part.parent_block = result.storage, int(start)
-    reader.parts[result.storage] = [leaf for part in placed for leaf in reader.parts.get(part, [part])]
-    reader.values[result.name] = result
+        part.parent, part.parent_block = storage, int(start)
+    reader.parts[storage] = [leaf for part in placed for leaf in reader.parts.get(part, [part])]
+    reader.values[name] = Value(name, shape, storage, first.height, first.width)
 
 
 def _whole_concats(reader: Reader, storages: list[Storage]) -> list[Storage]:

@@ -47,7 +47,7 @@ def share_adds(network: Network) -> None:
         if addend is None or layer.output.parent is not None or layer.output.port is not None:
             continue
         root = addend.root
-        if root.port is not None or not root.elements == addend.elements == layer.output.elements:
+        if root.port is not None or not root.bytes == addend.bytes == layer.output.bytes:
             continue
         if layer.reads.count(addend) > 1 or any(r is not layer and r.wave >= layer.wave for r in readers[root]):
             continue

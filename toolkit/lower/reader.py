@@ -16,6 +16,8 @@ from onnx import numpy_helper, shape_inference
 
 from ..errors import DeployError
 from ..kernels.spec import BLOCK, Map, Pack, Unpack
+from ..kernels.spec_int8 import MapInt8, Rounding
+from ..quantize.network import is_ours
 from .default import alone, extern
 from .network import Layer, Network, Param, Storage, Value
 
@@ -45,7 +47,7 @@ class Reader:
         parts: a concat's storage to those of its parts in order; of a part that is a concat, to its parts.
     """
 
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, integers: bool = False) -> None:
         try:
             inferred = shape_inference.infer_shapes(model, strict_mode=True)
         except shape_inference.InferenceError as error:
@@ -65,6 +67,7 @@ class Reader:
         self.uses.update(o.name for o in graph.output)
         self.output_names = [o.name for o in graph.output]
         self._graph = graph
+        self._model = inferred if integers else None
 
     # -- facts about the graph -------------------------------------------------------------------------------------
     def shape(self, name: str) -> tuple[int, ...]:
@@ -193,7 +196,10 @@ class Reader:
         """A blocked value in memory of its own."""
         source = self.blocked(value).storage
         storage = Storage(f"{value.name}:copy", source.batch, source.pixels, source.blocks, source.slots)
-        spec = Map("identity", source.batch, source.blocks, source.pixels)
+        spec: Any = Map("identity", source.batch, source.blocks, source.pixels)
+        if source.dtype == "uint8":
+            storage.dtype = "uint8"
+            spec = MapInt8("clip", source.batch, source.blocks, source.pixels, rounding=Rounding(0, 0, 255))
         self.emit("copy", [], spec, [(source, "in_stride")], storage, value.name)
         return Value(value.name, value.shape, storage, value.height, value.width)
 
@@ -222,8 +228,10 @@ class Reader:
     # -- the walk --------------------------------------------------------------------------------------------------
     def read(self) -> Network:
         """The whole graph."""
+        from .integers import Integers
         from .table import OPS
 
+        integers = Integers(self, self._model) if self._model is not None else None
         graph = self._graph
         feeds = [i for i in graph.input if i.name not in self.constants]
         for index, feed in enumerate(feeds):
@@ -235,6 +243,8 @@ class Reader:
             self.network.inputs.append(self.values[feed.name])
         for node in graph.node:
             if not any(self.uses[name] for name in node.output):
+                continue
+            if integers is not None and integers.take(node):
                 continue
             if node.op_type == "Constant":
                 self.constants[node.output[0]] = constant_of(node)
@@ -336,10 +346,13 @@ def constant_of(node: onnx.NodeProto) -> np.ndarray:
     )
 
 
-def read(model: onnx.ModelProto) -> Network:
+def read(model: onnx.ModelProto, *, integers: bool = False) -> Network:
     """The layers of an optimised model with static shapes.
+
+    Args:
+        integers: a model that `quantize` wrote is computed in integers; otherwise in float32, as ONNX defines it.
 
     Raises:
         DeployError: a shape is not static, or an operator is neither ours nor TVM's.
     """
-    return Reader(model).read()
+    return Reader(model, integers and is_ours(model)).read()

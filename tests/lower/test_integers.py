@@ -1,0 +1,199 @@
+"""Integer kernels against `quantize.arith`: every bit of every output, for each scheme."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from inception_deploy import targets
+from inception_deploy.quantize import network, quantize
+from inception_deploy.quantize.scheme import SCHEMES, Choices
+
+from .conftest import Builder, Compiled
+
+SIZE = (2, 3, 13, 11)
+
+
+def signed(b: Builder, x: str) -> str:
+    """A stem whose result has both signs, so that its zero point is not 0."""
+    return b.conv(x, 3, 16, pads=[1, 1, 1, 1])
+
+
+def plain(b: Builder, x: str) -> str:
+    return b.op("Relu", b.conv(b.op("Relu", signed(b, x)), 16, 24, strides=[2, 2]))
+
+
+def padded(b: Builder, x: str) -> str:
+    """Zero points and padding: every edge has a bias of its own."""
+    y = b.conv(signed(b, x), 16, 20, (1, 7), pads=[0, 3, 0, 3])
+    y = b.conv(y, 20, 16, (7, 1), pads=[3, 0, 3, 0])
+    return b.conv(y, 16, 33, (5, 5), pads=[2, 2, 2, 2], strides=[2, 2])
+
+
+def dilated(b: Builder, x: str) -> str:
+    return b.conv(
+        b.conv(signed(b, x), 16, 16, dilations=[2, 3], pads=[2, 3, 2, 3]), 16, 16, strides=[3, 1], pads=[2, 0, 0, 1]
+    )
+
+
+def grouped(b: Builder, x: str) -> str:
+    y = b.conv(signed(b, x), 16, 32, group=4, pads=[1, 1, 1, 1])
+    return b.conv(y, 32, 64, (1, 1), group=2)
+
+
+def depthwise(b: Builder, x: str) -> str:
+    y = b.op("Clip", b.conv(signed(b, x), 16, 16, group=16, pads=[1, 1, 1, 1]), b.constant(-1.0), b.constant(2.0))
+    y = b.op("Relu", b.conv(y, 16, 16, (5, 3), group=16, strides=[2, 2], pads=[2, 1, 2, 1]))
+    return b.conv(y, 16, 8, (1, 1))
+
+
+def pools(b: Builder, x: str) -> str:
+    y = b.op("MaxPool", signed(b, x), kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1)
+    a = b.op("AveragePool", y, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    c = b.op("AveragePool", y, kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1)
+    return b.conv(b.op("Concat", a, c, y, axis=1), 48, 8, (1, 1))
+
+
+def branches(b: Builder, x: str) -> str:
+    """Widths that are no multiples of 16, a concat inside of a concat, a residual add behind it."""
+    y = b.op("Relu", signed(b, x))
+    one = b.op("Relu", b.conv(y, 16, 10, (1, 1)))
+    two = b.op("Relu", b.conv(b.conv(y, 16, 7, (1, 1)), 7, 6, pads=[1, 1, 1, 1]))
+    inner = b.op("Concat", one, two, axis=1)
+    joined = b.op("Concat", inner, y, axis=1)
+    up = b.conv(joined, 32, 16, (1, 1))
+    return b.op("Relu", b.op("Add", y, up))
+
+
+def slots(b: Builder, x: str) -> str:
+    """Both sides of an add are concats of odd widths, in different slots."""
+    y = signed(b, x)
+    left = b.op("Concat", b.conv(y, 16, 5, (1, 1)), b.conv(y, 16, 11, (1, 1)), axis=1)
+    right = b.op("Concat", b.conv(y, 16, 9, (1, 1)), b.conv(y, 16, 7, (1, 1)), axis=1)
+    return b.conv(b.op("Add", left, right), 16, 8, (1, 1))
+
+
+def twice(b: Builder, x: str) -> str:
+    """A tensor added to itself, and one that an add and a convolution both read."""
+    y = b.conv(signed(b, x), 16, 16, (1, 1))
+    z = b.op("Add", y, b.op("Add", y, y))
+    return b.op("Add", z, b.conv(z, 16, 16, (1, 1)))
+
+
+def tables(b: Builder, x: str) -> str:
+    y = b.op("Mul", b.op("Tanh", signed(b, x)), b.constant(1.7))
+    return b.conv(b.op("Sigmoid", b.conv(y, 16, 9, (1, 1))), 9, 5, (1, 1))
+
+
+def islands(b: Builder, x: str) -> str:
+    """What stays float in the middle: a gate, and a split of channels."""
+    y = b.op("Relu", signed(b, x))
+    gate = b.op("Sigmoid", b.conv(b.op("GlobalAveragePool", y), 16, 16, (1, 1)))
+    z = b.op("Mul", y, gate)
+    left, right = b.op("Split", b.conv(z, 16, 20, (1, 1)), outputs=2, axis=1, num_outputs=2)
+    return b.conv(b.op("Concat", right, left, axis=1), 20, 8)
+
+
+def joined_flat(b: Builder, x: str) -> str:
+    """Flattened maps, joined: their channels do not lie as the result wants them."""
+    y = b.op("Relu", b.conv(signed(b, x), 16, 5, strides=[4, 4]))
+    z = b.op("Relu", b.conv(signed(b, x), 16, 3, strides=[6, 6]))
+    return b.op("Concat", b.op("Flatten", y), b.op("Flatten", z), axis=1)
+
+
+NETWORKS = (
+    plain, padded, dilated, grouped, depthwise, pools, branches, slots, twice, tables, islands, joined_flat,
+)  # fmt: skip
+
+
+def model_of(make: Callable[[Builder, str], str]) -> tuple[onnx.ModelProto, np.ndarray]:
+    """The network between an input of `SIZE` and a fully connected layer, and random pictures for it."""
+    b = Builder(3)
+    x = b.input(*SIZE)
+    y = make(b, x)
+    if make is not joined_flat:
+        y = b.op("Flatten", b.op("GlobalAveragePool", y) if make in (plain, pools) else y)
+    sizes = onnx.shape_inference.infer_shapes(b.model(y)).graph.output[0].type.tensor_type.shape.dim
+    y = b.op("Gemm", y, b.weight(5, sizes[1].dim_value), b.weight(5), transB=1)
+    smooth = np.random.default_rng(1).standard_normal((16, *SIZE[1:])).cumsum(-1) / 4
+    return b.model(y), smooth.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def integers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[onnx.ModelProto], Compiled]:
+    target = targets.parse("cpu:avx512-vnni")
+    if reason := target.missing():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("kernels")
+    number = itertools.count()
+    return lambda model: Compiled(model, target, folder / f"{next(number)}.so")
+
+
+def check(model: onnx.ModelProto, pictures: np.ndarray, made: Compiled) -> None:
+    """Every output, on pictures inside and outside of the calibrated range."""
+    for scale in (1.0, 4.0):
+        x = pictures[: SIZE[0]] * np.float32(scale)
+        (expected,) = network.reference(model, {model.graph.input[0].name: x})
+        for side in ("begin", "end"):
+            (got,) = made.run(x, side=side)
+            np.testing.assert_array_equal(got, expected)
+    assert np.ptp(expected) > 0
+
+
+CASES = [(make, scheme) for scheme in ("float-scale", "power-of-two") for make in NETWORKS]
+CASES += [(make, scheme) for scheme in SCHEMES for make in (padded, branches) if (make, scheme) not in CASES]
+
+
+@pytest.mark.parametrize(("make", "scheme"), CASES, ids=[f"{make.__name__}-{scheme}" for make, scheme in CASES])
+def test_every_bit_is_the_references(make: Any, scheme: str, integers: Any) -> None:
+    model, pictures = model_of(make)
+    quantised = quantize(model, list(pictures), scheme=scheme).model
+    made = integers(quantised)
+    check(quantised, pictures, made)
+    if make is not islands:
+        floats = {
+            step.op for step in made.plan.steps if made.plan.kernels[step.kernel].spec.__class__.__name__ == "Map"
+        }
+        assert not floats
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [Choices(concat="own"), Choices(add="own"), Choices(average="own"), Choices(moves="own")],
+    ids=["concat", "add", "average", "moves"],
+)
+@pytest.mark.parametrize("make", [pools, branches], ids=lambda make: make.__name__)
+def test_scales_of_their_own(make: Any, choices: Choices, integers: Any) -> None:
+    model, pictures = model_of(make)
+    quantised = quantize(model, list(pictures), choices=choices).model
+    check(quantised, pictures, integers(quantised))
+
+
+def test_a_layer_that_stays_float(integers: Any) -> None:
+    model, pictures = model_of(branches)
+    name = [node.name for node in model.graph.node if node.op_type == "Conv"][2]
+    quantised = quantize(model, list(pictures), keep_float=frozenset({name})).model
+    made = integers(quantised)
+    x = pictures[: SIZE[0]]
+    (expected,) = network.reference(quantised, {model.graph.input[0].name: x})
+    (got,) = made.run(x)
+    assert np.abs(got - expected).max() < 0.1 * np.abs(expected).max()  # float sums may round to the next byte
+    assert name in network.float_nodes(quantised)
+
+
+def test_an_add_ends_the_convolution_before_it(integers: Any) -> None:
+    model, pictures = model_of(branches)
+    made = integers(quantize(model, list(pictures)).model)
+    assert not [step for step in made.plan.steps if step.op == "add"]
+    assert [step for step in made.plan.steps if step.op == "conv" and any("Add" in layer for layer in step.layers)]
+
+
+def test_a_concat_of_integers_moves_nothing(integers: Any) -> None:
+    model, pictures = model_of(branches)
+    made = integers(quantize(model, list(pictures)).model)
+    assert {step.op for step in made.plan.steps} <= {"quantize", "conv", "dense", "copy", "unpack"}

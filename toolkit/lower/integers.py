@@ -1,0 +1,544 @@
+"""The integer steps of a quantised model as layers: what `quantize.network` reads, computed as `quantize.arith` says.
+
+A quantised tensor is a `Value` of uint8 under the name of its QuantizeLinear's result. A scheme's int8 lies 128 higher
+(`kernels.spec_int8`). What has no integer kernel is computed in float32 between a dequantisation and a quantisation,
+like the layers that the model itself keeps in float.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+
+from ..graph.rewrite import constant, integer, ints
+from ..kernels.spec import BLOCK, WindowOp
+from ..kernels.spec_int8 import Addition, ConvInt8, MapInt8, QuantizeInput, Rounding, WindowInt8, tap_sets
+from ..quantize import arith
+from ..quantize import network as quantised
+from ..quantize.scheme import Params
+from . import ops
+from .network import Layer, Param, Storage, Value
+
+if TYPE_CHECKING:
+    from .reader import Reader
+
+_SIGNED = 128
+"""How much higher a signed byte lies."""
+
+_WORD = 4
+"""Channels of the network's input that one multiply-add takes at once."""
+
+_VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """A quantised tensor as it lies in memory: `zero` is of the uint8, `offset` what it is more than the model's."""
+
+    params: Params
+    offset: int
+
+    @property
+    def zero(self) -> int:
+        return self.params.zero + self.offset
+
+    @property
+    def scale(self) -> np.float32:
+        return np.float32(self.params.scale)
+
+
+def _raw(params: Params) -> _Raw:
+    return _Raw(params, _SIGNED if params.dtype == "int8" else 0)
+
+
+class Integers:
+    """The integer steps of a model, for the reader's walk over its nodes.
+
+    Args:
+        reader: what the layers go to.
+        model: with the shapes of all values, written by `quantize.insert`.
+    """
+
+    def __init__(self, reader: Reader, model: onnx.ModelProto) -> None:
+        self.reader = reader
+        network = quantised.read(model)
+        self.power_of_two = network.power_of_two
+        graph = ir.from_proto(model).graph
+        self.starts: dict[str, quantised.Step] = {}
+        self.taken: set[str] = set()
+        for step in network.steps:
+            if self._has_kernel(step):
+                names = [value.name or "" for node in step.nodes for value in node.outputs]
+                self.starts[names[0]] = step
+                self.taken.update(names)
+                if step.output is not None:
+                    self.taken.add(step.output.name)
+        # What crosses between float and integers, and the constants that only integer steps read.
+        self.readers = Counter(tensor.name for step in self.starts.values() for tensor in step.inputs)
+        outputs = {value.name for value in graph.outputs}
+        self.wanted: set[str] = set()
+        self.params: dict[str, _Raw] = {}
+        for node in graph:
+            name = node.outputs[0].name or ""
+            if node.op_type == "QuantizeLinear":
+                self.params[name] = _raw(quantised.params_of(node))
+            if node.op_type != "DequantizeLinear":
+                continue
+            users = {user.outputs[0].name or "" for user, _ in node.outputs[0].uses()}
+            if name in outputs or users - self.taken:
+                self.wanted.add(name)
+            if constant(node.inputs[0]) is None and name in self.wanted:
+                self.readers[node.inputs[0].name or ""] += 1  # type: ignore[union-attr]
+        self._inputs: dict[str, Value] = {}
+
+    # -- the walk ----------------------------------------------------------------------------------------------------
+    def take(self, node: onnx.NodeProto) -> bool:
+        """Whether `node` is a part of an integer step, or an edge between integers and float; then it is done."""
+        name = node.output[0]
+        if name in self.starts:
+            self._step(self.starts[name])
+        elif name in self.taken:
+            pass
+        elif node.op_type == "QuantizeLinear":
+            self._quantize(node)
+        elif node.op_type == "DequantizeLinear" and name not in self.wanted:
+            pass
+        elif node.op_type == "DequantizeLinear" and node.input[0] not in self.reader.constants:
+            self._dequantize(node)
+        else:
+            return False
+        return True
+
+    def _has_kernel(self, step: quantised.Step) -> bool:
+        node = step.nodes[0]
+        axes = len(self.reader.shape(node.outputs[0].name or ""))
+        if step.kind == "linear":
+            return axes == (4 if node.op_type == "Conv" else 2)
+        if step.kind == "mean":
+            return axes == 4
+        if step.output is None:
+            return False
+        if step.kind == "concat":
+            return axes in (2, 4) and integer(node, "axis", 1) % axes == 1
+        if step.kind == "move":
+            flat = axes == 2 or (axes == 4 and len(self.reader.shape(node.inputs[0].name or "")) == axes)  # type: ignore[union-attr]
+            return node.op_type in ("MaxPool", "Relu", "Clip") or (node.op_type in _VIEWS and flat)
+        return step.kind in ("add", "table") and axes in (2, 4)
+
+    def _step(self, step: quantised.Step) -> None:
+        handler = {
+            "linear": self._linear, "add": self._add, "mean": self._mean, "concat": self._concat, "move": self._move,
+            "table": self._table,
+        }[step.kind]  # fmt: skip
+        handler(step)
+
+    # -- values ------------------------------------------------------------------------------------------------------
+    def _shape(self, step: quantised.Step) -> tuple[int, ...]:
+        return self.reader.shape(step.nodes[-1].outputs[0].name or "")
+
+    def _blocked(self, tensor: quantised.Tensor) -> Value:
+        """A tensor in NCHW16c; the network's own input becomes so when somebody needs it."""
+        if tensor.name not in self.reader.values:
+            self._map_input(tensor.name)
+        return self.reader.values[tensor.name]
+
+    def _result(self, step: quantised.Step, like: Storage, blocks: int, slots: np.ndarray, pixels: int) -> Storage:
+        """Memory for a step's result: bytes, or float32 where it leaves as float."""
+        name = step.output.name if step.output is not None else step.result
+        return Storage(name, like.batch, pixels, blocks, slots, dtype="uint8" if step.output else "float32")
+
+    def _made(self, step: quantised.Step, storage: Storage, height: int, width: int) -> None:
+        self.reader.values[storage.name] = Value(storage.name, self._shape(step), storage, height, width)
+
+    def _rounding(self, step: quantised.Step) -> Rounding | None:
+        """To the bytes of a step's result, bounded by the Relu or Clip behind it; None where it leaves as float."""
+        if step.output is None:
+            return None
+        params = step.output.params
+        how, low, high = _raw(params), 0, 255
+        for node in () if step.kind == "table" else step.nodes:
+            if node.op_type in ("Relu", "Clip"):
+                first, last = (
+                    int(arith.quantize(np.array(end, np.float32), params.scale, params.zero, params.dtype))
+                    for end in quantised.bounds(node)
+                )
+                low, high = (min(max(end, first + how.offset), last + how.offset) for end in (low, high))
+        return Rounding(how.zero, low, high, self.power_of_two)
+
+    def _through_float(self, value: Value, params: Params, change: Callable[[Value], Value]) -> Value:
+        """A change of layout that there are float kernels for only: every byte comes back as it was."""
+        how, source = _raw(params), value.storage
+        name = f"{value.name}:float"
+        real = replace(source, name=name, parent=None, parent_block=0, dtype="float32")
+        spec = MapInt8("dequantize", source.batch, source.blocks, source.pixels, float(how.scale), how.zero)
+        self.reader.emit("dequantize", [], spec, [(source, "in_stride")], real, name)
+        moved = change(Value(name, value.shape, real, value.height, value.width))
+        return self._to_bytes(f"{value.name}:moved", how, moved)
+
+    def _to_bytes(self, name: str, how: _Raw, value: Value) -> Value:
+        """A float value in NCHW16c, quantised."""
+        source = value.storage
+        size = (source.batch, source.blocks, source.pixels)
+        spec = MapInt8("quantize", *size, float(how.scale), rounding=_all_of(how))
+        storage = replace(source, name=name, parent=None, parent_block=0, port=None, dtype="uint8")
+        self.reader.emit("quantize", [], spec, [(source, "in_stride")], storage, name)
+        return Value(name, value.shape, storage, value.height, value.width)
+
+    # -- edges -------------------------------------------------------------------------------------------------------
+    def _quantize(self, node: onnx.NodeProto) -> None:
+        """QuantizeLinear of a float value: done when its form is known, which depends on who reads it."""
+        self._inputs[node.output[0]] = self.reader.value(node.input[0])
+
+    def _map_input(self, name: str) -> None:
+        value = self.reader.blocked(self._inputs[name])
+        self.reader.values[name] = self._to_bytes(name, self.params[name], value)
+
+    def _word_input(self, name: str) -> Storage | None:
+        """The network's input as pixels of four bytes, if it is plain NCHW and has few enough channels."""
+        value = self._inputs.get(name)
+        if value is None or value.storage.blocked or len(value.shape) != 4 or value.shape[1] > _WORD:
+            return None
+        key = f"{name}:words"
+        if key not in self._inputs:
+            how, (batch, channels, height, width) = self.params[name], value.shape
+            storage = Storage(key, batch, height * width * _WORD, dtype="uint8")
+            spec = QuantizeInput(batch, channels, height * width, float(how.scale), _all_of(how))
+            self.reader.emit("quantize", [], spec, [(value.storage, "")], storage, name)
+            self._inputs[key] = Value(key, value.shape, storage, height, width)
+        return self._inputs[key].storage
+
+    def _dequantize(self, node: onnx.NodeProto) -> None:
+        tensor = node.input[0]
+        how, value = self.params[tensor], self._blocked(quantised.Tensor(tensor, self.params[tensor].params))
+        source = value.storage
+        spec = MapInt8("dequantize", source.batch, source.blocks, source.pixels, float(how.scale), how.zero)
+        storage = replace(source, name=node.output[0], parent=None, parent_block=0, dtype="float32")
+        self.reader.emit("dequantize", [node.name], spec, [(source, "in_stride")], storage, node.output[0])
+        self.reader.values[node.output[0]] = Value(node.output[0], value.shape, storage, value.height, value.width)
+
+    # -- convolutions and fully connected layers -----------------------------------------------------------------------
+    def _linear(self, step: quantised.Step) -> None:
+        assert step.weight is not None
+        assert step.weight_scale is not None
+        out = len(step.weight)
+        bias = np.zeros(out, np.int32) if step.bias is None else step.bias.astype(np.int32)
+        x = _raw(step.inputs[0].params)
+        if step.output is None:
+            factor: np.ndarray = x.scale * step.weight_scale
+        elif self.power_of_two:
+            exponents = np.round(np.log2(step.weight_scale)).astype(np.int32)
+            factor = (step.output.params.exponent - x.params.exponent - exponents).astype(np.int32)
+            bias = bias + np.where(factor > 0, 1 << np.maximum(factor - 1, 0), 0).astype(np.int32)
+        else:
+            factor = arith.multiplier(x.params.scale, step.weight_scale, step.output.params.scale)
+        if step.nodes[0].op_type == "Gemm":
+            self._dense(step, x, step.weight, bias, factor)
+            return
+        groups, channels = integer(step.nodes[0], "group", 1), self.reader.shape(_read(step))[1]
+        if groups == channels == out and groups > 1:
+            self._depthwise(step, x, step.weight, bias, factor)
+        else:
+            self._conv(step, x, step.weight, bias, factor, groups)
+
+    def _conv(
+        self, step: quantised.Step, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray, groups: int
+    ) -> None:
+        node = step.nodes[0]
+        kernel = (weight.shape[2], weight.shape[3])
+        stride, pads, dilation = ops.window(self.reader, ir.to_proto(node), kernel)
+        height, width = self.reader.shape(_read(step))[2:]
+        out_height, out_width = self._shape(step)[2:]
+        words = self._word_input(step.inputs[0].name) if groups == 1 else None
+        macs = self._shape(step)[0] * out_height * out_width * weight.size
+        param: Any = Param("weight", weight)
+        kept = groups
+        if words is not None:
+            source, physical = words, _WORD
+        else:
+            value = self._blocked(step.inputs[0])
+            source, physical = value.storage, value.storage.blocks * BLOCK
+            if groups > 1:
+                kept, param = ops.join_groups(weight, groups, ops.identity_slots(value) and len(weight) % BLOCK == 0)
+        blocks = -(-len(weight) // BLOCK)
+        spec = ConvInt8(
+            source.batch, physical // kept, height, width, blocks * BLOCK, out_height, out_width, kernel, stride,
+            (pads[0], pads[1]), dilation, kept, words is not None, self._rounding(step), _clamp(step),
+        )  # fmt: skip
+        spec, biases, sets = _sets(spec, x.zero, weight, bias)
+        operands = [(source, "in_stride"), param, Param("channels", biases), Param("channel", factor), *sets]
+        storage = self._result(step, source, blocks, np.arange(len(weight)), out_height * out_width)
+        self.reader.emit("conv", _names(step), spec, operands, storage, storage.name, macs)
+        self._made(step, storage, out_height, out_width)
+
+    def _dense(self, step: quantised.Step, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray) -> None:
+        source = self._blocked(step.inputs[0]).storage
+        blocks = -(-len(weight) // BLOCK)
+        wide = ops.flat_weight(weight, source)
+        biases = bias - x.zero * weight.astype(np.int32).sum(1)
+        spec = ConvInt8(
+            source.batch, source.elements, 1, 1, blocks * BLOCK, 1, 1, (1, 1),
+            rounding=self._rounding(step), activation=_clamp(step),
+        )  # fmt: skip
+        storage = self._result(step, source, blocks, np.arange(len(weight)), 1)
+        operands: list[tuple[Storage, str] | Param] = [
+            (source, "in_stride"), Param("dense", wide[:, :, None, None]),
+            Param("channels", biases[None].astype(np.int32)), Param("channel", factor),
+        ]  # fmt: skip
+        self.reader.emit("dense", _names(step), spec, operands, storage, storage.name, source.batch * weight.size)
+        self._made(step, storage, 1, 1)
+
+    def _depthwise(
+        self, step: quantised.Step, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray
+    ) -> None:
+        value = self._blocked(step.inputs[0])
+        kernel = (weight.shape[2], weight.shape[3])
+        stride, pads, dilation = ops.window(self.reader, ir.to_proto(step.nodes[0]), kernel)
+        spec = self._window_spec(step, WindowOp.DEPTHWISE, value, x.zero, kernel, stride, pads, dilation)
+        macs = math.prod(self._shape(step)) * math.prod(kernel)
+        params = [Param("weight", weight), Param("channel", bias), Param("channel", factor)]
+        self._window(step, "depthwise", value, spec, params, macs)
+
+    # -- windows -----------------------------------------------------------------------------------------------------
+    def _window_spec(
+        self,
+        step: quantised.Step,
+        op: WindowOp,
+        value: Value,
+        zero: int,
+        kernel: tuple[int, int],
+        stride: tuple[int, int],
+        pads: Sequence[int],
+        dilation: tuple[int, int],
+    ) -> WindowInt8:
+        out_height, out_width = self.reader.shape(step.nodes[0].outputs[0].name or "")[2:]
+        rounding = None if op is WindowOp.MAX else self._rounding(step)
+        return WindowInt8(
+            op, value.storage.batch, value.storage.blocks, value.height, value.width, out_height, out_width, kernel,
+            stride, (pads[0], pads[1]), dilation, zero, rounding, _clamp(step),
+        )  # fmt: skip
+
+    def _window(
+        self, step: quantised.Step, op: str, value: Value, spec: WindowInt8, params: list[Param], macs: int = 0
+    ) -> Value:
+        source = value.storage
+        assert source.slots is not None
+        storage = self._result(step, source, source.blocks, source.slots, spec.out_height * spec.out_width)
+        operands: list[Any] = [(source, "in_stride"), *params]
+        self.reader.emit(op, _names(step), spec, operands, storage, storage.name, macs)
+        self._made(step, storage, spec.out_height, spec.out_width)
+        return self.reader.values[storage.name]
+
+    def _mean(self, step: quantised.Step) -> None:
+        node, x = step.nodes[0], _raw(step.inputs[0].params)
+        value = self._blocked(step.inputs[0])
+        size = (value.height, value.width)
+        counts = quantised.window_counts(node, size).reshape(-1)
+        factor: np.ndarray
+        if step.output is None:
+            factor = x.scale / counts.astype(np.float32)
+        elif self.power_of_two:
+            finer = step.output.params.exponent - x.params.exponent
+            rows = [arith.mean_constants(int(count)) for count in counts]
+            shifts = [shift + finer for _, shift in rows]
+            times = [times << max(0, -shift) for (times, _), shift in zip(rows, shifts, strict=True)]
+            factor = np.array([times, np.maximum(shifts, 0)], np.int32).T
+        else:
+            factor = x.scale / np.float32(step.output.params.scale) / counts.astype(np.float32)
+        kernel, stride, pads = size, (1, 1), [0, 0]
+        if node.op_type != "GlobalAveragePool":
+            rows_, columns = ints(node, "kernel_shape")
+            kernel = (rows_, columns)
+            stride, pads, _ = ops.window(self.reader, ir.to_proto(node), kernel)
+        spec = self._window_spec(step, WindowOp.AVERAGE, value, x.zero, kernel, stride, pads, (1, 1))
+        self._window(step, "average_pool", value, spec, [Param("raw", factor)])
+
+    def _move(self, step: quantised.Step) -> None:
+        """A max pool, a Relu that stands alone, a view; and the change of scale behind it, where there is one."""
+        assert step.output is not None
+        node, value = step.nodes[0], self._blocked(step.inputs[0])
+        if node.op_type == "MaxPool":
+            rows, columns = ints(node, "kernel_shape")
+            stride, pads, dilation = ops.window(self.reader, ir.to_proto(node), (rows, columns))
+            spec = self._window_spec(step, WindowOp.MAX, value, 0, (rows, columns), stride, pads, dilation)
+            value = self._window(step, "max_pool", value, spec, [])
+        elif node.op_type in _VIEWS:
+            shape = self._shape(step)
+            size = (value.height, value.width) if len(shape) == 4 else (1, 1)
+            value = Value(step.output.name, shape, value.storage, *size)
+        same = step.inputs[0].params == step.output.params
+        if not same or node.op_type in ("Relu", "Clip"):
+            value = self._rescaled(step, value, step.inputs[0].params)
+        self.reader.values[step.output.name] = value
+
+    def _rescaled(self, step: quantised.Step, value: Value, given: Params) -> Value:
+        """`value` in the scale of the step's output, bounded by what follows."""
+        assert step.output is not None
+        x, y, how = _raw(given), step.output.params, self._rounding(step)
+        assert how is not None
+        source = value.storage
+        size = (source.batch, source.blocks, source.pixels)
+        if given == y:
+            spec = MapInt8("clip", *size, rounding=how)
+        else:
+            scale = float(y.exponent - given.exponent) if self.power_of_two else float(x.scale / np.float32(y.scale))
+            spec = MapInt8("rescale", *size, scale, x.zero, how)
+        return self._mapped(step, spec, value, [])
+
+    # -- joins and tables ----------------------------------------------------------------------------------------------
+    def _concat(self, step: quantised.Step) -> None:
+        assert step.output is not None
+        values = []
+        for tensor in step.inputs:
+            value = self._blocked(tensor)
+            if tensor.params != step.output.params:
+                value = self._rescaled(step, value, tensor.params)
+            values.append(value)
+        if any(value.storage.pixels != value.height * value.width for value in values):  # a flattened map
+
+            def unfold(value: Value) -> Value:
+                return self.reader.blocked(self.reader.planar(value))
+
+            values = [self._through_float(value, step.output.params, unfold) for value in values]
+        ops.join(self.reader, step.output.name, self._shape(step), values)
+
+    def _add(self, step: quantised.Step) -> None:
+        how = self._addition(step)
+        if self._fused(step, how):
+            return
+        left, right = (self._blocked(tensor) for tensor in (step.inputs * 2)[:2])
+        slots, others = left.storage.slots, right.storage.slots
+        assert slots is not None
+        assert others is not None
+        if not np.array_equal(slots, others):
+            theirs = step.inputs[-1].params
+            right = self._through_float(right, theirs, lambda value: self.reader.with_slots(value, slots))
+        spec = MapInt8("add", left.storage.batch, left.storage.blocks, left.storage.pixels, addition=how)
+        self._mapped(step, spec, left, [(right.storage, "second_stride")])
+
+    def _addition(self, step: quantised.Step) -> Addition:
+        """The numbers of an Add, as `quantize.network` computes it."""
+        assert step.output is not None
+        a, b = (_raw(tensor.params) for tensor in (step.inputs * 2)[:2])
+        y, how = step.output.params, self._rounding(step)
+        assert how is not None
+        zeros, ratio = (a.zero, b.zero), math.log2(a.params.scale / b.params.scale)
+        if ratio != int(ratio):
+            sides = (float(a.scale / np.float32(y.scale)), float(b.scale / np.float32(y.scale)))
+            return Addition(zeros, (0, 0), 1.0, replace(how, shift=False), sides)
+        shifts = (max(int(ratio), 0), max(-int(ratio), 0))
+        finer = min(a.params.scale, b.params.scale)
+        if self.power_of_two:
+            return Addition(zeros, shifts, float(y.exponent - Params(finer, 0, "int8").exponent), how)
+        return Addition(zeros, shifts, float(np.float32(finer) / np.float32(y.scale)), how)
+
+    def _fused(self, step: quantised.Step, how: Addition) -> bool:
+        """The Add becomes the end of the convolution that makes one of its sides and has no other reader."""
+        if len(step.inputs) < 2 or step.output is None:
+            return False
+        for mine, theirs in ((0, 1), (1, 0)):
+            name = step.inputs[mine].name
+            value = self.reader.values.get(name)
+            layer = self.reader.producer.get(value.storage) if value is not None else None
+            if layer is None or layer.value != name or self.readers[name] > 1 or not _open(layer):
+                continue
+            addend, storage = self._blocked(step.inputs[theirs]).storage, layer.output
+            assert addend.slots is not None
+            assert storage.slots is not None
+            if addend.pixels != storage.pixels or addend is storage:
+                continue
+            if not np.array_equal(storage.slots, addend.slots):
+                if layer.spec.groups > 1:
+                    continue
+                storage.slots, storage.blocks = addend.slots, addend.blocks
+                layer.spec = replace(layer.spec, out_channels=storage.blocks * BLOCK)
+            sides = how if mine == 0 else _swapped(how)
+            layer.spec = replace(layer.spec, add=sides)
+            layer.operands.append((addend, "add_stride"))
+            layer.nodes.extend(_names(step))
+            layer.value = storage.name = step.output.name
+            assert value is not None
+            self._made(step, storage, value.height, value.width)
+            self.reader.last(layer)
+            return True
+        return False
+
+    def _table(self, step: quantised.Step) -> None:
+        assert step.output is not None
+        value = self._blocked(step.inputs[0])
+        entries = quantised.table(step).astype(np.int16) + _raw(step.output.params).offset
+        # entry 0 is of the lowest byte of either type, which lies as 0
+        spec = MapInt8("table", value.storage.batch, value.storage.blocks, value.storage.pixels)
+        self._mapped(step, spec, value, [Param("raw", entries.astype(np.uint8))])
+
+    def _mapped(self, step: quantised.Step, spec: MapInt8, value: Value, operands: list[Any]) -> Value:
+        source = value.storage
+        assert source.slots is not None
+        storage = self._result(step, source, source.blocks, source.slots, source.pixels)
+        self.reader.emit(spec.op, _names(step), spec, [(source, "in_stride"), *operands], storage, storage.name)
+        result = Value(storage.name, value.shape, storage, value.height, value.width)
+        self.reader.values[storage.name] = result
+        return result
+
+
+def _names(step: quantised.Step) -> list[str]:
+    return [node.name or "" for node in step.nodes]
+
+
+def _read(step: quantised.Step) -> str:
+    """The name of the first value that a step's node reads."""
+    value = step.nodes[0].inputs[0]
+    assert value is not None
+    return value.name or ""
+
+
+def _open(layer: Layer) -> bool:
+    """A convolution to bytes that has nothing added yet."""
+    return isinstance(layer.spec, ConvInt8) and layer.spec.add is None and layer.spec.rounding is not None
+
+
+def _swapped(how: Addition) -> Addition:
+    other = None if how.unaligned is None else (how.unaligned[1], how.unaligned[0])
+    return replace(how, zeros=how.zeros[::-1], shifts=how.shifts[::-1], unaligned=other)
+
+
+def _all_of(how: _Raw) -> Rounding:
+    """To the whole range of a tensor's bytes."""
+    return Rounding(how.zero, 0, 255)
+
+
+def _clamp(step: quantised.Step) -> tuple[float, float] | None:
+    """The bounds of a float result."""
+    if step.output is not None or len(step.nodes) == 1:
+        return None
+    ends = [quantised.bounds(node) for node in step.nodes[1:]]
+    return max(low for low, _ in ends), min(high for _, high in ends)
+
+
+def _sets(spec: ConvInt8, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[ConvInt8, np.ndarray, list[Param]]:
+    """What a zero point adds to the bias, for each set of taps that an output sees.
+
+    Args:
+        weight: int8 `[O, I, r, s]`. bias: int32 (O,).
+
+    Returns:
+        The spec with its sets, the biases int32 `[row sets * column sets, O]`, and the operand that says which set each
+        output row is of, where there are several.
+    """
+    sums = weight.astype(np.int64).sum(1)
+    rows, columns = ([(0, size)] for size in spec.kernel)
+    of_row: list[tuple[int, int]] = []
+    if zero:
+        of_row, of_column = tap_sets(spec)
+        rows, columns = list(dict.fromkeys(of_row)), list(dict.fromkeys(of_column))
+    biases = [bias - zero * sums[:, r0:r1, s0:s1].sum((1, 2)) for r0, r1 in rows for s0, s1 in columns]
+    operands = [Param("raw", np.array([rows.index(seen) for seen in of_row], np.int32))] if len(rows) > 1 else []
+    spec = replace(spec, row_sets=len(rows), column_sets=len(columns))
+    # An accumulator wraps on its way; what it comes to fits, because the insertion saw to that.
+    return spec, np.array(biases, np.int64).astype(np.int32), operands

@@ -23,7 +23,7 @@ from .space import Choice, Space, choice_of, knobs
 from .task import Task
 
 BATCH = 4
-"""Trials chosen at a time, of different tasks: they are built at the same time, and the model learns from all."""
+"""Trials chosen at a time: they are built at the same time, and the model learns from all."""
 
 POOL, NEAR = 250, 150
 """Choices that compete, a task: drawn from the whole space, and from around the default and the best."""
@@ -128,30 +128,43 @@ class Search:
             self._measure(wanted, 2)
 
     def _next(self, count: int) -> list[tuple[State, Choice]]:
-        model = self._fit()
-        offers = []
-        for number, state in enumerate(self.states):
-            pool = self._pool(state)
-            if not pool:
-                continue
-            options = list(pool)
-            mean, deviation = model.predict(np.array([pool[option] for option in options]), number)
-            gains = expected_gain(mean, deviation, math.log(state.ratio)) * state.ratio * state.total
-            place = int(np.argmax(gains))
-            offers.append((-float(gains[place]), number, options[place]))
-        offers.sort(key=lambda offer: offer[:2])
-        return [(self.states[number], option) for _, number, option in offers[:count]]
+        """The choices to measure now. Each is chosen as if those before it had turned out as the model expects."""
+        rows, numbers, values = self._observed()
+        pools = [self._pool(state) for state in self.states]
+        taken: list[tuple[State, Choice]] = []
+        while len(taken) < count:
+            model = Model(np.array(rows), numbers, np.array(values))
+            offers = [self._offer(number, pool, model) for number, pool in enumerate(pools) if pool]
+            if not offers:
+                break
+            _, number, option, mean = max(offers, key=lambda offer: offer[0])
+            taken.append((self.states[number], option))
+            rows.append(pools[number].pop(option))
+            numbers.append(number)
+            values.append(mean)
+        return taken
 
-    def _fit(self) -> Model:
-        rows, tasks, values = [], [], []
+    def _offer(self, number: int, pool: dict[Choice, np.ndarray], model: Model) -> tuple[float, int, Choice, float]:
+        """The best choice of a task: the seconds an inference that it is expected to save, and its expected `y`."""
+        state, options = self.states[number], list(pool)
+        mean, deviation = model.predict(np.array([pool[option] for option in options]), number)
+        gains = expected_gain(mean, deviation, math.log(state.ratio)) * state.ratio * state.total
+        place = int(np.argmax(gains))
+        return float(gains[place]), number, options[place], float(mean[place])
+
+    def _observed(self) -> tuple[list[np.ndarray], list[int], list[float]]:
+        """All measurements as the model wants them."""
+        rows: list[np.ndarray] = []
+        numbers: list[int] = []
+        values: list[float] = []
         for number, state in enumerate(self.states):
             for choice, ratio in state.ratios.items():
                 if choice != state.space.default:
                     rows.append(self._differences(state, choice))
-                    tasks.append(number)
+                    numbers.append(number)
                     # a failure counts as slow; how slow does not matter, and would bend the model
                     values.append(min(1.5, math.log(ratio)) if math.isfinite(ratio) else 1.5)
-        return Model(np.array(rows), tasks, np.array(values))
+        return rows, numbers, values
 
     def _pool(self, state: State) -> dict[Choice, np.ndarray]:
         """The choices of a task that compete, with their features; those measured are not among them."""

@@ -1,0 +1,60 @@
+"""Whatever tuning may choose computes the same numbers: networks whose kernels all take choices drawn at random."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from inception_deploy.lower.reader import read
+from inception_deploy.tuning.space import Space, choice_of, knobs
+from inception_deploy.tuning.task import tasks_of
+from inception_deploy.tuning.tuned import Better, with_choices
+
+
+def drawn(model, target, random: Random):
+    """The target with a random choice for every task of the model."""
+    choices = {}
+    for task in tasks_of(read(model).layers):
+        (choice,) = Space(task, target).sample(random, 1)
+        assert choice_of(knobs(choice), task, target) == choice
+        choices[task.key] = Better(task, choice, 0.5)
+    return with_choices(target, choices)
+
+
+def branchy(b):
+    """Each kind of task: planar stem, pointwise, 3x3, 1x7, grouped, depthwise, residual, pools, dense."""
+    x = b.op("Relu", b.conv(b.input(2, 3, 19, 23), 3, 32, (3, 3), strides=[2, 2]))
+    x = b.op("MaxPool", x, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    left = b.op("Relu", b.conv(x, 32, 160, (1, 1)))
+    right = b.op(
+        "Relu", b.conv(b.op("Relu", b.conv(x, 32, 48, (1, 7), pads=[0, 3, 0, 3])), 48, 40, (3, 3), pads=[1] * 4)
+    )
+    x = b.op("Concat", left, right, axis=1)
+    x = b.op("Relu", b.op("Add", x, b.conv(b.conv(x, 200, 32, (1, 1)), 32, 200, (3, 3), pads=[1] * 4)))
+    x = b.conv(b.conv(x, 200, 200, (3, 3), group=200), 200, 64, (1, 1))
+    x = b.conv(x, 64, 64, (3, 3), group=2, pads=[1] * 4)
+    x = b.op("AveragePool", x, kernel_shape=[3, 3], strides=[2, 2])
+    return b.model(b.op("Gemm", b.op("Flatten", b.op("GlobalAveragePool", x), axis=1), b.weight(64, 30), b.weight(30)))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_choices_compute_the_same(target, builder, tmp_path, seed):
+    from .conftest import Compiled
+
+    b = builder()
+    model = branchy(b)
+    tuned = drawn(model, target, Random(seed))
+    made = Compiled(model, tuned, tmp_path / "network.so")
+    taken = {record["task"] for record in tuned.used.values()}
+    assert taken == set(tuned.choices), "a task's choice was not asked for"
+    made.check(*b.inputs.values(), tolerance=1e-5)
+
+
+def test_no_choices_change_nothing(target, builder):
+    from inception_deploy.lower.lower import lower
+
+    model = branchy(builder())
+    tuned = with_choices(target, {})
+    assert lower(model, tuned) == lower(model, target)
+    assert tuned.used == {}

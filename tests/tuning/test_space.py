@@ -1,0 +1,79 @@
+"""Tasks and their choices."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+
+import pytest
+
+from inception_deploy.kernels.spec import Conv, GlobalAverage, Window, WindowOp
+from inception_deploy.lower.network import Layer, Storage
+from inception_deploy.tuning import task as tasks_
+from inception_deploy.tuning.features import WIDTH, features
+from inception_deploy.tuning.space import Space, choice_of, default, knobs
+
+
+def layer(op: str, spec, name: str) -> Layer:
+    return Layer(op, [name], spec, [], Storage(name, 1, 1), name)
+
+
+def test_equal_layers_are_one_task() -> None:
+    conv = Conv(1, 16, 8, 8, 16, 8, 8, (3, 3), pad=(1, 1))
+    strided = Conv(1, 16, 8, 8, 16, 8, 8, (3, 3), pad=(1, 1), in_stride=9999)
+    pool = Window(WindowOp.MAX, 1, 2, 8, 8, 4, 4, (2, 2), (2, 2), (0, 0, 0, 0))
+    layers = [
+        layer("conv", conv, "a"),
+        layer("conv", strided, "b"),
+        layer("dense", conv, "c"),
+        layer("pool", pool, "d"),
+    ]
+    found = tasks_.tasks_of([*layers, layer("mean", GlobalAverage(1, 2, 64), "e")])
+    assert [(t.layers, t.count, t.eligible) for t in found] == [
+        (("a", "b"), 2, True), (("c",), 1, False), (("d",), 1, False),
+    ]  # fmt: skip
+    assert len({t.key for t in found}) == 3
+    assert [str(t) for t in found] == ["16-16 3x3 @8x8", "16-16 3x3 @8x8", "max 32 2x2/2 @4x4"]
+
+
+def test_a_spec_survives_json(tasks) -> None:
+    pool = Window(WindowOp.AVERAGE, 1, 2, 8, 8, 4, 4, (2, 2), (2, 2), (0, 1, 0, 1), include_pad=True)
+    for spec in [*(task.spec for task in tasks), pool]:
+        assert tasks_.decode(json.loads(json.dumps(tasks_.encode(spec)))) == spec
+
+
+def test_choices_are_buildable_and_come_back_from_their_knobs(tasks, target) -> None:
+    random = Random(1)
+    for task in tasks:
+        space = Space(task, target)
+        found = [space.default, *space.sample(random, 30), *random.sample(space.neighbours(space.default), 20)]
+        assert len(space) > 200
+        for choice in found:
+            assert choice_of(knobs(choice), task, target) == choice
+            assert features(task.spec, choice, 2).shape == (WIDTH,)
+            assert choice.schedule.lanes == 8
+            assert choice.schedule.vectors * choice.schedule.pixels < 16
+            for name, value in knobs(choice).items():
+                assert value in space.domains()[name]
+    assert {choice.outputs for choice in Space(tasks[0], target).sample(random, 200)} == {
+        None, (2, 2), (2, 4), (4, 2), (4, 4),
+    }  # fmt: skip
+
+
+def test_neighbours_differ_in_one_thing(tasks, target) -> None:
+    space = Space(tasks[1], target)
+    base = knobs(space.default)
+    tile = {"vectors", "pixels", "rows", "rows_outer", "winograd_rows", "winograd_columns"}
+    for choice in space.neighbours(space.default):
+        changed = {name for name, value in knobs(choice).items() if value != base[name]}
+        assert changed
+        assert changed <= tile or len(changed) == 1
+
+
+@pytest.mark.parametrize("change", [{"winograd_rows": 3}, {"spice": 1}, {"unroll": None}])
+def test_knobs_of_something_else_are_refused(tasks, target, change) -> None:
+    values = {**knobs(default(tasks[0], target)), **change}
+    if values["unroll"] is None:
+        del values["unroll"]
+    with pytest.raises((KeyError, ValueError)):
+        choice_of(values, tasks[0], target)

@@ -75,6 +75,8 @@ def export(
     if quantisation is not None and precision != "int8":
         message = "--calibration and what goes with it are for --precision int8"
         raise UsageError(message, kind="usage", got=precision or "no --precision", allowed="--precision int8")
+    if tuned is not None:
+        _refuse_tuned(precision or "fp32")
     if reason := goal.unbuildable():
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
@@ -143,8 +145,8 @@ def _fill(
 
     precision = precision or ("int8" if network.is_quantised(model) else "fp32")
     goal = goal.at(precision)
-    if tuned is not None and precision != "fp32":
-        raise UsageError("--tuned is for fp32", kind="usage", got=precision, allowed="--precision fp32")
+    if tuned is not None:
+        _refuse_tuned(precision)
     quantised: dict[str, Any] = {}
     if precision == "int8":
         float_model = model
@@ -167,6 +169,7 @@ def _fill(
         **described,
         **_compiled(goal, precision, plan, model),
         **quantised,
+        "integers": goal.integers and network.is_ours(model),
         **({"tuning": goal.manifest()} if isinstance(goal, TunedCpu) else {}),
         "exporter": exported_by,
         "passes": [_effect(effect) for effect in effects if effect.fired],
@@ -201,6 +204,12 @@ def _fill(
         "not_run": not_run,
         "refusals": len(plan.refusals),
     }
+
+
+def _refuse_tuned(precision: str) -> None:
+    """UsageError where there is nothing tuned for a precision."""
+    if precision != "fp32":
+        raise UsageError("--tuned is for fp32", kind="usage", got=precision, allowed="--precision fp32")
 
 
 def _quantize(

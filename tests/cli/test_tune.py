@@ -1,0 +1,176 @@
+"""`tune` and `export --tuned` as they are typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from inception_deploy import artifact, bundle
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): artifact.sha256(path) for path in artifact.files_below(folder)}
+
+
+@pytest.fixture(scope="module")
+def database(branchy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight trials of the small network."""
+    from inception_deploy import cli
+
+    path = tmp_path_factory.mktemp("databases") / "branchy.db"
+    argv = ["tune", "--model", branchy, "--input-size", "32", "--trials", "8", "-o", str(path), "--json"]
+    process = subprocess.run(
+        [sys.executable, "-m", "inception_deploy", *argv], check=False, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+    document = json.loads(process.stdout)
+    assert document["trials"] == 8
+    assert document["tasks"] == len(document["layers"]) == 6
+    assert document["records"] >= 8 + 6
+    assert document["database"] == str(path)
+    assert document["measured"] == "network"
+    assert 0 < document["after_ms"] < 10 * document["before_ms"]
+    assert sum(row["share"] for row in document["layers"]) == pytest.approx(1, abs=0.01)
+    assert cli.PROGRAM
+    return path
+
+
+def test_a_bundle_from_a_database(call, branchy: str, database: Path, tmp_path: Path) -> None:
+    """The same database and model give the same bytes, and the manifest says what was taken from it."""
+    argv = ["export", "--model", branchy, "--input-size", "32", "--tuned", database]
+    for name in ("one", "two"):
+        result = call(*argv, "-o", tmp_path / name)
+        assert result.status == 0, result.err
+        assert "the database" in result.err
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    with bundle.open(tmp_path / "one") as opened:
+        tuning = opened.manifest["tuning"]
+        kernels = {step["kernel"] for step in opened.document(bundle.PLAN)["steps"]}
+    assert len(tuning["database_sha256"]) == 64
+    assert {row["kernel"] for row in tuning["kernels"]} <= kernels
+    assert all(row["ratio"] < 0.98 and row["knobs"] for row in tuning["kernels"])
+
+
+def test_resume(call, branchy: str, database: Path) -> None:
+    argv = ["tune", "--model", branchy, "--input-size", "32", "-o", database, "--json"]
+    before = (database / "database_tuning_record.json").read_text()
+    assert call(*argv, "--trials", 9).error["kind"] == "exists"
+    result = call(*argv, "--trials", 9, "--resume")
+    assert (result.status, result.document["trials"]) == (0, 9)
+    assert (database / "database_tuning_record.json").read_text().startswith(before)
+
+
+@pytest.mark.slow
+def test_a_kill_loses_nothing(branchy: str, call, tmp_path: Path) -> None:
+    path = tmp_path / "killed.db"
+    argv = ["tune", "--model", branchy, "--input-size", "32", "-o", str(path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inception_deploy", *argv, "--trials", "400"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    records = path / "database_tuning_record.json"
+    deadline = time.monotonic() + 300
+    while not records.exists() or records.read_bytes().count(b"\n") < 10:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    finished = records.read_bytes()
+    whole = finished[: finished.rfind(b"\n") + 1]
+    count = whole.count(b"\n")
+    result = call(*argv, "--trials", count, "--resume", "--json")
+    assert result.status == 0, result
+    assert result.document["trials"] == count
+    assert records.read_bytes().startswith(whole)
+
+
+# -- wrong use ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("status", "kind", "change"),
+    [
+        (2, "model", {"--model": "irv3"}),
+        (2, "target", {"--target": "cpu:avx3"}),
+        (2, "target", {"--target": "cuda"}),
+        (2, "usage", {"--trials": "0"}),
+        (2, "usage", {"--trials": "-3"}),
+        (2, "usage", {"--trials": "many"}),
+        (2, "usage", {"--tracker": "somewhere", "--key": "k"}),
+        (2, "usage", {"--tracker": "host:99999", "--key": "k"}),
+        (2, "usage", {"--tracker": "127.0.0.1:9190"}),
+        (2, "usage", {"--key": "k"}),
+        (1, "target", {"--target": "arm:cortex-a72"}),
+        (1, "database", {"--resume": None}),
+    ],
+)
+def test_wrong_use(call, tmp_path: Path, status: int, kind: str, change: dict) -> None:
+    options = {"--model": "lenet5", "--trials": "4", "-o": str(tmp_path / "new.db")} | change
+    argv = [word for pair in options.items() for word in pair if word is not None]
+    result = call("tune", *argv, "--json")
+    assert (result.status, result.error["kind"]) == (status, kind), result
+    assert not (tmp_path / "new.db").exists()
+
+
+def test_a_gpu_is_told_what_can_be_tuned(call, tmp_path: Path) -> None:
+    result = call("tune", "--model", "lenet5", "--target", "cuda", "--trials", 4, "-o", tmp_path / "new.db")
+    assert "cuda cannot be tuned" in result.err
+    assert "cpu and arm" in result.err
+
+
+def test_another_machine_needs_a_tracker(call, tmp_path: Path) -> None:
+    result = call("tune", "--model", "lenet5", "--target", "arm:cortex-a72", "--trials", 4, "-o", tmp_path / "new.db")
+    assert "--tracker and --key" in result.err
+
+
+def test_no_tracker_answers(call, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    argv = ["--tracker", f"127.0.0.1:{port}", "--key", "k", "-o", tmp_path / "new.db", "--json"]
+    result = call("tune", "--model", "lenet5", "--trials", 4, *argv)
+    assert (result.status, result.error["kind"]) == (1, "tracker")
+    assert f"no RPC tracker of TVM answers at 127.0.0.1:{port}" in result.error["message"]
+
+
+def test_something_else_answers(call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that never says anything is given up on."""
+    from inception_deploy.tuning import devices
+
+    monkeypatch.setattr(devices, "CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        argv = ["--tracker", f"127.0.0.1:{server.getsockname()[1]}", "--key", "k", "-o", tmp_path / "new.db", "--json"]
+        result = call("tune", "--model", "lenet5", "--trials", 4, *argv)
+    assert (result.status, result.error["kind"]) == (1, "tracker")
+    assert "timed out" in result.error["message"]
+
+
+def test_export_refuses_what_is_no_database_of_this(call, branchy: str, database: Path, tmp_path: Path) -> None:
+    argv = ["export", "-o", tmp_path / "out", "--json"]
+    other = call(*argv, "--model", "lenet5", "--tuned", database)
+    assert (other.status, other.error["kind"]) == (1, "database")
+    assert "is of model build" in other.error["message"]
+    missing = call(*argv, "--model", branchy, "--tuned", tmp_path / "nothing.db")
+    assert (missing.status, missing.error["kind"]) == (1, "database")
+    target = call(*argv, "--model", branchy, "--target", "arm:cortex-a72", "--tuned", database)
+    assert "is of target cpu" in target.error["message"]
+    gpu = call(*argv, "--model", branchy, "--target", "cuda", "--tuned", database)
+    assert (gpu.status, gpu.error["kind"]) == (2, "target")
+    precision = call(*argv, "--model", branchy, "--precision", "int8", "--tuned", database)
+    assert (precision.status, precision.error["kind"]) == (2, "usage")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_database_without_a_record_for_the_network(call, branchy: str, database: Path, tmp_path: Path) -> None:
+    """The model of the same name at another size has other layers."""
+    argv = ["export", "--model", branchy, "--input-size", "48", "--tuned", database, "--no-verify"]
+    result = call(*argv, "-o", tmp_path / "out")
+    assert result.status == 0, result.err
+    assert "the database" in result.err

@@ -119,7 +119,6 @@ class Cpu(Target):
             "triple": self.isa.triple,
             "mcpu": self.isa.mcpu,
             "features": list(self.isa.features),
-            "integers": self.isa.integers,
         }
 
     @property

@@ -60,7 +60,7 @@ def compiled_stage(manifest: Mapping[str, Any]) -> str:
     """The row of `verify.TOLERANCES` that the compiled library of a bundle is held to."""
     if manifest["precision"] == "fp32":
         return "compiled"
-    if manifest["precision"] == "int8" and not manifest["target_details"].get("integers"):
+    if manifest["precision"] == "int8" and not manifest.get("integers"):
         return "emulated-int8"
     return f"compiled-{manifest['precision']}"
 

@@ -397,15 +397,17 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
 
 
 def _strip(model: ir.Model) -> None:
-    """Drop source lines, stack traces, tool names and notes: they differ from machine to machine."""
+    """Drop source lines, stack traces, tool names and notes, which differ from machine to machine; ours stay."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedOpsetsPass
 
+    ours = {key: value for key, value in model.metadata_props.items() if key.startswith(f"{__package__}.")}
     ClearMetadataAndDocStringPass()(model)
     RemoveUnusedOpsetsPass()(model)
     for value in _values(model):
         value.metadata_props.clear()
         value.doc_string = None
     model.metadata_props.clear()
+    model.metadata_props.update(ours)
     model.graph.metadata_props.clear()
     model.doc_string = model.graph.doc_string = None
     model.graph.name = "main"

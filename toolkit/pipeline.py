@@ -155,6 +155,7 @@ def _fill(
             model, quantised = _quantize(model, quantisation or job.Options(), described, state, watch)
             onnx.save(model, str(folder / bundle.INT8_ONNX))
         if verified:
+            watch.stage("verify")
             given = check.inputs_for_int8(given, model)
             before, optimised = run(float_model), check.run_int8(model, given)
             if float_model is not model:

@@ -117,10 +117,10 @@ def choose(spec: Convolution, *, lanes: int, registers: int) -> ConvSchedule:
         if group_vectors % vectors == 0 and vectors < registers - 2:
             pixels = max(split(row, max(1, budget // vectors)))
             options.append((cost(vectors, pixels), ConvSchedule(lanes, vectors, pixels)))
-    return _balanced(spec, min(options, key=lambda option: option[0])[1])
+    return balanced(spec, min(options, key=lambda option: option[0])[1])
 
 
-def _balanced(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:
+def balanced(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:
     """Units large enough to be worth handing out, and the loop order that reuses the larger operand."""
     wide = schedule.lanes * schedule.vectors
     depth = spec.channels * math.prod(spec.kernel)

@@ -21,6 +21,7 @@ from .cpu_int8_math import added, narrow, real, rounded, widen
 from .emit import Emitter, Expr, clamp, load, splat
 from .spec import BLOCK
 from .spec_int8 import ConvInt8, tap_sets
+from .tiles import split
 
 WORD = 4
 """Bytes that one multiply-add takes at once."""
@@ -29,9 +30,26 @@ LANES = 16
 """int32 in a vector register."""
 
 
+POINTWISE_PIXELS = 10
+"""Pixels of a pointwise tile of two vectors: a wider one reads its weights less often, and more accumulators spill."""
+
+WIDE_KERNEL, WIDE_PIXELS = 5, 6
+"""Kernels from so many columns on do best with tiles of so many pixels: their edge tiles are code of their own."""
+
+
 def choose(spec: ConvInt8, *, lanes: int, registers: int) -> ConvSchedule:
-    """`cpu_conv.choose`, for a convolution with a quarter of the depth: a word is what a float is there."""
-    return cpu_conv.choose(_in_words(spec), lanes=LANES, registers=registers)
+    """`cpu_conv.choose` for a quarter of the depth (a word is what a float is there), where measuring found no better.
+
+    docs/perf/cpu-int8.md holds it against measurements.
+    """
+    words = replace(spec, channels=spec.channels // WORD)
+    row = cpu_conv.image(spec)[3]
+    if spec.pointwise and row > 1 and spec.out_channels // spec.groups // LANES % 2 == 0:
+        return cpu_conv.balanced(words, ConvSchedule(LANES, 2, max(split(row, POINTWISE_PIXELS))))
+    chosen = cpu_conv.choose(words, lanes=LANES, registers=registers)
+    if spec.kernel[1] < WIDE_KERNEL or chosen.pixels <= WIDE_PIXELS:
+        return chosen
+    return cpu_conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
 
 
 def units(spec: ConvInt8, schedule: ConvSchedule) -> int:
@@ -39,17 +57,13 @@ def units(spec: ConvInt8, schedule: ConvSchedule) -> int:
     return cpu_conv.units(spec, schedule)
 
 
-def _in_words(spec: ConvInt8) -> ConvInt8:
-    return replace(spec, channels=spec.channels // WORD)
-
-
 def pack_weight(weight: np.ndarray, spec: ConvInt8, schedule: ConvSchedule) -> np.ndarray:
     """int8 `[O, I, r, s]` (physical channels) to the order the kernel reads. I is one group's input channels."""
     out, channels, rows, columns = weight.shape
     wide = schedule.lanes * schedule.vectors
     words = (WORD if spec.planar else BLOCK) // WORD
-    split = weight.reshape(out // wide, wide, channels // (words * WORD), words, WORD, rows, columns)
-    return np.ascontiguousarray(split.transpose(0, 2, 5, 6, 3, 1, 4), dtype=np.int8)
+    parts = weight.reshape(out // wide, wide, channels // (words * WORD), words, WORD, rows, columns)
+    return np.ascontiguousarray(parts.transpose(0, 2, 5, 6, 3, 1, 4), dtype=np.int8)
 
 
 class _Bytes(cpu_conv.Direct):

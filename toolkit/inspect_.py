@@ -30,8 +30,9 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
         ``kind`` ("bundle" or "onnx"), ``model``, ``parameters``, ``macs``, ``nodes`` (count by operator), ``branches``
         (where paths join: ``node``, ``op``, ``shape``, ``paths``), ``layers`` (``layer``, ``op``, ``macs``,
         ``parameters``, ``shape``) and ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``,
-        ``memory``, ``placement``, ``refusals``, ``passes``, and ``steps``: one row a kernel call, with ``ms`` (median
-        of several runs, each step alone) and ``share`` of their sum; both None where the target does not run here.
+        ``memory``, ``placement``, ``refusals``, ``passes``, ``quantization`` (of int8, else None), and ``steps``: one
+        row a kernel call, with ``ms`` (median of several runs, each step alone) and ``share`` of their sum; both None
+        where the target does not run here.
 
     Raises:
         DeployError: the file or the bundle is damaged.
@@ -43,7 +44,8 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
     with bundles.open(path) as bundle:
         import onnx
 
-        return _bundle(bundle, onnx.load(str(bundle.onnx)), threads, progress)
+        # The float network of an int8 bundle: it has the same branches and work, and says how many parameters.
+        return _bundle(bundle, onnx.load(str(bundle.folder / bundles.ONNX)), threads, progress)
 
 
 def _bundle(bundle: bundles.Bundle, model: onnx.ModelProto, threads: int | None, progress: Progress) -> dict[str, Any]:
@@ -56,6 +58,7 @@ def _bundle(bundle: bundles.Bundle, model: onnx.ModelProto, threads: int | None,
         "placement": plan["placements"],
         "refusals": bundle.document(bundles.REFUSALS),
         "passes": bundle.manifest.get("passes", []),
+        "quantization": bundle.manifest.get("quantization"),
     }
     progress.stage("measure")
     try:

@@ -130,7 +130,7 @@ def _fill(
     model, effects = driver.optimise(
         simplified, target=goal.kind, verify=verified, progress=lambda what: watch.update(0, 0, what)
     )
-    described = {
+    described: dict[str, Any] = {
         "model": source.name,
         "preprocessing": source.preprocessing,
         "labels": source.labels and list(source.labels),
@@ -142,6 +142,7 @@ def _fill(
     if verified:
         stages.append(verify.require_ok(check.row("optimised", before, optimised)))
     onnx.save(model, str(folder / bundle.ONNX))
+    described |= _measured(model)
 
     precision = precision or ("int8" if network.is_quantised(model) else "fp32")
     goal = goal.at(precision)
@@ -280,9 +281,18 @@ def _told(quantization: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in quantization.items() if name != "tensors"}
 
 
+def _measured(model: onnx.ModelProto) -> dict[str, Any]:
+    """The part of the manifest that tells how large the network is."""
+    work = cost.cost(model)
+    return {"cost": {"parameters": work.parameters, "macs": work.macs}}
+
+
 def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) -> dict[str, Any]:
     """The part of the manifest that tells what was compiled, from what, for what."""
-    work = cost.cost(model)
+    scales = {
+        name: {"scale": how.scale, "zero_point": how.zero, "quantized_dtype": how.dtype}
+        for name, how in (network.tensors(model).items() if network.is_ours(model) else ())
+    }
     ending = {node.output[0]: node.op_type for node in model.graph.node}
     outputs = [
         {**_tensor(port), "kind": "probabilities" if ending.get(port.name) == "Softmax" else "logits"}
@@ -292,9 +302,8 @@ def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) 
         "target": goal.name,
         "target_details": goal.describe(),
         "precision": precision,
-        "inputs": [_tensor(port) for port in plan.inputs],
+        "inputs": [{**_tensor(port), **scales.get(port.name, {})} for port in plan.inputs],
         "outputs": outputs,
-        "cost": {"parameters": work.parameters, "macs": work.macs},
         "memory": {"arena_bytes": plan.arena_bytes, "weights_bytes": len(plan.weights)},
     }
 

@@ -33,13 +33,18 @@ def int8(branchy: str, calibration: Path, tmp_path_factory: pytest.TempPathFacto
     return path
 
 
-def test_what_is_in_an_int8_bundle(int8: Path) -> None:
+def test_what_is_in_an_int8_bundle(int8: Path, exported: Path) -> None:
     manifest = json.loads((int8 / "manifest.json").read_text())
     assert manifest["precision"] == "int8"
     assert {"model.onnx", "model.int8.onnx"} <= set(manifest["files"])
     told = manifest["quantization"]
     assert (told["scheme"], told["images"], told["float_nodes"], told["drop_points"]) == ("float-scale", 24, [], None)
     assert told["tensors"]["input"]["dtype"] == "uint8"
+    assert manifest["inputs"][0]["quantized_dtype"] == "uint8"
+    assert manifest["inputs"][0]["scale"] == told["tensors"]["input"]["scale"]
+    assert manifest["cost"] == json.loads((exported / "manifest.json").read_text())["cost"] | {
+        "macs": json.loads((exported / "manifest.json").read_text())["cost"]["macs"] // 2
+    }
     assert told["tensors"]["input"]["scale"] > 0
     operators = {node.op_type for node in onnx.load(int8 / "model.int8.onnx").graph.node}
     assert {"QuantizeLinear", "DequantizeLinear"} <= operators
@@ -84,6 +89,13 @@ def test_a_layer_that_went_wrong_is_found(call, int8: Path, tmp_path: Path) -> N
     if result.document["stages"][-1]["stage"] == "compiled-int8":
         assert result.status == 1  # the library still computes what the model was
     assert "left" in result.document["first_fall"]
+
+
+def test_inspect_tells_the_scheme(call, int8: Path, exported: Path) -> None:
+    document = call("inspect", int8, "--json").document
+    assert document["quantization"]["scheme"] == "float-scale"
+    assert document["parameters"] == call("inspect", exported, "--json").document["parameters"]
+    assert "float-scale" in call("inspect", int8).out
 
 
 def test_both_runtimes_run_the_int8_network(call, int8: Path, tmp_path: Path) -> None:

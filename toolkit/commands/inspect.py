@@ -40,9 +40,18 @@ def _summary(document: dict[str, Any]) -> Show:
             ("target", f"{document['target']}, {document['precision']}"),
             ("arena of the compiled model", _megabytes(document["memory"]["arena_bytes"])),
             ("its weights", _megabytes(document["memory"]["weights_bytes"])),
+            *_quantised(document["quantization"]),
             ("kernel calls", str(len(document["steps"]))),
         ]
     return table(("", ""), rows)
+
+
+def _quantised(how: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What an int8 bundle says of its integers."""
+    if how is None:
+        return []
+    floats = ", ".join(how["float_nodes"]) or "nothing"
+    return [("scheme", f"{how['scheme']}, calibrated on {how['images']} pictures"), ("in float", floats)]
 
 
 def _operators(document: dict[str, Any]) -> Show:

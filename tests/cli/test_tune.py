@@ -174,3 +174,13 @@ def test_a_database_without_a_record_for_the_network(call, branchy: str, databas
     result = call(*argv, "-o", tmp_path / "out")
     assert result.status == 0, result.err
     assert "the database" in result.err
+
+
+def test_a_network_without_anything_to_tune(call, tmp_path: Path) -> None:
+    """Nothing is left behind, so that the same command works once the model does."""
+    source = tmp_path / "plain.py"
+    source.write_text("import torch\n\n\ndef build():\n    return torch.nn.Sequential(torch.nn.ReLU())\n")
+    argv = ["--model", f"{source}:build", "--input-size", "8", "--trials", 4, "-o", tmp_path / "new.db", "--json"]
+    result = call("tune", *argv)
+    assert (result.status, result.error["kind"]) == (1, "tune"), result
+    assert not (tmp_path / "new.db").exists()

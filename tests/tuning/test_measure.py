@@ -12,7 +12,7 @@ import pytest
 from inception_deploy import targets
 from inception_deploy.targets.library import check
 from inception_deploy.tuning import trial
-from inception_deploy.tuning.measure import Meter, local_runner, time_trial
+from inception_deploy.tuning.measure import Meter, local_runners, time_trial
 from inception_deploy.tuning.space import Choice, Space
 from inception_deploy.tuning.trial import ROUNDS, Setting
 
@@ -86,7 +86,7 @@ def test_metaschedule_s_builder_and_runner(tasks, here) -> None:
     space = Space(tasks[1], here)
     good = space.neighbours(space.default)[0]
     schedule = replace(space.default.schedule, vectors=5)  # does not divide the channels
-    meter = Meter(here, SETTING, local_runner(2))
+    meter = Meter(here, SETTING, local_runners(2))
     try:
         timings = meter.time([(tasks[1], space, c) for c in (good, Choice(None, schedule), space.default)], 1)
     finally:

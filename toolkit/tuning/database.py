@@ -13,7 +13,9 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -93,6 +95,16 @@ class Database:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @contextmanager
+    def removed_if_empty(self) -> Iterator[None]:
+        """Remove it again where the block fails before anything was measured."""
+        try:
+            yield
+        except BaseException:
+            if not self.records:
+                shutil.rmtree(self.folder)
+            raise
 
     def tasks(self) -> list[Task]:
         """Every task that there is a record of, in the order of their keys."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from ..errors import DeployError
-from .measure import TIMEOUT_S, no_arguments, time_there
+from .measure import TIMEOUT_S, Runners, no_arguments, time_there
 
 CONNECT_S = 5.0
 """How long a tracker may take to answer."""
@@ -60,21 +59,18 @@ def _keys(host: str, port: int, where: str) -> list[str]:
         ) from error  # fmt: skip
 
 
-def remote_runner(host: str, port: int, key: str, threads: int, devices: int) -> Callable[[int], Any]:
-    """MetaSchedule's runner on a tracker's devices, a trial on each at a time: passes over a trial -> runner."""
-    from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, RPCConfig, RPCRunner
+def remote_runners(host: str, port: int, key: str, threads: int, devices: int) -> Runners:
+    """On a tracker's devices, a trial on each at a time."""
 
-    made: dict[int, Any] = {}
+    def make(config: Any) -> Any:
+        from tvm.s_tir.meta_schedule.runner import RPCConfig, RPCRunner
 
-    def runner(repeat: int) -> Any:
-        if repeat not in made:
-            made[repeat] = RPCRunner(
-                rpc_config=RPCConfig(host, port, key, session_timeout_sec=TIMEOUT_S),
-                evaluator_config=EvaluatorConfig(number=1, repeat=repeat, min_repeat_ms=0),
-                f_alloc_argument=no_arguments,
-                f_run_evaluator=partial(time_there, threads),
-                max_workers=devices,
-            )
-        return made[repeat]
+        return RPCRunner(
+            rpc_config=RPCConfig(host, port, key, session_timeout_sec=TIMEOUT_S),
+            evaluator_config=config,
+            f_alloc_argument=no_arguments,
+            f_run_evaluator=partial(time_there, threads),
+            max_workers=devices,
+        )
 
-    return runner
+    return Runners(make)

@@ -112,36 +112,59 @@ def time_there(threads: int, _session: Any, module: Any, _device: Any, config: A
 
 
 # -- in ours ---------------------------------------------------------------------------------------------------------
-def local_runner(threads: int) -> Callable[[int], Any]:
-    """MetaSchedule's runner on this machine, in a process of its own: passes over a trial -> runner."""
-    from tvm.s_tir.meta_schedule.runner import EvaluatorConfig, LocalRunner
+class Runners:
+    """MetaSchedule's runners for trials: one for each number of passes, made when it is first asked for.
 
-    made: dict[int, Any] = {}
+    Args:
+        make: a runner for an evaluator's configuration; it has a pool of processes, as both of MetaSchedule's have.
+    """
 
-    def runner(repeat: int) -> Any:
-        if repeat not in made:
-            made[repeat] = LocalRunner(
-                timeout_sec=TIMEOUT_S,
-                evaluator_config=EvaluatorConfig(number=1, repeat=repeat, min_repeat_ms=0),
-                f_alloc_argument=no_arguments,
-                f_run_evaluator=partial(time_here, threads),
-            )
-        return made[repeat]
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+        self._made: dict[int, Any] = {}
 
-    return runner
+    def __call__(self, passes: int) -> Any:
+        from tvm.s_tir.meta_schedule.runner import EvaluatorConfig
+
+        if passes not in self._made:
+            self._made[passes] = self._make(EvaluatorConfig(number=1, repeat=passes, min_repeat_ms=0))
+        return self._made[passes]
+
+    def close(self) -> None:
+        """End their processes."""
+        for runner in self._made.values():
+            runner.pool.shutdown()
+        self._made.clear()
+
+
+def local_runners(threads: int) -> Runners:
+    """On this machine, in a process of its own."""
+
+    def make(config: Any) -> Any:
+        from tvm.s_tir.meta_schedule.runner import LocalRunner
+
+        return LocalRunner(
+            timeout_sec=TIMEOUT_S,
+            evaluator_config=config,
+            f_alloc_argument=no_arguments,
+            f_run_evaluator=partial(time_here, threads),
+        )
+
+    return Runners(make)
 
 
 class Meter:
     """Builds and runs trials of one target."""
 
-    def __init__(self, target: Cpu, setting: Setting, runner: Callable[[int], Any]) -> None:
+    def __init__(self, target: Cpu, setting: Setting, runners: Runners) -> None:
         self.target = target
         self._folder = Path(tempfile.mkdtemp(prefix="inception-deploy-tune-"))
         self._builder = make_builder(target, setting, self._folder)
-        self._runner = runner
+        self._runners = runners
 
     def close(self) -> None:
-        """Remove the libraries."""
+        """End the runners' processes and remove the libraries."""
+        self._runners.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def time(self, trials: Sequence[tuple[Task, Space, Choice]], repeat: int = 2) -> list[Timing]:
@@ -156,7 +179,7 @@ class Meter:
         ]
         built = self._builder.build([BuilderInput(module, goal) for module in modules])
         runnable = [RunnerInput(str(b.artifact_path), "cpu", []) for b in built if b.error_msg is None]
-        futures = iter(self._runner(repeat).run(runnable))
+        futures = iter(self._runners(repeat).run(runnable))
         timings = [
             _timing(next(futures).result()) if b.error_msg is None else Timing(error=str(b.error_msg)) for b in built
         ]

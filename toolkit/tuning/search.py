@@ -73,11 +73,11 @@ class Search:
     """The tasks of a network, a database and a meter.
 
     Args:
-        report: called after every measurement with what was done.
+        report: called after every measurement with the task that it was of.
     """
 
     def __init__(
-        self, tasks: Sequence[Task], database: Database, meter: Meter, threads: int, report: Callable[[str], None]
+        self, tasks: Sequence[Task], database: Database, meter: Meter, threads: int, report: Callable[[State], None]
     ) -> None:
         self._database, self._meter, self._threads, self._report = database, meter, threads, report
         self.states = [State(task, Space(task, meter.target)) for task in tasks]
@@ -111,7 +111,7 @@ class Search:
             seconds = timing.seconds(state.seconds or None)
             self._database.commit(state.task, state.space, knobs(choice), seconds, self._meter.target)
             self._remember(state)
-            self._report(f"{state.task}: {state.ratio:.2f} of the default")
+            self._report(state)
 
     def measure_defaults(self) -> None:
         """Trial 0 of every task: what the search has to beat, and where the time goes."""

@@ -27,14 +27,15 @@ from ..lower.reader import read as read_network
 from ..progress import NONE, Progress, Stopwatch
 from ..targets.cpu import Cpu
 from . import database as databases
-from .devices import remote_runner, servers
-from .measure import Meter, local_runner
-from .search import Search
-from .task import tasks_of
+from .devices import remote_runners, servers
+from .measure import Meter, local_runners
+from .search import Search, State
+from .task import Task, tasks_of
 from .trial import Setting
 from .tuned import better, identity, tunable, with_choices
 
 _COMPARE_RUNS = 30
+_LEAST_BETWEEN_NOTES = 32
 
 
 def tune(
@@ -73,17 +74,17 @@ def tune(
         if reason := goal.missing():
             message = f"{goal.name} cannot be measured here ({reason}); measure on devices with --tracker and --key"
             raise DeployError(message, kind="target", got=goal.name)
-        runner = local_runner(threads)
+        runners = local_runners(threads)
     else:
         count = servers(*tracker, device_key or "")
         watch.note(f"measuring on {count} devices of the tracker at {tracker[0]}:{tracker[1]}")
-        runner = remote_runner(*tracker, device_key or "", threads, count)
+        runners = remote_runners(*tracker, device_key or "", threads, count)
     watch.stage("resolve")
     source = sources.resolve(request)
     owner = identity(source.name, goal)
     # opened first: what is wrong with it should not take a minute to be told
     opened, notes = databases.resume(destination, owner) if resume else (databases.create(destination, owner), [])
-    with opened:
+    with opened, opened.removed_if_empty():
         for note in (*source.notes, *notes):
             watch.note(note)
         watch.stage("export")
@@ -91,7 +92,9 @@ def tune(
         del source
         untuned = lower(model, goal)
         found = tasks_of(read_network(model).layers)
-        meter = Meter(goal, Setting(threads, len(untuned.weights)), runner)
+        if not found:
+            raise DeployError(f"{owner.model} has no layer that can be tuned", kind="tune", got=owner.model)
+        meter = Meter(goal, Setting(threads, len(untuned.weights)), runners)
         try:
             search = _search(found, opened, meter, threads, trials, watch)
         finally:
@@ -130,23 +133,24 @@ def tune(
 
 
 def _search(
-    found: Any, opened: databases.Database, meter: Meter, threads: int, trials: int, watch: Stopwatch
+    found: list[Task], opened: databases.Database, meter: Meter, threads: int, trials: int, watch: Stopwatch
 ) -> Search:
-    start, measured = time.perf_counter(), 0
+    start, measured, total = time.perf_counter(), 0, 0
 
-    def report(what: str) -> None:
+    def report(state: State) -> None:
         nonlocal measured
         measured += 1
-        each = (time.perf_counter() - start) / measured
-        left = max(0, goal - measured)
-        gained = 1 - sum(s.total * s.ratio for s in search.states) / max(1e-12, sum(s.total for s in search.states))
-        watch.update(
-            measured, goal, f"{len(search.states)} tasks, {gained:.1%} gained, {left * each / 60:.1f} min left; {what}"
-        )
+        whole = sum(s.total for s in search.states)
+        gained = 1 - sum(s.total * s.ratio for s in search.states) / whole
+        left = max(0, total - measured) * (time.perf_counter() - start) / measured / 60
+        told = f"{len(search.states)} tasks, {gained:.1%} gained, {left:.1f} min left"
+        own = f"{state.task} ({state.total / whole:.1%} of the time): {state.ratio:.2f} of the default"
+        watch.update(measured, total, f"{told}; {own}")
+        if measured % max(_LEAST_BETWEEN_NOTES, total // 8) == 0:
+            watch.note(f"{measured} of {total} measurements: {told}")
 
-    goal = 0
     search = Search(found, opened, meter, threads, report)
-    goal = trials - search.trials + sum(not state.seconds for state in search.states)
+    total = max(0, trials - search.trials) + sum(not state.seconds for state in search.states)
     watch.stage("measure defaults")
     search.measure_defaults()
     watch.stage("search")

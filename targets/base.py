@@ -63,6 +63,11 @@ class Target(ABC):
         return self
 
     @property
+    def element(self) -> str:
+        """What float activations are kept in: ``float32``, or ``bfloat16`` after ``at("bf16")``."""
+        return "float32"
+
+    @property
     def integers(self) -> bool:
         """There are kernels for `kernels.spec_int8`. Without them an int8 network is computed in float32."""
         return False

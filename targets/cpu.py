@@ -22,7 +22,7 @@ class Isa:
     name: what follows the colon of a target. machine: what `platform.machine()` says of hosts that run it.
     mcpu, mattr, mtriple: LLVM's. triple: the linker's. lanes, registers: of an fp32 vector register file.
     features: what a CPU must have, in the names of /proc/cpuinfo; checked before a bundle is run.
-    integers: it multiplies bytes (`kernels.spec_int8`).
+    integers: it multiplies bytes (`kernels.spec_int8`). bfloat16: it multiplies tiles of those (`kernels.spec_amx`).
     """
 
     name: str
@@ -36,6 +36,7 @@ class Isa:
     features: tuple[str, ...] = ()
     mattr: tuple[str, ...] = ()
     integers: bool = False
+    bfloat16: bool = False
 
 
 def _aarch64(core: str, *features: str) -> Isa:
@@ -48,6 +49,8 @@ def _aarch64(core: str, *features: str) -> Isa:
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
+_AMX = ("amx_tile", "amx_bf16")
+
 
 def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str, ...], **more: Any) -> Isa:
     """An x86-64 CPU under Linux, of a level of the psABI."""
@@ -59,6 +62,7 @@ ISAS: tuple[Isa, ...] = (
     _x86("avx512", "v4", 16, 32, _AVX512),
     _x86("avx2", "v3", 8, 16, _AVX2),
     _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), integers=True),
+    _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-tile", "+amx-bf16"), bfloat16=True),
     _aarch64("cortex-a72"),
     _aarch64("cortex-a53"),
     _aarch64("cortex-a76", "asimddp"),
@@ -76,8 +80,8 @@ ISAS: tuple[Isa, ...] = (
         ("+neon",),
     ),
 )
-"""`cpu` without a suffix takes the first of its kind that this machine has all features of, and for int8 the first of
-those that have integer kernels; `arm` takes the first.
+"""`cpu` without a suffix takes the first of its kind that this machine has all features of, and for int8 or bf16 the
+first of those that have kernels for it; `arm` takes the first.
 """
 
 
@@ -103,9 +107,10 @@ def lacking(isa: Isa) -> list[str]:
 
 @dataclass(frozen=True)
 class Cpu(Target):
-    """A CPU with one of the instruction sets above."""
+    """A CPU with one of the instruction sets above. element: what float activations are kept in."""
 
     isa: Isa
+    element: str = "float32"
 
     @property
     def kind(self) -> str:
@@ -126,6 +131,8 @@ class Cpu(Target):
         return self.isa.integers
 
     def at(self, precision: str) -> Target:
+        if precision == "bf16":
+            return self._in_bfloat16()
         target = super().at(precision)
         chosen = ":" in self.name
         if precision != "int8" or chosen or self.isa.integers:
@@ -133,6 +140,22 @@ class Cpu(Target):
         options = (isa for isa in ISAS if isa.kind == self.kind and isa.integers and not lacking(isa))
         found = next(options, None)
         return target if found is None else replace(self, isa=found)
+
+    def _in_bfloat16(self) -> Target:
+        able = [isa for isa in ISAS if isa.kind == self.kind and isa.bfloat16]
+        found = [isa for isa in able if (isa is self.isa if ":" in self.name else not lacking(isa))]
+        if found:
+            return replace(self, isa=found[0], element="bfloat16")
+        allowed = [f"{isa.kind}:{isa.name}" for isa in able] or ["fp32", "int8"]
+        message = f"target {self.name} does not compute in 'bf16'"
+        if able and ":" not in self.name:
+            short = ", ".join(lacking(able[0]))
+            raise DeployError(
+                f"{message} here: this machine lacks {short}; --target {allowed[0]} builds for one that has it",
+                kind="target", got=short, allowed=allowed,
+            )  # fmt: skip
+        hint = f"; {allowed[0]} does" if able else ""
+        raise UsageError(message + hint, kind="precision", got="bf16", allowed=allowed)
 
     def needs(self) -> str:
         return f"{self.isa.machine}, {self.isa.mcpu} or newer"

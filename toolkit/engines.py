@@ -106,8 +106,9 @@ def _openvino(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], S
         import openvino
     except ImportError as error:
         raise _not_installed("openvino", "pip install 'inception-deploy[bench]'") from error
-    # fp32 is asked for, or OpenVINO computes in bf16 on a CPU that can: another precision, so no comparison.
-    how = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    # It is told the bundle's precision: left to itself it computes in bf16 on a CPU that can.
+    hint = "bf16" if bundle.manifest["precision"] == "bf16" else "f32"
+    how = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
     compiled = openvino.Core().compile_model(str(bundle.onnx), "CPU", how)
     count = len(compiled.outputs)
 

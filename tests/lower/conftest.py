@@ -15,6 +15,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from inception_deploy import cache, targets
+from inception_deploy.errors import DeployError
 from inception_deploy.lower.lower import lower
 from inception_deploy.lower.plan import ALIGNMENT, Space
 
@@ -171,6 +172,20 @@ def target(request: pytest.FixtureRequest) -> Any:
     if reason := found.missing():
         pytest.skip(reason)
     return found
+
+
+@pytest.fixture(scope="session")
+def compiled_bf16(tmp_path_factory: pytest.TempPathFactory) -> Callable[[onnx.ModelProto], Compiled]:
+    """`compiled_bf16(model)`: a `Compiled` in bfloat16, where this machine can."""
+    try:
+        found = targets.parse("cpu").at("bf16")
+    except DeployError as error:
+        pytest.skip(error.message)
+    # as the runtime does when a model is opened: arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
+    if _LIBC.syscall(158, 0x1023, 18) != 0:
+        pytest.skip("Linux does not let this process use tile registers")
+    folder, number = tmp_path_factory.mktemp("bf16"), itertools.count()
+    return lambda model: Compiled(model, found, folder / f"{next(number)}.so")
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import (
+    cpu_amx,
+    cpu_amx_simple,
     cpu_conv,
     cpu_extern,
     cpu_int8_conv,
@@ -15,6 +17,7 @@ from . import (
     cpu_window,
     cpu_winograd,
     spec,
+    spec_amx,
     spec_int8,
 )
 
@@ -57,6 +60,9 @@ TEMPLATES: dict[type, Template] = {
     spec_int8.ConvInt8: Template(
         cpu_int8_conv.choose, cpu_int8_conv.units, cpu_int8_conv.emit, cpu_int8_conv.pack_weight
     ),
+    spec_amx.ConvTiles: Template(cpu_amx.choose, cpu_amx.units, cpu_amx.emit, cpu_amx.pack_weight),
+    spec_amx.Frame: _simple(cpu_amx_simple.frame_units, cpu_amx_simple.emit_frame),
+    spec_amx.PackPixels: _simple(cpu_amx_simple.pixel_units, cpu_amx_simple.emit_pixels),
     spec_int8.WindowInt8: _simple(cpu_int8_simple.window_units, cpu_int8_simple.emit_window),
     spec_int8.MapInt8: _simple(cpu_int8_simple.map_units, cpu_int8_simple.emit_map),
     spec_int8.QuantizeInput: _simple(cpu_int8_simple.input_units, cpu_int8_simple.emit_input),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from .emit import Emitter, Expr, clamp, const, fma, load
-from .spec import BLOCK, Window, WindowOp
+from .emit import Emitter, Expr, clamp, const, fma, load, load_real, stored
+from .spec import Window, WindowOp
 from .tiles import runs, split
 
 
@@ -46,16 +46,17 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
     """The window operator as a TIR function of the emitter's C signature."""
     depthwise = spec.op is WindowOp.DEPTHWISE
     pointers = ["src", *(["weight", "bias"] if depthwise else []), "dst"]
-    em = Emitter(name, [(p, "float32") for p in pointers])
-    lanes = schedule.lanes
+    kept = {"src": stored(spec.element), "dst": stored(spec.element)}
+    em = Emitter(name, [(p, kept.get(p, "float32")) for p in pointers])
+    lanes, wide = schedule.lanes, spec.block
     (rows, columns), (step_y, step_x) = spec.kernel, spec.stride
     (top, left, bottom, right), (spread_y, spread_x) = spec.pad, spec.dilation
 
     def tile(src0: Expr, dst0: Expr, block: Expr, y: Expr, x: int | Expr, width: int, part: int) -> None:
-        """`width` pixels from column `x`, lanes `part .. part + lanes` of the block's 16."""
+        """`width` pixels from column `x`, lanes `part .. part + lanes` of the block's."""
         acc = em.local(width * lanes)
         if depthwise:
-            start = em.let(load(em.buffers["bias"], block * BLOCK + part, lanes))
+            start = em.let(load(em.buffers["bias"], block * wide + part, lanes))
         else:
             start = const(-3.402823466e38 if spec.op is WindowOp.MAX else 0.0, lanes)
         for p in range(width):
@@ -68,17 +69,15 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
             return not isinstance(x, int) or 0 <= (x + p) * step_x - left + s * spread_x < spec.width
 
         with em.loop(end - begin, "r", begin) as r:
-            base = em.let(src0 + ((first + r * spread_y) * spec.width + x * step_x - left) * BLOCK + part, "base")
+            base = em.let(src0 + ((first + r * spread_y) * spec.width + x * step_x - left) * wide + part, "base")
             for s in range(columns):
                 w = None
                 if depthwise:
-                    w = em.let(
-                        load(em.buffers["weight"], ((block * rows + r) * columns + s) * BLOCK + part, lanes), "w"
-                    )
+                    w = em.let(load(em.buffers["weight"], ((block * rows + r) * columns + s) * wide + part, lanes), "w")
                 for p in range(width):
                     if not inside(p, s):
                         continue
-                    value = load(em.buffers["src"], base + (p * step_x + s * spread_x) * BLOCK, lanes)
+                    value = load_real(em.buffers["src"], base + (p * step_x + s * spread_x) * wide, lanes)
                     old = load(acc, p * lanes, lanes)
                     if w is not None:
                         em.store(acc, p * lanes, fma(value, w, old))
@@ -101,8 +100,8 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
                 else:
                     count = sum(inside(p, s) for s in range(columns))
                 value = value * tirx.Broadcast(scale * const(1.0 / count), lanes)
-            em.store(
-                em.buffers["dst"], dst0 + (y * spec.out_width + x + p) * BLOCK + part, clamp(value, spec.activation)
+            em.store_real(
+                em.buffers["dst"], dst0 + (y * spec.out_width + x + p) * wide + part, clamp(value, spec.activation)
             )
 
     def safe(x: int, width: int) -> bool:
@@ -114,10 +113,10 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
         index = em.let(tirx.floordiv(unit, spec.out_height), "index")
         block = em.let(tirx.floormod(index, spec.blocks), "block") if spec.batch > 1 else index
         n = em.let(tirx.floordiv(index, spec.blocks), "n") if spec.batch > 1 else 0
-        src0 = em.let(n * spec.in_stride + block * (spec.height * spec.width * BLOCK), "src0")
-        dst0 = em.let(n * spec.out_stride + block * (spec.out_height * spec.out_width * BLOCK), "dst0")
+        src0 = em.let(n * spec.in_stride + block * (spec.height * spec.width * wide), "src0")
+        dst0 = em.let(n * spec.out_stride + block * (spec.out_height * spec.out_width * wide), "dst0")
         for first, width, count in runs(split(spec.out_width, schedule.pixels), safe):
-            for part in range(0, BLOCK, lanes):
+            for part in range(0, wide, lanes):
                 if count == 1:
                     tile(src0, dst0, block, y, first, width, part)
                 else:

@@ -101,14 +101,25 @@ class Emitter:
         lanes = value.ty.dtype.lanes
         self._add(tirx.BufferStore(buffer, value, [ramp(index, lanes)]))
 
+    def store_real(self, buffer: Any, index: Expr, value: Expr) -> None:
+        """`store` of fp32 lanes into a buffer of fp32, or of bfloat16, where they are rounded."""
+        self.store(buffer, index, self.narrow(value) if str(buffer.dtype) == _HALF else value)
+
+    def narrow(self, value: Expr) -> Expr:
+        """fp32 lanes as bfloat16, rounded to the nearest, ties to even. NaN stays NaN."""
+        lanes = value.ty.dtype.lanes
+        bits = self.let(tirx.reinterpret(_vector("uint32", lanes), value), "bits")
+        odd = (bits >> _bits(16, lanes)) & _bits(1, lanes)
+        return tirx.Cast(_vector(_HALF, lanes), (bits + _bits(0x7FFF, lanes) + odd) >> _bits(16, lanes))
+
+    def run(self, call: Expr) -> None:
+        """A call for what it does, not for what it gives."""
+        self._add(tirx.Evaluate(call))
+
     def prefetch(self, buffer: Any, index: Expr) -> None:
         """Ask for the cache line that holds `buffer[index]`, into the second-level cache; any address will do."""
         line = tirx.address_of(load(buffer, index))
-        self._add(
-            tirx.Evaluate(
-                tirx.call_llvm_intrin("void", "llvm.prefetch.p0", line, *(tirx.const(v, _INT) for v in (0, 2, 1)))
-            )
-        )
+        self.run(tirx.call_llvm_intrin("void", "llvm.prefetch.p0", line, *(tirx.const(v, _INT) for v in (0, 2, 1))))
 
     def finish(self) -> tirx.PrimFunc:
         """The finished function; the builder is used up."""
@@ -118,6 +129,36 @@ class Emitter:
         body = tirx.SeqStmt([*decls, *stmts])
         func = tirx.PrimFunc([*self._params, self.lo, self.hi], body, ret_type=PrimType(_INT))
         return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": 0})
+
+
+_HALF = "uint16"
+
+
+def stored(element: str) -> str:
+    """The type of a pointer to a spec's `element`s. bfloat16 is kept in integers: TVM 0.27 crashes where it has to name
+    LLVM's own type of it.
+    """
+    return _HALF if element == "bfloat16" else element
+
+
+def widen(value: Expr) -> Expr:
+    """bfloat16 lanes as fp32, exactly."""
+    lanes = value.ty.dtype.lanes
+    return tirx.reinterpret(_vector("float32", lanes), tirx.Cast(_vector("uint32", lanes), value) << _bits(16, lanes))
+
+
+def load_real(buffer: Any, index: Expr, lanes: int = 1) -> Expr:
+    """`load` of fp32 or bfloat16, as fp32."""
+    value = load(buffer, index, lanes)
+    return widen(value) if str(buffer.dtype) == _HALF else value
+
+
+def _vector(dtype: str, lanes: int) -> str:
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def _bits(value: int, lanes: int) -> Expr:
+    return splat(tirx.const(value, "uint32"), lanes)
 
 
 def ramp(index: Expr, lanes: int) -> Expr:

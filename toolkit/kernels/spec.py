@@ -1,6 +1,7 @@
 """What the kernels compute, as frozen data: no TVM here, so that lowering, caching and every target can read it.
 
-Activations are NCHW16c, `[N][blocks][H][W][16]` in fp32; sizes count whole blocks of 16 channels. A tensor may be a
+Activations are NCHW16c, `[N][blocks][H][W][16]` in fp32; sizes count whole blocks of 16 channels. Where a spec's
+`element` is bfloat16, a block has 32 channels: a pixel of a block is always 64 bytes. A tensor may be a
 slice of a larger one (a branch of a concat): then the distance between its images, `*_stride` in elements, is larger
 than its own size. With one image the strides are 0, so that equal layers of different slices share one kernel.
 """
@@ -12,6 +13,22 @@ from enum import Enum
 
 BLOCK = 16
 """Channels in a block of the NCHW16c layout, whatever the vector width of the machine."""
+
+
+def block_of(element: str) -> int:
+    """Channels in a block of float elements: 64 bytes of them. (Of bytes, a block has 16 too.)"""
+    return 2 * BLOCK if element == "bfloat16" else BLOCK
+
+
+class _Blocks:
+    """What has blocks of `element`s."""
+
+    element: str
+
+    @property
+    def block(self) -> int:
+        """Channels in a block."""
+        return block_of(self.element)
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ class WindowOp(str, Enum):
 
 
 @dataclass(frozen=True)
-class Window:
+class Window(_Blocks):
     """Pooling and depthwise convolution: every channel for itself.
 
     pad: top, left, bottom, right. include_pad: an average counts the padding it covers (but nothing beyond it).
@@ -100,10 +117,11 @@ class Window:
     activation: tuple[float, float] | None = None
     in_stride: int = 0
     out_stride: int = 0
+    element: str = "float32"
 
 
 @dataclass(frozen=True)
-class GlobalAverage:
+class GlobalAverage(_Blocks):
     """Mean over all pixels: `[N][blocks][pixels][16]` to `[N][blocks][16]`. Pointers: input, output."""
 
     batch: int
@@ -111,6 +129,7 @@ class GlobalAverage:
     pixels: int
     in_stride: int = 0
     out_stride: int = 0
+    element: str = "float32"
 
 
 PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
@@ -118,13 +137,14 @@ PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
 
 
 @dataclass(frozen=True)
-class Map:
+class Map(_Blocks):
     """An elementwise operator on `[N][blocks][pixels][16]`.
 
     op: a name of `kernels.cpu_simple.UNARY` or `BINARY`.
     second: the second operand: "none", "tensor" (same shape) or "channel" (one value a channel, `[N or
     1][blocks][16]`).
     constants: the operator's numbers, e.g. the clamp's bounds.
+    second_element: the second operand's element type; constants are fp32 always.
     Pointers: input, [second,] output.
     """
 
@@ -137,10 +157,12 @@ class Map:
     in_stride: int = 0
     second_stride: int = 0
     out_stride: int = 0
+    element: str = "float32"
+    second_element: str = "float32"
 
 
 @dataclass(frozen=True)
-class Pack:
+class Pack(_Blocks):
     """NCHW to NCHW16c: slot `s` takes channel `table[s]`, or zeros where that is negative. Pointers: input, table
     (int32), output.
     """
@@ -150,10 +172,11 @@ class Pack:
     blocks: int
     pixels: int
     out_stride: int = 0
+    element: str = "float32"
 
 
 @dataclass(frozen=True)
-class Unpack:
+class Unpack(_Blocks):
     """NCHW16c to NCHW: channel `c` is slot `table[c]`. Pointers: input, table (int32), output."""
 
     batch: int
@@ -161,6 +184,7 @@ class Unpack:
     blocks: int
     pixels: int
     in_stride: int = 0
+    element: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
-from ..kernels.spec import BLOCK, Conv, Convolution
-from . import place, winograd
+from ..kernels.spec import Conv, Convolution
+from . import place, tiles, winograd
 from .network import Layer, Network, Param, Storage
 from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
 from .reader import read
@@ -41,6 +41,10 @@ class KernelSet(Protocol):
     @property
     def integers(self) -> bool:
         """There are kernels for `kernels.spec_int8`."""
+
+    @property
+    def element(self) -> str:
+        """What float activations are kept in: "float32", or "bfloat16" (then convolutions are `kernels.spec_amx`'s)."""
 
     def winograd(self, spec: Conv) -> tuple[int, int] | None:
         """The tile of Winograd's algorithm to use for a convolution; None to compute it directly."""
@@ -74,18 +78,20 @@ def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.nd
     slots = layer.output.slots
     assert slots is not None
     if param.role in ("bias", "channel"):
-        return _scatter(param.array, slots, layer.output.blocks * BLOCK)
+        return _scatter(param.array, slots, layer.output.blocks * layer.output.block)
     if param.role == "channels":
-        return np.ascontiguousarray(_scatter(param.array.T, slots, layer.output.blocks * BLOCK).T)
+        return np.ascontiguousarray(_scatter(param.array.T, slots, layer.output.blocks * layer.output.block).T)
     if param.role == "dense":
         wide = np.zeros((spec.out_channels, *param.array.shape[1:]), _kept(param.array))
         wide[slots] = param.array
         return kernels.pack_weight(wide, spec, schedule)
     if isinstance(spec, Convolution):
         return kernels.pack_weight(physical_weight(param.array, spec, layer.reads[0], layer.output), spec, schedule)
-    # depthwise: [C, 1, r, s] to [block][r][s][16]
-    wide = _scatter(param.array[:, 0], slots, layer.output.blocks * BLOCK)
-    return np.ascontiguousarray(wide.reshape(layer.output.blocks, BLOCK, *spec.kernel).transpose(0, 2, 3, 1))
+    # depthwise: [C, 1, r, s] to [block][r][s][channel]
+    wide = _scatter(param.array[:, 0], slots, layer.output.blocks * layer.output.block)
+    return np.ascontiguousarray(
+        wide.reshape(layer.output.blocks, layer.output.block, *spec.kernel).transpose(0, 2, 3, 1)
+    )
 
 
 def _scatter(array: np.ndarray, slots: np.ndarray, size: int) -> np.ndarray:
@@ -126,8 +132,11 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
     Raises:
         DeployError: the model has shapes or types that cannot be compiled.
     """
-    network = read(model, integers=kernels.integers)
-    winograd.rewrite(network, kernels)
+    network = read(model, integers=kernels.integers, element=kernels.element)
+    if kernels.element == "bfloat16":
+        tiles.rewrite(network)
+    else:
+        winograd.rewrite(network, kernels)
     place.assign_waves(network)
     place.share_adds(network)
     arena = place.place(network)

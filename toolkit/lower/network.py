@@ -9,13 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.spec import BLOCK
+from ..kernels.spec import block_of
 from .plan import Refusal
+
+
+def itemsize(dtype: str) -> int:
+    """Bytes of an element; numpy does not know bfloat16."""
+    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
 @dataclass(eq=False)
 class Storage:
-    """The memory of one value: NCHW16c where `slots` is set, plain NCHW otherwise.
+    """The memory of one value: NCHW16c (NCHW32c in bfloat16) where `slots` is set, plain NCHW otherwise.
 
     slots: for a blocked one, the slot that each channel lies in; slots nobody names hold padding, which is finite.
     pixels: pixels of a block's plane (blocked), or all elements of an image (planar).
@@ -43,9 +48,14 @@ class Storage:
         return self.slots is not None
 
     @property
+    def block(self) -> int:
+        """Channels in a block."""
+        return block_of(self.dtype)
+
+    @property
     def elements(self) -> int:
         """Elements of one image."""
-        return self.blocks * self.pixels * BLOCK if self.blocked else self.pixels
+        return self.blocks * self.pixels * self.block if self.blocked else self.pixels
 
     @property
     def root(self) -> Storage:
@@ -67,13 +77,13 @@ class Storage:
     @property
     def bytes(self) -> int:
         """Size of all images, if they lie one after the other."""
-        return self.batch * self.elements * np.dtype(self.dtype).itemsize
+        return self.batch * self.elements * itemsize(self.dtype)
 
     @property
     def address(self) -> int:
         """Byte offset in the root's memory (in the arena, or in the caller's buffer)."""
         root = self.root
-        blocks = self.root_block * self.pixels * BLOCK * np.dtype(self.dtype).itemsize
+        blocks = self.root_block * self.pixels * self.block * itemsize(self.dtype)
         return (root.offset if root.port is None else 0) + blocks
 
 

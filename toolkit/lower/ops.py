@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..kernels.spec import BLOCK, PARTIAL, Conv, GlobalAverage, Map, Softmax, Window, WindowOp
+from ..kernels.spec import BLOCK, PARTIAL, Conv, GlobalAverage, Map, Softmax, Window, WindowOp, block_of
 from .network import Layer, Param, Storage, Value
 from .reader import Reader, Refuse, blocks_of
 
@@ -61,8 +61,8 @@ def new(
 ) -> Value:
     """A blocked value to be computed: `channels` of them in order, or in the slots given."""
     slots = np.arange(channels) if isinstance(channels, int) else channels
-    blocks = blocks or blocks_of(int(slots.max()) + 1)
-    storage = Storage(name, like.storage.batch, height * width, blocks, slots)
+    blocks = blocks or blocks_of(int(slots.max()) + 1, block_of(reader.element))
+    storage = Storage(name, like.storage.batch, height * width, blocks, slots, dtype=reader.element)
     return Value(name, reader.shape(name), storage, height, width)
 
 
@@ -72,7 +72,7 @@ def identity_slots(value: Value) -> bool:
     return (
         slots is not None
         and bool(np.array_equal(slots, np.arange(len(slots))))
-        and value.storage.blocks == blocks_of(len(slots))
+        and value.storage.blocks == blocks_of(len(slots), value.storage.block)
     )
 
 
@@ -108,6 +108,7 @@ def conv(reader: Reader, node: onnx.NodeProto) -> None:
             stride,
             (pads[0], pads[1], pads[2], pads[3]),
             dilation,
+            element=value.storage.dtype,
         )
         reader.emit(
             "depthwise",
@@ -126,17 +127,18 @@ def conv(reader: Reader, node: onnx.NodeProto) -> None:
         height, width, physical = value.shape[2], value.shape[3], channels
     else:
         value = reader.blocked(value)
-        height, width, physical = value.height, value.width, value.storage.blocks * BLOCK
+        height, width, physical = value.height, value.width, value.storage.blocks * value.storage.block
     kept = groups
     if groups > 1:
-        kept, params[0] = join_groups(weight, groups, identity_slots(value) and out % BLOCK == 0)
+        block = value.storage.block
+        kept, params[0] = join_groups(weight, groups, identity_slots(value) and out % block == 0, block)
     result = new(reader, node.output[0], value, out, out_height, out_width)
     spec = Conv(
         value.storage.batch,
         physical // kept,
         height,
         width,
-        result.storage.blocks * BLOCK,
+        result.storage.blocks * result.storage.block,
         out_height,
         out_width,
         (rows, columns),
@@ -150,8 +152,8 @@ def conv(reader: Reader, node: onnx.NodeProto) -> None:
     reader.values[result.name] = result
 
 
-def join_groups(weight: np.ndarray, groups: int, aligned: bool) -> tuple[int, Param]:
-    """Groups joined until each is whole blocks of 16 wide: the new count, and the block-diagonal weight.
+def join_groups(weight: np.ndarray, groups: int, aligned: bool, block: int = BLOCK) -> tuple[int, Param]:
+    """Groups joined until each is whole blocks wide: the new count, and the block-diagonal weight.
 
     Given: `[O, I, r, s]` with I the channels of one group. Result: `[O, m * I, r, s]`, zero where an output does not
     see an input. Where channels do not lie in order (`aligned` is False) all groups become one.
@@ -159,7 +161,7 @@ def join_groups(weight: np.ndarray, groups: int, aligned: bool) -> tuple[int, Pa
     out, channels, rows, columns = weight.shape
     join = groups
     if aligned:
-        per = math.lcm(BLOCK // math.gcd(BLOCK, channels), BLOCK // math.gcd(BLOCK, out // groups))
+        per = math.lcm(block // math.gcd(block, channels), block // math.gcd(block, out // groups))
         join = per if groups % per == 0 else groups
     wide = np.zeros((groups // join, join, out // groups, join, channels, rows, columns), np.float32)
     split = weight.reshape(groups // join, join, out // groups, channels, rows, columns)
@@ -182,7 +184,7 @@ def dense(reader: Reader, name: str, node: onnx.NodeProto, weight: np.ndarray, b
     out = len(weight)
     result = new(reader, node.output[0], value, out, 1, 1)
     wide = flat_weight(weight, source)
-    spec = Conv(source.batch, source.elements, 1, 1, result.storage.blocks * BLOCK, 1, 1, (1, 1))
+    spec = Conv(source.batch, source.elements, 1, 1, result.storage.blocks * result.storage.block, 1, 1, (1, 1))
     reader.emit(
         "dense",
         [node.name],
@@ -198,9 +200,9 @@ def dense(reader: Reader, name: str, node: onnx.NodeProto, weight: np.ndarray, b
 def flat_weight(weight: np.ndarray, source: Storage) -> np.ndarray:
     """The columns of a weight `[O, K]` moved to where each element of a flattened map lies: `[O, elements]`."""
     assert source.slots is not None
-    # element (c, pixel) lies at (slot // 16, pixel, slot % 16)
-    slots = source.slots.astype(np.int64)
-    at = (slots // BLOCK * source.pixels * BLOCK + slots % BLOCK)[:, None] + np.arange(source.pixels)[None, :] * BLOCK
+    # element (c, pixel) lies at (slot // block, pixel, slot % block)
+    slots, block = source.slots.astype(np.int64), source.block
+    at = (slots // block * source.pixels * block + slots % block)[:, None] + np.arange(source.pixels)[None, :] * block
     wide = np.zeros((len(weight), source.elements), weight.dtype)
     wide[:, at.reshape(-1)] = weight
     return wide
@@ -304,7 +306,7 @@ def flat(op: str, value: Value, second: str = "none", constants: tuple[float, ..
 def whole(op: str, value: Value) -> None:
     """Refuse an operator that is not defined everywhere on a value that is padded."""
     storage = value.storage
-    if op in PARTIAL and storage.slots is not None and len(storage.slots) != storage.blocks * BLOCK:
+    if op in PARTIAL and storage.slots is not None and len(storage.slots) != storage.blocks * storage.block:
         raise Refuse(f"{op} of the zeros that pad {len(storage.slots)} channels is not finite")
 
 
@@ -313,7 +315,9 @@ def mapped(
 ) -> None:
     """A `Map` layer: its result lies as `value` does."""
     source, name = value.storage, node.output[0]
-    storage = Storage(name, source.batch, source.pixels, source.blocks, source.slots)
+    second = next((o[0].dtype for o in operands if not isinstance(o, Param)), "float32")
+    spec = replace(spec, element=source.dtype, second_element=second)
+    storage = Storage(name, source.batch, source.pixels, source.blocks, source.slots, dtype=source.dtype)
     reader.emit(spec.op, [node.name], spec, [(source, "in_stride"), *operands], storage, name)
     reader.values[name] = Value(name, reader.shape(name), storage, value.height, value.width)
 
@@ -545,7 +549,7 @@ def fuse_add(reader: Reader, node: onnx.NodeProto) -> bool:
             if layer.spec.groups > 1:
                 continue
             storage.slots, storage.blocks = addend.storage.slots, addend.storage.blocks
-            layer.spec = replace(layer.spec, out_channels=storage.blocks * BLOCK)
+            layer.spec = replace(layer.spec, out_channels=storage.blocks * storage.block)
         layer.spec = replace(layer.spec, add=True)
         layer.operands.append((addend.storage, "add_stride"))
         rename(reader, layer, node, mine)
@@ -595,6 +599,7 @@ def emit_pool(reader: Reader, node: onnx.NodeProto, value: Value, spec: Window |
     assert value.storage.slots is not None
     height, width = (spec.out_height, spec.out_width) if isinstance(spec, Window) else (1, 1)
     result = new(reader, node.output[0], value, value.storage.slots, height, width, value.storage.blocks)
+    spec = replace(spec, element=value.storage.dtype)
     op = f"{spec.op.value}_pool" if isinstance(spec, Window) else "global_average"
     reader.emit(op, [node.name], spec, [(value.storage, "in_stride")], result.storage, result.name)
     reader.values[result.name] = result
@@ -665,7 +670,9 @@ def join(reader: Reader, name: str, shape: tuple[int, ...], values: list[Value])
             part = reader.copy(Value(part.name, first.shape, part, first.height, first.width)).storage
         placed.append(part)
     starts = np.cumsum([0, *(part.blocks for part in placed)])
-    slots = [part.slots + start * BLOCK for part, start in zip(placed, starts, strict=False) if part.slots is not None]
+    slots = [
+        part.slots + start * part.block for part, start in zip(placed, starts, strict=False) if part.slots is not None
+    ]
     storage = replace(first.storage, name=name, blocks=int(starts[-1]), slots=np.concatenate(slots), parent=None)
     for part, start in zip(placed, starts, strict=False):
         part.parent, part.parent_block = storage, int(start)
@@ -704,10 +711,12 @@ def channels_of(reader: Reader, node: onnx.NodeProto, name: str, indices: np.nda
     source = value.storage
     assert source.slots is not None
     slots = source.slots[indices]
-    first, last = int(slots.min()) // BLOCK, int(slots.max()) // BLOCK
-    part = Storage(name, source.batch, source.pixels, last - first + 1, slots - first * BLOCK, source, first)
+    block = source.block
+    first, last = int(slots.min()) // block, int(slots.max()) // block
+    slots = slots - first * block
+    part = Storage(name, source.batch, source.pixels, last - first + 1, slots, source, first, dtype=source.dtype)
     result = Value(name, reader.shape(name), part, value.height, value.width)
-    if part.blocks >= 2 * blocks_of(len(indices)):
+    if part.blocks >= 2 * blocks_of(len(indices), block):
         result = reader.with_slots(result, np.arange(len(indices)))
     reader.values[name] = result
 
@@ -764,7 +773,7 @@ def transpose(reader: Reader, node: onnx.NodeProto) -> None:
     if list(attributes(node).get("perm", ())) != [0, 2, 1, 3, 4] or storage.slots is None:
         raise Refuse("it moves more than channels")
     order = np.arange(len(storage.slots)).reshape(value.shape[1:3]).T.reshape(-1)
-    part = Storage(node.output[0], storage.batch, storage.pixels, storage.blocks, storage.slots[order], storage)
+    part = replace(storage, name=node.output[0], slots=storage.slots[order], parent=storage, parent_block=0, port=None)
     reader.values[node.output[0]] = Value(node.output[0], reader.shape(node.output[0]), part, value.height, value.width)
 
 

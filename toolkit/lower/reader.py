@@ -15,7 +15,7 @@ import onnx
 from onnx import numpy_helper, shape_inference
 
 from ..errors import DeployError
-from ..kernels.spec import BLOCK, Map, Pack, Unpack
+from ..kernels.spec import BLOCK, Map, Pack, Unpack, block_of
 from ..kernels.spec_int8 import MapInt8, Rounding
 from ..quantize.network import is_ours
 from .default import alone, extern
@@ -29,9 +29,9 @@ class Refuse(Exception):
     """A handler's no, with the reason."""
 
 
-def blocks_of(channels: int) -> int:
-    """Blocks of 16 that hold so many channels."""
-    return -(-channels // BLOCK)
+def blocks_of(channels: int, block: int = BLOCK) -> int:
+    """Blocks that hold so many channels."""
+    return -(-channels // block)
 
 
 class Reader:
@@ -39,6 +39,7 @@ class Reader:
 
     Attributes:
         network: the layers so far.
+        element: what blocked float values are kept in.
         values: ONNX value name to `Value`.
         constants: ONNX value name to array.
         producer: storage to the layer that writes it, for fusing epilogues.
@@ -47,7 +48,7 @@ class Reader:
         parts: a concat's storage to those of its parts in order; of a part that is a concat, to its parts.
     """
 
-    def __init__(self, model: onnx.ModelProto, integers: bool = False) -> None:
+    def __init__(self, model: onnx.ModelProto, integers: bool = False, element: str = "float32") -> None:
         try:
             inferred = shape_inference.infer_shapes(model, strict_mode=True)
         except shape_inference.InferenceError as error:
@@ -55,6 +56,7 @@ class Reader:
             raise DeployError(f"the model's shapes contradict each other: {first}", kind="onnx", got=first) from error
         graph = inferred.graph
         self.network = Network()
+        self.element = element
         self.opsets = {o.domain if o.domain != "ai.onnx" else "": o.version for o in model.opset_import}
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.values: dict[str, Value] = {}
@@ -133,7 +135,7 @@ class Reader:
         if name in self.constants:
             raise Refuse(f"'{name}' is a constant where a tensor is expected")
         value = self.values[name]
-        if value.storage.dtype != "float32":
+        if value.storage.dtype not in ("float32", "bfloat16"):
             raise Refuse(f"'{name}' is {value.storage.dtype}, not float32")
         return value
 
@@ -145,10 +147,12 @@ class Reader:
             raise Refuse(f"'{value.name}' has {len(value.shape)} axes, not 2 or 4")
         batch, channels = value.shape[:2]
         height, width = value.shape[2:] if len(value.shape) == 4 else (1, 1)
-        storage = Storage(f"{value.name}:packed", batch, height * width, blocks_of(channels), np.arange(channels))
-        table = np.full(storage.blocks * BLOCK, -1, np.int32)
+        blocks = blocks_of(channels, block_of(self.element))
+        slots = np.arange(channels)
+        storage = Storage(f"{value.name}:packed", batch, height * width, blocks, slots, dtype=self.element)
+        table = np.full(storage.blocks * storage.block, -1, np.int32)
         table[:channels] = np.arange(channels)
-        spec = Pack(batch, channels, storage.blocks, height * width)
+        spec = Pack(batch, channels, storage.blocks, height * width, element=self.element)
         self.emit("pack", [], spec, [(value.storage, ""), Param("raw", table)], storage, value.name)
         packed = Value(value.name, value.shape, storage, height, width)
         self.values[value.name] = packed
@@ -167,7 +171,7 @@ class Reader:
         if storage is None:
             self.plain[source] = Storage(f"{value.name}:plain", source.batch, channels * source.pixels)
         storage = storage or self.plain[source]
-        spec = Unpack(source.batch, channels, source.blocks, source.pixels)
+        spec = Unpack(source.batch, channels, source.blocks, source.pixels, element=source.dtype)
         self.emit(
             "unpack",
             [],
@@ -185,20 +189,21 @@ class Reader:
         if np.array_equal(storage.slots, slots):
             return self.blocked(value)
         plain = self.planar(value).storage
-        moved = Storage(f"{value.name}:moved", storage.batch, storage.pixels, blocks_of(int(slots.max()) + 1), slots)
-        table = np.full(moved.blocks * BLOCK, -1, np.int32)
+        blocks = blocks_of(int(slots.max()) + 1, storage.block)
+        moved = Storage(f"{value.name}:moved", storage.batch, storage.pixels, blocks, slots, dtype=storage.dtype)
+        table = np.full(moved.blocks * moved.block, -1, np.int32)
         table[slots] = np.arange(len(slots))
-        spec = Pack(storage.batch, len(slots), moved.blocks, storage.pixels)
+        spec = Pack(storage.batch, len(slots), moved.blocks, storage.pixels, element=moved.dtype)
         self.emit("pack", [], spec, [(plain, ""), Param("raw", table)], moved, value.name)
         return Value(value.name, value.shape, moved, value.height, value.width)
 
     def copy(self, value: Value) -> Value:
         """A blocked value in memory of its own."""
         source = self.blocked(value).storage
-        storage = Storage(f"{value.name}:copy", source.batch, source.pixels, source.blocks, source.slots)
-        spec: Any = Map("identity", source.batch, source.blocks, source.pixels)
+        size = (source.batch, source.pixels, source.blocks, source.slots)
+        storage = Storage(f"{value.name}:copy", *size, dtype=source.dtype)
+        spec: Any = Map("identity", source.batch, source.blocks, source.pixels, element=source.dtype)
         if source.dtype == "uint8":
-            storage.dtype = "uint8"
             spec = MapInt8("clip", source.batch, source.blocks, source.pixels, rounding=Rounding(0, 0, 255))
         self.emit("copy", [], spec, [(source, "in_stride")], storage, value.name)
         return Value(value.name, value.shape, storage, value.height, value.width)
@@ -315,7 +320,7 @@ class Reader:
             if (
                 root.port is not None and not value.storage.blocked
             ):  # an input, or another output: copied by way of a packed form
-                if value.storage.dtype != "float32":
+                if value.storage.dtype not in ("float32", "bfloat16"):
                     raise DeployError(
                         f"output '{name}' of the graph is its input, or another output, unchanged",
                         kind="onnx",
@@ -346,13 +351,14 @@ def constant_of(node: onnx.NodeProto) -> np.ndarray:
     )
 
 
-def read(model: onnx.ModelProto, *, integers: bool = False) -> Network:
+def read(model: onnx.ModelProto, *, integers: bool = False, element: str = "float32") -> Network:
     """The layers of an optimised model with static shapes.
 
     Args:
         integers: a model that `quantize` wrote is computed in integers; otherwise in float32, as ONNX defines it.
+        element: what float activations are kept in.
 
     Raises:
         DeployError: a shape is not static, or an operator is neither ours nor TVM's.
     """
-    return Reader(model, integers and is_ours(model)).read()
+    return Reader(model, integers and is_ours(model), element).read()

@@ -1,0 +1,294 @@
+"""Convolution with x86's matrix tiles (AMX): bfloat16 in, sums in fp32.
+
+A tile register holds 16 rows of 64 bytes. A row of an input tile is one pixel's 32 channels as they lie in memory, so a
+tile is loaded with the distance between pixels as its stride, whatever the convolution's stride; a weight tile holds 16
+output channels of 16 pairs of input channels, packed in this order at export. One ``tdpbf16ps`` is 16 pixels x 16
+outputs x 32 inputs. Sums stay in registers over all of the depth: 2 tiles of pixels x 2 of outputs, or 1 x 4 where
+there is one tile of pixels.
+
+All tiles of a kernel have the same number of rows: the last one of a row of pixels is moved back until it ends with it,
+and its first rows, which another tile has done, are not stored.
+
+int8 (``tdpbusd``) is the same with 64 channels in a block and quads of them in a weight tile's row.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from .cpu_amx_simple import zero_frame
+from .emit import Emitter, Expr, clamp, load, load_real, stored
+from .spec_amx import LANES, ConvTiles
+
+ROWS = 16
+"""Rows of a tile; fp32 in one."""
+
+TILE = ROWS * ROWS
+"""fp32 in a tile of sums, pairs of bfloat16 in one of weights."""
+
+UNIT_MACS = 4_000_000
+"""Multiply-adds of a work unit: few microseconds, and many units a layer."""
+
+
+@dataclass(frozen=True)
+class TileSchedule:
+    """tiles: tiles of pixels done at once. blocks: blocks of 32 outputs done at once.
+
+    run: turns (of `tiles` tiles each) in a work unit.
+    """
+
+    tiles: int
+    blocks: int
+    run: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How output pixels are cut into tiles: `count` tiles of `rows` pixels in each of `lines` lines of `width`."""
+
+    lines: int
+    width: int
+    count: int
+    rows: int
+
+    @property
+    def tiles(self) -> int:
+        """All tiles of an image."""
+        return self.lines * self.count
+
+
+def rows_of(spec: ConvTiles) -> Rows:
+    """A pointwise convolution sees its image as one line."""
+    lines, width = (1, spec.out_height * spec.out_width) if spec.pointwise else (spec.out_height, spec.out_width)
+    count = -(-width // ROWS)
+    return Rows(lines, width, count, -(-width // count))
+
+
+def depth(spec: ConvTiles) -> tuple[int, int, int]:
+    """Input blocks, kernel rows, and tiles a kernel row: the loops over the depth."""
+    rows, columns = spec.kernel
+    if spec.planar:
+        return 1, rows, -(-_reach(spec) * spec.channels // LANES)
+    return spec.channels // LANES, rows, columns
+
+
+def _reach(spec: ConvTiles) -> int:
+    """Columns from the first tap of a row to the last."""
+    return (spec.kernel[1] - 1) * spec.dilation[1] + 1
+
+
+def choose(spec: ConvTiles, *, lanes: int, registers: int) -> TileSchedule:
+    """2 x 2 tiles where there are two tiles of pixels, else 1 x 4 where a group has two blocks of outputs."""
+    total = rows_of(spec).tiles
+    tiles = min(2, total)
+    blocks = 2 if tiles == 1 and spec.out_channels // spec.groups // LANES % 2 == 0 else 1
+    turn = tiles * ROWS * blocks * LANES * math.prod(depth(spec)) * LANES
+    turns = -(-total // tiles)
+    return TileSchedule(tiles, blocks, max(1, min(turns, round(UNIT_MACS / turn))))
+
+
+def _runs(spec: ConvTiles, schedule: TileSchedule) -> int:
+    return math.ceil(math.ceil(rows_of(spec).tiles / schedule.tiles) / schedule.run)
+
+
+def units(spec: ConvTiles, schedule: TileSchedule) -> int:
+    """Work units of the kernel."""
+    return spec.batch * (spec.out_channels // (LANES * schedule.blocks)) * _runs(spec, schedule)
+
+
+def pack_weight(weight: np.ndarray, spec: ConvTiles, schedule: TileSchedule) -> np.ndarray:
+    """`[O, I, r, s]` (physical channels) to bfloat16 (as uint16) `[O/32][depth][2][pair][16][2]`."""
+    out, channels, rows, columns = weight.shape
+    if spec.planar:
+        taps = depth(spec)[2]
+        line = np.zeros((out, rows, taps * LANES), np.float32)
+        slots = np.zeros((out, rows, _reach(spec), spec.channels), np.float32)
+        slots[:, :, :: spec.dilation[1], :channels] = weight.transpose(0, 2, 3, 1)
+        line[..., : _reach(spec) * spec.channels] = slots.reshape(out, rows, -1)
+        ordered = line.reshape(out, rows * taps, LANES)
+    else:
+        split = weight.reshape(out, channels // LANES, LANES, rows, columns)
+        ordered = split.transpose(0, 1, 3, 4, 2).reshape(out, -1, LANES)
+    panel = ordered.reshape(out // LANES, 2, ROWS, -1, ROWS, 2).transpose(0, 3, 1, 4, 2, 5)
+    return bfloat16(np.ascontiguousarray(panel))
+
+
+def bfloat16(values: np.ndarray) -> np.ndarray:
+    """float32 rounded to bfloat16, ties to even, as uint16."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+class _Tiles:
+    """The state that the parts of one kernel's code share."""
+
+    def __init__(self, spec: ConvTiles, schedule: TileSchedule, name: str) -> None:
+        self.spec, self.schedule = spec, schedule
+        half, full = stored("bfloat16"), "float32"
+        pointers = [("src", half), ("weight", half), ("bias", full), *([("add", half)] if spec.add else [])]
+        self.em = Emitter(name, [*pointers, ("dst", full if spec.wide else half)])
+        self.rows = rows_of(spec)
+        self.blocks, self.kernel_rows, self.taps = depth(spec)
+        self.pixel = spec.channels if spec.planar else LANES  # elements from one input pixel to the next
+        self.line = -(-spec.width * self.pixel // LANES) * LANES
+        top, left, bottom, right = spec.frame
+        self.out_width = spec.out_width + left + right
+        self.out_plane = (spec.out_height + top + bottom) * self.out_width
+        self.panel = self.blocks * self.kernel_rows * self.taps * 2 * TILE * 2  # weights of a block of outputs
+
+    # -- instructions ----------------------------------------------------------------------------------------------
+    def op(self, name: str, *args: Any) -> None:
+        """One AMX instruction."""
+        self.em.run(tirx.call_llvm_intrin("void", f"llvm.x86.{name}", *args))
+
+    def load_tile(self, tile: int, buffer: Any, index: Expr, stride: int) -> None:
+        """Rows of 64 bytes, `stride` bytes apart."""
+        address = tirx.address_of(load(buffer, index))
+        self.op("tileloadd64", _tile(tile), address, tirx.const(stride, "int64"))
+
+    def configure(self) -> None:
+        """Sums and inputs have the kernel's rows, weights all 16."""
+        em = self.em
+        shape = em.local(16, "uint32", "shape")
+        sums = self.schedule.tiles * 2 * self.schedule.blocks
+        height = [ROWS if tile in self.registers(sums)[1] else self.rows.rows for tile in range(8)]
+        em.store(shape, 0, _words([1, *[0] * 3]))
+        em.store(shape, 4, _words([64 | 64 << 16] * 4))
+        em.store(shape, 8, _words([0] * 4))
+        em.store(shape, 12, _words([sum(height[w * 4 + b] << 8 * b for b in range(4)) for w in range(2)] + [0, 0]))
+        self.op("ldtilecfg", tirx.address_of(load(shape, 0)))
+
+    def registers(self, sums: int) -> tuple[list[int], list[int]]:
+        """Tile registers for inputs and for weights, beside the sums."""
+        inputs = self.schedule.tiles
+        return list(range(sums, sums + inputs)), list(range(sums + inputs, 8))
+
+    # -- the parts of a kernel -------------------------------------------------------------------------------------
+    def place(self, index: Expr) -> tuple[Expr, Expr, Expr]:
+        """Line and column of the first pixel of a tile, and how many of its pixels another tile has done."""
+        em, rows = self.em, self.rows
+        if rows.lines == 1:
+            line, turn = 0, index
+        else:
+            line, turn = em.let(tirx.floordiv(index, rows.count), "line"), em.let(tirx.floormod(index, rows.count), "t")
+        if rows.count * rows.rows == rows.width:
+            return line, em.let(turn * rows.rows, "x"), 0
+        x = em.let(tirx.min(turn * rows.rows, rows.width - rows.rows), "x")
+        return line, x, em.let(turn * rows.rows - x, "skip")
+
+    def turn(self, first: Expr, tiles: int, group: Expr, bases: tuple[Expr, Expr, Expr], scratch: Any) -> None:
+        """`tiles` tiles of pixels from number `first` on, all of the depth, and the epilogue."""
+        em, spec, sch = self.em, self.spec, self.schedule
+        src, weight = em.buffers["src"], em.buffers["weight"]
+        outputs = 2 * sch.blocks
+        inputs, weights = self.registers(sch.tiles * outputs)
+        places = [self.place(first + i) for i in range(tiles)]
+        starts = []
+        for line, x, _ in places:
+            at = line * (spec.stride[0] * self.line) + x * (spec.stride[1] * self.pixel)
+            starts.append(em.let(bases[0] + at, "start"))
+        for i in range(tiles):
+            for o in range(outputs):
+                self.load_tile(i * outputs + o, em.buffers["bias"], group * (outputs * ROWS) + o * ROWS, 0)
+        panel = em.let(group * (sch.blocks * self.panel), "panel")
+        per_group = spec.out_channels // spec.groups // (LANES * sch.blocks)
+        shift = em.let(tirx.floordiv(group, per_group) * self.blocks, "shift") if spec.groups > 1 else 0
+        plane, stride = spec.height * self.line, 2 * self.pixel * spec.stride[1]
+
+        def step(block: Expr, r: Expr, s: int) -> None:
+            column = s * LANES if spec.planar else s * spec.dilation[1] * LANES
+            offset = em.let((shift + block) * plane + r * (spec.dilation[0] * self.line) + column, "offset")
+            at = em.let(panel + ((block * self.kernel_rows + r) * self.taps + s) * (4 * TILE), "at")
+            for i in range(tiles):
+                self.load_tile(inputs[i], src, starts[i] + offset, stride)
+            for o in range(outputs):
+                held = weights[o % len(weights)]
+                self.load_tile(held, weight, at + (o // 2) * self.panel + (o % 2) * (2 * TILE), 64)
+                for i in range(tiles):
+                    self.op("tdpbf16ps", *(_tile(t) for t in (i * outputs + o, inputs[i], held)))
+
+        with em.loop(self.blocks, "block") as b:
+            if self.kernel_rows == 1:
+                for s in range(self.taps):
+                    step(b, 0, s)
+            else:
+                with em.loop(self.kernel_rows, "r") as r:
+                    for s in range(self.taps):
+                        step(b, r, s)
+        for i in range(tiles * outputs):
+            address = tirx.address_of(load(scratch, i * TILE))
+            self.op("tilestored64", _tile(i), address, tirx.const(4 * ROWS, "int64"))
+        for i, (line, x, skip) in enumerate(places):
+            with em.loop(self.rows.rows - skip, "p", skip) as p:
+                self.finish(line, em.let(x + p, "column"), group, bases, scratch, i * outputs * TILE + p * ROWS)
+
+    def finish(self, line: Expr, x: Expr, group: Expr, bases: tuple[Expr, Expr, Expr], scratch: Any, row: Expr) -> None:
+        """Epilogue of one pixel: its sums are at `row` of `scratch`, a tile apart."""
+        em, spec, sch = self.em, self.spec, self.schedule
+        top, left, _, _ = spec.frame
+        pixel = line * spec.out_width + x
+        framed = pixel
+        if any(spec.frame):
+            if spec.pointwise:
+                line = em.let(tirx.floordiv(x, spec.out_width), "y")
+                x = em.let(x - line * spec.out_width, "x")
+            framed = em.let((line + top) * self.out_width + left + x, "framed")
+        for o in range(2 * sch.blocks):
+            block = group * sch.blocks + o // 2
+            value = load(scratch, row + o * TILE, ROWS)
+            if spec.add:
+                plane = spec.out_height * spec.out_width
+                at = bases[1] + (block * plane + pixel) * LANES + o % 2 * ROWS
+                value = value + load_real(em.buffers["add"], at, ROWS)
+            value = clamp(value, spec.activation)
+            if spec.wide:
+                em.store(em.buffers["dst"], bases[2] + ((2 * block + o % 2) * self.out_plane + framed) * ROWS, value)
+            else:
+                at = bases[2] + (block * self.out_plane + framed) * LANES + o % 2 * ROWS
+                em.store_real(em.buffers["dst"], at, value)
+
+    def emit(self) -> tirx.PrimFunc:
+        """The whole kernel."""
+        em, spec, sch = self.em, self.spec, self.schedule
+        runs, groups = _runs(spec, sch), spec.out_channels // (LANES * sch.blocks)
+        self.configure()
+        scratch = em.local(sch.tiles * 2 * sch.blocks * TILE, "float32", "scratch")
+        with em.units() as unit:
+            n = em.let(tirx.floordiv(unit, groups * runs), "n") if spec.batch > 1 else 0
+            rest = em.let(tirx.floormod(unit, groups * runs), "rest") if spec.batch > 1 else unit
+            group, run = em.let(tirx.floordiv(rest, runs), "group"), em.let(tirx.floormod(rest, runs), "run")
+            bases = (n * spec.in_stride, n * spec.add_stride, n * spec.out_stride)
+            if any(spec.frame):
+                with em.when(run == 0):
+                    for b in range(sch.blocks):
+                        at = em.let(bases[2] + (group * sch.blocks + b) * (self.out_plane * LANES), "at")
+                        zero_frame(em, at, spec.out_height, spec.out_width, spec.frame)
+            total, step = self.rows.tiles, sch.tiles
+            first = em.let(run * (sch.run * step), "first")
+            end = em.let(tirx.min(first + sch.run * step, total), "end")
+            with em.loop(tirx.floordiv(end - first, step), "turn") as t:
+                self.turn(em.let(first + t * step, "tile"), step, group, bases, scratch)
+            if total % step:
+                with em.when(tirx.floormod(end - first, step) != 0):
+                    self.turn(total - 1, 1, group, bases, scratch)
+        self.op("tilerelease")
+        return em.finish()
+
+
+def _tile(number: int) -> Expr:
+    return tirx.const(number, "int8")
+
+
+def _words(values: list[int]) -> Expr:
+    """A vector of constants; LLVM makes one of it."""
+    return tirx.Shuffle([tirx.const(v, "uint32") for v in values], list(range(len(values))))
+
+
+def emit(spec: ConvTiles, schedule: TileSchedule, name: str) -> tirx.PrimFunc:
+    """The convolution as a TIR function of the emitter's C signature."""
+    return _Tiles(spec, schedule, name).emit()

@@ -1,0 +1,83 @@
+"""What the kernels for matrix tiles (x86's AMX) compute, as frozen data.
+
+Activations are `[N][blocks][H][W][32]` in bfloat16: a pixel of a block is 64 bytes, which is a row of a tile, as it
+is a cache line and the 16 floats of NCHW16c. Nothing here pads: what a convolution reads around its image lies in
+memory, as zeros that the layer before has written (its output's `frame`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .spec import Convolution
+
+LANES = 32
+"""bfloat16 in a row of a tile, and channels in a block."""
+
+
+@dataclass(frozen=True)
+class ConvTiles(Convolution):
+    """Convolution of bfloat16 with sums in fp32, and its epilogue.
+
+        out[n, o, y, x] = act(bias[o] + add[n, o, y, x]
+                              + sum_{i, r, s} in[n, i, y*sh + r*dh, x*sw + s*dw] * weight[o, i, r, s])
+
+    `pad` is (0, 0). Channels, of a group too, are multiples of 32.
+    planar: the input lies as `PackPixels` gives it: `channels` (4, 8 or 16) of a pixel side by side; `height`, `width`
+    count the frame. A row of a tile then holds the channels of several neighbouring pixels.
+    frame: zeros written around the output: top, left, bottom, right.
+    wide: the output is fp32, `[N][blocks][H][W][16]`, for those who leave the network.
+    activation: `(low, high)` clamp, or None.
+    Pointers: input, weight, bias, [add,] output.
+    """
+
+    add: bool = False
+    activation: tuple[float, float] | None = None
+    frame: tuple[int, int, int, int] = (0, 0, 0, 0)
+    wide: bool = False
+    in_stride: int = 0
+    add_stride: int = 0
+    out_stride: int = 0
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A copy with zeros around it. Pointers: input, output, both in blocks of 32 bfloat16.
+
+    frame: top, left, bottom, right.
+    """
+
+    batch: int
+    blocks: int
+    height: int
+    width: int
+    frame: tuple[int, int, int, int]
+    in_stride: int = 0
+    out_stride: int = 0
+
+
+@dataclass(frozen=True)
+class PackPixels:
+    """fp32 NCHW with few channels to bfloat16 `[N][H][W][slots]` with zeros around each image, and a row of zeros
+    behind it, because a tile's row reads more than it needs.
+
+    frame: top, left, bottom, right. Pointers: input, output.
+    """
+
+    batch: int
+    channels: int
+    slots: int
+    height: int
+    width: int
+    frame: tuple[int, int, int, int]
+
+    @property
+    def lines(self) -> int:
+        """Rows of pixels, the last one not of the image."""
+        return self.frame[0] + self.height + self.frame[2] + 1
+
+    @property
+    def line(self) -> int:
+        """Elements of a row, enough for a row of a tile."""
+        pixels = self.frame[1] + self.width + self.frame[3]
+        return -(-pixels * self.slots // LANES) * LANES

@@ -1,0 +1,148 @@
+"""Convolutions for matrix tiles: what they read around their image is made to lie in memory, as zeros.
+
+Given: a network whose blocked values are bfloat16. Result: every convolution is a `ConvTiles`, without padding.
+
+Where only the convolution reads its input, and another convolution makes it, that one writes the zeros around its
+output itself; otherwise the input is copied. The network's own input, in fp32, is packed into pixels with zeros
+around them. What only leaves the network is kept in fp32.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+from ..kernels.spec import Conv, Unpack
+from ..kernels.spec_amx import ConvTiles, Frame, PackPixels
+from .network import Layer, Network, Param, Storage
+
+_NONE = (0, 0, 0, 0)
+
+
+def rewrite(network: Network) -> None:
+    """Replace every convolution and fully connected layer."""
+    rewriter = _Rewriter(network)
+    for layer in list(network.layers):
+        rewriter.take(layer)
+    network.layers[:] = rewriter.layers
+    keep_exits(network)
+
+
+class _Rewriter:
+    """The walk over the layers, in their order."""
+
+    def __init__(self, network: Network) -> None:
+        self.layers: list[Layer] = []
+        self.readers: dict[Storage, list[Layer]] = defaultdict(list)
+        self.writers: dict[Storage, list[Layer]] = defaultdict(list)
+        self.parents: set[Storage] = set()
+        self.framed: dict[tuple[Storage, tuple[int, int, int, int]], Storage] = {}
+        for layer in network.layers:
+            for storage in layer.reads:
+                self.readers[storage].append(layer)
+            for storage in layer.writes:
+                self.writers[storage].append(layer)
+            for part in (*layer.reads, *layer.writes):
+                storage = part
+                while storage.parent is not None:
+                    storage = storage.parent
+                    self.parents.add(storage)
+
+    def take(self, layer: Layer) -> None:
+        """One layer, and what has to stand before it."""
+        spec = layer.spec
+        if isinstance(spec, Conv):
+            frame = frame_of(spec)
+            source, _ = _source(layer)
+            if spec.planar:
+                self._packed(layer, source, spec, frame)
+            else:
+                layer.spec = _tiles(spec, frame)
+                if frame != _NONE:
+                    self._surround(layer, source, spec, frame)
+        self.layers.append(layer)
+
+    def _packed(self, layer: Layer, source: Storage, spec: Conv, frame: tuple[int, int, int, int]) -> None:
+        slots = next(count for count in (4, 8, 16) if count >= spec.channels)
+        into = PackPixels(spec.batch, spec.channels, slots, spec.height, spec.width, frame)
+        storage = Storage(f"{layer.value}:pixels", spec.batch, into.lines * into.line, dtype="bfloat16")
+        self.layers.append(Layer("pack", [], into, [(source, "")], storage, storage.name))
+        # the last line is behind the image: the convolution does not know of it, unless images follow each other
+        layer.spec = replace(_tiles(spec, frame), channels=slots, planar=True)
+        layer.operands[0] = (storage, "in_stride")
+
+    def _surround(self, layer: Layer, source: Storage, spec: Conv, frame: tuple[int, int, int, int]) -> None:
+        """Zeros around `source`: by its producer, or in a copy."""
+        pixels = (spec.height + frame[0] + frame[2]) * (spec.width + frame[1] + frame[3])
+        writers = self.writers[source]
+        alone = source.parent is None and source.port is None and source not in self.parents
+        if alone and len(writers) == len(self.readers[source]) == 1 and isinstance(writers[0].spec, ConvTiles):
+            source.pixels = pixels
+            writers[0].spec = replace(writers[0].spec, frame=frame)
+            return
+        key = (source, frame)
+        if key not in self.framed:
+            name = f"{source.name}:framed"
+            copy = Storage(name, source.batch, pixels, source.blocks, source.slots, dtype=source.dtype)
+            made = Frame(source.batch, source.blocks, spec.height, spec.width, frame)
+            self.layers.append(Layer("frame", [], made, [(source, "in_stride")], copy, name))
+            self.framed[key] = copy
+        layer.operands[0] = (self.framed[key], "in_stride")
+
+
+def _source(layer: Layer) -> tuple[Storage, str]:
+    first = layer.operands[0]
+    assert not isinstance(first, Param)
+    return first
+
+
+def frame_of(spec: Conv) -> tuple[int, int, int, int]:
+    """What the convolution reads around its image: top, left, bottom, right."""
+    extent = [
+        (size - 1) * step + (taps - 1) * spread + 1
+        for size, step, taps, spread in zip(
+            (spec.out_height, spec.out_width), spec.stride, spec.kernel, spec.dilation, strict=True
+        )
+    ]
+    (top, left), (height, width) = spec.pad, (spec.height, spec.width)
+    return top, left, max(0, extent[0] - top - height), max(0, extent[1] - left - width)
+
+
+def _tiles(spec: Conv, frame: tuple[int, int, int, int]) -> ConvTiles:
+    """The same convolution on its framed input."""
+    top, left, bottom, right = frame
+    return ConvTiles(
+        spec.batch,
+        spec.channels,
+        top + spec.height + bottom,
+        left + spec.width + right,
+        spec.out_channels,
+        spec.out_height,
+        spec.out_width,
+        spec.kernel,
+        spec.stride,
+        (0, 0),
+        spec.dilation,
+        spec.groups,
+        spec.planar,
+        spec.add,
+        spec.activation,
+    )
+
+
+def keep_exits(network: Network) -> None:
+    """What a convolution gives only to those who unpack it for the caller (or for an fp32 layer) stays fp32."""
+    readers: dict[Storage, list[Layer]] = defaultdict(list)
+    shared = {storage.parent for layer in network.layers for storage in (*layer.reads, *layer.writes)}
+    for layer in network.layers:
+        for storage in layer.reads:
+            readers[storage].append(layer)
+    for layer in network.layers:
+        storage = layer.output
+        if not isinstance(layer.spec, ConvTiles) or storage.parent is not None or storage in shared:
+            continue
+        if storage.blocked and all(isinstance(reader.spec, Unpack) for reader in readers[storage]):
+            storage.dtype, storage.blocks = "float32", 2 * storage.blocks
+            layer.spec = replace(layer.spec, wide=True)
+            for reader in readers[storage]:
+                reader.spec = replace(reader.spec, element="float32", blocks=storage.blocks)

@@ -30,9 +30,9 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
         ``kind`` ("bundle" or "onnx"), ``model``, ``parameters``, ``macs``, ``nodes`` (count by operator), ``branches``
         (where paths join: ``node``, ``op``, ``shape``, ``paths``), ``layers`` (``layer``, ``op``, ``macs``,
         ``parameters``, ``shape``) and ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``,
-        ``memory``, ``placement``, ``refusals``, ``passes``, ``quantization`` (of int8, else None), and ``steps``: one
-        row a kernel call, with ``ms`` (median of several runs, each step alone) and ``share`` of their sum; both None
-        where the target does not run here.
+        ``memory``, ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was
+        none), and ``steps``: one row a kernel call, with ``ms`` (median of several runs, each step alone) and
+        ``share`` of their sum; both None where the target does not run here.
 
     Raises:
         DeployError: the file or the bundle is damaged.
@@ -58,6 +58,7 @@ def _bundle(bundle: bundles.Bundle, model: onnx.ModelProto, threads: int | None,
         "placement": plan["placements"],
         "refusals": bundle.document(bundles.REFUSALS),
         "passes": bundle.manifest.get("passes", []),
+        "tuning": bundle.manifest.get("tuning"),
         "quantization": bundle.manifest.get("quantization"),
     }
     progress.stage("measure")

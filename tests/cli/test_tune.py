@@ -57,6 +57,8 @@ def test_a_bundle_from_a_database(call, branchy: str, database: Path, tmp_path: 
     assert len(tuning["database_sha256"]) == 64
     assert {row["kernel"] for row in tuning["kernels"]} <= kernels
     assert all(row["ratio"] < 0.98 and row["knobs"] for row in tuning["kernels"])
+    assert call("inspect", tmp_path / "one", "--json").document["tuning"] == tuning
+    assert f"from the database {tuning['database_sha256'][:12]}" in call("inspect", tmp_path / "one").out
 
 
 def test_resume(call, branchy: str, database: Path) -> None:

@@ -96,6 +96,15 @@ def test_metaschedule_s_builder_and_runner(tasks, here) -> None:
     assert 0.2 < sorted(timings[2].seconds(1.0))[ROUNDS // 2] < 5, "the default against itself"
 
 
+def test_a_trial_for_another_machine(tasks, tmp_path) -> None:
+    """What is sent to a board: complete, so that the board needs nothing of ours."""
+    board = targets.parse("arm:cortex-a72")
+    space = Space(tasks[0], board)
+    trial.build(tasks[0].spec, [space.default, space.neighbours(space.default)[0]], board, SETTING, tmp_path / "t.so")
+    head = (tmp_path / "t.so").read_bytes()[:20]
+    assert (head[:4], int.from_bytes(head[18:20], "little")) == (b"\x7fELF", 183)
+
+
 @pytest.mark.skipif(not shutil.which("nm"), reason="needs binutils")
 def test_a_trial_is_no_part_of_a_bundle(library) -> None:
     shown = subprocess.run(["nm", "-D", "--defined-only", library], check=True, capture_output=True, text=True).stdout

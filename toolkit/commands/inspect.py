@@ -42,6 +42,7 @@ def _summary(document: dict[str, Any]) -> Show:
             ("its weights", _megabytes(document["memory"]["weights_bytes"])),
             *_quantised(document["quantization"]),
             ("kernel calls", str(len(document["steps"]))),
+            ("tuned", _tuned(document["tuning"])),
         ]
     return table(("", ""), rows)
 
@@ -52,6 +53,13 @@ def _quantised(how: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     floats = ", ".join(how["float_nodes"]) or "nothing"
     return [("scheme", f"{how['scheme']}, calibrated on {how['images']} pictures"), ("in float", floats)]
+
+
+def _tuned(tuning: dict[str, Any] | None) -> str:
+    """Which database decided how many kernels."""
+    if tuning is None:
+        return "no"
+    return f"{len(tuning['kernels'])} kernels from the database {tuning['database_sha256'][:12]}"
 
 
 def _operators(document: dict[str, Any]) -> Show:

@@ -53,13 +53,12 @@ class Model:
 
     def __init__(self, x: np.ndarray, tasks: Sequence[int], y: np.ndarray) -> None:
         self._x, self._tasks = x, np.asarray(tasks, np.int64)
-        self._factor: np.ndarray = np.zeros((0, 0))
+        self._whiten: np.ndarray = np.zeros((0, 0))
         self._weights: np.ndarray = np.zeros(0)
         if len(x):
             covariance = _process(x, self._tasks, x, self._tasks) + NOISE * np.eye(len(x))
-            self._factor = np.linalg.cholesky(covariance)
-            inner = np.linalg.solve(self._factor, y - _expected(x))
-            self._weights = np.linalg.solve(self._factor.T, inner)
+            self._whiten = np.linalg.inv(np.linalg.cholesky(covariance))
+            self._weights = self._whiten.T @ (self._whiten @ (y - _expected(x)))
 
     def predict(self, x: np.ndarray, task: int) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of `y` for choices (m, features) of one task."""
@@ -69,7 +68,7 @@ class Model:
         if not len(self._x):
             return _expected(x), np.sqrt(np.maximum(variance, 0))
         covariance = _process(x, tasks, self._x, self._tasks)
-        half = np.linalg.solve(self._factor, covariance.T)
+        half = self._whiten @ covariance.T
         return _expected(x) + covariance @ self._weights, np.sqrt(np.maximum(variance - (half**2).sum(0), 1e-12))
 
 

@@ -131,26 +131,29 @@ class Search:
         """The choices to measure now. Each is chosen as if those before it had turned out as the model expects."""
         rows, numbers, values = self._observed()
         pools = [self._pool(state) for state in self.states]
+        model = Model(np.array(rows), numbers, np.array(values))
+        offers = {number: self._offer(number, pool, model) for number, pool in enumerate(pools) if pool}
         taken: list[tuple[State, Choice]] = []
-        while len(taken) < count:
-            model = Model(np.array(rows), numbers, np.array(values))
-            offers = [self._offer(number, pool, model) for number, pool in enumerate(pools) if pool]
-            if not offers:
-                break
-            _, number, option, mean = max(offers, key=lambda offer: offer[0])
+        while offers and len(taken) < count:
+            number = max(offers, key=lambda number: offers[number][0])
+            _, option, mean = offers.pop(number)
             taken.append((self.states[number], option))
             rows.append(pools[number].pop(option))
             numbers.append(number)
             values.append(mean)
+            # what is expected of the other tasks hardly changes by this
+            if pools[number]:
+                model = Model(np.array(rows), numbers, np.array(values))
+                offers[number] = self._offer(number, pools[number], model)
         return taken
 
-    def _offer(self, number: int, pool: dict[Choice, np.ndarray], model: Model) -> tuple[float, int, Choice, float]:
+    def _offer(self, number: int, pool: dict[Choice, np.ndarray], model: Model) -> tuple[float, Choice, float]:
         """The best choice of a task: the seconds an inference that it is expected to save, and its expected `y`."""
         state, options = self.states[number], list(pool)
         mean, deviation = model.predict(np.array([pool[option] for option in options]), number)
         gains = expected_gain(mean, deviation, math.log(state.ratio)) * state.ratio * state.total
         place = int(np.argmax(gains))
-        return float(gains[place]), number, options[place], float(mean[place])
+        return float(gains[place]), options[place], float(mean[place])
 
     def _observed(self) -> tuple[list[np.ndarray], list[int], list[float]]:
         """All measurements as the model wants them."""

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -48,6 +48,8 @@ CALIBRATION = 64
 PHOTOS = 64
 NOISY = 4
 """How many times each digit is measured in noise."""
+
+THEIRS = "onnxruntime.quantization's default"
 
 BARS = {"float-scale": 0.3, "power-of-two": 0.5}
 """Points of top-1 that a scheme may lose against fp32."""
@@ -246,14 +248,13 @@ def zoo(name: str, schemes: list[str], threads: int) -> Rows:
     quantizer = Quantizer(model, calibration, threads=threads)
     quantizer.statistics()
     calibrated = time.perf_counter() - start
-    float_runner = Runner(quantizer.prepared, threads=threads)
-    reference = np.concatenate([next(iter(float_runner.run(p.pixels[None]).values())) for p in measured])
+    reference = outputs(quantizer, measured, None, threads)
     rows = []
     for scheme in schemes:
         start = time.perf_counter()
-        runner = Runner(quantizer.quantize(Recipe(scheme)).model, threads=threads)
+        quantized = quantizer.quantize(Recipe(scheme))
         seconds = calibrated + time.perf_counter() - start
-        got = np.concatenate([next(iter(runner.run(p.pixels[None]).values())) for p in measured])
+        got = outputs(quantizer, measured, quantized, threads)
         ratio = Ratio()
         ratio.add(reference - reference.mean(axis=0), got - reference.mean(axis=0))
         rows.append(
@@ -265,7 +266,6 @@ def zoo(name: str, schemes: list[str], threads: int) -> Rows:
                 "same top-1 %": 100 * float((reference.argmax(1) == got.argmax(1)).mean()),
                 "photos": len(measured),
                 "quantised in s": seconds,
-                "peak GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
             }
         )
         print(rows[-1], file=sys.stderr)
@@ -304,22 +304,46 @@ def latency(name: str, threads: int, rounds: int = 15) -> Rows:
         plain, theirs = Path(folder) / "fp32.onnx", Path(folder) / "theirs.onnx"
         onnx.save(model, str(plain))
         quantize_static(str(plain), str(theirs), Reader())
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
-        sessions = {
-            "fp32": ort.InferenceSession(str(plain), options),
-            "ours, float-scale": ort.InferenceSession(ours.SerializeToString(), options),
-            "onnxruntime.quantization's default": ort.InferenceSession(str(theirs), options),
-        }
+        sessions, floats = {}, {}
+        for key, given in {"fp32": plain, "ours, float-scale": ours, THEIRS: theirs}.items():
+            options = ort.SessionOptions()
+            options.intra_op_num_threads = threads
+            options.log_severity_level = 4
+            options.optimized_model_filepath = str(Path(folder) / "runs.onnx")
+            content = str(given) if isinstance(given, Path) else given.SerializeToString()
+            sessions[key] = ort.InferenceSession(content, options)
+            floats[key] = float_operators(onnx.load(options.optimized_model_filepath))
+    print("measuring", file=sys.stderr, flush=True)
     feed = {port: crops[0][None]}
     seconds: dict[str, list[float]] = {key: [] for key in sessions}
     for _ in range(rounds + 2):
         for key, session in sessions.items():
             seconds[key].append(timed(lambda session=session: session.run(None, feed)))
     medians = {key: 1000 * float(np.median(values[2:])) for key, values in seconds.items()}
-    base = medians["onnxruntime.quantization's default"]
-    return [{"network": name, "model": key, "p50 ms": ms, "of its default": ms / base} for key, ms in medians.items()]
+    return [
+        {
+            "network": name,
+            "model": key,
+            "p50 ms": ms,
+            "of its default": ms / medians[THEIRS],
+            "gives float": floats[key],
+        }
+        for key, ms in medians.items()
+    ]
+
+
+def float_operators(model: onnx.ModelProto) -> str:
+    """The operators of a graph that onnxruntime optimised whose result is float32, with their number."""
+    integers = {t.name for t in model.graph.initializer if t.data_type != onnx.TensorProto.FLOAT}
+    found: Counter[str] = Counter()
+    for node in model.graph.node:
+        made = node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear")
+        made |= node.op_type == "QGemm" and len(node.input) == 9  # with the scale of its output
+        if made or (node.op_type != "DequantizeLinear" and node.op_type != "QGemm" and node.input[0] in integers):
+            integers.update(node.output)
+        else:
+            found[node.op_type] += 1
+    return ", ".join(f"{count} {op}" for op, count in found.most_common()) or "none"
 
 
 def timed(call: Callable[[], object]) -> float:

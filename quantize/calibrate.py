@@ -104,21 +104,41 @@ def collect(
 
     Args:
         model: prepared by `prepare.prepare`.
-        state: where the statistics so far are kept; what stands there is continued when it is of this model and source.
+        state: where the statistics so far are kept. What stands there is continued when it is of this model and source,
+            and replaced, with a note, when it is of others. Pictures that cannot be used leave no state behind.
 
     Raises:
-        DeployError: (kind ``calibration``) a picture does not fit, no picture is left, a tensor is not finite, or the
-            state is of another model or source.
+        DeployError: (kind ``calibration``) a picture does not fit, no picture is left, a tensor is not finite, or what
+            stands at `state` is no state.
     """
     proto = ir.to_proto(model)
     names = [value.name or "" for value in structure.values]
-    statistics = _begin(_fingerprint(proto, names, pictures), names, state)
+    statistics = _begin(_fingerprint(proto, names, pictures), names, state, progress)
     runner = Runner(proto, names, threads=threads)
     del proto
-    chunks = chunked(structure.values)
-    done = statistics.images + len(statistics.constant)
+    try:
+        _look_at_all(statistics, runner, chunked(structure.values), pictures, state, save_every, progress)
+    except DeployError:
+        if state is not None:
+            state.unlink(missing_ok=True)  # these pictures fail again
+        raise
+    for note in notes(statistics):
+        progress.note(note)
+    return statistics
+
+
+def _look_at_all(
+    statistics: Statistics,
+    runner: Runner,
+    chunks: Sequence[Sequence[str]],
+    pictures: Pictures,
+    state: Path | None,
+    save_every: int,
+    progress: Progress,
+) -> None:
+    """Count every picture that `statistics` does not hold yet, and save them on the way."""
+    done = saved = statistics.images + len(statistics.constant)
     total = pictures.count or 0
-    saved = done
     for batch in runner.batches(pictures.read(done)):
         varied = [picture for picture in batch if picture.pixels.min() < picture.pixels.max()]
         statistics.constant += [picture.name for picture in batch if picture.pixels.min() == picture.pixels.max()]
@@ -137,9 +157,6 @@ def collect(
         raise DeployError(message, kind="calibration", got=statistics.images, allowed="at least one picture")
     if state is not None and done > saved:
         statistics.save(state)
-    for note in notes(statistics):
-        progress.note(note)
-    return statistics
 
 
 def notes(statistics: Statistics) -> list[str]:
@@ -153,14 +170,15 @@ def notes(statistics: Statistics) -> list[str]:
     return result
 
 
-def _begin(fingerprint: str, names: Sequence[str], state: Path | None) -> Statistics:
+def _begin(fingerprint: str, names: Sequence[str], state: Path | None, progress: Progress) -> Statistics:
+    new = Statistics(fingerprint, histograms={name: Histogram() for name in names})
     if state is None or not state.exists():
-        return Statistics(fingerprint, histograms={name: Histogram() for name in names})
-    statistics = Statistics.load(state)
-    if statistics.fingerprint != fingerprint:
-        message = f"{state} is the state of a calibration of another model or other pictures; remove it to start anew"
-        raise DeployError(message, kind="calibration", got=statistics.fingerprint[:12], allowed=fingerprint[:12])
-    return statistics
+        return new
+    found = Statistics.load(state)
+    if found.fingerprint != fingerprint:
+        progress.note(f"{state} was left by a calibration of another model or other pictures; this one starts anew")
+        return new
+    return found
 
 
 def _count(histogram: Histogram, values: Any, name: str, picture: str) -> None:

@@ -141,6 +141,9 @@ def quantise(
         UsageError, DeployError: as `Options.known`, `Quantizer` and `Quantizer.quantize`.
     """
     given = options.known()
+    labelled = None
+    if options.evaluate is not None:  # opened first: a wrong path shows before the work
+        labelled = pictures(options.evaluate, input_shape(model), preprocessing, labels=labels)
     quantizer = Quantizer(
         model,
         options.calibration,
@@ -152,8 +155,7 @@ def quantise(
     )
     result = quantizer.quantize(options.recipe, given)
     measured: dict[str, Any] = {"drop_points": None}
-    if options.max_drop is not None and options.evaluate is not None:
-        labelled = pictures(options.evaluate, input_shape(model), preprocessing, labels=labels)
+    if options.max_drop is not None and labelled is not None:
         gated = gate(
             quantizer,
             options.recipe,

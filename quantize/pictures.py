@@ -179,7 +179,8 @@ def _preparer(how: Preprocessing) -> Callable[[NDArray[Any]], NDArray[np.float32
     def prepare(row: NDArray[Any]) -> NDArray[np.float32]:
         grey = row[..., 0] if row.ndim == 3 and row.shape[-1] == 1 else row
         if grey.ndim == 3 and grey.shape[-1] != 3:
-            raise _wrong("a picture has an odd number of channels", got=grey.shape[-1], allowed="1 or 3, the last axis")
+            channels = grey.shape[-1]
+            raise _wrong(f"a picture has {channels} channels", got=channels, allowed="1 or 3, the last axis")
         return images.prepare(Image.fromarray(np.ascontiguousarray(grey)).convert(mode), how)
 
     return prepare

@@ -98,19 +98,40 @@ def test_a_killed_calibration_goes_on_and_gives_the_same_numbers(
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_a_state_of_something_else_or_a_damaged_one_is_refused(
+def test_a_state_of_something_else_is_replaced_and_a_damaged_one_refused(
     branchy: onnx.ModelProto, inputs: Make, tmp_path: Path
 ) -> None:
     state = tmp_path / "state.npz"
     np.savez(tmp_path / "a.npz", x=inputs(SHAPE, 3))
     np.savez(tmp_path / "b.npz", x=inputs(SHAPE, 3, seed=1))
     statistics(branchy, tmp_path / "a.npz", state=state)
-    with pytest.raises(DeployError, match="another model or other pictures"):
-        statistics(branchy, tmp_path / "b.npz", state=state)
+    said: list[str] = []
+
+    class Notes:
+        def stage(self, name: str) -> None: ...
+
+        def update(self, done: int, total: int, what: str = "") -> None: ...
+
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    other = statistics(branchy, tmp_path / "b.npz", state=state, progress=Notes())
+    assert same(other, statistics(branchy, tmp_path / "b.npz"))
+    assert Statistics.load(state).fingerprint == other.fingerprint
+    assert "another model or other pictures; this one starts anew" in said[0]
     for content in (b"", state.read_bytes()[:200], b"PK\x03\x04 nothing"):
         state.write_bytes(content)
         with pytest.raises(DeployError, match="remove it to start anew"):
             statistics(branchy, tmp_path / "a.npz", state=state)
+
+
+def test_pictures_that_cannot_be_used_leave_no_state(branchy: onnx.ModelProto, inputs: Make, tmp_path: Path) -> None:
+    data = inputs(SHAPE, 5)
+    data[4, 0, 0, 0] = np.nan
+    for given in (data, np.ones((4, *SHAPE), np.float32)):
+        with pytest.raises(DeployError):
+            statistics(branchy, given, state=tmp_path / "state.npz", save_every=2)
+        assert not list(tmp_path.iterdir())
 
 
 def test_pictures_of_one_colour_are_left_out_and_named(branchy: onnx.ModelProto, inputs: Make) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +14,12 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from inception_deploy import cli
+from inception_deploy.quantize.calibrate import Statistics
 from inception_deploy.quantize.network import read
+from inception_deploy.verify import run_onnx
 
 Make = Callable[..., NDArray[np.float32]]
 
@@ -87,3 +93,137 @@ def test_calibration_or_ranges_is_needed(files: Path, capsys: pytest.CaptureFixt
     code, document = call(capsys, files / "model.onnx", "-o", files / "out.onnx")
     assert code == 2
     assert "--calibration" in document["error"]["message"]
+
+
+# -- pictures and models that cannot be used --------------------------------------------------------------------------
+
+
+def spoilt(value: float) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    def change(data: NDArray[np.float32]) -> NDArray[np.float32]:
+        data[18, 1, 2, 3] = value
+        return data
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: np.full_like(data, 0.5), "all 20 pictures are of one colour"),
+        (spoilt(np.nan), "[18] holds NaN or infinity"),
+        (spoilt(-np.inf), "[18] holds NaN or infinity"),
+        (lambda data: data[:0], "array 'x' is empty"),
+        (lambda data: data[:, :, :10], "has the shape [3, 10, 12]; the network takes [3, 12, 12]"),
+        (lambda data: data[:, :1], "has the shape [1, 12, 12]; the network takes [3, 12, 12]"),
+        (lambda data: data[0, 0], "array 'x' is float32 of shape [12, 12]"),
+        (lambda data: data.astype(np.float64), "array 'x' is float64"),
+        (lambda data: (data > 0).astype(np.uint8) * 255, "a picture has 12 channels"),
+    ],
+)
+def test_inputs_that_cannot_be_used(
+    change: Callable[[Any], Any], message: str, files: Path, inputs: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(files / "inputs.npz", x=change(inputs((3, 12, 12), 20)))
+    before = sorted(files.iterdir())
+    code, document = call(
+        capsys, files / "model.onnx", "--calibration", files / "inputs.npz", "-o", files / "out.onnx",
+        "--ranges", files / "ranges.json",
+    )  # fmt: skip
+    assert (code, document["error"]["kind"]) == (1, "calibration")
+    assert message in document["error"]["message"]
+    assert sorted(files.iterdir()) == before
+
+
+@pytest.fixture
+def lenet() -> Path:
+    return Path(__file__).resolve().parents[2] / "examples" / "data" / "digits_lenet.safetensors"
+
+
+def test_a_folder_of_pictures_goes_through_the_networks_own_preprocessing(
+    lenet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(random.integers(0, 256, (8 + index, 9, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    Image.new("RGB", (9, 9), "grey").save(folder / "3.png")
+    assert cli.main(["quantize", str(lenet), "--calibration", str(folder), "-o", str(tmp_path / "out.onnx")]) == 0
+    shown = capsys.readouterr()
+    assert "1 pictures of one colour were left out" in shown.err
+    assert "calibrated on 3 pictures only; 16 or more give steadier ranges" in shown.err
+    assert read(onnx.load(tmp_path / "out.onnx")).float_nodes == []
+    (folder / "4.png").write_bytes(b"no picture")
+    code, document = call(capsys, lenet, "--calibration", folder, "-o", tmp_path / "other.onnx")
+    assert code == 1
+    assert "4.png" in document["error"]["message"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx", "pictures"]
+
+
+@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy", "mse"])
+def test_every_method_from_the_command_line(
+    method: str, files: Path, inputs: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = files / "out.onnx"
+    given = (files / "model.onnx", "--calibration", files / "inputs.npz", "--method", method, "-o", out)
+    code, document = call(capsys, *given)
+    assert (code, document["method"]) == (0, method)
+    feed = {"x": inputs((3, 12, 12), 1, seed=3)}
+    expected, got = (read_float(path, feed) for path in (files / "model.onnx", out))
+    assert float(((expected - got) ** 2).sum()) < 0.01 * float((expected**2).sum())
+
+
+def read_float(path: Path, feed: dict[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+    return run_onnx(onnx.load(path), feed)[0]
+
+
+def test_models_that_cannot_be_quantised(files: Path, build: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--calibration", files / "inputs.npz", "-o")
+    assert call(capsys, files / "model.onnx", *given, files / "int8.onnx")[0] == 0
+    onnx.save(build("(float[1,3,12,12] x) => (float[1,3,12,12] y) { y = Relu(x) }"), str(files / "relu.onnx"))
+    for name, message in (("int8.onnx", "quantised already"), ("relu.onnx", "no convolution")):
+        code, document = call(capsys, files / name, *given, files / "out.onnx")
+        assert code == 1
+        assert message in document["error"]["message"]
+        assert not list(files.glob("*out.onnx*"))
+
+
+def test_a_range_of_zero_is_harmless(files: Path, build: Any, inputs: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    model = build(
+        "(float[1,3,12,12] x, float[2,3,1,1] w0, float[2] b0, float[2,288] fc) => (float[1,2] y) {"
+        "c = Conv(x, w0, b0) r = Relu(c) f = Flatten(r) y = Gemm<transB=1>(f, fc) }",
+        b0=np.array([-1e3, -1e3], np.float32),
+    )
+    onnx.save(model, str(files / "dead.onnx"))
+    for scheme in ("float-scale", "power-of-two"):
+        out = files / f"{scheme}.onnx"
+        given = (files / "dead.onnx", "--calibration", files / "inputs.npz", "--scheme", scheme, "-o", out)
+        assert call(capsys, *given)[0] == 0
+        np.testing.assert_array_equal(read_float(out, {"x": inputs((3, 12, 12), 1)}), np.zeros((1, 2)))
+
+
+def test_a_killed_command_goes_on_to_the_same_bytes(
+    files: Path, inputs: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGKILL in the middle of the pictures: nothing half-written, and the same command finishes the work."""
+    np.savez(files / "inputs.npz", x=inputs((3, 12, 12), 600))
+    out, state = files / "out.onnx", files / ".out.onnx.calibration.npz"
+    common = ["quantize", str(files / "model.onnx"), "--calibration", str(files / "inputs.npz"), "--threads", "1"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "inception_deploy", *common, "-o", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    assert not out.exists()
+    assert 0 < Statistics.load(state).images < 600
+    assert cli.main([*common, "-o", str(out)]) == 0
+    assert not state.exists()
+    assert cli.main([*common, "-o", str(files / "whole.onnx")]) == 0
+    assert out.read_bytes() == (files / "whole.onnx").read_bytes()
+    capsys.readouterr()

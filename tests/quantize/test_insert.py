@@ -12,9 +12,14 @@ import pytest
 from numpy.typing import NDArray
 
 from inception_deploy.errors import DeployError, UsageError
+from inception_deploy.graph.rewrite import constant
+from inception_deploy.quantize import arith
+from inception_deploy.quantize.insert import settle_ties
 from inception_deploy.quantize.network import Network, float_nodes, read
+from inception_deploy.quantize.prepare import prepare
 from inception_deploy.quantize.quantise import QuantizedModel, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices, Params, scheme
+from inception_deploy.quantize.structure import analyse
 from inception_deploy.verify import run_onnx
 
 Make = Callable[..., NDArray[np.float32]]
@@ -178,6 +183,27 @@ def test_powers_of_two_never_shift_left(branchy: onnx.ModelProto, inputs: Make) 
             exponents = np.log2(step.weight_scale)
             shifts = step.output.params.exponent - step.inputs[0].params.exponent - exponents
             assert ((shifts >= 0) & (shifts <= 24) & (shifts == np.round(shifts))).all()
+
+
+RESIDUAL = """(float[1,4,6,6] x, float[8,4,1,1] w0, float[8] b0, float[8,8,1,1] w1, float[8] b1, float[3,8] fc)
+=> (float[1,3] y) { c0 = Conv(x, w0, b0) c1 = Conv(c0, w1, b1) a = Add(c0, c1) r = Relu(a)
+g = GlobalAveragePool(r) f = Flatten(g) y = Gemm<transB=1>(f, fc) }"""
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+def test_the_mean_of_ties_that_go_up_is_taken_from_the_bias_before(shift: int, build: Any) -> None:
+    model = prepare(build(RESIDUAL))
+    structure = analyse(model)
+    exponents = {"c0": -5, "c1": -6, "r": -6 + shift}
+    params = {v: Params(2.0 ** exponents.get(v.name or "", -4), 0, "int8") for v in structure.values}
+    biases = [constant(layer.nodes[0].inputs[2]) for layer in structure.layers[:2]]
+    assert settle_ties(structure, params) == (1 if shift else 0)
+    sums = np.arange(-64, 64)
+    excess = float((arith.requantize_shift(sums, shift) - sums / 2**shift).mean())  # what arith does, in steps
+    first, second = (constant(layer.nodes[0].inputs[2]) for layer in structure.layers[:2])
+    np.testing.assert_array_equal(first, biases[0])  # two read its result
+    np.testing.assert_allclose(second, biases[1] - excess * 2.0 ** exponents["r"], rtol=1e-6)
+    assert (excess > 0) == (shift > 0)
 
 
 def test_a_dead_layer_and_an_enormous_bias_stay_inside_int32(build: Any, inputs: Make) -> None:

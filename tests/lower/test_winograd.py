@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inception_deploy.kernels import cpu_winograd
+from inception_deploy.lower import winograd as lower_winograd
 
 BUDGET = settings(
     max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
@@ -49,6 +50,23 @@ def test_a_residual_of_branches(compiled, builder):
     made = compiled(b.model(b.op("Relu", b.op("Add", x, back))))
     assert sum(s.op == "winograd_out" for s in made.plan.steps) == 3
     assert not any(s.op == "copy" for s in made.plan.steps)
+    made.check(*b.inputs.values(), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("tile_rows", [1, 2, 3])
+def test_bands(compiled, builder, monkeypatch, tile_rows):
+    """A large image is done a few tile rows at a time, in the same memory, with a residual that others read meanwhile."""
+    b = builder()
+    x = b.op("Relu", b.conv(b.input(2, 16, 27, 14), 16, 16, (1, 1)))
+    back = b.op("Add", x, b.conv(x, 16, 16, (5, 5), pads=[2, 2, 2, 2]))
+    wide = b.conv(b.op("Relu", b.conv(x, 16, 16, (3, 3), pads=[1, 1, 1, 1])), 16, 16, (1, 7), pads=[0, 3, 0, 3])
+    model = b.model(b.op("Relu", b.op("Add", back, wide)))
+    whole = compiled(model).plan.arena_bytes
+    monkeypatch.setattr(lower_winograd, "BAND_BYTES", 4 * 64 * 4 * 32 * 2 * tile_rows)
+    made = compiled(model)
+    assert sum(s.op == "winograd_out" for s in made.plan.steps) > 3
+    assert sum(s.macs for s in made.plan.steps) == 2 * 27 * 14 * 16 * 16 * (1 + 25 + 9 + 7)
+    assert made.plan.arena_bytes < whole
     made.check(*b.inputs.values(), tolerance=1e-5)
 
 

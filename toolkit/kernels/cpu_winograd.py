@@ -80,6 +80,11 @@ def _along(em: Emitter, matrix: Matrix, values: Sequence[Expr | None], lanes: in
     return [_combine(em, row, values, lanes) for row in matrix]
 
 
+def _band(spec: WinogradInput | WinogradOutput) -> list[tuple[str, str]]:
+    """The pointer that tells a band's first tile row: bands of one height share a kernel."""
+    return [("band", "int32")] if spec.band else []
+
+
 def input_units(spec: WinogradInput) -> int:
     """One work unit a tile row of a block."""
     return spec.batch * spec.blocks * spec.tiles[0]
@@ -88,7 +93,7 @@ def input_units(spec: WinogradInput) -> int:
 def emit_input(spec: WinogradInput, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """B^T d B of every tile."""
     lanes = schedule.lanes
-    em = Emitter(name, [("src", "float32"), ("dst", "float32")])
+    em = Emitter(name, [("src", "float32"), *_band(spec), ("dst", "float32")])
     (my, mx), (ry, rx), (top, left) = spec.outputs, spec.taps, spec.pad
     ny, nx = my + ry - 1, mx + rx - 1
     down, across = transforms(my, ry).bt, transforms(mx, rx).bt
@@ -100,8 +105,8 @@ def emit_input(spec: WinogradInput, schedule: SimpleSchedule, name: str) -> tirx
         inside = [s for s in range(nx) if not isinstance(tx, int) or 0 <= tx * mx - left + s < spec.width]
         kept = em.local(ny * nx * lanes, name="kept")
         for r in range(ny):
-            y = em.let(ty * my - top + r, "y")
-            guard = top > 0 or (rows - 1) * my - top + ny > spec.height
+            y = em.let((ty + first_row) * my - top + r, "y")
+            guard = top > 0 or (spec.tile_rows - 1) * my - top + ny > spec.height
             if guard:
                 for s in inside:
                     em.store(kept, (r * nx + s) * lanes, const(0.0, lanes))
@@ -123,6 +128,7 @@ def emit_input(spec: WinogradInput, schedule: SimpleSchedule, name: str) -> tirx
     def inner(tx: int, _width: int) -> bool:
         return tx * mx - left >= 0 and tx * mx - left + nx <= spec.width
 
+    first_row = em.let(load(em.buffers["band"], 0), "first_row") if spec.band else 0
     with em.units() as unit:
         ty = em.let(tirx.floormod(unit, rows), "ty")
         index = em.let(tirx.floordiv(unit, rows), "index")
@@ -147,8 +153,8 @@ def output_units(spec: WinogradOutput) -> int:
 def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """A^T m A of every tile, then bias, add and clamp."""
     lanes = schedule.lanes
-    pointers = ["src", "bias", *(["add"] if spec.add else []), "dst"]
-    em = Emitter(name, [(p, "float32") for p in pointers])
+    pointers = ["bias", *(["add"] if spec.add else []), "dst"]
+    em = Emitter(name, [("src", "float32"), *_band(spec), *((p, "float32") for p in pointers)])
     (my, mx), (ry, rx) = spec.outputs, spec.taps
     ny, nx = my + ry - 1, mx + rx - 1
     down, across = transforms(my, ry).at, transforms(mx, rx).at
@@ -167,7 +173,7 @@ def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> ti
                 em.store(kept, (r * nx + s) * lanes, value)
         stored = [x for x in range(mx) if not isinstance(tx, int) or tx * mx + x < spec.out_width]
         for r in range(my):
-            y = em.let(ty * my + r, "y")
+            y = em.let((ty + first_row) * my + r, "y")
             with em.when(y < spec.out_height):
                 row = [em.let(load(kept, (r * nx + s) * lanes, lanes), "m") for s in range(nx)]
                 for x, value in enumerate(_along(em, across, row, lanes)):
@@ -182,6 +188,7 @@ def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> ti
     def inner(tx: int, _width: int) -> bool:
         return (tx + 1) * mx <= spec.out_width
 
+    first_row = em.let(load(em.buffers["band"], 0), "first_row") if spec.band else 0
     with em.units() as unit:
         ty = em.let(tirx.floormod(unit, rows), "ty")
         index = em.let(tirx.floordiv(unit, rows), "index")

@@ -214,11 +214,17 @@ class _Tiled:
     out_width: int
     outputs: tuple[int, int]
     taps: tuple[int, int]
+    band: int
 
     @property
     def tiles(self) -> tuple[int, int]:
-        """Tile rows and columns."""
-        return -(-self.out_height // self.outputs[0]), -(-self.out_width // self.outputs[1])
+        """Tile rows and columns that are done."""
+        return self.band or self.tile_rows, -(-self.out_width // self.outputs[1])
+
+    @property
+    def tile_rows(self) -> int:
+        """Tile rows of the whole image."""
+        return -(-self.out_height // self.outputs[0])
 
     @property
     def points(self) -> int:
@@ -234,7 +240,9 @@ class WinogradInput(_Tiled):
 
     outputs, taps: m and r of F(m, r) along rows and columns; n = m + r - 1. A tile starts every `outputs` pixels,
     `pad` before the image.
-    out_height, out_width: of the convolution. Pointers: input, output.
+    out_height, out_width: of the convolution.
+    band: how many tile rows are done, from the one on that a pointer tells; 0 for all of them.
+    Pointers: input, [first tile row (int32),] output.
     """
 
     batch: int
@@ -246,6 +254,7 @@ class WinogradInput(_Tiled):
     outputs: tuple[int, int]
     taps: tuple[int, int]
     pad: tuple[int, int]
+    band: int = 0
     in_stride: int = 0
 
 
@@ -254,7 +263,8 @@ class WinogradOutput(_Tiled):
     """The way back, with the convolution's epilogue: `[N][ny * nx][blocks][tiles][16]` to
     `[N][blocks][out_height][out_width][16]`.
 
-    Fields as in `WinogradInput`, `blocks` those of the output. Pointers: input, bias, [add,] output.
+    Fields as in `WinogradInput`, `blocks` those of the output. Pointers: input, [first tile row (int32),] bias, [add,]
+    output.
     """
 
     batch: int
@@ -265,5 +275,6 @@ class WinogradOutput(_Tiled):
     taps: tuple[int, int]
     add: bool = False
     activation: tuple[float, float] | None = None
+    band: int = 0
     add_stride: int = 0
     out_stride: int = 0

@@ -119,6 +119,7 @@ class Layer:
     operands: pointer arguments in the spec's order: a Storage read, with the name of its stride field, or a Param.
     The output is last.
     also: more outputs, whose pointers follow it.
+    after: a layer that must have run, so that both need not have their memory at the same time.
     """
 
     op: str
@@ -130,6 +131,7 @@ class Layer:
     macs: int = 0
     wave: int = -1
     also: list[Storage] = field(default_factory=list)
+    after: Layer | None = None
 
     @property
     def reads(self) -> list[Storage]:

@@ -7,6 +7,8 @@ bytes.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from .network import Layer, Network, Storage
 from .plan import ALIGNMENT
 
@@ -19,6 +21,8 @@ def assign_waves(network: Network) -> None:
             wave for read in layer.reads for written, wave in writers.get(read.root, ()) if _overlap(read, written)
         )
         layer.wave = 1 + max(before, default=-1)
+        if layer.after is not None:
+            layer.wave = max(layer.wave, layer.after.wave + 1)
         for storage in layer.writes:
             writers.setdefault(storage.root, []).append((storage, layer.wave))
 
@@ -42,9 +46,12 @@ def share_adds(network: Network) -> None:
     for layer in network.layers:
         for read in layer.reads:
             readers.setdefault(read.root, []).append(layer)
+    writers = Counter(layer.output for layer in network.layers)
     for layer in network.layers:
         addend = next((o[0] for o in layer.operands if isinstance(o, tuple) and o[1] == "add_stride"), None)
         if addend is None or layer.output.parent is not None or layer.output.port is not None:
+            continue
+        if writers[layer.output] > 1:  # bands: somebody may read the addend between two of them
             continue
         root = addend.root
         if root.port is not None or not root.bytes == addend.bytes == layer.output.bytes:

@@ -8,8 +8,12 @@ from typing import Any
 import numpy as np
 
 from ..kernels.spec import BLOCK, Conv, WinogradInput, WinogradOutput
+from ..kernels.tiles import split
 from ..kernels.winograd import transform_weight
 from .network import Layer, Network, Param, Storage
+
+BAND_BYTES = 5_000_000
+"""What the data and the products of one band may take. Bands cost no time, and keep the arena small."""
 
 
 def rewrite(network: Network, kernels: Any) -> None:
@@ -17,7 +21,8 @@ def rewrite(network: Network, kernels: Any) -> None:
 
     Given: `out = act(bias + add + conv(in))`, in NCHW16c.
     Result: the products of all points are one 1x1 convolution in as many groups, whose pixels are the tiles; the
-    epilogue moves into the transform back.
+    epilogue moves into the transform back. A large image is done in bands of tile rows, one after the other, in the
+    same memory.
     """
     layers: list[Layer] = []
     for layer in network.layers:
@@ -26,8 +31,10 @@ def rewrite(network: Network, kernels: Any) -> None:
     network.layers[:] = layers
 
 
-def stages(spec: Conv, outputs: tuple[int, int]) -> tuple[WinogradInput, Conv, WinogradOutput]:
-    """What the three layers compute that do the work of one convolution; their strides are those of one image."""
+def stages(spec: Conv, outputs: tuple[int, int], band: int = 0) -> tuple[WinogradInput, Conv, WinogradOutput]:
+    """What the three layers compute that do the work of one convolution, or of `band` tile rows of it; their strides
+    are those of one image.
+    """
     into = WinogradInput(
         spec.batch,
         spec.channels // BLOCK,
@@ -38,6 +45,7 @@ def stages(spec: Conv, outputs: tuple[int, int]) -> tuple[WinogradInput, Conv, W
         outputs,
         spec.kernel,
         spec.pad,
+        band,
     )
     back = WinogradOutput(
         spec.batch,
@@ -48,41 +56,60 @@ def stages(spec: Conv, outputs: tuple[int, int]) -> tuple[WinogradInput, Conv, W
         spec.kernel,
         spec.add,
         spec.activation,
+        band,
     )
     points, tiles = into.points, into.tiles[0] * into.tiles[1]
     inner = Conv(spec.batch, spec.channels, 1, tiles, points * spec.out_channels, 1, tiles, (1, 1), groups=points)
     return into, inner, back
 
 
+def bands(spec: Conv, outputs: tuple[int, int]) -> list[int]:
+    """The tile rows of each band: as few bands as keep the data and the products of one within `BAND_BYTES`."""
+    into, inner, _ = stages(spec, outputs)
+    size = 4 * into.points * inner.width * (spec.channels + spec.out_channels) * spec.batch
+    return split(into.tile_rows, -(-into.tile_rows // -(-size // BAND_BYTES)))
+
+
 def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
-    """The three layers that do the work of one."""
+    """The layers that do the work of one: three for each band."""
     spec: Conv = layer.spec
     _, weight, bias, *addend = layer.operands
     source = layer.reads[0]
     assert isinstance(weight, Param)
-    into, inner, back = stages(spec, outputs)
-    points, tiles = into.points, inner.width
-    data = _points(f"{layer.value}:data", spec.batch, points * into.blocks, tiles)
-    products = _points(f"{layer.value}:products", spec.batch, points * back.blocks, tiles)
     assert source.slots is not None
     assert layer.output.slots is not None
+    points = stages(spec, outputs)[0].points
     wide = np.zeros((points, spec.out_channels, spec.channels), np.float32)
     wide[np.ix_(np.arange(points), layer.output.slots, source.slots)] = transform_weight(weight.array, outputs)
     packed = Param("physical", wide.reshape(points * spec.out_channels, spec.channels, 1, 1))
     nothing = Param("raw", np.zeros(points * spec.out_channels, np.float32))
-    return [
-        Layer("winograd_in", [], into, [(source, "in_stride")], data, data.name),
-        Layer(
-            "conv",
-            list(layer.nodes),
-            inner,
-            [(data, "in_stride"), packed, nothing],
-            products,
-            products.name,
-            layer.macs,
-        ),
-        replace(layer, op="winograd_out", nodes=[], spec=back, operands=[(products, ""), bias, *addend], macs=0),
-    ]
+    rows, made, first = bands(spec, outputs), list[Layer](), 0
+    for number, count in enumerate(rows):
+        into, inner, back = stages(spec, outputs, count if len(rows) > 1 else 0)
+        row = [Param("raw", np.array([first], np.int32))] if len(rows) > 1 else []
+        name = f"{layer.value}:{number}" if len(rows) > 1 else layer.value
+        data = _points(f"{name}:data", spec.batch, points * into.blocks, inner.width)
+        products = _points(f"{name}:products", spec.batch, points * back.blocks, inner.width)
+        macs = layer.macs * (first + count) // sum(rows) - layer.macs * first // sum(rows)
+        made += [
+            Layer(
+                "winograd_in",
+                [],
+                into,
+                [(source, "in_stride"), *row],
+                data,
+                data.name,
+                after=made[-1] if made else None,
+            ),
+            Layer(
+                "conv", list(layer.nodes), inner, [(data, "in_stride"), packed, nothing], products, products.name, macs
+            ),
+            replace(
+                layer, op="winograd_out", nodes=[], spec=back, operands=[(products, ""), *row, bias, *addend], macs=0
+            ),
+        ]
+        first += count
+    return made
 
 
 def _points(name: str, batch: int, blocks: int, tiles: int) -> Storage:

@@ -70,6 +70,12 @@ def branches(b: Builder, x: str) -> str:
     return b.op("Relu", b.op("Add", y, up))
 
 
+def deep(b: Builder, x: str) -> str:
+    """So many channels that fp32 would do some of them at a time; an odd number of vectors."""
+    y = b.op("MaxPool", b.conv(x, 3, 1040, (1, 1)), kernel_shape=[3, 3], strides=[3, 3])
+    return b.conv(y, 1040, 48, (1, 1))
+
+
 def slots(b: Builder, x: str) -> str:
     """Both sides of an add are concats of odd widths, in different slots."""
     y = signed(b, x)
@@ -107,7 +113,7 @@ def joined_flat(b: Builder, x: str) -> str:
 
 
 NETWORKS = (
-    plain, padded, dilated, grouped, depthwise, pools, branches, slots, twice, tables, islands, joined_flat,
+    plain, padded, dilated, grouped, depthwise, deep, pools, branches, slots, twice, tables, islands, joined_flat,
 )  # fmt: skip
 
 

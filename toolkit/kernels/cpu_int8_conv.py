@@ -46,7 +46,8 @@ def choose(spec: ConvInt8, *, lanes: int, registers: int) -> ConvSchedule:
     row = cpu_conv.image(spec)[3]
     if spec.pointwise and row > 1 and spec.out_channels // spec.groups // LANES % 2 == 0:
         return cpu_conv.balanced(words, ConvSchedule(LANES, 2, max(split(row, POINTWISE_PIXELS))))
-    chosen = cpu_conv.choose(words, lanes=LANES, registers=registers)
+    # A tile's accumulators never leave the registers half done: bytes could not hold them.
+    chosen = replace(cpu_conv.choose(words, lanes=LANES, registers=registers), k_block=0)
     if spec.kernel[1] < WIDE_KERNEL or chosen.pixels <= WIDE_PIXELS:
         return chosen
     return cpu_conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))

@@ -1,13 +1,13 @@
-"""The meaning of int8, exactly: what every operator does with integers. Every target is tested against this, bit by
-bit.
+"""The meaning of int8, exactly: what every operator does with integers. Every target is held to it bit by bit.
 
 Integers in, integers out; the only real numbers are scales and multipliers, in float32.
 
 **Float scales.** A float32 multiplication and a rounding to the nearest integer, ties to even, as in ONNX's
 QuantizeLinear and onnxruntime's QLinearConv:
 
-    quantize     q = clamp(rint(x / scale) + zero) requantize   q = clamp(rint(float32(acc) * multiplier) + zero),
-    multiplier = float32(float32(scale_x * scale_w) / scale_y)
+    quantize     q = clamp(rint(x / scale) + zero)
+    requantize   q = clamp(rint(float32(acc) * multiplier) + zero)
+                 multiplier = float32(float32(scale_x * scale_w) / scale_y)
 
 **Powers of two.** The scales are 2^n, the zero points 0, and real multiplications do not occur:
 

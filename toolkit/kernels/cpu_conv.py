@@ -35,6 +35,12 @@ NEXT_GROUP_BYTES = 128 * 1024
 AHEAD_KIB = 8
 """How far ahead a group's first tile fetches larger ones by default."""
 
+LEAST_TURNS = 5
+"""Tiles that a group needs for their shares of the next group's weights to be small."""
+
+K_BLOCK, LEAST_UNITS = 8, 8
+"""Input blocks that a deep pointwise convolution does at a time by default, and the units that it is to keep."""
+
 
 @dataclass(frozen=True)
 class ConvSchedule:
@@ -117,7 +123,25 @@ def choose(spec: Convolution, *, lanes: int, registers: int) -> ConvSchedule:
         if group_vectors % vectors == 0 and vectors < registers - 2:
             pixels = max(split(row, max(1, budget // vectors)))
             options.append((cost(vectors, pixels), ConvSchedule(lanes, vectors, pixels)))
-    return balanced(spec, min(options, key=lambda option: option[0])[1])
+    return _streamed(spec, balanced(spec, min(options, key=lambda option: option[0])[1]))
+
+
+def _streamed(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:
+    """How weights come to the tiles, as measuring showed it (docs/perf/tuning.md).
+
+    A group of few tiles fetches nothing for the next one: each tile's share would be a burst. Nor does a k x k kernel
+    ahead of itself. Where a vector is a block, deep pointwise convolutions do a few blocks for all tiles of a larger
+    unit before the next blocks, so that these weights stay in the first-level cache.
+    """
+    turns = len(tile_widths(spec, schedule)) * (1 if spec.pointwise else spec.out_height)
+    if turns < LEAST_TURNS or (schedule.fetch > 0 and not spec.pointwise):
+        schedule = replace(schedule, fetch=0)
+    if not spec.pointwise or turns == 1 or schedule.lanes < BLOCK or spec.channels < 2 * K_BLOCK * BLOCK:
+        return schedule
+    groups = spec.out_channels // (schedule.lanes * schedule.vectors)
+    # as many units as can be shared out evenly
+    most = max(1, turns * groups // LEAST_UNITS)
+    return replace(schedule, k_block=K_BLOCK, rows=max(schedule.rows, min(8 * schedule.rows, turns, most)))
 
 
 def balanced(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:

@@ -138,8 +138,9 @@ def _search(
     start, measured, total = time.perf_counter(), 0, 0
 
     def report(state: State) -> None:
-        nonlocal measured
+        nonlocal measured, total
         measured += 1
+        total = max(total, measured)  # confirmations come on top
         whole = sum(s.total for s in search.states)
         gained = 1 - sum(s.total * s.ratio for s in search.states) / whole
         left = max(0, total - measured) * (time.perf_counter() - start) / measured / 60

@@ -17,41 +17,41 @@ from .spec import BLOCK, Conv, WinogradInput, WinogradOutput
 from .tiles import runs
 from .winograd import Matrix, transforms
 
-OUTPUTS = {1: 1, 3: 4, 5: 4, 7: 4}
-"""Taps along an axis to outputs a tile: as many as leave the error of fp32 below 1e-5."""
-
-
-SMALLER = {1: (1,), 3: (2, 4), 5: (2, 4), 7: (2, 4)}
-"""Taps along an axis to all outputs a tile that are as exact: smaller tiles have fewer weights, and more products."""
+OUTPUTS = {1: (1,), 3: (2, 4), 5: (2, 4), 7: (2, 4)}
+"""Taps along an axis to outputs a tile: at most as many as leave the error of fp32 below 1e-5. Smaller tiles have
+fewer weights and more products.
+"""
 
 
 def options(spec: Conv) -> list[tuple[int, int]]:
     """The tiles that a convolution can be computed with; none where Winograd's algorithm does not apply to it."""
     if spec.planar or spec.groups > 1 or spec.stride != (1, 1) or spec.dilation != (1, 1) or max(spec.kernel) == 1:
         return []
-    if any(taps not in SMALLER for taps in spec.kernel):
+    if any(taps not in OUTPUTS for taps in spec.kernel):
         return []
-    return [(high, wide) for high in SMALLER[spec.kernel[0]] for wide in SMALLER[spec.kernel[1]]]
+    return [(high, wide) for high in OUTPUTS[spec.kernel[0]] for wide in OUTPUTS[spec.kernel[1]]]
 
 
 def pays(spec: Conv, *, lanes: int) -> tuple[int, int] | None:
-    """The tile's outputs where Winograd is expected to be faster than the direct convolution, or None.
+    """The tile's outputs with which Winograd is expected to be faster than the direct convolution, or None.
 
     Compared in cycles of one core: multiply-adds (of padded tiles), transforms, and weights, of which there are more.
     """
-    if not options(spec):
-        return None
-    outputs = (OUTPUTS[spec.kernel[0]], OUTPUTS[spec.kernel[1]])
-    shape = WinogradInput(
-        1, 0, spec.height, spec.width, spec.out_height, spec.out_width, outputs, spec.kernel, spec.pad
-    )
-    tiles = shape.tiles[0] * shape.tiles[1]
     weights = spec.channels * spec.out_channels
     direct = spec.out_height * spec.out_width * weights * spec.kernel[0] * spec.kernel[1] / (2 * lanes)
-    products = shape.points * tiles * weights / (2 * lanes)
-    moved = shape.points * tiles * (spec.channels * _MOVE_IN + spec.out_channels * _MOVE_OUT) / lanes
-    cold = 4 * weights * (shape.points - spec.kernel[0] * spec.kernel[1]) / (_BYTES_PER_CYCLE * spec.batch)
-    return outputs if products * 1.1 + moved + cold < direct * 0.9 else None
+
+    def cycles(outputs: tuple[int, int]) -> float:
+        shape = WinogradInput(
+            1, 0, spec.height, spec.width, spec.out_height, spec.out_width, outputs, spec.kernel, spec.pad
+        )
+        tiles = shape.tiles[0] * shape.tiles[1]
+        products = shape.points * tiles * weights / (2 * lanes)
+        moved = shape.points * tiles * (spec.channels * _MOVE_IN + spec.out_channels * _MOVE_OUT) / lanes
+        cold = 4 * weights * (shape.points - spec.kernel[0] * spec.kernel[1]) / (_BYTES_PER_CYCLE * spec.batch)
+        return products * 1.1 + moved + cold
+
+    best = min(options(spec), key=cycles, default=None)
+    return None if best is None or cycles(best) >= direct * 0.9 else best
 
 
 _MOVE_IN, _MOVE_OUT, _BYTES_PER_CYCLE = 5.0, 4.0, 6.0

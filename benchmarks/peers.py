@@ -30,7 +30,7 @@ from peak import Peak
 from rich.console import Console
 from rich.table import Table
 
-from inception_deploy import bench, bundle, engines, models, pipeline, progress, sources, targets, verify
+from inception_deploy import bench, bundle, check, engines, models, pipeline, progress, sources, targets, verify
 from inception_deploy.errors import DeployError
 
 LIMITS = {
@@ -106,7 +106,8 @@ def measure(path: Path, options: argparse.Namespace, bar: progress.Progress) -> 
         p50 = {row["engine"]: row["p50_ms"] for row in rows}
         ratio = {peer: round(p50["compiled"] / p50[peer], 4) for peer in options.against}
         agreement = {peer: _difference(answers[peer], answers["compiled"], manifest) for peer in options.against}
-        limit = LIMITS.get(models.resolve(name)) if manifest["precision"] == "fp32" and manifest["zoo"] else 1.0
+        limits = {models.resolve(key): value for key, value in LIMITS.items()}
+        limit = limits.get(name) if manifest["precision"] == "fp32" else 1.0
         best = min(ratio, key=lambda peer: -ratio[peer])
         document = {
             "model": name,
@@ -134,9 +135,7 @@ def measure(path: Path, options: argparse.Namespace, bar: progress.Progress) -> 
 
 def _difference(reference: Any, got: Any, manifest: dict[str, Any]) -> dict[str, Any]:
     """`max_rel` of our outputs to a peer's, and whether that is within the tolerance of the bundle's precision."""
-    stage = "compiled" if manifest["precision"] == "fp32" else manifest["precision"]
-    if (manifest["zoo"] or {}).get("trained"):
-        stage = "compiled"
+    stage = check.compiled_stage(manifest)
     rows = [verify.compare(a, b, stage) for a, b in zip(reference, got, strict=True)]
     return {"max_rel": max(row["max_rel"] for row in rows), "ok": all(row["ok"] for row in rows)}
 

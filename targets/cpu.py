@@ -49,7 +49,7 @@ def _aarch64(core: str, *features: str) -> Isa:
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
-_AMX = ("amx_tile", "amx_bf16")
+_AMX = ("amx_bf16", "amx_tile", "avx512_bf16")
 
 
 def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str, ...], **more: Any) -> Isa:
@@ -62,7 +62,7 @@ ISAS: tuple[Isa, ...] = (
     _x86("avx512", "v4", 16, 32, _AVX512),
     _x86("avx2", "v3", 8, 16, _AVX2),
     _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), integers=True),
-    _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-tile", "+amx-bf16"), bfloat16=True),
+    _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"), bfloat16=True),
     _aarch64("cortex-a72"),
     _aarch64("cortex-a53"),
     _aarch64("cortex-a76", "asimddp"),

@@ -139,6 +139,7 @@ class _Tiles:
         top, left, bottom, right = spec.frame
         self.out_width = spec.out_width + left + right
         self.out_plane = (spec.out_height + top + bottom) * self.out_width
+        self.turns = math.ceil(self.rows.tiles / schedule.tiles)
         self.panel = self.blocks * self.kernel_rows * self.taps * 2 * TILE * 2  # weights of a block of outputs
 
     # -- instructions ----------------------------------------------------------------------------------------------
@@ -181,13 +182,13 @@ class _Tiles:
         x = em.let(tirx.min(turn * rows.rows, rows.width - rows.rows), "x")
         return line, x, em.let(turn * rows.rows - x, "skip")
 
-    def turn(self, first: Expr, tiles: int, group: Expr, bases: tuple[Expr, Expr, Expr], scratch: Any) -> None:
-        """`tiles` tiles of pixels from number `first` on, all of the depth, and the epilogue."""
+    def turn(self, number: Expr, tiles: int, group: Expr, bases: tuple[Expr, Expr, Expr]) -> None:
+        """Turn `number` of a group: `tiles` tiles of pixels, all of the depth, and the epilogue."""
         em, spec, sch = self.em, self.spec, self.schedule
         src, weight = em.buffers["src"], em.buffers["weight"]
         outputs = 2 * sch.blocks
         inputs, weights = self.registers(sch.tiles * outputs)
-        places = [self.place(first + i) for i in range(tiles)]
+        places = [self.place(em.let(number * sch.tiles + i, "tile")) for i in range(tiles)]
         starts = []
         for line, x, _ in places:
             at = line * (spec.stride[0] * self.line) + x * (spec.stride[1] * self.pixel)
@@ -200,10 +201,19 @@ class _Tiles:
         shift = em.let(tirx.floordiv(group, per_group) * self.blocks, "shift") if spec.groups > 1 else 0
         plane, stride = spec.height * self.line, 2 * self.pixel * spec.stride[1]
 
+        # Each turn fetches its share of the next group's weights (after the last: of the next layer's, which follow in
+        # the blob): they come from memory once an inference.
+        steps = self.blocks * self.kernel_rows * self.taps
+        lines = -(-sch.blocks * self.panel // (LANES * self.turns * steps))
+        ahead = em.let(panel + sch.blocks * self.panel + number * (steps * lines * LANES), "ahead")
+
         def step(block: Expr, r: Expr, s: int) -> None:
             column = s * LANES if spec.planar else s * spec.dilation[1] * LANES
             offset = em.let((shift + block) * plane + r * (spec.dilation[0] * self.line) + column, "offset")
-            at = em.let(panel + ((block * self.kernel_rows + r) * self.taps + s) * (4 * TILE), "at")
+            index = (block * self.kernel_rows + r) * self.taps + s
+            at = em.let(panel + index * (4 * TILE), "at")
+            for i in range(lines):
+                em.prefetch(weight, ahead + (index * lines + i) * LANES)
             for i in range(tiles):
                 self.load_tile(inputs[i], src, starts[i] + offset, stride)
             for o in range(outputs):
@@ -221,14 +231,14 @@ class _Tiles:
                     for s in range(self.taps):
                         step(b, r, s)
         for i in range(tiles * outputs):
-            address = tirx.address_of(load(scratch, i * TILE))
+            address = tirx.address_of(load(self.scratch, self.sums + i * TILE))
             self.op("tilestored64", _tile(i), address, tirx.const(4 * ROWS, "int64"))
         for i, (line, x, skip) in enumerate(places):
             with em.loop(self.rows.rows - skip, "p", skip) as p:
-                self.finish(line, em.let(x + p, "column"), group, bases, scratch, i * outputs * TILE + p * ROWS)
+                self.finish(line, em.let(x + p, "column"), group, bases, self.sums + i * outputs * TILE + p * ROWS)
 
-    def finish(self, line: Expr, x: Expr, group: Expr, bases: tuple[Expr, Expr, Expr], scratch: Any, row: Expr) -> None:
-        """Epilogue of one pixel: its sums are at `row` of `scratch`, a tile apart."""
+    def finish(self, line: Expr, x: Expr, group: Expr, bases: tuple[Expr, Expr, Expr], row: Expr) -> None:
+        """Epilogue of one pixel: its sums are at `row` of the scratch, a tile apart."""
         em, spec, sch = self.em, self.spec, self.schedule
         top, left, _, _ = spec.frame
         pixel = line * spec.out_width + x
@@ -238,26 +248,29 @@ class _Tiles:
                 line = em.let(tirx.floordiv(x, spec.out_width), "y")
                 x = em.let(x - line * spec.out_width, "x")
             framed = em.let((line + top) * self.out_width + left + x, "framed")
-        for o in range(2 * sch.blocks):
-            block = group * sch.blocks + o // 2
-            value = load(scratch, row + o * TILE, ROWS)
-            if spec.add:
-                plane = spec.out_height * spec.out_width
-                at = bases[1] + (block * plane + pixel) * LANES + o % 2 * ROWS
-                value = value + load_real(em.buffers["add"], at, ROWS)
-            value = clamp(value, spec.activation)
+        for b in range(sch.blocks):
+            block = group * sch.blocks + b
+            values = []
+            for half in range(2):
+                value = load(self.scratch, row + (2 * b + half) * TILE, ROWS)
+                if spec.add:
+                    at = bases[1] + (block * (spec.out_height * spec.out_width) + pixel) * LANES + half * ROWS
+                    value = value + load_real(em.buffers["add"], at, ROWS)
+                values.append(clamp(value, spec.activation))
             if spec.wide:
-                em.store(em.buffers["dst"], bases[2] + ((2 * block + o % 2) * self.out_plane + framed) * ROWS, value)
+                for half, value in enumerate(values):
+                    at = bases[2] + ((2 * block + half) * self.out_plane + framed) * ROWS
+                    em.store(em.buffers["dst"], at, value)
             else:
-                at = bases[2] + (block * self.out_plane + framed) * LANES + o % 2 * ROWS
-                em.store_real(em.buffers["dst"], at, value)
+                at = bases[2] + (block * self.out_plane + framed) * LANES
+                em.store(em.buffers["dst"], at, em.narrow(*values))
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""
         em, spec, sch = self.em, self.spec, self.schedule
         runs, groups = _runs(spec, sch), spec.out_channels // (LANES * sch.blocks)
         self.configure()
-        scratch = em.local(sch.tiles * 2 * sch.blocks * TILE, "float32", "scratch")
+        self.scratch, self.sums = em.lines(sch.tiles * 2 * sch.blocks * TILE, "scratch")
         with em.units() as unit:
             n = em.let(tirx.floordiv(unit, groups * runs), "n") if spec.batch > 1 else 0
             rest = em.let(tirx.floormod(unit, groups * runs), "rest") if spec.batch > 1 else unit
@@ -268,14 +281,14 @@ class _Tiles:
                     for b in range(sch.blocks):
                         at = em.let(bases[2] + (group * sch.blocks + b) * (self.out_plane * LANES), "at")
                         zero_frame(em, at, spec.out_height, spec.out_width, spec.frame)
-            total, step = self.rows.tiles, sch.tiles
-            first = em.let(run * (sch.run * step), "first")
-            end = em.let(tirx.min(first + sch.run * step, total), "end")
-            with em.loop(tirx.floordiv(end - first, step), "turn") as t:
-                self.turn(em.let(first + t * step, "tile"), step, group, bases, scratch)
-            if total % step:
-                with em.when(tirx.floormod(end - first, step) != 0):
-                    self.turn(total - 1, 1, group, bases, scratch)
+            whole, odd = divmod(self.rows.tiles, sch.tiles)
+            first = em.let(run * sch.run, "first")
+            end = em.let(tirx.min(first + sch.run, whole), "end")
+            with em.loop(tirx.max(end - first, 0), "turn", first) as turn:
+                self.turn(turn, sch.tiles, group, bases)
+            if odd:
+                with em.when(run == runs - 1):
+                    self.turn(whole, odd, group, bases)
         self.op("tilerelease")
         return em.finish()
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tvm import tirx
-from tvm.ir import PointerType, PrimType
+from tvm.ir import PointerType, PrimType, StringImm
 
 Expr = Any  # tvm.ir.Expr; operators on it build expressions
 _INT = "int32"
@@ -39,6 +39,7 @@ class Emitter:
         self.lo = tirx.Var("lo", _INT)
         self.hi = tirx.Var("hi", _INT)
         self._blocks: list[list[Any]] = [[]]
+        self._imports: set[str] = set()
 
     # -- statements ------------------------------------------------------------------------------------------------
     def _add(self, stmt: Any) -> None:
@@ -96,6 +97,16 @@ class Emitter:
         self._add(tirx.AllocBuffer(buffer))
         return buffer
 
+    def lines(self, size: int, name: str) -> tuple[Any, Expr]:
+        """fp32 scratch that stays in memory: the buffer, and the index in it at which a cache line begins.
+
+        TVM aligns what is on the stack to 16 bytes at most, and every other access would touch two lines.
+        """
+        buffer = self.local(size + _LINE, "float32", name)
+        self._imports.add(_TO_LINE_IR)
+        skip = tirx.call_extern(_INT, "to_line", tirx.address_of(load(buffer, 0)))
+        return buffer, self.let(tirx.floordiv(skip, 4), "line")
+
     def store(self, buffer: Any, index: Expr, value: Expr) -> None:
         """`buffer[index ...] = value`, as wide as `value`."""
         lanes = value.ty.dtype.lanes
@@ -105,12 +116,18 @@ class Emitter:
         """`store` of fp32 lanes into a buffer of fp32, or of bfloat16, where they are rounded."""
         self.store(buffer, index, self.narrow(value) if str(buffer.dtype) == _HALF else value)
 
-    def narrow(self, value: Expr) -> Expr:
-        """fp32 lanes as bfloat16, rounded to the nearest, ties to even. NaN stays NaN."""
-        lanes = value.ty.dtype.lanes
-        bits = self.let(tirx.reinterpret(_vector("uint32", lanes), value), "bits")
-        odd = (bits >> _bits(16, lanes)) & _bits(1, lanes)
-        return tirx.Cast(_vector(_HALF, lanes), (bits + _bits(0x7FFF, lanes) + odd) >> _bits(16, lanes))
+    def narrow(self, *values: Expr) -> Expr:
+        """fp32 lanes as bfloat16, rounded to the nearest, ties to even. Two vectors of 16 lanes become one of 32.
+
+        Vectors need AVX512_BF16.
+        """
+        lanes = values[0].ty.dtype.lanes
+        if lanes == 1:
+            bits = self.let(tirx.reinterpret("uint32", values[0]), "bits")
+            odd = (bits >> _bits(16, 1)) & _bits(1, 1)
+            return tirx.Cast(_HALF, (bits + _bits(0x7FFF, 1) + odd) >> _bits(16, 1))
+        self._imports.add(_NARROW_IR)
+        return tirx.call_extern(_vector(_HALF, lanes * len(values)), f"narrow{lanes * len(values)}", *values)
 
     def run(self, call: Expr) -> None:
         """A call for what it does, not for what it gives."""
@@ -127,11 +144,44 @@ class Emitter:
         stmts.append(tirx.Return(tirx.const(0, _INT)))
         decls = [tirx.DeclBuffer(b, data=v) for b, v in zip(self.buffers.values(), self._params, strict=True)]
         body = tirx.SeqStmt([*decls, *stmts])
+        for text in sorted(self._imports):
+            body = tirx.AttrStmt(tirx.const(0, _INT), "pragma_import_llvm", StringImm(text), body)
         func = tirx.PrimFunc([*self._params, self.lo, self.hi], body, ret_type=PrimType(_INT))
         return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": 0})
 
 
 _HALF = "uint16"
+
+_LINE = 16
+"""fp32 in a cache line."""
+
+_TO_LINE_IR = """; ModuleID = 'line'
+define internal i32 @to_line(ptr %p) alwaysinline {
+  %i = ptrtoint ptr %p to i64
+  %n = sub i64 0, %i
+  %m = and i64 %n, 63
+  %r = trunc i64 %m to i32
+  ret i32 %r
+}
+"""
+"""Bytes from an address to the next cache line."""
+
+_NARROW_IR = """; ModuleID = 'bfloat16'
+target triple = "x86_64-unknown-linux-gnu"
+declare <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float>)
+declare <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float>, <16 x float>)
+define internal <16 x i16> @narrow16(<16 x float> %a) alwaysinline {
+  %r = call <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float> %a)
+  %i = bitcast <16 x bfloat> %r to <16 x i16>
+  ret <16 x i16> %i
+}
+define internal <32 x i16> @narrow32(<16 x float> %a, <16 x float> %b) alwaysinline {
+  %r = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float> %b, <16 x float> %a)
+  %i = bitcast <32 x bfloat> %r to <32 x i16>
+  ret <32 x i16> %i
+}
+"""
+"""The machine's instructions that round to bfloat16, which TVM has no type for. Inlined where they are called."""
 
 
 def stored(element: str) -> str:

@@ -56,11 +56,15 @@ class Target(ABC):
             UsageError: (kind ``precision``) it does not compute in that.
             DeployError: (kind ``target``) this machine, which the target stands for, does not.
         """
-        allowed = ("fp32", "int8")
-        if precision not in allowed:
+        if precision not in self.precisions:
             message = f"target {self.name} does not compute in '{precision}'"
-            raise UsageError(message, kind="precision", got=precision, allowed=list(allowed))
+            raise UsageError(message, kind="precision", got=precision, allowed=list(self.precisions))
         return self
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """What `at` takes."""
+        return "fp32", "int8"
 
     @property
     def element(self) -> str:

@@ -130,6 +130,10 @@ class Cpu(Target):
     def integers(self) -> bool:
         return self.isa.integers
 
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        return ("fp32", "int8", "bf16") if any(i.bfloat16 and i.kind == self.kind for i in ISAS) else super().precisions
+
     def at(self, precision: str) -> Target:
         if precision == "bf16":
             return self._in_bfloat16()
@@ -146,7 +150,7 @@ class Cpu(Target):
         found = [isa for isa in able if (isa is self.isa if ":" in self.name else not lacking(isa))]
         if found:
             return replace(self, isa=found[0], element="bfloat16")
-        allowed = [f"{isa.kind}:{isa.name}" for isa in able] or ["fp32", "int8"]
+        allowed = [f"{isa.kind}:{isa.name}" for isa in able] or list(self.precisions)
         message = f"target {self.name} does not compute in 'bf16'"
         if able and ":" not in self.name:
             short = ", ".join(lacking(able[0]))

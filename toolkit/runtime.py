@@ -228,8 +228,9 @@ def _error(library: ctypes.CDLL, code: int, subject: str) -> DeployError:
     if code == _CPU:
         feature = library.id_missing_feature()
         name = feature.decode() if feature else "?"
+        denied = " (or Linux does not let this process use it)" if name.startswith("amx") else ""
         return DeployError(
-            f"this CPU lacks {name}, which the model was compiled for; export it for this machine",
+            f"this CPU lacks {name}{denied}, which the model was compiled for; export it for this machine",
             kind="cpu",
             got=f"no {name}",
         )

@@ -72,7 +72,7 @@ def test_an_unknown_command_names_the_nearest(call) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["tune", "vta"])
+@pytest.mark.parametrize("name", ["vta"])
 def test_what_is_not_built_yet_is_not_a_command(call, name: str) -> None:
     status, _, err = call(name)
     assert status == 2

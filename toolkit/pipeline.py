@@ -12,9 +12,12 @@ write      everything into one bundle, atomically
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import onnx
 
 from . import __version__, artifact, bundle, check, runtime, sources, targets, verify
 from . import export as exporter
@@ -30,10 +33,14 @@ from .tuning.tuned import load as load_tuned
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    import onnx
+    import numpy as np
+    from numpy.typing import NDArray
 
     from .lower.plan import Plan, Port
     from .targets.base import Target
+
+    Results = Mapping[str, check.Outputs]
+    """The outputs of a stage, by the name of the input."""
 
 _TOOLS = ("torch", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "ziglang")
 
@@ -79,158 +86,208 @@ def export(
         _refuse_tuned(precision or "fp32")
     if reason := goal.unbuildable():
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
+    wanted = _Wanted(goal, precision, quantisation, tuned, verified, keep_stages)
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
     with job.calibrating(destination) as state, artifact.atomic_folder(destination, force=force) as folder:
-        document = _fill(folder, request, goal, precision, quantisation, tuned, state, verified, keep_stages, watch)
+        document = _Export(folder, state, wanted, request.seed, watch).run(request)
         watch.stage("write")
     return {"bundle": str(destination), **document, "seconds": watch.seconds()}
 
 
-def _fill(
-    folder: Path,
-    request: sources.Request,
-    goal: Target,
-    precision: str | None,
-    quantisation: job.Options | None,
-    tuned: Path | None,
-    state: Path,
-    verified: bool,
-    keep_stages: bool,
-    watch: Stopwatch,
-) -> dict[str, Any]:
-    import onnx
+@dataclass(frozen=True)
+class _Wanted:
+    """What `export` was asked for, besides the network."""
 
-    watch.stage("resolve")
-    source = sources.resolve(request)
-    for note in source.notes:
-        watch.note(note)
-    if tuned is not None:
-        goal = load_tuned(tuned, source.name, goal)
+    goal: Target
+    precision: str | None
+    quantisation: job.Options | None
+    tuned: Path | None
+    verified: bool
+    keep_stages: bool
 
-    watch.stage("export")
-    simplified = source.onnx(lambda what: watch.update(0, 0, what))
-    port = simplified.graph.input[0]
-    shape = [extent.dim_value for extent in port.type.tensor_type.shape.dim]
-    given = check.inputs(shape, source.preprocessing, request.seed) if verified else {}
-    stages = []
 
-    def run(model: onnx.ModelProto) -> dict[str, check.Outputs]:
-        return {name: verify.run_onnx(model, {port.name: x}) for name, x in given.items()}
+class _Export:
+    """One export. Models go from stage to stage as arguments, so that each is forgotten when the next one is there: the
+    weights of a large network are hundreds of megabytes. What stays is here.
 
-    before = run(simplified)
-    if verified and source.reference is not None:
-        expected = {name: source.reference(x) for name, x in given.items()}
-        stages.append(verify.require_ok(check.row("onnx", expected, before)))
-    exported_by = exporter.exporter_of(simplified)
-    if keep_stages:
-        (folder / bundle.RAW_ONNX).parent.mkdir()
-        onnx.save(simplified, str(folder / bundle.RAW_ONNX))
+    Attributes:
+        given: the inputs that stages are compared on, by name; none where nothing is verified.
+        stages: the rows of ``verify`` so far.
+        facts: the manifest so far.
+    """
 
-    watch.stage("optimise")
-    model, effects = driver.optimise(
-        simplified, target=goal.kind, verify=verified, progress=lambda what: watch.update(0, 0, what)
-    )
-    described: dict[str, Any] = {
-        "model": source.name,
-        "preprocessing": source.preprocessing,
-        "labels": source.labels and list(source.labels),
-        "zoo": source.zoo,
-        "seed": request.seed,
-    }
-    del source, simplified  # the weights once is enough: the module and the first ONNX held them twice more
-    optimised = run(model)
-    if verified:
-        stages.append(verify.require_ok(check.row("optimised", before, optimised)))
-    onnx.save(model, str(folder / bundle.ONNX))
-    described |= _measured(model)
+    def __init__(self, folder: Path, state: Path, wanted: _Wanted, seed: int, watch: Stopwatch) -> None:
+        self.folder, self.state, self.wanted, self.seed, self.watch = folder, state, wanted, seed, watch
+        self.goal = wanted.goal
+        self.given: dict[str, NDArray[np.float32]] = {}
+        self.stages: list[dict[str, object]] = []
+        self.facts: dict[str, Any] = {}
 
-    precision = precision or ("int8" if network.is_quantised(model) else "fp32")
-    goal = goal.at(precision)
-    if tuned is not None:
-        _refuse_tuned(precision)
-    quantised: dict[str, Any] = {}
-    if precision == "int8":
-        float_model = model
-        if quantisation is not None or not network.is_quantised(model):
-            watch.stage("quantize")
-            model, quantised = _quantize(model, quantisation or job.Options(), described, state, watch)
-            onnx.save(model, str(folder / bundle.INT8_ONNX))
-        if verified:
-            watch.stage("verify")
-            given = check.inputs_for_int8(given, model)
-            before, optimised = run(float_model), check.run_int8(model, given)
-            if float_model is not model:
-                stages.append(verify.require_ok(check.row("quantized", before, optimised)))
-        del float_model
+    def run(self, request: sources.Request) -> dict[str, Any]:
+        """All stages; gives the document of ``export``."""
+        self.watch.stage("resolve")
+        source = sources.resolve(request)
+        for note in source.notes:
+            self.watch.note(note)
+        if self.wanted.tuned is not None:
+            self.goal = load_tuned(self.wanted.tuned, source.name, self.goal)
+        simplified, outputs = self.export(source)
+        del source
+        model, outputs = self.optimise(simplified, outputs)
+        del simplified
+        precision = self.precision(model)
+        if precision == "int8":
+            model, outputs = self.quantize(model, outputs)
+        plan = self.lower(model, precision)
+        del model
+        not_run = self.build(plan, outputs)
+        return self.write(plan, not_run)
 
-    watch.stage("lower")
-    plan = lower(model, goal, lambda what: watch.update(0, 0, what))
-    if isinstance(goal, TunedCpu):
-        watch.note(goal.note())
-    manifest = {
-        **described,
-        **_compiled(goal, precision, plan, model),
-        **quantised,
-        "integers": goal.integers and network.is_ours(model),
-        **({"tuning": goal.manifest()} if isinstance(goal, TunedCpu) else {}),
-        "exporter": exported_by,
-        "passes": [_effect(effect) for effect in effects if effect.fired],
-        "tools": tools(),
-    }
-    del model
+    def export(self, source: sources.Source) -> tuple[onnx.ModelProto, Results]:
+        """PyTorch to simplified ONNX, and its outputs."""
+        self.watch.stage("export")
+        model = source.onnx(self._say)
+        shape = [extent.dim_value for extent in model.graph.input[0].type.tensor_type.shape.dim]
+        if self.wanted.verified:
+            self.given = check.inputs(shape, source.preprocessing, self.seed)
+        outputs = self._outputs(model)
+        if source.reference is not None:
+            self._compare("onnx", {name: source.reference(x) for name, x in self.given.items()}, outputs)
+        if self.wanted.keep_stages:
+            (self.folder / bundle.RAW_ONNX).parent.mkdir()
+            onnx.save(model, str(self.folder / bundle.RAW_ONNX))
+        self.facts = {
+            "model": source.name,
+            "preprocessing": source.preprocessing,
+            "labels": source.labels and list(source.labels),
+            "zoo": source.zoo,
+            "seed": self.seed,
+            "exporter": exporter.exporter_of(model),
+        }
+        return model, outputs
 
-    watch.stage("build")
-    goal.build(plan, folder, progress=watch.update)
-    not_run = []
-    if verified:
-        watch.stage("verify")
-        stage = check.compiled_stage(manifest)
-        if reason := goal.missing():
-            not_run.append({"stage": stage, "reason": reason})
+    def optimise(self, model: onnx.ModelProto, before: Results) -> tuple[onnx.ModelProto, Results]:
+        """The graph passes."""
+        self.watch.stage("optimise")
+        verified = self.wanted.verified
+        model, effects = driver.optimise(model, target=self.goal.kind, verify=verified, progress=self._say)
+        outputs = self._outputs(model)
+        self._compare("optimised", before, outputs)
+        onnx.save(model, str(self.folder / bundle.ONNX))
+        work = cost.cost(model)
+        self.facts["passes"] = [_effect(effect) for effect in effects if effect.fired]
+        self.facts["cost"] = {"parameters": work.parameters, "macs": work.macs}
+        return model, outputs
+
+    def precision(self, model: onnx.ModelProto) -> str:
+        """What to compute in, which a quantised ONNX decides where nobody else did."""
+        precision = self.wanted.precision or ("int8" if network.is_quantised(model) else "fp32")
+        if self.wanted.tuned is not None:
+            _refuse_tuned(precision)
+        self.goal = self.goal.at(precision)
+        return precision
+
+    def quantize(self, model: onnx.ModelProto, outputs: Results) -> tuple[onnx.ModelProto, Results]:
+        """To QDQ, unless the model is that already."""
+        done = network.is_quantised(model) and self.wanted.quantisation is None
+        if done:
+            int8 = model
         else:
-            compiled = runtime.load(folder)
-            got = {key: compiled.run(x) for key, x in given.items()}
-            stages.append(verify.require_ok(check.row(stage, optimised, got)))
-    manifest |= {"checked": [row["stage"] for row in stages], "not_run": not_run}
-    artifact.dump_json(check.summary(stages, not_run), folder / bundle.VERIFY)
-    artifact.dump_json(refusals(plan), folder / bundle.REFUSALS)
-    artifact.dump_json(layout(plan), folder / bundle.PLAN)
-    bundle.seal(folder, manifest)
-    return {
-        "model": described["model"],
-        "target": goal.name,
-        "precision": precision,
-        **({"quantization": _told(manifest["quantization"])} if "quantization" in manifest else {}),
-        "ok": all(bool(row["ok"]) for row in stages),
-        "verified": [row["stage"] for row in stages],
-        "not_run": not_run,
-        "refusals": len(plan.refusals),
-    }
+            self.watch.stage("quantize")
+            int8 = self._quantised(model, self.wanted.quantisation or job.Options())
+        self.watch.stage("verify")
+        judged = check.inputs_for_int8(self.given, int8) if self.given else {}
+        before = {
+            name: outputs[name] if name in outputs else self._outputs(model, {name: x})[name]
+            for name, x in judged.items()
+        }
+        self.given = judged
+        after = check.run_int8(int8, judged)
+        if not done:
+            self._compare("quantized", before, after)
+        return int8, after
+
+    def _quantised(self, model: onnx.ModelProto, options: job.Options) -> onnx.ModelProto:
+        result, told = job.quantise(
+            model,
+            options,
+            preprocessing=self.facts["preprocessing"],
+            labels=self.facts["labels"],
+            state=self.state,
+            progress=self.watch,
+        )
+        tensors = {
+            name: {"scale": how.scale, "zero_point": how.zero, "dtype": how.dtype}
+            for name, how in network.tensors(result.model).items()
+        }
+        self.facts["quantization"] = {**told, "tensors": tensors}
+        onnx.save(result.model, str(self.folder / bundle.INT8_ONNX))
+        return result.model
+
+    def lower(self, model: onnx.ModelProto, precision: str) -> Plan:
+        """The Plan, and what the manifest tells of it."""
+        self.watch.stage("lower")
+        plan = lower(model, self.goal, self._say)
+        self.facts |= _compiled(self.goal, precision, plan, model)
+        if isinstance(self.goal, TunedCpu):
+            self.watch.note(self.goal.note())
+            self.facts["tuning"] = self.goal.manifest()
+        return plan
+
+    def build(self, plan: Plan, expected: Results) -> list[dict[str, str]]:
+        """The compiled files; gives what could not be checked on this machine, and why."""
+        self.watch.stage("build")
+        self.goal.build(plan, self.folder, progress=self.watch.update)
+        if not self.wanted.verified:
+            return []
+        self.watch.stage("verify")
+        stage = check.compiled_stage(self.facts)
+        if reason := self.goal.missing():
+            return [{"stage": stage, "reason": reason}]
+        compiled = runtime.load(self.folder)
+        self._compare(stage, expected, {key: compiled.run(x) for key, x in self.given.items()})
+        return []
+
+    def write(self, plan: Plan, not_run: list[dict[str, str]]) -> dict[str, Any]:
+        """The bundle's documents, and the seal on all of it."""
+        checked = [row["stage"] for row in self.stages]
+        artifact.dump_json(check.summary(self.stages, not_run), self.folder / bundle.VERIFY)
+        artifact.dump_json(refusals(plan), self.folder / bundle.REFUSALS)
+        artifact.dump_json(layout(plan), self.folder / bundle.PLAN)
+        bundle.seal(self.folder, {**self.facts, "tools": tools(), "checked": checked, "not_run": not_run})
+        quantization = self.facts.get("quantization")
+        return {
+            "model": self.facts["model"],
+            "target": self.goal.name,
+            "precision": self.facts["precision"],
+            **({"quantization": _told(quantization)} if quantization else {}),
+            "ok": all(bool(row["ok"]) for row in self.stages),
+            "verified": checked,
+            "not_run": not_run,
+            "refusals": len(plan.refusals),
+        }
+
+    def _say(self, what: str) -> None:
+        self.watch.update(0, 0, what)
+
+    def _outputs(
+        self, model: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]] | None = None
+    ) -> dict[str, check.Outputs]:
+        """What an ONNX gives for the inputs, by their names."""
+        port = model.graph.input[0].name
+        given = self.given if given is None else given
+        return {name: verify.run_onnx(model, {port: x}) for name, x in given.items()}
+
+    def _compare(self, stage: str, before: Results, after: Results) -> None:
+        """Add a row of ``verify``; DeployError where it is outside of its tolerance."""
+        if self.given:
+            self.stages.append(verify.require_ok(check.row(stage, before, after)))
 
 
 def _refuse_tuned(precision: str) -> None:
     """UsageError where there is nothing tuned for a precision."""
     if precision != "fp32":
         raise UsageError("--tuned is for fp32", kind="usage", got=precision, allowed="--precision fp32")
-
-
-def _quantize(
-    model: onnx.ModelProto, options: job.Options, described: Mapping[str, Any], state: Path, watch: Stopwatch
-) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """The QDQ model, and what the manifest says of it."""
-    result, document = job.quantise(
-        model,
-        options,
-        preprocessing=described["preprocessing"],
-        labels=described["labels"],
-        state=state,
-        progress=watch,
-    )
-    tensors = {
-        name: {"scale": how.scale, "zero_point": how.zero, "dtype": how.dtype}
-        for name, how in network.tensors(result.model).items()
-    }
-    return result.model, {"quantization": {**document, "tensors": tensors}}
 
 
 def _effect(effect: driver.PassEffect) -> dict[str, Any]:
@@ -281,12 +338,6 @@ def _told(quantization: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in quantization.items() if name != "tensors"}
 
 
-def _measured(model: onnx.ModelProto) -> dict[str, Any]:
-    """The part of the manifest that tells how large the network is."""
-    work = cost.cost(model)
-    return {"cost": {"parameters": work.parameters, "macs": work.macs}}
-
-
 def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) -> dict[str, Any]:
     """The part of the manifest that tells what was compiled, from what, for what."""
     scales = {
@@ -302,6 +353,7 @@ def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) 
         "target": goal.name,
         "target_details": goal.describe(),
         "precision": precision,
+        "integers": goal.integers and network.is_ours(model),
         "inputs": [{**_tensor(port), **scales.get(port.name, {})} for port in plan.inputs],
         "outputs": outputs,
         "memory": {"arena_bytes": plan.arena_bytes, "weights_bytes": len(plan.weights)},

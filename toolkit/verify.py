@@ -48,7 +48,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "pass": Tolerance("onnx", 1e-5, "one exact pass on a small graph: a tenth of what a whole network may lose"),
     "quantized": Tolerance("optimised", 0.5, "finds a network that is broken; its accuracy is measured by --max-drop"),
     "compiled": Tolerance("optimised", 1e-3, "our kernels add in another order and fuse multiply-adds"),
-    "compiled-bf16": Tolerance("optimised", 0.1, "8 bits a value, hundreds of layers deep: irv2 is off by 0.01"),
+    "compiled-bf16": Tolerance("optimised", 0.1, "8 bits a value, hundreds of layers deep: irv2 is off by 0.04"),
     "compiled-int8": Tolerance("quantized", 1e-6, "the same integers; what is left is float32 rounding of the logits"),
     "emulated-int8": Tolerance("quantized", 0.1, "integers as float32: what lies at a tie may round to its neighbour"),
 }

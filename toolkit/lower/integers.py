@@ -23,8 +23,8 @@ from ..kernels.spec_int8 import Addition, ConvInt8, MapInt8, QuantizeInput, Roun
 from ..quantize import arith
 from ..quantize import network as quantised
 from ..quantize.scheme import Params
-from . import ops
 from .network import Layer, Param, Storage, Value
+from .operators import common, layout, linear
 
 if TYPE_CHECKING:
     from .reader import Reader
@@ -252,7 +252,7 @@ class Integers:
     ) -> None:
         node = step.nodes[0]
         kernel = (weight.shape[2], weight.shape[3])
-        stride, pads, dilation = ops.window(self.reader, ir.to_proto(node), kernel)
+        stride, pads, dilation = common.window(self.reader, ir.to_proto(node), kernel)
         height, width = self.reader.shape(_read(step))[2:]
         out_height, out_width = self._shape(step)[2:]
         words = self._word_input(step.inputs[0].name) if groups == 1 else None
@@ -265,7 +265,9 @@ class Integers:
             value = self._blocked(step.inputs[0])
             source, physical = value.storage, value.storage.blocks * BLOCK
             if groups > 1:
-                kept, param = ops.join_groups(weight, groups, ops.identity_slots(value) and len(weight) % BLOCK == 0)
+                kept, param = linear.join_groups(
+                    weight, groups, common.identity_slots(value) and len(weight) % BLOCK == 0
+                )
         blocks = -(-len(weight) // BLOCK)
         spec = ConvInt8(
             source.batch, physical // kept, height, width, blocks * BLOCK, out_height, out_width, kernel, stride,
@@ -280,7 +282,7 @@ class Integers:
     def _dense(self, step: quantised.Step, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray) -> None:
         source = self._blocked(step.inputs[0]).storage
         blocks = -(-len(weight) // BLOCK)
-        wide = ops.flat_weight(weight, source)
+        wide = linear.flat_weight(weight, source)
         biases = bias - x.zero * weight.astype(np.int32).sum(1)
         spec = ConvInt8(
             source.batch, source.elements, 1, 1, blocks * BLOCK, 1, 1, (1, 1),
@@ -299,7 +301,7 @@ class Integers:
     ) -> None:
         value = self._blocked(step.inputs[0])
         kernel = (weight.shape[2], weight.shape[3])
-        stride, pads, dilation = ops.window(self.reader, ir.to_proto(step.nodes[0]), kernel)
+        stride, pads, dilation = common.window(self.reader, ir.to_proto(step.nodes[0]), kernel)
         spec = self._window_spec(step, WindowOp.DEPTHWISE, value, x.zero, kernel, stride, pads, dilation)
         macs = math.prod(self._shape(step)) * math.prod(kernel)
         params = [Param("weight", weight), Param("channel", bias), Param("channel", factor)]
@@ -355,7 +357,7 @@ class Integers:
         if node.op_type != "GlobalAveragePool":
             rows_, columns = ints(node, "kernel_shape")
             kernel = (rows_, columns)
-            stride, pads, _ = ops.window(self.reader, ir.to_proto(node), kernel)
+            stride, pads, _ = common.window(self.reader, ir.to_proto(node), kernel)
         spec = self._window_spec(step, WindowOp.AVERAGE, value, x.zero, kernel, stride, pads, (1, 1))
         self._window(step, "average_pool", value, spec, [Param("raw", factor)])
 
@@ -365,7 +367,7 @@ class Integers:
         node, value = step.nodes[0], self._blocked(step.inputs[0])
         if node.op_type == "MaxPool":
             rows, columns = ints(node, "kernel_shape")
-            stride, pads, dilation = ops.window(self.reader, ir.to_proto(node), (rows, columns))
+            stride, pads, dilation = common.window(self.reader, ir.to_proto(node), (rows, columns))
             spec = self._window_spec(step, WindowOp.MAX, value, 0, (rows, columns), stride, pads, dilation)
             value = self._window(step, "max_pool", value, spec, [])
         elif node.op_type in _VIEWS:
@@ -406,7 +408,7 @@ class Integers:
                 return self.reader.blocked(self.reader.planar(value))
 
             values = [self._through_float(value, step.output.params, unfold) for value in values]
-        ops.join(self.reader, step.output.name, self._shape(step), values)
+        layout.join(self.reader, step.output.name, self._shape(step), values)
 
     def _add(self, step: quantised.Step) -> None:
         how = self._addition(step)

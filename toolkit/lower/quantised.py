@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from ..errors import DeployError
-from .ops import emit_unary
+from .operators.elementwise import emit_unary
 from .reader import Reader, Refuse
 
 

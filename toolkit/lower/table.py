@@ -6,11 +6,68 @@ from collections.abc import Callable
 
 import onnx
 
-from . import ops, quantised
+from ..kernels.spec import WindowOp
+from . import quantised
+from .operators import elementwise, layout, linear, pool
+from .operators.common import attributes, identity
+from .operators.elementwise import INF
 from .reader import Reader
 
 OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
-    **ops.OPS,
+    "Abs": elementwise.simple("abs"),
+    "Add": elementwise.binary("add"),
+    "AveragePool": pool.pool(WindowOp.AVERAGE),
+    "Clip": elementwise.activation(elementwise.clip_bounds),
+    "Concat": layout.concat,
+    "Conv": linear.conv,
     "DequantizeLinear": quantised.dequantize,
+    "Div": elementwise.binary("div"),
+    "Dropout": identity,
+    "Elu": elementwise.unary("elu", lambda _r, n: (attributes(n).get("alpha", 1.0),)),
+    "Erf": elementwise.simple("erf"),
+    "Exp": elementwise.simple("exp"),
+    "Flatten": layout.view,
+    "Gather": layout.gather,
+    "Gelu": elementwise.gelu,
+    "Gemm": linear.gemm,
+    "GlobalAveragePool": pool.global_average,
+    "GlobalMaxPool": pool.global_max,
+    "HardSigmoid": elementwise.unary(
+        "hard_sigmoid", lambda _r, n: (attributes(n).get("alpha", 0.2), attributes(n).get("beta", 0.5))
+    ),
+    "HardSwish": elementwise.simple("hard_swish"),
+    "Identity": identity,
+    "LeakyRelu": elementwise.unary("leaky_relu", lambda _r, n: (attributes(n).get("alpha", 0.01),)),
+    "Log": elementwise.simple("log"),
+    "MatMul": linear.matmul,
+    "Max": elementwise.binary("max"),
+    "MaxPool": pool.pool(WindowOp.MAX),
+    "Min": elementwise.binary("min"),
+    "Mish": elementwise.simple("mish"),
+    "Mul": elementwise.binary("mul"),
+    "Neg": elementwise.unary("affine", lambda _r, _n: (-1.0, 0.0)),
+    "PRelu": elementwise.binary("prelu"),
+    "Pow": elementwise.power,
     "QuantizeLinear": quantised.quantize,
+    "Reciprocal": elementwise.simple("reciprocal"),
+    "ReduceMax": pool.reduce_map(pool.global_max),
+    "ReduceMean": pool.reduce_map(pool.global_average),
+    "Relu": elementwise.activation(lambda _r, _n: (0.0, INF)),
+    "Reshape": layout.view,
+    "Selu": elementwise.unary(
+        "selu", lambda _r, n: (attributes(n).get("alpha", 1.6732632), attributes(n).get("gamma", 1.0507010))
+    ),
+    "Shape": layout.shape_of,
+    "Sigmoid": elementwise.simple("sigmoid"),
+    "Slice": layout.slice_,
+    "Softmax": elementwise.softmax,
+    "Softplus": elementwise.simple("softplus"),
+    "Split": layout.split,
+    "Sqrt": elementwise.simple("sqrt"),
+    "Squeeze": layout.view,
+    "Sub": elementwise.binary("sub"),
+    "Sum": elementwise.binary("add"),
+    "Tanh": elementwise.simple("tanh"),
+    "Transpose": layout.transpose,
+    "Unsqueeze": layout.view,
 }

@@ -1,0 +1,1 @@
+"""How ONNX operators become layers, a file for each kind of operator; `table.OPS` names them all."""

@@ -182,6 +182,9 @@ class _Export:
     def precision(self, model: onnx.ModelProto) -> str:
         """What to compute in, which a quantised ONNX decides where nobody else did."""
         precision = self.wanted.precision or ("int8" if network.is_quantised(model) else "fp32")
+        if precision == "bf16" and network.is_quantised(model):
+            message = "the ONNX is quantised, and bfloat16 cannot hold its numbers"
+            raise UsageError(message, kind="precision", got="bf16", allowed=["int8", "fp32"])
         if self.wanted.tuned is not None:
             _refuse_tuned(precision)
         self.goal = self.goal.at(precision)

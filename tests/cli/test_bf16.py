@@ -76,6 +76,37 @@ def test_openvino_is_asked_for_bf16_too(bf16: Path, monkeypatch: pytest.MonkeyPa
     assert [how["INFERENCE_PRECISION_HINT"] for how in asked] == ["bf16"]
 
 
+def test_a_quantised_network_is_refused(bf16: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    import onnx
+    from onnx import helper, numpy_helper
+
+    constants = {
+        "scale": np.float32(0.1),
+        "zero": np.uint8(128),
+        "w": np.random.default_rng(0).standard_normal((4, 3, 3, 3)).astype(np.float32),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"], "quantize"),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"], "dequantize"),
+        helper.make_node("Conv", ["d", "w"], ["y"], "conv"),
+    ]
+    kind = onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes,
+        "quantised",
+        [helper.make_tensor_value_info("x", kind, (1, 3, 8, 8))],
+        [helper.make_tensor_value_info("y", kind, (1, 4, 6, 6))],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    path = tmp_path / "q.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), str(path))
+    argv = ["export", "--model", str(path), "--precision", "bf16", "-o", str(tmp_path / "out"), "--json"]
+    assert cli.main(argv) == 2
+    error = json.loads(capfd.readouterr().out)["error"]
+    assert error["kind"] == "precision"
+    assert error["message"] == "the ONNX is quantised, and bfloat16 cannot hold its numbers"
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf61"])
 def test_other_precisions_are_refused(precision: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     argv = ["export", "--model", "lenet5", "--precision", precision, "-o", str(tmp_path / "out"), "--json"]

@@ -12,8 +12,8 @@ from ..kernels.tiles import split
 from ..kernels.winograd import transform_weight
 from .network import Layer, Network, Param, Storage
 
-BAND_BYTES = 5_000_000
-"""What the data and the products of one band may take. Bands cost no time, and keep the arena small."""
+BAND_BYTES = 2_000_000
+"""What the data and the products of a band may always take; fewer bytes are more bands, and each is three barriers."""
 
 
 def rewrite(network: Network, kernels: Any) -> None:
@@ -21,13 +21,14 @@ def rewrite(network: Network, kernels: Any) -> None:
 
     Given: `out = act(bias + add + conv(in))`, in NCHW16c.
     Result: the products of all points are one 1x1 convolution in as many groups, whose pixels are the tiles; the
-    epilogue moves into the transform back. A large image is done in bands of tile rows, one after the other, in the
-    same memory.
+    epilogue moves into the transform back. An image whose transforms would be the arena's peak is done in bands of tile
+    rows, one after the other, in the same memory.
     """
+    room = max((_held(layer) for layer in network.layers), default=0)
     layers: list[Layer] = []
     for layer in network.layers:
         outputs = kernels.winograd(layer.spec) if isinstance(layer.spec, Conv) and layer.op == "conv" else None
-        layers.extend([layer] if outputs is None else _split(layer, outputs))
+        layers.extend([layer] if outputs is None else _split(layer, outputs, room - _held(layer)))
     network.layers[:] = layers
 
 
@@ -63,15 +64,20 @@ def stages(spec: Conv, outputs: tuple[int, int], band: int = 0) -> tuple[Winogra
     return into, inner, back
 
 
-def bands(spec: Conv, outputs: tuple[int, int]) -> list[int]:
-    """The tile rows of each band: as few bands as keep the data and the products of one within `BAND_BYTES`."""
+def _held(layer: Layer) -> int:
+    """Bytes that a layer's inputs and outputs take while it runs: the arena has at least as many."""
+    return sum(storage.root.bytes for storage in {*layer.reads, *layer.writes} if storage.root.port is None)
+
+
+def bands(spec: Conv, outputs: tuple[int, int], room: int) -> list[int]:
+    """The tile rows of each band: as few bands as keep the data and the products of one within `room` bytes."""
     into, inner, _ = stages(spec, outputs)
     size = 4 * into.points * inner.width * (spec.channels + spec.out_channels) * spec.batch
-    return split(into.tile_rows, -(-into.tile_rows // -(-size // BAND_BYTES)))
+    return split(into.tile_rows, -(-into.tile_rows // -(-size // max(room, BAND_BYTES))))
 
 
-def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
-    """The layers that do the work of one: three for each band."""
+def _split(layer: Layer, outputs: tuple[int, int], room: int) -> list[Layer]:
+    """The layers that do the work of one: three for each band, whose memory fits into `room` bytes."""
     spec: Conv = layer.spec
     _, weight, bias, *addend = layer.operands
     source = layer.reads[0]
@@ -83,7 +89,7 @@ def _split(layer: Layer, outputs: tuple[int, int]) -> list[Layer]:
     wide[np.ix_(np.arange(points), layer.output.slots, source.slots)] = transform_weight(weight.array, outputs)
     packed = Param("physical", wide.reshape(points * spec.out_channels, spec.channels, 1, 1))
     nothing = Param("raw", np.zeros(points * spec.out_channels, np.float32))
-    rows, made, first = bands(spec, outputs), list[Layer](), 0
+    rows, made, first = bands(spec, outputs, room), list[Layer](), 0
     for number, count in enumerate(rows):
         into, inner, back = stages(spec, outputs, count if len(rows) > 1 else 0)
         row = [Param("raw", np.array([first], np.int32))] if len(rows) > 1 else []

@@ -13,6 +13,7 @@ from inception_deploy.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from inception_deploy import sources
     from inception_deploy.progress import Progress
 
 
@@ -109,6 +110,43 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--width", type=width, metavar="A", help="factor on every channel count, rounded to 8")
     parser.add_argument("--batch", type=positive("--batch", 4096), metavar="N", help="images at once (default: 1)")
     parser.add_argument("--num-classes", type=positive("--num-classes"), metavar="N", help="classes to tell apart")
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The options that name a network, shape it, and say what it is for: what `request_of` reads, and --target."""
+    model = (
+        "a network of the zoo, an .onnx file, or file.py:callable or package.module:callable that gives an nn.Module"
+    )
+    parser.add_argument("--model", required=True, metavar="M", help=model)
+    target = "what to compile for; `targets` lists them (default: cpu)"
+    parser.add_argument("--target", default="cpu", metavar="T", help=target)
+    weights = "a .safetensors or .pth file with trained weights"
+    parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
+    add_network(parser)
+    own = "an option of the network itself, e.g. scales=0.1,0.1,0.2; `models --json` lists them"
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=own)
+    random = "of the untrained weights and the random input (default: 0)"
+    parser.add_argument("--seed", type=seed, default=0, metavar="N", help=random)
+
+
+def request_of(options: argparse.Namespace) -> sources.Request:
+    """The network that the options of `add_source` name.
+
+    Raises:
+        UsageError: an --option is no NAME=VALUE.
+    """
+    from inception_deploy import sources
+
+    return sources.Request(
+        model=options.model,
+        weights=options.weights,
+        input_size=options.input_size,
+        width=options.width,
+        batch=options.batch,
+        num_classes=options.num_classes,
+        seed=options.seed,
+        options=dict(sources.parse_option(text) for text in options.option),
+    )
 
 
 def add_quantisation(parser: argparse._ActionsContainer) -> None:

@@ -7,17 +7,11 @@ from pathlib import Path
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_network, add_quantisation, line, seed, sequence, table
+from .base import Command, Outcome, add_quantisation, add_source, line, request_of, sequence, table
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    model = (
-        "a network of the zoo, an .onnx file, or file.py:callable or package.module:callable that gives an nn.Module"
-    )
-    parser.add_argument("--model", required=True, metavar="M", help=model)
-    parser.add_argument(
-        "--target", default="cpu", metavar="T", help="what to compile for; `targets` lists them (default: cpu)"
-    )
+    add_source(parser)
     parser.add_argument(
         "-o",
         "--output",
@@ -27,22 +21,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="the bundle to write; a name that ends in .zip makes one zip",
     )
     parser.add_argument(
-        "--precision", metavar="P", help="fp32 or int8 (default: fp32; int8 where the model is a quantised ONNX)"
+        "--precision", metavar="P", help="fp32, int8 or bf16 (default: fp32; int8 where the model is a quantised ONNX)"
     )
     group = parser.add_argument_group("int8", "how a float model becomes int8; `quantize` has more to choose from")
     add_quantisation(group)
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="a .safetensors or .pth file with trained weights")
-    add_network(parser)
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of the network itself, e.g. scales=0.1,0.1,0.2; `models --json` lists them",
-    )
-    parser.add_argument(
-        "--seed", type=seed, default=0, metavar="N", help="of the untrained weights and the random input (default: 0)"
-    )
     parser.add_argument(
         "--tuned", type=Path, metavar="DB", help="a database of tune, whose choices of kernels are taken"
     )
@@ -54,20 +36,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy import pipeline, sources
+    from inception_deploy import pipeline
     from inception_deploy.quantize import job
     from inception_deploy.quantize.quantise import Recipe
 
-    request = sources.Request(
-        model=options.model,
-        weights=options.weights,
-        input_size=options.input_size,
-        width=options.width,
-        batch=options.batch,
-        num_classes=options.num_classes,
-        seed=options.seed,
-        options=dict(sources.parse_option(text) for text in options.option),
-    )
     quantisation = None
     if options.scheme or options.calibration or options.max_drop is not None or options.evaluate or options.images:
         quantisation = job.Options(
@@ -78,7 +50,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
             evaluate=options.evaluate,
         )
     document = pipeline.export(
-        request,
+        request_of(options),
         options.output,
         target=options.target,
         precision=options.precision,

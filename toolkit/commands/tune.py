@@ -8,14 +8,13 @@ from pathlib import Path
 from inception_deploy.errors import UsageError
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_network, add_threads, line, positive, seed, sequence, table
+from .base import Command, Outcome, add_source, add_threads, line, positive, request_of, sequence, table
 
 _ROWS = 20
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="M", help="a network, as export takes it")
-    parser.add_argument("--target", default="cpu", metavar="T", help="what to tune for (default: cpu)")
+    add_source(parser)
     parser.add_argument(
         "--trials",
         required=True,
@@ -36,17 +35,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--tracker", type=_address, metavar="HOST:PORT", help="measure on devices that this RPC tracker of TVM knows"
     )
     parser.add_argument("--key", metavar="K", help="the devices' key at the tracker")
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="a .safetensors or .pth file with trained weights")
     add_threads(parser)
-    add_network(parser)
-    parser.add_argument(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of the network itself, as for export",
-    )
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of the untrained weights (default: 0)")
 
 
 def _address(text: str) -> tuple[str, int]:
@@ -57,23 +46,12 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy import sources
     from inception_deploy.tuning.session import tune
 
     if (options.tracker is None) != (options.key is None):
         raise UsageError("--tracker and --key go together", kind="usage", got="one of them", allowed="both, or neither")
-    request = sources.Request(
-        model=options.model,
-        weights=options.weights,
-        input_size=options.input_size,
-        width=options.width,
-        batch=options.batch,
-        num_classes=options.num_classes,
-        seed=options.seed,
-        options=dict(sources.parse_option(text) for text in options.option),
-    )
     document = tune(
-        request,
+        request_of(options),
         options.output,
         target=options.target,
         trials=options.trials,

@@ -11,7 +11,7 @@ from inception_deploy.lower import place
 from inception_deploy.lower.lower import lower
 from inception_deploy.lower.network import Layer, Network, Storage
 from inception_deploy.lower.plan import ALIGNMENT, Space
-from inception_deploy.lower.reader import read
+from inception_deploy.lower.walk import read
 
 pytestmark = pytest.mark.parametrize("target", ["avx2"], indirect=True)
 

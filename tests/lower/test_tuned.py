@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from inception_deploy.lower.reader import read
+from inception_deploy.lower.walk import read
 from inception_deploy.tuning.space import Space, choice_of, knobs
 from inception_deploy.tuning.task import tasks_of
 from inception_deploy.tuning.tuned import Better, with_choices

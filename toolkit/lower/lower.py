@@ -14,7 +14,7 @@ from ..kernels.spec import Conv, Convolution
 from . import place, tiles, winograd
 from .network import Layer, Network, Param, Storage
 from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
-from .reader import read
+from .walk import read
 
 
 class KernelSet(Protocol):

@@ -1,8 +1,4 @@
-"""ONNX to layers: walks the optimised graph once, fusing epilogues and adopting branches into their concat as it goes.
-
-An operator is read by its handler in `table.OPS`. A handler that cannot serve a node raises `Refuse` with the reason;
-the node then takes TVM's default kernels (`default.extern`) and is listed in the Plan's refusals.
-"""
+"""What is known while a graph is read: values and where they lie, and the layers so far. The handlers' one tool."""
 
 from __future__ import annotations
 
@@ -17,12 +13,7 @@ from onnx import numpy_helper, shape_inference
 from ..errors import DeployError
 from ..kernels.spec import BLOCK, Map, Pack, Unpack, block_of
 from ..kernels.spec_int8 import MapInt8, Rounding
-from ..quantize.network import is_ours
-from .default import alone, extern
 from .network import Layer, Network, Param, Storage, Value
-
-RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
-"""Operators that give something else each time."""
 
 
 class Refuse(Exception):
@@ -38,6 +29,7 @@ class Reader:
     """What is known while the graph is walked.
 
     Attributes:
+        model: with the shapes of all values.
         network: the layers so far.
         element: what blocked float values are kept in.
         values: ONNX value name to `Value`.
@@ -48,12 +40,13 @@ class Reader:
         parts: a concat's storage to those of its parts in order; of a part that is a concat, to its parts.
     """
 
-    def __init__(self, model: onnx.ModelProto, integers: bool = False, element: str = "float32") -> None:
+    def __init__(self, model: onnx.ModelProto, element: str = "float32") -> None:
         try:
             inferred = shape_inference.infer_shapes(model, strict_mode=True)
         except shape_inference.InferenceError as error:
             first = str(error).strip().splitlines()[0]
             raise DeployError(f"the model's shapes contradict each other: {first}", kind="onnx", got=first) from error
+        self.model = inferred
         graph = inferred.graph
         self.network = Network()
         self.element = element
@@ -68,8 +61,6 @@ class Reader:
         self.uses = Counter(name for node in graph.node for name in node.input)
         self.uses.update(o.name for o in graph.output)
         self.output_names = [o.name for o in graph.output]
-        self._graph = graph
-        self._model = inferred if integers else None
 
     # -- facts about the graph -------------------------------------------------------------------------------------
     def shape(self, name: str) -> tuple[int, ...]:
@@ -229,136 +220,3 @@ class Reader:
         """Move a layer to the end: what was fused into it may need everything before."""
         self.network.layers.remove(layer)
         self.network.layers.append(layer)
-
-    # -- the walk --------------------------------------------------------------------------------------------------
-    def read(self) -> Network:
-        """The whole graph."""
-        from .integers import Integers
-        from .table import OPS
-
-        integers = Integers(self, self._model) if self._model is not None else None
-        graph = self._graph
-        feeds = [i for i in graph.input if i.name not in self.constants]
-        for index, feed in enumerate(feeds):
-            shape = self.shape(feed.name)
-            size = int(np.prod(shape, dtype=np.int64))
-            batch = shape[0] if shape and size else 1
-            storage = Storage(feed.name, batch, size // batch, port=("input", index), dtype=self.dtype(feed.name))
-            self.values[feed.name] = Value(feed.name, shape, storage)
-            self.network.inputs.append(self.values[feed.name])
-        for node in graph.node:
-            if not any(self.uses[name] for name in node.output):
-                continue
-            if integers is not None and integers.take(node):
-                continue
-            if node.op_type == "Constant":
-                self.constants[node.output[0]] = constant_of(node)
-                continue
-            if node.input and all(name in self.constants or not name for name in node.input) and self._fold(node):
-                continue
-            if node.op_type != "DequantizeLinear":
-                self._no_integers([*node.input], f"node '{node.name}' ({node.op_type})")
-            handler = OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-            try:
-                if handler is None:
-                    raise Refuse(f"there is no kernel of ours for {node.op_type}")
-                handler(self, node)
-            except Refuse as refuse:
-                extern(self, node, str(refuse))
-        self._no_integers(self.output_names, "the graph's output")
-        for index, output in enumerate(graph.output):
-            self._give_out(index, output.name)
-        self._drop_unused()
-        return self.network
-
-    def _no_integers(self, names: list[str], reader: str) -> None:
-        """Raise where a value that QuantizeLinear gave is read as it is: here it is kept as the real number it stands
-        for.
-        """
-        if found := [name for name in names if name in self.quantised]:
-            message = f"{reader} reads '{found[0]}', an 8-bit integer, without DequantizeLinear"
-            raise DeployError(
-                message, kind="onnx", got=found[0], allowed="QuantizeLinear and DequantizeLinear in pairs"
-            )
-
-    def _fold(self, node: onnx.NodeProto) -> bool:
-        """Compute a node of constants alone now; False where that is not possible (what is random, what has a body)."""
-        from onnx.reference import ReferenceEvaluator
-
-        if node.op_type in RANDOM or any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
-            return False
-        try:
-            results = ReferenceEvaluator(onnx.load_model_from_string(alone(self, node, list(node.output)))).run(
-                None, {}
-            )
-        except Exception:  # whatever the reference stumbles over, the handlers and TVM have a say yet
-            return False
-        self.constants.update({name: np.asarray(r) for name, r in zip(node.output, results, strict=True)})
-        return True
-
-    def _drop_unused(self) -> None:
-        """Forget the layers whose results nobody reads: changes of layout that a refused handler had begun."""
-        needed: set[Storage] = set()
-        kept = []
-        for layer in reversed(self.network.layers):
-            if any(w.root in needed or w.root.port is not None for w in layer.writes):
-                kept.append(layer)
-                needed.update(r.root for r in layer.reads)
-        self.network.layers = kept[::-1]
-
-    def _give_out(self, index: int, name: str) -> None:
-        """Let the caller's buffer receive an output of the graph."""
-        if name not in self.values:
-            raise DeployError(
-                f"output '{name}' of the graph is a constant", kind="onnx", got=name, allowed="computed outputs"
-            )
-        value = self.values[name]
-        root = value.storage.root
-        if not value.storage.blocked and root.port is None:
-            root.port = ("output", index)
-        else:
-            if (
-                root.port is not None and not value.storage.blocked
-            ):  # an input, or another output: copied by way of a packed form
-                if value.storage.dtype not in ("float32", "bfloat16"):
-                    raise DeployError(
-                        f"output '{name}' of the graph is its input, or another output, unchanged",
-                        kind="onnx",
-                        got=name,
-                        allowed="outputs that the network computes, or float32",
-                    )
-                size = value.storage.batch * value.storage.elements
-                flat = Storage(name, 1, size, parent=value.storage)
-                value = self.blocked(Value(f"{name}:flat", (1, size), flat))
-            elements = len(value.storage.slots if value.storage.slots is not None else ()) * value.storage.pixels
-            value = self.planar(value, Storage(name, value.storage.batch, elements, port=("output", index)))
-        self.network.outputs.append(Value(name, self.shape(name), value.storage))
-
-
-def constant_of(node: onnx.NodeProto) -> np.ndarray:
-    """The array of a Constant node."""
-    attribute = node.attribute[0]
-    value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, onnx.TensorProto):
-        return numpy_helper.to_array(value)
-    if attribute.name in ("value_float", "value_floats", "value_int", "value_ints"):
-        return np.asarray(value, np.float32 if "float" in attribute.name else np.int64)
-    raise DeployError(
-        f"the constant of node '{node.name}' is no tensor of numbers",
-        kind="onnx",
-        got=attribute.name,
-        allowed="value, value_float, value_floats, value_int, value_ints",
-    )
-
-
-def read(model: onnx.ModelProto, *, integers: bool = False, element: str = "float32") -> Network:
-    """The layers of an optimised model with static shapes.
-
-    Args:
-        integers: a model that `quantize` wrote is computed in integers; otherwise in float32, as ONNX defines it.
-        element: what float activations are kept in.
-
-    Raises:
-        DeployError: a shape is not static, or an operator is neither ours nor TVM's.
-    """
-    return Reader(model, integers and is_ours(model), element).read()

@@ -23,7 +23,7 @@ from ..engines import default_threads
 from ..errors import DeployError
 from ..graph import driver
 from ..lower.lower import lower
-from ..lower.reader import read as read_network
+from ..lower.walk import read as read_network
 from ..progress import NONE, Progress, Stopwatch
 from ..targets.cpu import Cpu
 from . import database as databases

@@ -69,7 +69,7 @@ def decode(document: dict[str, Any]) -> Any:
 
 
 def tasks_of(layers: Iterable[Layer]) -> list[Task]:
-    """The tasks among the layers of a network as `lower.reader.read` gives them, in order of appearance."""
+    """The tasks among the layers of a network as `lower.walk.read` gives them, in order of appearance."""
     found: dict[tuple[Any, bool], list[str]] = {}
     for layer in layers:
         if type(layer.spec) in KINDS.values():

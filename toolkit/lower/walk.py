@@ -1,0 +1,148 @@
+"""ONNX to layers: walks the optimised graph once, fusing epilogues and adopting branches into their concat as it goes.
+
+An operator is read by its handler in `table.OPS`. A handler that cannot serve a node raises `Refuse` with the reason;
+the node then takes TVM's default kernels (`default.extern`) and is listed in the Plan's refusals.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from ..errors import DeployError
+from ..quantize.network import is_ours
+from .default import alone, extern
+from .integers import Integers
+from .network import Network, Storage, Value
+from .reader import Reader, Refuse
+from .table import OPS
+
+RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUniformLike"})
+"""Operators that give something else each time."""
+
+
+def read(model: onnx.ModelProto, *, integers: bool = False, element: str = "float32") -> Network:
+    """The layers of an optimised model with static shapes.
+
+    Args:
+        integers: a model that `quantize` wrote is computed in integers; otherwise in float32, as ONNX defines it.
+        element: what float activations are kept in.
+
+    Raises:
+        DeployError: a shape is not static, or an operator is neither ours nor TVM's.
+    """
+    reader = Reader(model, element)
+    steps = Integers(reader, reader.model) if integers and is_ours(model) else None
+    graph = reader.model.graph
+    feeds = [i for i in graph.input if i.name not in reader.constants]
+    for index, feed in enumerate(feeds):
+        shape = reader.shape(feed.name)
+        size = int(np.prod(shape, dtype=np.int64))
+        batch = shape[0] if shape and size else 1
+        storage = Storage(feed.name, batch, size // batch, port=("input", index), dtype=reader.dtype(feed.name))
+        reader.values[feed.name] = Value(feed.name, shape, storage)
+        reader.network.inputs.append(reader.values[feed.name])
+    for node in graph.node:
+        if not any(reader.uses[name] for name in node.output):
+            continue
+        if steps is not None and steps.take(node):
+            continue
+        if node.op_type == "Constant":
+            reader.constants[node.output[0]] = constant_of(node)
+            continue
+        if node.input and all(name in reader.constants or not name for name in node.input) and _fold(reader, node):
+            continue
+        if node.op_type != "DequantizeLinear":
+            _no_integers(reader, [*node.input], f"node '{node.name}' ({node.op_type})")
+        handler = OPS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        try:
+            if handler is None:
+                raise Refuse(f"there is no kernel of ours for {node.op_type}")
+            handler(reader, node)
+        except Refuse as refuse:
+            extern(reader, node, str(refuse))
+    _no_integers(reader, reader.output_names, "the graph's output")
+    for index, output in enumerate(graph.output):
+        _give_out(reader, index, output.name)
+    _drop_unused(reader)
+    return reader.network
+
+
+def _no_integers(reader: Reader, names: list[str], who: str) -> None:
+    """Raise where a value that QuantizeLinear gave is read as it is: here it is kept as the real number it stands
+    for.
+    """
+    if found := [name for name in names if name in reader.quantised]:
+        message = f"{who} reads '{found[0]}', an 8-bit integer, without DequantizeLinear"
+        raise DeployError(message, kind="onnx", got=found[0], allowed="QuantizeLinear and DequantizeLinear in pairs")
+
+
+def _fold(reader: Reader, node: onnx.NodeProto) -> bool:
+    """Compute a node of constants alone now; False where that is not possible (what is random, what has a body)."""
+    from onnx.reference import ReferenceEvaluator
+
+    if node.op_type in RANDOM or any(a.type in (a.GRAPH, a.GRAPHS) for a in node.attribute):
+        return False
+    try:
+        results = ReferenceEvaluator(onnx.load_model_from_string(alone(reader, node, list(node.output)))).run(None, {})
+    except Exception:  # whatever the reference stumbles over, the handlers and TVM have a say yet
+        return False
+    reader.constants.update({name: np.asarray(r) for name, r in zip(node.output, results, strict=True)})
+    return True
+
+
+def _drop_unused(reader: Reader) -> None:
+    """Forget the layers whose results nobody reads: changes of layout that a refused handler had begun."""
+    needed: set[Storage] = set()
+    kept = []
+    for layer in reversed(reader.network.layers):
+        if any(w.root in needed or w.root.port is not None for w in layer.writes):
+            kept.append(layer)
+            needed.update(r.root for r in layer.reads)
+    reader.network.layers = kept[::-1]
+
+
+def _give_out(reader: Reader, index: int, name: str) -> None:
+    """Let the caller's buffer receive an output of the graph."""
+    if name not in reader.values:
+        raise DeployError(
+            f"output '{name}' of the graph is a constant", kind="onnx", got=name, allowed="computed outputs"
+        )
+    value = reader.values[name]
+    root = value.storage.root
+    if not value.storage.blocked and root.port is None:
+        root.port = ("output", index)
+    else:
+        if (
+            root.port is not None and not value.storage.blocked
+        ):  # an input, or another output: copied by way of a packed form
+            if value.storage.dtype not in ("float32", "bfloat16"):
+                raise DeployError(
+                    f"output '{name}' of the graph is its input, or another output, unchanged",
+                    kind="onnx",
+                    got=name,
+                    allowed="outputs that the network computes, or float32",
+                )
+            size = value.storage.batch * value.storage.elements
+            flat = Storage(name, 1, size, parent=value.storage)
+            value = reader.blocked(Value(f"{name}:flat", (1, size), flat))
+        elements = len(value.storage.slots if value.storage.slots is not None else ()) * value.storage.pixels
+        value = reader.planar(value, Storage(name, value.storage.batch, elements, port=("output", index)))
+    reader.network.outputs.append(Value(name, reader.shape(name), value.storage))
+
+
+def constant_of(node: onnx.NodeProto) -> np.ndarray:
+    """The array of a Constant node."""
+    attribute = node.attribute[0]
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    if attribute.name in ("value_float", "value_floats", "value_int", "value_ints"):
+        return np.asarray(value, np.float32 if "float" in attribute.name else np.int64)
+    raise DeployError(
+        f"the constant of node '{node.name}' is no tensor of numbers",
+        kind="onnx",
+        got=attribute.name,
+        allowed="value, value_float, value_floats, value_int, value_ints",
+    )

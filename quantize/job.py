@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,6 +117,8 @@ def calibrating(output: Path) -> Iterator[Path]:
     yield state
     for left in (state, state.with_name(f"{state.name}.equalised")):
         left.unlink(missing_ok=True)
+        for abandoned in left.parent.glob(f".{left.name}.*.partial"):  # of a process that was killed while it wrote
+            shutil.rmtree(abandoned, ignore_errors=True)
 
 
 def quantise(

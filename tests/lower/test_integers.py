@@ -105,6 +105,13 @@ def islands(b: Builder, x: str) -> str:
     return b.conv(b.op("Concat", right, left, axis=1), 20, 8)
 
 
+def reshaped(b: Builder, x: str) -> str:
+    """A map that becomes another map: its channels are no longer where they were."""
+    y = b.op("Relu", b.conv(signed(b, x), 16, 8, (1, 1)))
+    shape = b.constant([SIZE[0], 4, 2 * SIZE[2], SIZE[3]], "int64")
+    return b.conv(b.op("Reshape", y, shape), 4, 16, pads=[1, 1, 1, 1])
+
+
 def joined_flat(b: Builder, x: str) -> str:
     """Flattened maps, joined: their channels do not lie as the result wants them."""
     y = b.op("Relu", b.conv(signed(b, x), 16, 5, strides=[4, 4]))
@@ -113,7 +120,7 @@ def joined_flat(b: Builder, x: str) -> str:
 
 
 NETWORKS = (
-    plain, padded, dilated, grouped, depthwise, deep, pools, branches, slots, twice, tables, islands, joined_flat,
+    plain, padded, dilated, grouped, depthwise, deep, pools, branches, slots, twice, tables, islands, reshaped, joined_flat,
 )  # fmt: skip
 
 

@@ -128,9 +128,13 @@ class Integers:
         if step.kind == "concat":
             return axes in (2, 4) and integer(node, "axis", 1) % axes == 1
         if step.kind == "move":
-            flat = axes == 2 or (axes == 4 and len(self.reader.shape(node.inputs[0].name or "")) == axes)  # type: ignore[union-attr]
-            return node.op_type in ("MaxPool", "Relu", "Clip") or (node.op_type in _VIEWS and flat)
+            return node.op_type in ("MaxPool", "Relu", "Clip") or (node.op_type in _VIEWS and self._keeps_order(step))
         return step.kind in ("add", "table") and axes in (2, 4)
+
+    def _keeps_order(self, step: quantised.Step) -> bool:
+        """A view that changes nothing, or flattens each image: blocks of channels stay what they are."""
+        given, made = self.reader.shape(_read(step)), self._shape(step)
+        return made in (given, (given[0], math.prod(given[1:])))
 
     def _step(self, step: quantised.Step) -> None:
         handler = {

@@ -225,6 +225,20 @@ class Direct:
             return list(range(width))
         return [p for p in range(width) if 0 <= (x + p) * step - left + s * spread < self.in_width]
 
+    def source(self, src0: Expr, group: Expr, block: Expr, iy: Expr, x: Expr) -> Expr:
+        """Where the first column of a tile's first pixel lies in row `iy` of an input block."""
+        spec = self.spec
+        # a group of the convolution starts at its own input block
+        shift = tirx.floordiv(group, self.groups // spec.groups) * self.in_blocks if spec.groups > 1 else 0
+        column = iy * self.in_width + x * spec.stride[1] - spec.pad[1]
+        return self.emitter.let(src0 + (shift + block) * self.in_plane + column * self.pixel, "base")
+
+    def panel(self, group: Expr, block: Expr, r: Expr) -> Expr:
+        """Where the weights of kernel row `r` begin, for a group of vectors and an input block."""
+        rows, columns = self.spec.kernel
+        taps = ((group * self.in_blocks + block) * rows + r) * columns
+        return self.emitter.let(taps * (self.in_lanes * self.wide * self.elements), "panel")
+
     def tile(
         self,
         image_: tuple[Expr, Expr, Expr],
@@ -259,22 +273,13 @@ class Direct:
                     value = start
                 em.store(acc, slot(p, v), value)
 
-        # a group of the convolution starts at its own input block
-        shift = tirx.floordiv(group, self.groups // spec.groups) * self.in_blocks if spec.groups > 1 else 0
-
         def taps(block: Expr, r: Expr, iy: Expr) -> None:
             """All columns and lanes of one kernel row."""
-            (_, step), (_, left), (_, spread) = spec.stride, spec.pad, spec.dilation
-            rows, columns = spec.kernel
-            base = em.let(
-                src0 + (shift + block) * self.in_plane + (iy * self.in_width + x * step - left) * self.pixel, "base"
-            )
-            panel = em.let(
-                (((group * self.in_blocks + block) * rows + r) * columns) * (self.in_lanes * self.wide), "panel"
-            )
+            step, spread = spec.stride[1], spec.dilation[1]
+            base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
 
             def lane_taps(first: Expr, count: int) -> None:
-                for s in range(columns):
+                for s in range(spec.kernel[1]):
                     inside = self.columns(x, width, s)
                     for lane in range(count if inside else 0):
                         w = [

@@ -123,20 +123,11 @@ class _Bytes(cpu_conv.Direct):
                     starts[seen] = em.let(load(em.buffers["bias"], at, LANES), "start")
                 em.store(acc, slot(p, v), starts[seen])
 
-        # a group of the convolution starts at its own input block
-        shift = tirx.floordiv(group, self.groups // spec.groups) * self.in_blocks if spec.groups > 1 else 0
-
         def taps(block: Expr, r: Expr, iy: Expr) -> None:
             """All columns and words of one kernel row."""
-            (_, step), (_, left), (_, spread) = spec.stride, spec.pad, spec.dilation
-            rows, columns = spec.kernel
-            base = em.let(
-                src0 + (shift + block) * self.in_plane + (iy * self.in_width + x * step - left) * self.pixel, "base"
-            )
-            panel = em.let(
-                (((group * self.in_blocks + block) * rows + r) * columns) * (self.in_lanes * self.wide * WORD), "panel"
-            )
-            for s in range(columns):
+            step, spread = spec.stride[1], spec.dilation[1]
+            base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
+            for s in range(spec.kernel[1]):
                 inside = self.columns(x, width, s)
                 for word in range(self.in_lanes if inside else 0):
                     panel_at = panel + (s * self.in_lanes + word) * (self.wide * WORD)

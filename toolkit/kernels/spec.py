@@ -95,12 +95,8 @@ class WindowOp(str, Enum):
 
 
 @dataclass(frozen=True)
-class Window(_Blocks):
-    """Pooling and depthwise convolution: every channel for itself.
-
-    pad: top, left, bottom, right. include_pad: an average counts the padding it covers (but nothing beyond it).
-    Pointers: input, [weight, bias,] output; weights are `[block][r][s][16]`.
-    """
+class Windowed:
+    """What every pool and depthwise convolution has, whatever it computes in: each channel is for itself."""
 
     op: WindowOp
     batch: int
@@ -111,6 +107,16 @@ class Window(_Blocks):
     out_width: int
     kernel: tuple[int, int]
     stride: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Window(Windowed, _Blocks):
+    """Pooling and depthwise convolution of floats.
+
+    pad: top, left, bottom, right. include_pad: an average counts the padding it covers (but nothing beyond it).
+    Pointers: input, [weight, bias,] output; weights are `[block][r][s][16]`.
+    """
+
     pad: tuple[int, int, int, int]
     dilation: tuple[int, int] = (1, 1)
     include_pad: bool = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from .spec import Convolution, WindowOp
+from .spec import Convolution, Windowed
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ def tap_sets(spec: Convolution) -> tuple[list[tuple[int, int]], list[tuple[int, 
 
 
 @dataclass(frozen=True)
-class WindowInt8:
-    """Pooling and depthwise convolution of bytes: every channel for itself.
+class WindowInt8(Windowed):
+    """Pooling and depthwise convolution of bytes.
 
     zero: of the input.
     rounding: None where an average leaves as float32. A maximum has none either: it is one of its bytes.
@@ -95,15 +95,6 @@ class WindowInt8:
     maximum has none.
     """
 
-    op: WindowOp
-    batch: int
-    blocks: int
-    height: int
-    width: int
-    out_height: int
-    out_width: int
-    kernel: tuple[int, int]
-    stride: tuple[int, int]
     pad: tuple[int, int]
     dilation: tuple[int, int] = (1, 1)
     zero: int = 0

@@ -68,8 +68,20 @@ class Target(ABC):
 
     @property
     def element(self) -> str:
-        """What float activations are kept in: ``float32``, or ``bfloat16`` after ``at("bf16")``."""
+        """What float activations are kept in: ``float32``, ``bfloat16`` after ``at("bf16")``, or pairs of it
+        (`kernels.spec.PAIR`) after ``at("fp32")`` where there are tiles to multiply those.
+        """
         return "float32"
+
+    @property
+    def arithmetic(self) -> str:
+        """How real numbers are multiplied, in a few words for a report."""
+        return "fp32 multiply-adds"
+
+    @property
+    def more_exact(self) -> Target | None:
+        """The same target and precision with slower arithmetic of smaller errors; None where there is none."""
+        return None
 
     @property
     def integers(self) -> bool:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from inception_deploy.errors import DeployError, UsageError, nearest
+from inception_deploy.kernels.spec import PAIR
 
 from . import lacking_packages
 from .base import Progress, Target
@@ -22,7 +25,7 @@ class Isa:
     name: what follows the colon of a target. machine: what `platform.machine()` says of hosts that run it.
     mcpu, mattr, mtriple: LLVM's. triple: the linker's. lanes, registers: of an fp32 vector register file.
     features: what a CPU must have, in the names of /proc/cpuinfo; checked before a bundle is run.
-    integers: it multiplies bytes (`kernels.spec_int8`). bfloat16: it multiplies tiles of those (`kernels.spec_amx`).
+    integers: it multiplies bytes (`kernels.spec_int8`). tiles: it multiplies tiles of bfloat16 (`kernels.spec_amx`).
     """
 
     name: str
@@ -36,7 +39,11 @@ class Isa:
     features: tuple[str, ...] = ()
     mattr: tuple[str, ...] = ()
     integers: bool = False
-    bfloat16: bool = False
+    tiles: bool = False
+
+    def serves(self, precision: str) -> bool:
+        """It has kernels of its own for a precision."""
+        return self.integers if precision == "int8" else self.tiles
 
 
 def _aarch64(core: str, *features: str) -> Isa:
@@ -62,7 +69,7 @@ ISAS: tuple[Isa, ...] = (
     _x86("avx512", "v4", 16, 32, _AVX512),
     _x86("avx2", "v3", 8, 16, _AVX2),
     _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), integers=True),
-    _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"), bfloat16=True),
+    _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"), tiles=True),
     _aarch64("cortex-a72"),
     _aarch64("cortex-a53"),
     _aarch64("cortex-a76", "asimddp"),
@@ -80,9 +87,18 @@ ISAS: tuple[Isa, ...] = (
         ("+neon",),
     ),
 )
-"""`cpu` without a suffix takes the first of its kind that this machine has all features of, and for int8 or bf16 the
-first of those that have kernels for it; `arm` takes the first.
+"""`cpu` without a suffix takes the first of its kind that this machine has all features of and that `serves` the
+precision; where none does, the first that it has all features of. `arm` takes the first.
 """
+
+_ELEMENTS = {"fp32": PAIR, "bf16": "bfloat16", "int8": "float32"}
+"""What float activations are kept in where there are tiles, by the precision."""
+
+_ARITHMETIC = {
+    "float32": "fp32 multiply-adds",
+    "bfloat16": "products of bf16 on matrix tiles, summed in fp32",
+    PAIR: "fp32 as pairs of bf16 on matrix tiles, three products each, summed in fp32",
+}
 
 
 def host_features() -> frozenset[str]:
@@ -94,8 +110,19 @@ def host_features() -> frozenset[str]:
     for line in text.splitlines():
         key, _, value = line.partition(":")
         if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
+            found = frozenset(value.split())
+            return found if _tiles_permitted() else frozenset(f for f in found if not f.startswith("amx"))
     return frozenset()
+
+
+@cache
+def _tiles_permitted() -> bool:
+    """Linux lets processes use the state of x86's tiles: arch_prctl(ARCH_GET_XCOMP_SUPP), bit XTILEDATA."""
+    if platform.machine() != "x86_64":
+        return False
+    supported = ctypes.c_uint64()
+    done = ctypes.CDLL(None).syscall(158, 0x1021, ctypes.byref(supported)) == 0
+    return done and bool(supported.value >> 18 & 1)
 
 
 def lacking(isa: Isa) -> list[str]:
@@ -127,29 +154,36 @@ class Cpu(Target):
         }
 
     @property
+    def arithmetic(self) -> str:
+        return _ARITHMETIC[self.element]
+
+    @property
+    def more_exact(self) -> Target | None:
+        if self.element != PAIR:
+            return None
+        return replace(self, isa=self.isa if ":" in self.name else parse(self.name, "").isa, element="float32")
+
+    @property
     def integers(self) -> bool:
         return self.isa.integers
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        return ("fp32", "int8", "bf16") if any(i.bfloat16 and i.kind == self.kind for i in ISAS) else super().precisions
+        return ("fp32", "int8", "bf16") if any(i.tiles and i.kind == self.kind for i in ISAS) else super().precisions
 
-    def at(self, precision: str) -> Target:
+    def at(self, precision: str) -> Cpu:
         if precision == "bf16":
-            return self._in_bfloat16()
-        target = super().at(precision)
-        chosen = ":" in self.name
-        if precision != "int8" or chosen or self.isa.integers:
-            return target
-        options = (isa for isa in ISAS if isa.kind == self.kind and isa.integers and not lacking(isa))
-        found = next(options, None)
-        return target if found is None else replace(self, isa=found)
+            self._refuse_without_tiles()
+        super().at(precision)
+        able = [isa for isa in ISAS if isa.kind == self.kind and isa.serves(precision) and not lacking(isa)]
+        isa = self.isa if ":" in self.name or not able else able[0]
+        return replace(self, isa=isa, element=_ELEMENTS[precision] if isa.tiles else "float32")
 
-    def _in_bfloat16(self) -> Target:
-        able = [isa for isa in ISAS if isa.kind == self.kind and isa.bfloat16]
-        found = [isa for isa in able if (isa is self.isa if ":" in self.name else not lacking(isa))]
-        if found:
-            return replace(self, isa=found[0], element="bfloat16")
+    def _refuse_without_tiles(self) -> None:
+        """Raise where bf16 cannot be had: by the target's name, or on this machine."""
+        able = [isa for isa in ISAS if isa.kind == self.kind and isa.tiles]
+        if any(isa is self.isa if ":" in self.name else not lacking(isa) for isa in able):
+            return
         allowed = [f"{isa.kind}:{isa.name}" for isa in able] or list(self.precisions)
         message = f"target {self.name} does not compute in 'bf16'"
         if able and ":" not in self.name:

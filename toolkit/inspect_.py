@@ -30,8 +30,8 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
         ``kind`` ("bundle" or "onnx"), ``model``, ``parameters``, ``macs``, ``nodes`` (count by operator), ``branches``
         (where paths join: ``node``, ``op``, ``shape``, ``paths``), ``layers`` (``layer``, ``op``, ``macs``,
         ``parameters``, ``shape``) and ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``,
-        ``memory``, ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was
-        none), and ``steps``: one row a kernel call, with ``ms`` (median of several runs, each step alone) and
+        ``arithmetic``, ``memory``, ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where
+        there was none), and ``steps``: one row a kernel call, with ``ms`` (median of several runs, each step alone) and
         ``share`` of their sum; both None where the target does not run here.
 
     Raises:
@@ -53,6 +53,7 @@ def _bundle(bundle: bundles.Bundle, model: onnx.ModelProto, threads: int | None,
     document = {
         "kind": "bundle",
         **{key: bundle.manifest[key] for key in ("model", "target", "precision")},
+        "arithmetic": bundle.manifest.get("arithmetic"),
         **_network(model),
         "memory": bundle.manifest["memory"],
         "placement": plan["placements"],

@@ -114,6 +114,7 @@ class _Export:
         given: the inputs that stages are compared on, by name; none where nothing is verified.
         stages: the rows of ``verify`` so far.
         facts: the manifest so far.
+        built: the files of the compiled network.
     """
 
     def __init__(self, folder: Path, state: Path, wanted: _Wanted, seed: int, watch: Stopwatch) -> None:
@@ -122,6 +123,7 @@ class _Export:
         self.given: dict[str, NDArray[np.float32]] = {}
         self.stages: list[dict[str, object]] = []
         self.facts: dict[str, Any] = {}
+        self.built: list[str] = []
 
     def run(self, request: sources.Request) -> dict[str, Any]:
         """All stages; gives the document of ``export``."""
@@ -138,9 +140,8 @@ class _Export:
         precision = self.precision(model)
         if precision == "int8":
             model, outputs = self.quantize(model, outputs)
-        plan = self.lower(model, precision)
+        plan, not_run = self.compile(model, precision, outputs)
         del model
-        not_run = self.build(plan, outputs)
         return self.write(plan, not_run)
 
     def export(self, source: sources.Source) -> tuple[onnx.ModelProto, Results]:
@@ -188,6 +189,9 @@ class _Export:
         if self.wanted.tuned is not None:
             _refuse_tuned(precision)
         self.goal = self.goal.at(precision)
+        if precision == "fp32" and network.is_quantised(model):
+            # next to a tie of its roundings to 8 bits, every bit counts
+            self.goal = self.goal.more_exact or self.goal
         return precision
 
     def quantize(self, model: onnx.ModelProto, outputs: Results) -> tuple[onnx.ModelProto, Results]:
@@ -227,6 +231,22 @@ class _Export:
         onnx.save(result.model, str(self.folder / bundle.INT8_ONNX))
         return result.model
 
+    def compile(self, model: onnx.ModelProto, precision: str, outputs: Results) -> tuple[Plan, list[dict[str, str]]]:
+        """`lower` and `build`; once more with the target's more exact arithmetic, where it has one and the result was
+        outside of the tolerance.
+        """
+        try:
+            plan = self.lower(model, precision)
+            return plan, self.build(plan, outputs)
+        except DeployError as error:
+            exact = self.goal.more_exact
+            if error.kind != "verify" or exact is None:
+                raise
+            self.watch.note(f"{error.message}; compiling again: {exact.arithmetic}")
+            self.goal = exact
+        plan = self.lower(model, precision)
+        return plan, self.build(plan, outputs)
+
     def lower(self, model: onnx.ModelProto, precision: str) -> Plan:
         """The Plan, and what the manifest tells of it."""
         self.watch.stage("lower")
@@ -240,7 +260,9 @@ class _Export:
     def build(self, plan: Plan, expected: Results) -> list[dict[str, str]]:
         """The compiled files; gives what could not be checked on this machine, and why."""
         self.watch.stage("build")
-        self.goal.build(plan, self.folder, progress=self.watch.update)
+        for name in self.built:  # removed, not written over: the library that was wrong is still mapped
+            (self.folder / name).unlink()
+        self.built = self.goal.build(plan, self.folder, progress=self.watch.update)
         if not self.wanted.verified:
             return []
         self.watch.stage("verify")
@@ -347,6 +369,7 @@ def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) 
         name: {"scale": how.scale, "zero_point": how.zero, "quantized_dtype": how.dtype}
         for name, how in (network.tensors(model).items() if network.is_ours(model) else ())
     }
+    integers = goal.integers and network.is_ours(model)
     ending = {node.output[0]: node.op_type for node in model.graph.node}
     outputs = [
         {**_tensor(port), "kind": "probabilities" if ending.get(port.name) == "Softmax" else "logits"}
@@ -356,7 +379,8 @@ def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) 
         "target": goal.name,
         "target_details": goal.describe(),
         "precision": precision,
-        "integers": goal.integers and network.is_ours(model),
+        "arithmetic": "8-bit integers, summed in 32 bits" if integers else goal.arithmetic,
+        "integers": integers,
         "inputs": [{**_tensor(port), **scales.get(port.name, {})} for port in plan.inputs],
         "outputs": outputs,
         "memory": {"arena_bytes": plan.arena_bytes, "weights_bytes": len(plan.weights)},

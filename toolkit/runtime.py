@@ -210,7 +210,7 @@ def load(folder: Path, *, threads: int | None = None) -> CompiledModel:
         raise DeployError("an inference takes 1 to 256 threads", kind="threads", got=threads, allowed="1..256")
     _check_elf(path)
     try:
-        library = ctypes.CDLL(str(path.absolute()), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+        library = ctypes.CDLL(_own_name(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as error:
         raise DeployError(f"{path} cannot be loaded: {error}", kind="library", got=str(error)) from error
     info = _declare(library, path)
@@ -221,6 +221,19 @@ def load(folder: Path, *, threads: int | None = None) -> CompiledModel:
     if code:
         raise _error(library, code, str(weights) if _KINDS.get(code) == "weights" else info.target.decode())
     return CompiledModel(library, info, handle)
+
+
+_OPENED: dict[str, list[int]] = {}
+"""The inodes of the libraries that were opened, by path."""
+
+
+def _own_name(path: Path) -> str:
+    """A name of the file that no other file was opened by: glibc gives the old library again where one was replaced."""
+    inodes = _OPENED.setdefault(str(path.absolute()), [])
+    inode = path.stat().st_ino
+    if inode not in inodes:
+        inodes.append(inode)
+    return os.path.join(path.parent.absolute(), *["."] * inodes.index(inode), path.name)
 
 
 def _error(library: ctypes.CDLL, code: int, subject: str) -> DeployError:

@@ -11,6 +11,7 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.errors import DeployError, UsageError
+from inception_deploy.kernels.spec import WIDE
 from inception_deploy.kernels.spec_amx import ConvTiles
 
 FEW_LAYERS = 0.03
@@ -83,7 +84,7 @@ def test_fully_connected_layers_and_what_leaves_them_in_fp32(
     made = compiled_bf16(b.model(b.op("Softmax", logits), logits))
     made.check(*b.inputs.values(), tolerance=FEW_LAYERS)
     specs = [made.plan.kernels[step.kernel].spec for step in made.plan.steps if step.op == "dense"]
-    assert [spec.wide for spec in specs] == [False, True]
+    assert [spec.out_element for spec in specs] == ["bfloat16", WIDE]
 
 
 def test_an_operator_without_a_kernel_is_computed_in_fp32(

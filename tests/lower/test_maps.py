@@ -40,7 +40,7 @@ def test_on_plain_memory(compiled, builder, shape):
 
 def test_operators_that_zero_does_not_survive(compiled, builder):
     """1 / x and its like have kernels where no padding is, and take the default where there is."""
-    for channels, refused in ((16, set()), (12, {"Div", "Log", "Reciprocal", "Sqrt"})):
+    for channels, refused in ((32, set()), (12, {"Div", "Log", "Reciprocal", "Sqrt"})):
         b = builder()
         x = b.op("Add", b.op("Sigmoid", b.conv(b.input(1, 3, 3, 3), 3, channels, (1, 1))), b.constant(0.5))
         outputs = [b.op(kind, x) for kind in ("Log", "Reciprocal", "Sqrt")]
@@ -81,7 +81,7 @@ def test_gates_become_one_layer(compiled, builder):
     kept = b.op("Sigmoid", hard)
     made = compiled(b.model(b.op("Mul", hard, kept), kept))
     made.check(*b.inputs.values())
-    assert [s.op for s in made.plan.steps if s.op != "unpack"] == ["conv", "silu", "hard_swish", "sigmoid", "mul"]
+    assert made.ops == ["conv", "silu", "hard_swish", "sigmoid", "mul"]
 
 
 def test_several_operands(compiled, builder):

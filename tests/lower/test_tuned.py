@@ -11,6 +11,8 @@ from inception_deploy.tuning.space import Space, choice_of, knobs
 from inception_deploy.tuning.task import tasks_of
 from inception_deploy.tuning.tuned import Better, with_choices
 
+pytestmark = pytest.mark.parametrize("target", ["avx512", "avx2"], indirect=True)  # beside tiles there is none of it
+
 
 def drawn(model, target, random: Random):
     """The target with a random choice for every task of the model."""

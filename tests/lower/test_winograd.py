@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from inception_deploy.kernels import cpu_winograd
 from inception_deploy.lower import winograd as lower_winograd
 
+pytestmark = pytest.mark.parametrize("target", ["avx512", "avx2"], indirect=True)  # beside tiles there is none of it
+
 BUDGET = settings(
     max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )

@@ -263,6 +263,17 @@ def test_only_the_interface_is_visible(tiny, build) -> None:
     assert [name for name in hidden if hasattr(loaded, name)] == []
 
 
+def test_a_library_that_was_replaced_is_the_new_one(tiny, build) -> None:
+    one, other = build(tiny.chain(1)), build(tiny.chain(3))
+    with runtime.load(one) as model:
+        assert model.waves == 1
+    for path in one.iterdir():
+        path.unlink()
+        (other / path.name).rename(path)
+    with runtime.load(one) as model:
+        assert model.waves == 3
+
+
 def test_description(tiny, build) -> None:
     odd = 'says "what??/"\\ n\u00e4me\n0'
     plan = tiny.plan(tiny.step("t_copy", 0, tiny.input, tiny.output, name=odd))

@@ -38,6 +38,7 @@ def _summary(document: dict[str, Any]) -> Show:
     if document["kind"] == "bundle":
         rows += [
             ("target", f"{document['target']}, {document['precision']}"),
+            *([("computes", document["arithmetic"])] if document["arithmetic"] else []),
             ("arena of the compiled model", _megabytes(document["memory"]["arena_bytes"])),
             ("its weights", _megabytes(document["memory"]["weights_bytes"])),
             *_quantised(document["quantization"]),

@@ -3,8 +3,8 @@
 A tile register holds 16 rows of 64 bytes. A row of an input tile is one pixel's 32 channels as they lie in memory, so a
 tile is loaded with the distance between pixels as its stride, whatever the convolution's stride; a weight tile holds 16
 output channels of 16 pairs of input channels, packed in this order at export. One ``tdpbf16ps`` is 16 pixels x 16
-outputs x 32 inputs. Sums stay in registers over all of the depth: 2 tiles of pixels x 2 of outputs, or 1 x 4 where
-there is one tile of pixels.
+outputs x 32 inputs; of pairs of bfloat16 (`spec.PAIR`) it takes three. Sums stay in registers over all of the depth:
+2 tiles of pixels x 2 of outputs, or 1 x 4 where there is one tile of pixels.
 
 All tiles of a kernel have the same number of rows: the last one of a row of pixels is moved back until it ends with it,
 and its first rows, which another tile has done, are not stored.
@@ -22,7 +22,8 @@ import numpy as np
 from tvm import tirx
 
 from .cpu_amx_simple import zero_frame
-from .emit import Emitter, Expr, clamp, load, load_real, stored
+from .emit import Emitter, Expr, clamp, load
+from .spec import element_of
 from .spec_amx import LANES, ConvTiles
 
 ROWS = 16
@@ -33,6 +34,10 @@ TILE = ROWS * ROWS
 
 UNIT_MACS = 4_000_000
 """Multiply-adds of a work unit: few microseconds, and many units a layer."""
+
+
+PRODUCTS: dict[int, tuple[tuple[int, int], ...]] = {1: ((0, 0),), 2: ((0, 1), (0, 0), (1, 0))}
+"""By the halves that a value is kept in: which half of the inputs (0 is the high one) meets which of the weights."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,7 @@ def choose(spec: ConvTiles, *, lanes: int, registers: int) -> TileSchedule:
     total = rows_of(spec).tiles
     tiles = min(2, total)
     blocks = 2 if tiles == 1 and spec.out_channels // spec.groups // LANES % 2 == 0 else 1
-    turn = tiles * ROWS * blocks * LANES * math.prod(depth(spec)) * LANES
+    turn = tiles * ROWS * blocks * LANES * math.prod(depth(spec)) * LANES * len(PRODUCTS[spec.halves])
     turns = -(-total // tiles)
     return TileSchedule(tiles, blocks, max(1, min(turns, round(UNIT_MACS / turn))))
 
@@ -102,7 +107,7 @@ def units(spec: ConvTiles, schedule: TileSchedule) -> int:
 
 
 def pack_weight(weight: np.ndarray, spec: ConvTiles, schedule: TileSchedule) -> np.ndarray:
-    """`[O, I, r, s]` (physical channels) to bfloat16 (as uint16) `[O/32][depth][2][pair][16][2]`."""
+    """`[O, I, r, s]` (physical channels) to bfloat16 (as uint16) `[O/32][depth][2][halves][pair][16][2]`."""
     out, channels, rows, columns = weight.shape
     if spec.planar:
         taps = depth(spec)[2]
@@ -115,7 +120,11 @@ def pack_weight(weight: np.ndarray, spec: ConvTiles, schedule: TileSchedule) -> 
         split = weight.reshape(out, channels // LANES, LANES, rows, columns)
         ordered = split.transpose(0, 1, 3, 4, 2).reshape(out, -1, LANES)
     panel = ordered.reshape(out // LANES, 2, ROWS, -1, ROWS, 2).transpose(0, 3, 1, 4, 2, 5)
-    return bfloat16(np.ascontiguousarray(panel))
+    high = bfloat16(panel)
+    if spec.halves == 1:
+        return high
+    rest = panel - (high.astype(np.uint32) << 16).view(np.float32)
+    return np.ascontiguousarray(np.stack([high, bfloat16(rest)], axis=3))
 
 
 def bfloat16(values: np.ndarray) -> np.ndarray:
@@ -129,18 +138,21 @@ class _Tiles:
 
     def __init__(self, spec: ConvTiles, schedule: TileSchedule, name: str) -> None:
         self.spec, self.schedule = spec, schedule
-        half, full = stored("bfloat16"), "float32"
-        pointers = [("src", half), ("weight", half), ("bias", full), *([("add", half)] if spec.add else [])]
-        self.em = Emitter(name, [*pointers, ("dst", full if spec.wide else half)])
+        pointers = [("src", spec.in_element), ("weight", spec.in_element), ("bias", "float32")]
+        added = [("add", spec.add_element)] if spec.add else []
+        self.em = Emitter(name, [*pointers, *added, ("dst", spec.out_element)])
         self.rows = rows_of(spec)
         self.blocks, self.kernel_rows, self.taps = depth(spec)
-        self.pixel = spec.channels if spec.planar else LANES  # elements from one input pixel to the next
+        self.near, self.there = element_of(spec.in_element).cell, element_of(spec.out_element).cell
+        self.pixel = spec.channels if spec.planar else self.near  # halves from one input pixel to the next
         self.line = -(-spec.width * self.pixel // LANES) * LANES
+        self.low = (spec.height + 1) * self.line if spec.planar else LANES  # from high halves to low ones
         top, left, bottom, right = spec.frame
         self.out_width = spec.out_width + left + right
         self.out_plane = (spec.out_height + top + bottom) * self.out_width
         self.turns = math.ceil(self.rows.tiles / schedule.tiles)
-        self.panel = self.blocks * self.kernel_rows * self.taps * 2 * TILE * 2  # weights of a block of outputs
+        self.step = 2 * spec.halves * 2 * TILE  # halves of weights that 32 inputs have for a block of outputs
+        self.panel = self.blocks * self.kernel_rows * self.taps * self.step
 
     # -- instructions ----------------------------------------------------------------------------------------------
     def op(self, name: str, *args: Any) -> None:
@@ -207,20 +219,29 @@ class _Tiles:
         lines = -(-sch.blocks * self.panel // (LANES * self.turns * steps))
         ahead = em.let(panel + sch.blocks * self.panel + number * (steps * lines * LANES), "ahead")
 
+        held: dict[int, tuple[int, int]] = {}  # what lies in the tile registers
+
         def step(block: Expr, r: Expr, s: int) -> None:
-            column = s * LANES if spec.planar else s * spec.dilation[1] * LANES
+            column = s * LANES if spec.planar else s * spec.dilation[1] * self.near
             offset = em.let((shift + block) * plane + r * (spec.dilation[0] * self.line) + column, "offset")
             index = (block * self.kernel_rows + r) * self.taps + s
-            at = em.let(panel + index * (4 * TILE), "at")
+            at = em.let(panel + index * self.step, "at")
             for i in range(lines):
                 em.prefetch(weight, ahead + (index * lines + i) * LANES)
-            for i in range(tiles):
-                self.load_tile(inputs[i], src, starts[i] + offset, stride)
-            for o in range(outputs):
-                held = weights[o % len(weights)]
-                self.load_tile(held, weight, at + (o // 2) * self.panel + (o % 2) * (2 * TILE), 64)
+            for theirs, half in PRODUCTS[spec.halves]:
                 for i in range(tiles):
-                    self.op("tdpbf16ps", *(_tile(t) for t in (i * outputs + o, inputs[i], held)))
+                    if held.get(inputs[i]) != (i, theirs):
+                        self.load_tile(inputs[i], src, starts[i] + offset + theirs * self.low, stride)
+                        held[inputs[i]] = (i, theirs)
+                for o in range(outputs):
+                    tile = weights[o % len(weights)]
+                    if held.get(tile) != (o, half):
+                        column = (o % 2) * (self.step // 2) + half * (2 * TILE)
+                        self.load_tile(tile, weight, at + (o // 2) * self.panel + column, 64)
+                        held[tile] = (o, half)
+                    for i in range(tiles):
+                        self.op("tdpbf16ps", *(_tile(t) for t in (i * outputs + o, inputs[i], tile)))
+            held.clear()
 
         with em.loop(self.blocks, "block") as b:
             if self.kernel_rows == 1:
@@ -254,16 +275,11 @@ class _Tiles:
             for half in range(2):
                 value = load(self.scratch, row + (2 * b + half) * TILE, ROWS)
                 if spec.add:
-                    at = bases[1] + (block * (spec.out_height * spec.out_width) + pixel) * LANES + half * ROWS
-                    value = value + load_real(em.buffers["add"], at, ROWS)
+                    cell = element_of(spec.add_element).cell
+                    at = bases[1] + (block * (spec.out_height * spec.out_width) + pixel) * cell + half * ROWS
+                    value = value + em.read("add", at, ROWS)
                 values.append(clamp(value, spec.activation))
-            if spec.wide:
-                for half, value in enumerate(values):
-                    at = bases[2] + ((2 * block + half) * self.out_plane + framed) * ROWS
-                    em.store(em.buffers["dst"], at, value)
-            else:
-                at = bases[2] + (block * self.out_plane + framed) * LANES
-                em.store(em.buffers["dst"], at, em.narrow(*values))
+            em.write("dst", bases[2] + (block * self.out_plane + framed) * self.there, *values)
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""
@@ -279,7 +295,7 @@ class _Tiles:
             if any(spec.frame):
                 with em.when(run == 0):
                     for b in range(sch.blocks):
-                        at = em.let(bases[2] + (group * sch.blocks + b) * (self.out_plane * LANES), "at")
+                        at = em.let(bases[2] + (group * sch.blocks + b) * (self.out_plane * self.there), "at")
                         zero_frame(em, at, spec.out_height, spec.out_width, spec.frame)
             whole, odd = divmod(self.rows.tiles, sch.tiles)
             first = em.let(run * sch.run, "first")

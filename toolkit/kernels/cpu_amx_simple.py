@@ -5,7 +5,8 @@ from __future__ import annotations
 from tvm import tirx
 
 from .cpu_simple import SimpleSchedule
-from .emit import Emitter, Expr, const, load, splat, stored
+from .emit import HALF, Emitter, Expr, const, load, splat
+from .spec import PAIR, element_of
 from .spec_amx import LANES, Frame, PackPixels
 
 
@@ -13,17 +14,22 @@ def zero_frame(em: Emitter, at: Expr, height: int, width: int, frame: tuple[int,
     """Write zeros around a plane of `height x width` pixels that begins, with its frame, at `at` of "dst"."""
     top, left, bottom, right = frame
     wide = left + width + right
-    zeros = splat(tirx.const(0, stored("bfloat16")), LANES)
-    dst = em.buffers["dst"]
+    cell = element_of(em.elements["dst"]).cell
     for first, count in ((0, top * wide), ((top + height) * wide, bottom * wide)):
         if count:
             with em.loop(count, "pixel", first) as pixel:
-                em.store(dst, at + pixel * LANES, zeros)
+                _zero(em, at + pixel * cell, cell)
     if left or right:
         with em.loop(height, "y", top) as y:
-            line = em.let(at + y * (wide * LANES), "line")
+            line = em.let(at + y * (wide * cell), "line")
             for column in (*range(left), *range(left + width, wide)):
-                em.store(dst, line + column * LANES, zeros)
+                _zero(em, line + column * cell, cell)
+
+
+def _zero(em: Emitter, at: Expr, count: int) -> None:
+    """Zeros in `count` halves, whole rows of a tile, of "dst"."""
+    for row in range(0, count, LANES):
+        em.store(em.buffers["dst"], at + row, splat(tirx.const(0, HALF), LANES))
 
 
 def frame_units(spec: Frame) -> int:
@@ -33,19 +39,21 @@ def frame_units(spec: Frame) -> int:
 
 def emit_frame(spec: Frame, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """A copy of every plane, and zeros around it."""
-    em = Emitter(name, [("src", stored("bfloat16")), ("dst", stored("bfloat16"))])
+    em = Emitter(name, [("src", spec.in_element), ("dst", spec.in_element)])
+    cell = element_of(spec.in_element).cell
     top, left, bottom, right = spec.frame
     wide = left + spec.width + right
     with em.units() as unit:
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
-        src = em.let(n * spec.in_stride + block * (spec.height * spec.width * LANES), "src0")
-        dst = em.let(n * spec.out_stride + block * ((top + spec.height + bottom) * wide * LANES), "dst0")
+        src = em.let(n * spec.in_stride + block * (spec.height * spec.width * cell), "src0")
+        dst = em.let(n * spec.out_stride + block * ((top + spec.height + bottom) * wide * cell), "dst0")
         zero_frame(em, dst, spec.height, spec.width, spec.frame)
         with em.loop(spec.height, "y") as y:
-            start = em.let(dst + ((y + top) * wide + left) * LANES, "start")
+            start = em.let(dst + ((y + top) * wide + left) * cell, "start")
             with em.loop(spec.width, "x") as x:
-                pixel = load(em.buffers["src"], src + (y * spec.width + x) * LANES, LANES)
-                em.store(em.buffers["dst"], start + x * LANES, pixel)
+                for row in range(0, cell, LANES):
+                    pixel = load(em.buffers["src"], src + (y * spec.width + x) * cell + row, LANES)
+                    em.store(em.buffers["dst"], start + x * cell + row, pixel)
     return em.finish()
 
 
@@ -56,19 +64,23 @@ def pixel_units(spec: PackPixels) -> int:
 
 def emit_pixels(spec: PackPixels, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """Planes of fp32 to pixels of a few bfloat16."""
-    em = Emitter(name, [("src", "float32"), ("dst", stored("bfloat16"))])
+    em = Emitter(name, [("src", "float32"), ("dst", "bfloat16")])
     top, left, _, _ = spec.frame
     plane = spec.height * spec.width
     with em.units() as unit:
         n, y = em.let(tirx.floordiv(unit, spec.lines), "n"), em.let(tirx.floormod(unit, spec.lines), "y")
-        line = em.let(unit * spec.line, "line")
-        zeros = splat(tirx.const(0, stored("bfloat16")), LANES)
+        low = spec.lines * spec.line
+        line = em.let(n * spec.size + y * spec.line, "line")
         with em.loop(spec.line // LANES, "part") as part:
-            em.store(em.buffers["dst"], line + part * LANES, zeros)
+            for start in range(0, spec.size, low):
+                _zero(em, line + start + part * LANES, LANES)
         with em.when(tirx.all(y >= top, y < top + spec.height)):
             src = em.let(n * (spec.channels * plane) + (y - top) * spec.width, "src0")
             with em.loop(spec.width, "x") as x:
                 for channel in range(spec.channels):
                     value = em.let(load(em.buffers["src"], src + channel * plane + x) * const(1.0), "value")
-                    em.store_real(em.buffers["dst"], line + (x + left) * spec.slots + channel, value)
+                    at = em.let(line + (x + left) * spec.slots + channel, "at")
+                    parts = em.halves(value) if spec.out_element == PAIR else [em.narrow(value)]
+                    for i, part in enumerate(parts):
+                        em.store(em.buffers["dst"], at + i * low, part)
     return em.finish()

@@ -9,8 +9,8 @@ from typing import Any
 from tvm import tirx
 
 from . import cpu_math
-from .emit import Emitter, Expr, clamp, const, load, load_real, splat, stored
-from .spec import GlobalAverage, Map, Pack, Softmax, Unpack
+from .emit import Emitter, Expr, clamp, const, load, splat
+from .spec import GlobalAverage, Map, Pack, Softmax, Unpack, element_of
 
 
 @dataclass(frozen=True)
@@ -101,27 +101,29 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """An elementwise operator."""
     lanes = schedule.lanes
     pointers = ["src", *(["second"] if spec.second != "none" else []), "dst"]
-    kept, wide = stored(spec.element), spec.block
-    types = {"second": stored(spec.second_element)}
-    em = Emitter(name, [(p, types.get(p, kept)) for p in pointers])
+    types = {"src": spec.in_element, "second": spec.second_element or "float32", "dst": spec.out_element}
+    em = Emitter(name, [(p, types[p]) for p in pointers])
+    wide = element_of(spec.in_element).block
+    near, there = element_of(spec.in_element).cell, element_of(spec.out_element).cell
+    far = element_of(spec.second_element).cell if spec.second_element else wide
     assert spec.op in (UNARY if spec.second == "none" else BINARY), spec.op
     clamp_after = (spec.constants[0], spec.constants[1]) if spec.op in BINARY and len(spec.constants) == 2 else None
     with em.units() as unit:
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
-        plane = spec.pixels * wide
-        src = em.let(n * spec.in_stride + block * plane, "src0")
-        dst = em.let(n * spec.out_stride + block * plane, "dst0")
-        second = em.let(n * spec.second_stride + block * (wide if spec.second == "channel" else plane), "second0")
+        src = em.let(n * spec.in_stride + block * (spec.pixels * near), "src0")
+        dst = em.let(n * spec.out_stride + block * (spec.pixels * there), "dst0")
+        each = 1 if spec.second == "channel" else spec.pixels
+        second = em.let(n * spec.second_stride + block * (each * far), "second0")
         with em.loop(spec.pixels, "pixel") as pixel:
             for part in range(0, wide, lanes):
-                at = pixel * wide + part
-                value = load_real(em.buffers["src"], src + at, lanes)
+                value = em.read("src", src + pixel * near + part, lanes)
                 if spec.second == "none":
                     value = UNARY[spec.op](value, spec.constants)
                 else:
-                    other = load_real(em.buffers["second"], second + (part if spec.second == "channel" else at), lanes)
+                    at = part if spec.second == "channel" else pixel * far + part
+                    other = em.read("second", second + at, lanes)
                     value = clamp(BINARY[spec.op](value, other), clamp_after)
-                em.store_real(em.buffers["dst"], dst + at, value)
+                em.write("dst", dst + pixel * there + part, value)
     return em.finish()
 
 
@@ -133,24 +135,25 @@ def average_units(spec: GlobalAverage) -> int:
 def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """Mean over the pixels; four sums run side by side to hide the latency of the addition."""
     lanes = schedule.lanes
-    chains, wide = next(c for c in (4, 2, 1) if spec.pixels % c == 0), spec.block
-    em = Emitter(name, [("src", stored(spec.element)), ("dst", stored(spec.element))])
+    chains = next(c for c in (4, 2, 1) if spec.pixels % c == 0)
+    em = Emitter(name, [("src", spec.in_element), ("dst", spec.out_element)])
+    near, there = element_of(spec.in_element), element_of(spec.out_element)
     with em.units() as unit:
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
-        src = em.let(n * spec.in_stride + block * (spec.pixels * wide), "src0")
-        for part in range(0, wide, lanes):
+        src = em.let(n * spec.in_stride + block * (spec.pixels * near.cell), "src0")
+        for part in range(0, near.block, lanes):
             acc = em.local(chains * lanes)
             for c in range(chains):
                 em.store(acc, c * lanes, const(0.0, lanes))
             with em.loop(spec.pixels // chains, "i") as i:
                 for c in range(chains):
-                    value = load_real(em.buffers["src"], src + (i * chains + c) * wide + part, lanes)
+                    value = em.read("src", src + (i * chains + c) * near.cell + part, lanes)
                     em.store(acc, c * lanes, load(acc, c * lanes, lanes) + value)
             total = load(acc, 0, lanes)
             for c in range(1, chains):
                 total = total + load(acc, c * lanes, lanes)
-            at = n * spec.out_stride + block * wide + part
-            em.store_real(em.buffers["dst"], at, total * const(1.0 / spec.pixels, lanes))
+            at = n * spec.out_stride + block * there.cell + part
+            em.write("dst", at, total * const(1.0 / spec.pixels, lanes))
     return em.finish()
 
 
@@ -161,18 +164,19 @@ def pack_units(spec: Pack) -> int:
 
 def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """NCHW to NCHW16c."""
-    em, wide = Emitter(name, [("src", "float32"), ("table", "int32"), ("dst", stored(spec.element))]), spec.block
+    em = Emitter(name, [("src", "float32"), ("table", "int32"), ("dst", spec.out_element)])
+    wide, cell = element_of(spec.out_element).block, element_of(spec.out_element).cell
     with em.units() as unit:
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
         src = em.let(n * (spec.channels * spec.pixels), "src0")
-        dst = em.let(n * spec.out_stride + block * (spec.pixels * wide), "dst0")
+        dst = em.let(n * spec.out_stride + block * (spec.pixels * cell), "dst0")
         with em.loop(wide, "lane") as lane:
             channel = em.let(load(em.buffers["table"], block * wide + lane), "channel")
             with em.loop(spec.pixels, "pixel") as pixel:
                 # read outside of the Select: inside of it TVM takes max(channel, 0) for channel, and reads at -1
                 value = em.let(load(em.buffers["src"], src + tirx.max(channel, 0) * spec.pixels + pixel), "value")
                 value = em.let(tirx.Select(channel >= 0, value, const(0.0)), "value")
-                em.store_real(em.buffers["dst"], dst + pixel * wide + lane, value)
+                em.write("dst", dst + pixel * cell + lane, value)
     return em.finish()
 
 
@@ -183,7 +187,8 @@ def unpack_units(spec: Unpack) -> int:
 
 def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """NCHW16c to NCHW."""
-    em, wide = Emitter(name, [("src", stored(spec.element)), ("table", "int32"), ("dst", "float32")]), spec.block
+    em = Emitter(name, [("src", spec.in_element), ("table", "int32"), ("dst", "float32")])
+    block, cell = element_of(spec.in_element).block, element_of(spec.in_element).cell
     with em.units() as unit:
         n, channel = (
             em.let(tirx.floordiv(unit, spec.channels), "n"),
@@ -191,10 +196,11 @@ def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> tirx.PrimF
         )
         slot = em.let(load(em.buffers["table"], channel), "slot")
         src = em.let(
-            n * spec.in_stride + tirx.floordiv(slot, wide) * (spec.pixels * wide) + tirx.floormod(slot, wide), "src0"
+            n * spec.in_stride + tirx.floordiv(slot, block) * (spec.pixels * cell) + tirx.floormod(slot, block),
+            "src0",
         )
         with em.loop(spec.pixels, "pixel") as pixel:
-            em.store(em.buffers["dst"], unit * spec.pixels + pixel, load_real(em.buffers["src"], src + pixel * wide))
+            em.write("dst", unit * spec.pixels + pixel, em.read("src", src + pixel * cell))
     return em.finish()
 
 

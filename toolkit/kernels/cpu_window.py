@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
-from .emit import Emitter, Expr, clamp, const, fma, load, load_real, stored
-from .spec import Window, WindowOp
+from .emit import Emitter, Expr, clamp, const, fma, load
+from .spec import Window, WindowOp, element_of
 from .tiles import runs, split
 
 
@@ -46,9 +46,10 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
     """The window operator as a TIR function of the emitter's C signature."""
     depthwise = spec.op is WindowOp.DEPTHWISE
     pointers = ["src", *(["weight", "bias"] if depthwise else []), "dst"]
-    kept = {"src": stored(spec.element), "dst": stored(spec.element)}
+    kept = {"src": spec.in_element, "dst": spec.out_element}
+    near, there = element_of(spec.in_element), element_of(spec.out_element)
     em = Emitter(name, [(p, kept.get(p, "float32")) for p in pointers])
-    lanes, wide = schedule.lanes, spec.block
+    lanes, wide = schedule.lanes, near.block
     (rows, columns), (step_y, step_x) = spec.kernel, spec.stride
     (top, left, bottom, right), (spread_y, spread_x) = spec.pad, spec.dilation
 
@@ -69,7 +70,7 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
             return not isinstance(x, int) or 0 <= (x + p) * step_x - left + s * spread_x < spec.width
 
         with em.loop(end - begin, "r", begin) as r:
-            base = em.let(src0 + ((first + r * spread_y) * spec.width + x * step_x - left) * wide + part, "base")
+            base = em.let(src0 + ((first + r * spread_y) * spec.width + x * step_x - left) * near.cell + part, "base")
             for s in range(columns):
                 w = None
                 if depthwise:
@@ -77,7 +78,7 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
                 for p in range(width):
                     if not inside(p, s):
                         continue
-                    value = load_real(em.buffers["src"], base + (p * step_x + s * spread_x) * wide, lanes)
+                    value = em.read("src", base + (p * step_x + s * spread_x) * near.cell, lanes)
                     old = load(acc, p * lanes, lanes)
                     if w is not None:
                         em.store(acc, p * lanes, fma(value, w, old))
@@ -100,9 +101,7 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
                 else:
                     count = sum(inside(p, s) for s in range(columns))
                 value = value * tirx.Broadcast(scale * const(1.0 / count), lanes)
-            em.store_real(
-                em.buffers["dst"], dst0 + (y * spec.out_width + x + p) * wide + part, clamp(value, spec.activation)
-            )
+            em.write("dst", dst0 + (y * spec.out_width + x + p) * there.cell + part, clamp(value, spec.activation))
 
     def safe(x: int, width: int) -> bool:
         begin, end = x * step_x - left, (x + width - 1) * step_x - left + (columns - 1) * spread_x
@@ -113,8 +112,8 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
         index = em.let(tirx.floordiv(unit, spec.out_height), "index")
         block = em.let(tirx.floormod(index, spec.blocks), "block") if spec.batch > 1 else index
         n = em.let(tirx.floordiv(index, spec.blocks), "n") if spec.batch > 1 else 0
-        src0 = em.let(n * spec.in_stride + block * (spec.height * spec.width * wide), "src0")
-        dst0 = em.let(n * spec.out_stride + block * (spec.out_height * spec.out_width * wide), "dst0")
+        src0 = em.let(n * spec.in_stride + block * (spec.height * spec.width * near.cell), "src0")
+        dst0 = em.let(n * spec.out_stride + block * (spec.out_height * spec.out_width * there.cell), "dst0")
         for first, width, count in runs(split(spec.out_width, schedule.pixels), safe):
             for part in range(0, wide, lanes):
                 if count == 1:

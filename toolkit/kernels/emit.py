@@ -17,6 +17,8 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import PointerType, PrimType, StringImm
 
+from .spec import PAIR, element_of
+
 Expr = Any  # tvm.ir.Expr; operators on it build expressions
 _INT = "int32"
 
@@ -26,11 +28,13 @@ class Emitter:
 
     Args:
         name: the C symbol.
-        pointers: name and element dtype of every pointer parameter, in order.
+        pointers: name and element of every pointer parameter, in order: a name in `spec.ELEMENTS`, or any dtype.
     """
 
     def __init__(self, name: str, pointers: Sequence[tuple[str, str]]) -> None:
         self.name = name
+        self.elements = dict(pointers)
+        pointers = [(n, element_of(element).stored) for n, element in pointers]
         self._params = [tirx.Var(n, PointerType(PrimType(dtype))) for n, dtype in pointers]
         self.buffers = {
             n: tirx.decl_buffer((1,), dtype, n, data=var, layout=None)
@@ -112,9 +116,32 @@ class Emitter:
         lanes = value.ty.dtype.lanes
         self._add(tirx.BufferStore(buffer, value, [ramp(index, lanes)]))
 
-    def store_real(self, buffer: Any, index: Expr, value: Expr) -> None:
-        """`store` of fp32 lanes into a buffer of fp32, or of bfloat16, where they are rounded."""
-        self.store(buffer, index, self.narrow(value) if str(buffer.dtype) == _HALF else value)
+    def read(self, pointer: str, index: Expr, lanes: int = 1) -> Expr:
+        """fp32 lanes of what a pointer's elements stand for."""
+        buffer, element = self.buffers[pointer], self.elements[pointer]
+        value = load(buffer, index, lanes)
+        if element == PAIR:
+            return widen(value) + widen(load(buffer, index + element_of(PAIR).block, lanes))
+        return widen(value) if element == "bfloat16" else value
+
+    def write(self, pointer: str, index: Expr, *values: Expr) -> None:
+        """Store fp32 lanes, rounded to a pointer's elements. Two vectors of 16 lanes are a whole pixel of a block."""
+        buffer, element = self.buffers[pointer], self.elements[pointer]
+        if element == PAIR:
+            parts = self.halves(*values)
+            self.store(buffer, index, parts[0])
+            self.store(buffer, index + element_of(PAIR).block, parts[1])
+        elif element == "bfloat16":
+            self.store(buffer, index, self.narrow(*values))
+        else:
+            for i, value in enumerate(values):
+                self.store(buffer, index + i * value.ty.dtype.lanes, value)
+
+    def halves(self, *values: Expr) -> tuple[Expr, Expr]:
+        """fp32 lanes as the bfloat16 next to them, and the bfloat16 next to what that leaves."""
+        values = tuple(self.let(value, "value") for value in values)
+        rest = [value - widen(self.let(self.narrow(value), "high")) for value in values]
+        return self.narrow(*values), self.narrow(*rest)
 
     def narrow(self, *values: Expr) -> Expr:
         """fp32 lanes as bfloat16, rounded to the nearest, ties to even. Two vectors of 16 lanes become one of 32.
@@ -125,9 +152,9 @@ class Emitter:
         if lanes == 1:
             bits = self.let(tirx.reinterpret("uint32", values[0]), "bits")
             odd = (bits >> _bits(16, 1)) & _bits(1, 1)
-            return tirx.Cast(_HALF, (bits + _bits(0x7FFF, 1) + odd) >> _bits(16, 1))
+            return tirx.Cast(HALF, (bits + _bits(0x7FFF, 1) + odd) >> _bits(16, 1))
         self._imports.add(_NARROW_IR)
-        return tirx.call_extern(_vector(_HALF, lanes * len(values)), f"narrow{lanes * len(values)}", *values)
+        return tirx.call_extern(_vector(HALF, lanes * len(values)), f"narrow{lanes * len(values)}", *values)
 
     def run(self, call: Expr) -> None:
         """A call for what it does, not for what it gives."""
@@ -150,7 +177,8 @@ class Emitter:
         return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": 0})
 
 
-_HALF = "uint16"
+HALF = "uint16"
+"""The type that bfloat16 is kept in."""
 
 _LINE = 16
 """fp32 in a cache line."""
@@ -184,23 +212,10 @@ define internal <32 x i16> @narrow32(<16 x float> %a, <16 x float> %b) alwaysinl
 """The machine's instructions that round to bfloat16, which TVM has no type for. Inlined where they are called."""
 
 
-def stored(element: str) -> str:
-    """The type of a pointer to a spec's `element`s. bfloat16 is kept in integers: TVM 0.27 crashes where it has to name
-    LLVM's own type of it.
-    """
-    return _HALF if element == "bfloat16" else element
-
-
 def widen(value: Expr) -> Expr:
     """bfloat16 lanes as fp32, exactly."""
     lanes = value.ty.dtype.lanes
     return tirx.reinterpret(_vector("float32", lanes), tirx.Cast(_vector("uint32", lanes), value) << _bits(16, lanes))
-
-
-def load_real(buffer: Any, index: Expr, lanes: int = 1) -> Expr:
-    """`load` of fp32 or bfloat16, as fp32."""
-    value = load(buffer, index, lanes)
-    return widen(value) if str(buffer.dtype) == _HALF else value
 
 
 def _vector(dtype: str, lanes: int) -> str:

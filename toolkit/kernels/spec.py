@@ -1,9 +1,10 @@
 """What the kernels compute, as frozen data: no TVM here, so that lowering, caching and every target can read it.
 
-Activations are NCHW16c, `[N][blocks][H][W][16]` in fp32; sizes count whole blocks of 16 channels. Where a spec's
-`element` is bfloat16, a block has 32 channels: a pixel of a block is always 64 bytes. A tensor may be a
-slice of a larger one (a branch of a concat): then the distance between its images, `*_stride` in elements, is larger
-than its own size. With one image the strides are 0, so that equal layers of different slices share one kernel.
+Activations are NCHW16c, `[N][blocks][H][W][16]` in fp32; sizes count whole blocks of 16 channels. A spec's
+`in_element`, `out_element` and so on name other ways to keep real numbers, of `ELEMENTS`; one spec's blocks are all of
+one size. A tensor may be a slice of a larger one (a branch of a concat): then the distance between its images,
+`*_stride` in what pointers count, is larger than its own size. With one image the strides are 0, so that equal layers
+of different slices share one kernel.
 """
 
 from __future__ import annotations
@@ -15,20 +16,39 @@ BLOCK = 16
 """Channels in a block of the NCHW16c layout, whatever the vector width of the machine."""
 
 
-def block_of(element: str) -> int:
-    """Channels in a block of float elements: 64 bytes of them. (Of bytes, a block has 16 too.)"""
-    return 2 * BLOCK if element == "bfloat16" else BLOCK
+@dataclass(frozen=True)
+class Element:
+    """What real numbers are kept in.
+
+    block: channels in a block. cell: a pixel of a block in memory, in what pointers count. stored: which is this dtype.
+    """
+
+    block: int
+    cell: int
+    stored: str
 
 
-class _Blocks:
-    """What has blocks of `element`s."""
+PAIR = "bf16x2"
+"""fp32 as the sum of two bfloat16: `high` is the value rounded, `low` what that left, rounded. A pixel of a block has
+32 high halves, then 32 low ones. Sixteen bits of the significand are kept: the error is at most 2^-18 of the value,
+which must be below bfloat16's largest, 3.39e38.
+"""
 
-    element: str
+WIDE = "float32x32"
+"""fp32 in blocks of 32 channels: what stands beside pairs, in as many bytes, where nobody multiplies tiles of it."""
 
-    @property
-    def block(self) -> int:
-        """Channels in a block."""
-        return block_of(self.element)
+ELEMENTS: dict[str, Element] = {
+    "float32": Element(BLOCK, BLOCK, "float32"),
+    "bfloat16": Element(2 * BLOCK, 2 * BLOCK, "uint16"),
+    PAIR: Element(2 * BLOCK, 4 * BLOCK, "uint16"),
+    WIDE: Element(2 * BLOCK, 2 * BLOCK, "float32"),
+}
+"""By name. bfloat16 is kept in integers: TVM 0.27 crashes where it has to name LLVM's own type of it."""
+
+
+def element_of(name: str) -> Element:
+    """The row of `ELEMENTS`; for the name of any other dtype, blocks of 16 of it."""
+    return ELEMENTS.get(name) or Element(BLOCK, BLOCK, name)
 
 
 @dataclass(frozen=True)
@@ -110,7 +130,7 @@ class Windowed:
 
 
 @dataclass(frozen=True)
-class Window(Windowed, _Blocks):
+class Window(Windowed):
     """Pooling and depthwise convolution of floats.
 
     pad: top, left, bottom, right. include_pad: an average counts the padding it covers (but nothing beyond it).
@@ -123,11 +143,12 @@ class Window(Windowed, _Blocks):
     activation: tuple[float, float] | None = None
     in_stride: int = 0
     out_stride: int = 0
-    element: str = "float32"
+    in_element: str = "float32"
+    out_element: str = "float32"
 
 
 @dataclass(frozen=True)
-class GlobalAverage(_Blocks):
+class GlobalAverage:
     """Mean over all pixels: `[N][blocks][pixels][16]` to `[N][blocks][16]`. Pointers: input, output."""
 
     batch: int
@@ -135,7 +156,8 @@ class GlobalAverage(_Blocks):
     pixels: int
     in_stride: int = 0
     out_stride: int = 0
-    element: str = "float32"
+    in_element: str = "float32"
+    out_element: str = "float32"
 
 
 PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
@@ -143,14 +165,14 @@ PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
 
 
 @dataclass(frozen=True)
-class Map(_Blocks):
+class Map:
     """An elementwise operator on `[N][blocks][pixels][16]`.
 
     op: a name of `kernels.cpu_simple.UNARY` or `BINARY`.
     second: the second operand: "none", "tensor" (same shape) or "channel" (one value a channel, `[N or
     1][blocks][16]`).
     constants: the operator's numbers, e.g. the clamp's bounds.
-    second_element: the second operand's element type; constants are fp32 always.
+    second_element: the second operand's; "" for a constant, which is fp32 in the input's blocks.
     Pointers: input, [second,] output.
     """
 
@@ -163,12 +185,13 @@ class Map(_Blocks):
     in_stride: int = 0
     second_stride: int = 0
     out_stride: int = 0
-    element: str = "float32"
-    second_element: str = "float32"
+    in_element: str = "float32"
+    second_element: str = ""
+    out_element: str = "float32"
 
 
 @dataclass(frozen=True)
-class Pack(_Blocks):
+class Pack:
     """NCHW to NCHW16c: slot `s` takes channel `table[s]`, or zeros where that is negative. Pointers: input, table
     (int32), output.
     """
@@ -178,11 +201,11 @@ class Pack(_Blocks):
     blocks: int
     pixels: int
     out_stride: int = 0
-    element: str = "float32"
+    out_element: str = "float32"
 
 
 @dataclass(frozen=True)
-class Unpack(_Blocks):
+class Unpack:
     """NCHW16c to NCHW: channel `c` is slot `table[c]`. Pointers: input, table (int32), output."""
 
     batch: int
@@ -190,7 +213,7 @@ class Unpack(_Blocks):
     blocks: int
     pixels: int
     in_stride: int = 0
-    element: str = "float32"
+    in_element: str = "float32"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What the kernels for matrix tiles (x86's AMX) compute, as frozen data.
 
 Activations are `[N][blocks][H][W][32]` in bfloat16: a pixel of a block is 64 bytes, which is a row of a tile, as it
-is a cache line and the 16 floats of NCHW16c. Nothing here pads: what a convolution reads around its image lies in
+is a cache line and the 16 floats of NCHW16c. fp32 is kept as pairs of those (`spec.PAIR`): a pixel of a block is two
+rows, one of high halves and one of low ones. Nothing here pads: what a convolution reads around its image lies in
 memory, as zeros that the layer before has written (its output's `frame`).
 """
 
@@ -9,24 +10,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .spec import Convolution
+from .spec import PAIR, Convolution
 
 LANES = 32
 """bfloat16 in a row of a tile, and channels in a block."""
 
 
+def halves_of(element: str) -> int:
+    """bfloat16 that one value is kept in."""
+    return 2 if element == PAIR else 1
+
+
 @dataclass(frozen=True)
 class ConvTiles(Convolution):
-    """Convolution of bfloat16 with sums in fp32, and its epilogue.
+    """Convolution of bfloat16, or of pairs of it, with sums in fp32, and its epilogue.
 
         out[n, o, y, x] = act(bias[o] + add[n, o, y, x]
                               + sum_{i, r, s} in[n, i, y*sh + r*dh, x*sw + s*dw] * weight[o, i, r, s])
 
+    A product of pairs is `high * high + high * low + low * high`; the product of both low halves, at most 2^-18 of the
+    whole, is left out (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For
+    Higher-Precision Computations, 2019).
+
     `pad` is (0, 0). Channels, of a group too, are multiples of 32.
     planar: the input lies as `PackPixels` gives it: `channels` (4, 8 or 16) of a pixel side by side; `height`, `width`
     count the frame. A row of a tile then holds the channels of several neighbouring pixels.
-    frame: zeros written around the output: top, left, bottom, right.
-    wide: the output is fp32, `[N][blocks][H][W][16]`, for those who leave the network.
+    frame: zeros written around the output (not around fp32): top, left, bottom, right.
+    in_element: bfloat16 or pairs of it. add_element, out_element: those, or fp32 (`spec.WIDE`).
     activation: `(low, high)` clamp, or None.
     Pointers: input, weight, bias, [add,] output.
     """
@@ -34,15 +44,22 @@ class ConvTiles(Convolution):
     add: bool = False
     activation: tuple[float, float] | None = None
     frame: tuple[int, int, int, int] = (0, 0, 0, 0)
-    wide: bool = False
     in_stride: int = 0
     add_stride: int = 0
     out_stride: int = 0
+    in_element: str = "bfloat16"
+    add_element: str = "bfloat16"
+    out_element: str = "bfloat16"
+
+    @property
+    def halves(self) -> int:
+        """bfloat16 that an input or a weight is kept in."""
+        return halves_of(self.in_element)
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A copy with zeros around it. Pointers: input, output, both in blocks of 32 bfloat16.
+    """A copy with zeros around it. Pointers: input, output, both in blocks of 32 channels.
 
     frame: top, left, bottom, right.
     """
@@ -54,12 +71,13 @@ class Frame:
     frame: tuple[int, int, int, int]
     in_stride: int = 0
     out_stride: int = 0
+    in_element: str = "bfloat16"
 
 
 @dataclass(frozen=True)
 class PackPixels:
     """fp32 NCHW with few channels to bfloat16 `[N][H][W][slots]` with zeros around each image, and a row of zeros
-    behind it, because a tile's row reads more than it needs.
+    behind it, because a tile's row reads more than it needs. Of pairs, all high halves of an image come first.
 
     frame: top, left, bottom, right. Pointers: input, output.
     """
@@ -70,6 +88,12 @@ class PackPixels:
     height: int
     width: int
     frame: tuple[int, int, int, int]
+    out_element: str = "bfloat16"
+
+    @property
+    def size(self) -> int:
+        """Halves of 16 bits of an image."""
+        return halves_of(self.out_element) * self.lines * self.line
 
     @property
     def lines(self) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from ..kernels.spec import Conv, Convolution
-from . import place, tiles, winograd
+from . import elements, place, tiles, winograd
 from .network import Layer, Network, Param, Storage
 from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
 from .walk import read
@@ -44,7 +44,9 @@ class KernelSet(Protocol):
 
     @property
     def element(self) -> str:
-        """What float activations are kept in: "float32", or "bfloat16" (then convolutions are `kernels.spec_amx`'s)."""
+        """What float activations are kept in: "float32", or "bfloat16" or pairs of it (then convolutions are
+        `kernels.spec_amx`'s).
+        """
 
     def winograd(self, spec: Conv) -> tuple[int, int] | None:
         """The tile of Winograd's algorithm to use for a convolution; None to compute it directly."""
@@ -133,10 +135,11 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
         DeployError: the model has shapes or types that cannot be compiled.
     """
     network = read(model, integers=kernels.integers, element=kernels.element)
-    if kernels.element == "bfloat16":
+    if kernels.element != "float32":
         tiles.rewrite(network)
     else:
         winograd.rewrite(network, kernels)
+    elements.settle(network)
     place.assign_waves(network)
     place.share_adds(network)
     arena = place.place(network)

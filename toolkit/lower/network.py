@@ -9,24 +9,20 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.spec import block_of
+from ..kernels.spec import ELEMENTS, element_of
 from .plan import Refusal
-
-
-def itemsize(dtype: str) -> int:
-    """Bytes of an element; numpy does not know bfloat16."""
-    return 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
 
 
 @dataclass(eq=False)
 class Storage:
-    """The memory of one value: NCHW16c (NCHW32c in bfloat16) where `slots` is set, plain NCHW otherwise.
+    """The memory of one value: NCHW16c (NCHW32c in some elements) where `slots` is set, plain NCHW otherwise.
 
     slots: for a blocked one, the slot that each channel lies in; slots nobody names hold padding, which is finite.
     pixels: pixels of a block's plane (blocked), or all elements of an image (planar).
     parent, parent_block: this is the slice of `parent` that starts at that block (a branch of a concat). A planar one
     with a parent is all of it, with other axes.
     port: a graph input or output: the caller's memory.
+    dtype: numpy's name of a type, or an element of `kernels.spec.ELEMENTS`.
     """
 
     name: str
@@ -50,12 +46,27 @@ class Storage:
     @property
     def block(self) -> int:
         """Channels in a block."""
-        return block_of(self.dtype)
+        return element_of(self.dtype).block
+
+    @property
+    def real(self) -> bool:
+        """It holds real numbers."""
+        return self.dtype in ELEMENTS
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of what pointers count."""
+        return np.dtype(element_of(self.dtype).stored).itemsize
 
     @property
     def elements(self) -> int:
-        """Elements of one image."""
+        """Values of one image."""
         return self.blocks * self.pixels * self.block if self.blocked else self.pixels
+
+    @property
+    def size(self) -> int:
+        """One image in memory, counted in what pointers count."""
+        return self.blocks * self.pixels * element_of(self.dtype).cell if self.blocked else self.pixels
 
     @property
     def root(self) -> Storage:
@@ -69,21 +80,21 @@ class Storage:
 
     @property
     def stride(self) -> int:
-        """Elements from one image to the next; 0 where there is only one."""
+        """From one image to the next, counted in what pointers count; 0 where there is only one."""
         if self.batch == 1:
             return 0
-        return self.root.elements if self.blocked else self.elements
+        return self.root.size * self.root.itemsize // self.itemsize if self.blocked else self.size
 
     @property
     def bytes(self) -> int:
         """Size of all images, if they lie one after the other."""
-        return self.batch * self.elements * itemsize(self.dtype)
+        return self.batch * self.size * self.itemsize
 
     @property
     def address(self) -> int:
         """Byte offset in the root's memory (in the arena, or in the caller's buffer)."""
         root = self.root
-        blocks = self.root_block * self.pixels * self.block * itemsize(self.dtype)
+        blocks = self.root_block * self.pixels * element_of(self.dtype).cell * self.itemsize
         return (root.offset if root.port is None else 0) + blocks
 
 

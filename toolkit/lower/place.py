@@ -54,6 +54,8 @@ def share_adds(network: Network) -> None:
         if writers[layer.output] > 1:  # bands: somebody may read the addend between two of them
             continue
         root = addend.root
+        if addend.dtype != layer.output.dtype:  # a pixel of one is not a pixel of the other
+            continue
         if root.port is not None or not root.bytes == addend.bytes == layer.output.bytes:
             continue
         if layer.reads.count(addend) > 1 or any(r is not layer and r.wave >= layer.wave for r in readers[root]):

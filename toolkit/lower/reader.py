@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper, shape_inference
 
 from ..errors import DeployError
-from ..kernels.spec import BLOCK, Map, Pack, Unpack, block_of
+from ..kernels.spec import BLOCK, Map, Pack, Unpack, element_of
 from ..kernels.spec_int8 import MapInt8, Rounding
 from .network import Layer, Network, Param, Storage, Value
 
@@ -126,7 +126,7 @@ class Reader:
         if name in self.constants:
             raise Refuse(f"'{name}' is a constant where a tensor is expected")
         value = self.values[name]
-        if value.storage.dtype not in ("float32", "bfloat16"):
+        if not value.storage.real:
             raise Refuse(f"'{name}' is {value.storage.dtype}, not float32")
         return value
 
@@ -138,12 +138,12 @@ class Reader:
             raise Refuse(f"'{value.name}' has {len(value.shape)} axes, not 2 or 4")
         batch, channels = value.shape[:2]
         height, width = value.shape[2:] if len(value.shape) == 4 else (1, 1)
-        blocks = blocks_of(channels, block_of(self.element))
+        blocks = blocks_of(channels, element_of(self.element).block)
         slots = np.arange(channels)
         storage = Storage(f"{value.name}:packed", batch, height * width, blocks, slots, dtype=self.element)
         table = np.full(storage.blocks * storage.block, -1, np.int32)
         table[:channels] = np.arange(channels)
-        spec = Pack(batch, channels, storage.blocks, height * width, element=self.element)
+        spec = Pack(batch, channels, storage.blocks, height * width)
         self.emit("pack", [], spec, [(value.storage, ""), Param("raw", table)], storage, value.name)
         packed = Value(value.name, value.shape, storage, height, width)
         self.values[value.name] = packed
@@ -162,7 +162,7 @@ class Reader:
         if storage is None:
             self.plain[source] = Storage(f"{value.name}:plain", source.batch, channels * source.pixels)
         storage = storage or self.plain[source]
-        spec = Unpack(source.batch, channels, source.blocks, source.pixels, element=source.dtype)
+        spec = Unpack(source.batch, channels, source.blocks, source.pixels)
         self.emit(
             "unpack",
             [],
@@ -184,7 +184,7 @@ class Reader:
         moved = Storage(f"{value.name}:moved", storage.batch, storage.pixels, blocks, slots, dtype=storage.dtype)
         table = np.full(moved.blocks * moved.block, -1, np.int32)
         table[slots] = np.arange(len(slots))
-        spec = Pack(storage.batch, len(slots), moved.blocks, storage.pixels, element=moved.dtype)
+        spec = Pack(storage.batch, len(slots), moved.blocks, storage.pixels)
         self.emit("pack", [], spec, [(plain, ""), Param("raw", table)], moved, value.name)
         return Value(value.name, value.shape, moved, value.height, value.width)
 
@@ -193,7 +193,7 @@ class Reader:
         source = self.blocked(value).storage
         size = (source.batch, source.pixels, source.blocks, source.slots)
         storage = Storage(f"{value.name}:copy", *size, dtype=source.dtype)
-        spec: Any = Map("identity", source.batch, source.blocks, source.pixels, element=source.dtype)
+        spec: Any = Map("identity", source.batch, source.blocks, source.pixels)
         if source.dtype == "uint8":
             spec = MapInt8("clip", source.batch, source.blocks, source.pixels, rounding=Rounding(0, 0, 255))
         self.emit("copy", [], spec, [(source, "in_stride")], storage, value.name)

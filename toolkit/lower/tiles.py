@@ -1,10 +1,12 @@
 """Convolutions for matrix tiles: what they read around their image is made to lie in memory, as zeros.
 
-Given: a network whose blocked values are bfloat16. Result: every convolution is a `ConvTiles`, without padding.
+Given: a network whose blocked values are bfloat16, or pairs of it. Result: every convolution is a `ConvTiles`, without
+padding. Among pairs, fully connected layers stay in fp32: with one pixel there is nothing to multiply tiles with, and
+fp32 in blocks of 32 channels, one pixel each, lies as in blocks of 16.
 
 Where only the convolution reads its input, and another convolution makes it, that one writes the zeros around its
 output itself; otherwise the input is copied. The network's own input, in fp32, is packed into pixels with zeros
-around them. What only leaves the network is kept in fp32.
+around them.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from ..kernels.spec import Conv, Unpack
+from ..kernels.spec import PAIR, Conv
 from ..kernels.spec_amx import ConvTiles, Frame, PackPixels
 from .network import Layer, Network, Param, Storage
 
@@ -25,7 +27,6 @@ def rewrite(network: Network) -> None:
     for layer in list(network.layers):
         rewriter.take(layer)
     network.layers[:] = rewriter.layers
-    keep_exits(network)
 
 
 class _Rewriter:
@@ -37,6 +38,7 @@ class _Rewriter:
         self.writers: dict[Storage, list[Layer]] = defaultdict(list)
         self.parents: set[Storage] = set()
         self.framed: dict[tuple[Storage, tuple[int, int, int, int]], Storage] = {}
+        self.single = _single(network)
         for layer in network.layers:
             for storage in layer.reads:
                 self.readers[storage].append(layer)
@@ -51,7 +53,7 @@ class _Rewriter:
     def take(self, layer: Layer) -> None:
         """One layer, and what has to stand before it."""
         spec = layer.spec
-        if isinstance(spec, Conv):
+        if isinstance(spec, Conv) and layer not in self.single:
             frame = frame_of(spec)
             source, _ = _source(layer)
             if spec.planar:
@@ -64,8 +66,9 @@ class _Rewriter:
 
     def _packed(self, layer: Layer, source: Storage, spec: Conv, frame: tuple[int, int, int, int]) -> None:
         slots = next(count for count in (4, 8, 16) if count >= spec.channels)
-        into = PackPixels(spec.batch, spec.channels, slots, spec.height, spec.width, frame)
-        storage = Storage(f"{layer.value}:pixels", spec.batch, into.lines * into.line, dtype="bfloat16")
+        element = layer.output.dtype
+        into = PackPixels(spec.batch, spec.channels, slots, spec.height, spec.width, frame, element)
+        storage = Storage(f"{layer.value}:pixels", spec.batch, into.size, dtype=element)
         self.layers.append(Layer("pack", [], into, [(source, "")], storage, storage.name))
         # the last line is behind the image: the convolution does not know of it, unless images follow each other
         layer.spec = replace(_tiles(spec, frame), channels=slots, planar=True)
@@ -88,6 +91,24 @@ class _Rewriter:
             self.layers.append(Layer("frame", [], made, [(source, "in_stride")], copy, name))
             self.framed[key] = copy
         layer.operands[0] = (self.framed[key], "in_stride")
+
+
+def _single(network: Network) -> set[Layer]:
+    """The layers that may stay in fp32: those of one pixel whose input and output no other convolution reads."""
+    convolutions = [layer for layer in network.layers if isinstance(layer.spec, Conv)]
+    found = {layer for layer in convolutions if _of_one_pixel(layer)}
+    while True:
+        tiled = {layer.reads[0].root for layer in convolutions if layer not in found}
+        kept = {layer for layer in found if not tiled & {layer.reads[0].root, layer.output.root}}
+        if kept == found:
+            return found
+        found = kept
+
+
+def _of_one_pixel(layer: Layer) -> bool:
+    spec = layer.spec
+    size = (spec.height, spec.width, spec.out_height, spec.out_width)
+    return layer.output.dtype == PAIR and spec.pointwise and size == (1, 1, 1, 1) and not spec.add and spec.groups == 1
 
 
 def _source(layer: Layer) -> tuple[Storage, str]:
@@ -128,21 +149,3 @@ def _tiles(spec: Conv, frame: tuple[int, int, int, int]) -> ConvTiles:
         spec.add,
         spec.activation,
     )
-
-
-def keep_exits(network: Network) -> None:
-    """What a convolution gives only to those who unpack it for the caller (or for an fp32 layer) stays fp32."""
-    readers: dict[Storage, list[Layer]] = defaultdict(list)
-    shared = {storage.parent for layer in network.layers for storage in (*layer.reads, *layer.writes)}
-    for layer in network.layers:
-        for storage in layer.reads:
-            readers[storage].append(layer)
-    for layer in network.layers:
-        storage = layer.output
-        if not isinstance(layer.spec, ConvTiles) or storage.parent is not None or storage in shared:
-            continue
-        if storage.blocked and all(isinstance(reader.spec, Unpack) for reader in readers[storage]):
-            storage.dtype, storage.blocks = "float32", 2 * storage.blocks
-            layer.spec = replace(layer.spec, wide=True)
-            for reader in readers[storage]:
-                reader.spec = replace(reader.spec, element="float32", blocks=storage.blocks)

@@ -117,7 +117,7 @@ def _give_out(reader: Reader, index: int, name: str) -> None:
         if (
             root.port is not None and not value.storage.blocked
         ):  # an input, or another output: copied by way of a packed form
-            if value.storage.dtype not in ("float32", "bfloat16"):
+            if not value.storage.real:
                 raise DeployError(
                     f"output '{name}' of the graph is its input, or another output, unchanged",
                     kind="onnx",

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...kernels.spec import block_of
+from ...kernels.spec import element_of
 from ..network import Storage, Value
 from ..reader import Reader, Refuse, blocks_of
 
@@ -58,7 +58,7 @@ def new(
 ) -> Value:
     """A blocked value to be computed: `channels` of them in order, or in the slots given."""
     slots = np.arange(channels) if isinstance(channels, int) else channels
-    blocks = blocks or blocks_of(int(slots.max()) + 1, block_of(reader.element))
+    blocks = blocks or blocks_of(int(slots.max()) + 1, element_of(reader.element).block)
     storage = Storage(name, like.storage.batch, height * width, blocks, slots, dtype=reader.element)
     return Value(name, reader.shape(name), storage, height, width)
 

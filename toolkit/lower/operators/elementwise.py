@@ -99,8 +99,6 @@ def mapped(
 ) -> None:
     """A `Map` layer: its result lies as `value` does."""
     source, name = value.storage, node.output[0]
-    second = next((o[0].dtype for o in operands if not isinstance(o, Param)), "float32")
-    spec = replace(spec, element=source.dtype, second_element=second)
     storage = Storage(name, source.batch, source.pixels, source.blocks, source.slots, dtype=source.dtype)
     reader.emit(spec.op, [node.name], spec, [(source, "in_stride"), *operands], storage, name)
     reader.values[name] = Value(name, reader.shape(name), storage, value.height, value.width)

@@ -45,7 +45,6 @@ def conv(reader: Reader, node: onnx.NodeProto) -> None:
             stride,
             (pads[0], pads[1], pads[2], pads[3]),
             dilation,
-            element=value.storage.dtype,
         )
         reader.emit(
             "depthwise",

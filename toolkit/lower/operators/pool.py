@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import onnx
 
@@ -53,7 +52,6 @@ def emit_pool(reader: Reader, node: onnx.NodeProto, value: Value, spec: Window |
     assert value.storage.slots is not None
     height, width = (spec.out_height, spec.out_width) if isinstance(spec, Window) else (1, 1)
     result = new(reader, node.output[0], value, value.storage.slots, height, width, value.storage.blocks)
-    spec = replace(spec, element=value.storage.dtype)
     op = f"{spec.op.value}_pool" if isinstance(spec, Window) else "global_average"
     reader.emit(op, [node.name], spec, [(value.storage, "in_stride")], result.storage, result.name)
     reader.values[result.name] = result

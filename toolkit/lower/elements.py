@@ -1,0 +1,60 @@
+"""What each value is kept in, once it is known who reads it.
+
+Given: a network whose blocked values are all of one element. Result: those that no matrix tile reads are fp32 where
+that costs no memory (beside pairs of bfloat16) or where they leave the network; and every spec knows its operands'
+elements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+from ..kernels.spec import PAIR, WIDE, Unpack
+from ..kernels.spec_amx import ConvTiles, Frame
+from .network import Layer, Network, Param, Storage
+
+
+def settle(network: Network) -> None:
+    """Choose for every storage with its slices, and fill in the specs' `*_element` fields."""
+    kept = _rounded(network)
+    for layer in network.layers:
+        for storage in (*layer.reads, *layer.writes):
+            root = storage.root
+            if storage.blocked and storage.dtype in (PAIR, "bfloat16") and root not in kept:
+                for part in _chain(storage):
+                    part.dtype = WIDE
+    for layer in network.layers:
+        layer.spec = _told(layer)
+
+
+def _rounded(network: Network) -> set[Storage]:
+    """The roots that stay what they are."""
+    found: set[Storage] = set()
+    for layer in reversed(network.layers):
+        for storage, name in (o for o in layer.operands if not isinstance(o, Param)):
+            if storage.dtype == PAIR:
+                multiplied = isinstance(layer.spec, Frame) or (
+                    isinstance(layer.spec, ConvTiles) and name == "in_stride"
+                )
+                # so that the sum may be written over its addend
+                added = name == "add_stride" and layer.output.root in found
+                needed = multiplied or added
+            else:
+                needed = not isinstance(layer.spec, Unpack)
+            if needed:
+                found.add(storage.root)
+    return found
+
+
+def _chain(storage: Storage) -> list[Storage]:
+    """The storage and what it is a slice of, up to its root."""
+    return [storage] if storage.parent is None else [storage, *_chain(storage.parent)]
+
+
+def _told(layer: Layer) -> object:
+    """The layer's spec with its operands' elements."""
+    known = {field.name for field in fields(layer.spec)}
+    named = {name: storage for storage, name in (o for o in layer.operands if not isinstance(o, Param))}
+    named["out_stride"] = layer.output
+    elements = {name.replace("stride", "element"): storage.dtype for name, storage in named.items()}
+    return replace(layer.spec, **{name: dtype for name, dtype in elements.items() if name in known})

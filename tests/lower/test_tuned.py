@@ -6,18 +6,18 @@ from random import Random
 
 import pytest
 
-from inception_deploy.lower.walk import read
+from inception_deploy.lower.lower import layers_for, pack
+from inception_deploy.lower.network import Param
+from inception_deploy.tuning.buffers import buffers
 from inception_deploy.tuning.space import Space, choice_of, knobs
-from inception_deploy.tuning.task import tasks_of
+from inception_deploy.tuning.task import KINDS, tasks_of
 from inception_deploy.tuning.tuned import Better, with_choices
-
-pytestmark = pytest.mark.parametrize("target", ["avx512", "avx2"], indirect=True)  # beside tiles there is none of it
 
 
 def drawn(model, target, random: Random):
     """The target with a random choice for every task of the model."""
     choices = {}
-    for task in tasks_of(read(model).layers):
+    for task in tasks_of(layers_for(model, target).layers):
         (choice,) = Space(task, target).sample(random, 1)
         assert choice_of(knobs(choice), task, target) == choice
         choices[task.key] = Better(task, choice, 0.5)
@@ -60,3 +60,20 @@ def test_no_choices_change_nothing(target, builder):
     tuned = with_choices(target, {})
     assert lower(model, tuned) == lower(model, target)
     assert tuned.used == {}
+
+
+def test_a_trial_s_buffers_are_the_network_s(target, builder):
+    """What a trial hands to a kernel is as large as what the network does."""
+    network = layers_for(branchy(builder()), target)
+    seen = set()
+    for layer in network.layers:
+        if type(layer.spec) not in KINDS.values():
+            continue
+        seen.add(type(layer.spec))
+        schedule = target.schedule(layer.spec)
+        given = [
+            pack(operand, layer, schedule, target).nbytes if isinstance(operand, Param) else operand[0].bytes
+            for operand in layer.operands
+        ]
+        assert [buffer.bytes for buffer in buffers(layer.spec).values()] == [*given, layer.output.bytes], layer.spec
+    assert len(seen) == (2 if target.element == "float32" else 3)

@@ -81,6 +81,28 @@ def test_its_plan_is_sound(tasks, here) -> None:
                         assert max(ends) < made.arena_bytes - 4096
 
 
+def test_trials_on_tiles(tiled) -> None:
+    """Sound plans for one image and several; and where there are tiles, samples."""
+    target = targets.parse("cpu:avx512-amx").at("fp32")
+    for task in tiled:
+        for batch in (1, 3):
+            spec = replace(task.spec, batch=batch)
+            space = Space(replace(task, spec=spec), target)
+            other = replace(space.families[0].base)
+            made = trial.plan(spec, [space.default, other], target, SETTING)
+            check(made, target.isa.features)
+            assert all(ref.offset % 64 == 0 for step in made.steps for ref in step.args)
+    if target.missing():
+        return
+    space = Space(tiled[0], target)
+    meter = Meter(target, SETTING, local_runners(2))
+    try:
+        timings = meter.time([(tiled[0], space, choice) for choice in space.neighbours(space.default)[:2]], 1)
+    finally:
+        meter.close()
+    assert [timing.error for timing in timings] == [None, None]
+
+
 def test_metaschedule_s_builder_and_runner(tasks, here) -> None:
     """A good choice, one that the linker never sees, and the default itself."""
     space = Space(tasks[1], here)

@@ -7,7 +7,9 @@ from random import Random
 
 import pytest
 
+from inception_deploy import targets
 from inception_deploy.kernels.spec import Conv, GlobalAverage, Window, WindowOp
+from inception_deploy.kernels.spec_amx import ConvTiles
 from inception_deploy.lower.network import Layer, Storage
 from inception_deploy.tuning import task as tasks_
 from inception_deploy.tuning.features import WIDTH, features
@@ -58,6 +60,25 @@ def test_choices_are_buildable_and_come_back_from_their_knobs(tasks, target) -> 
     assert {choice.outputs for choice in Space(tasks[0], target).sample(random, 200)} == {
         None, (2, 2), (2, 4), (4, 2), (4, 4),
     }  # fmt: skip
+
+
+def test_choices_for_tiles(tiled) -> None:
+    """They fit eight registers, share the blocks of a group evenly, and come back from their knobs and JSON."""
+    target = targets.parse("cpu:avx512-amx").at("fp32")
+    random = Random(2)
+    for task in tiled:
+        assert tasks_.decode(json.loads(json.dumps(tasks_.encode(task.spec)))) == task.spec
+        space = Space(task, target)
+        for choice in [space.default, *space.sample(random, 30), *space.neighbours(space.default)]:
+            assert choice_of(knobs(choice), task, target) == choice
+            assert features(task.spec, choice, 2).shape == (WIDTH,)
+            assert target.units(task.spec, choice.schedule) >= 1
+            if isinstance(task.spec, ConvTiles):
+                assert 2 * choice.schedule.tiles * choice.schedule.blocks <= 6
+                assert task.spec.out_channels // 32 % choice.schedule.blocks == 0
+    assert [str(task) for task in tiled] == [
+        "64-96 3x3 @17x17 on tiles", "96-64 1x1 @17x17 + add on tiles", "4-32 3x3/2 @17x17 on tiles", "max 96 3x3/2 @8x8",
+    ]  # fmt: skip
 
 
 def test_neighbours_differ_in_one_thing(tasks, target) -> None:

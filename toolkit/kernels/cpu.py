@@ -60,7 +60,7 @@ TEMPLATES: dict[type, Template] = {
     spec_int8.ConvInt8: Template(
         cpu_int8_conv.choose, cpu_int8_conv.units, cpu_int8_conv.emit, cpu_int8_conv.pack_weight
     ),
-    spec_amx.ConvTiles: Template(cpu_amx.choose, cpu_amx.units, cpu_amx.emit, cpu_amx.pack_weight),
+    spec_amx.ConvTiles: Template(cpu_amx.choose, cpu_amx.units, cpu_amx.emit, cpu_amx.pack_weight, cpu_amx.space),
     spec_amx.Frame: _simple(cpu_amx_simple.frame_units, cpu_amx_simple.emit_frame),
     spec_amx.PackPixels: _simple(cpu_amx_simple.pixel_units, cpu_amx_simple.emit_pixels),
     spec_int8.WindowInt8: _simple(cpu_int8_simple.window_units, cpu_int8_simple.emit_window),

@@ -15,6 +15,7 @@ int8 (``tdpbusd``) is the same with 64 channels in a block and quads of them in 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,9 @@ TILE = ROWS * ROWS
 UNIT_MACS = 4_000_000
 """Multiply-adds of a work unit: few microseconds, and many units a layer."""
 
+
+REGISTER_TILES = ((2, 1), (1, 2), (1, 1))
+"""Tiles of pixels by blocks of outputs whose sums fit the eight tile registers, beside operands."""
 
 PRODUCTS: dict[int, tuple[tuple[int, int], ...]] = {1: ((0, 0),), 2: ((0, 1), (0, 0), (1, 0))}
 """By the halves that a value is kept in: which half of the inputs (0 is the high one) meets which of the weights."""
@@ -95,6 +99,16 @@ def choose(spec: ConvTiles, *, lanes: int, registers: int) -> TileSchedule:
     turn = tiles * ROWS * blocks * LANES * math.prod(depth(spec)) * LANES * len(PRODUCTS[spec.halves])
     turns = -(-total // tiles)
     return TileSchedule(tiles, blocks, max(1, min(turns, round(UNIT_MACS / turn))))
+
+
+def space(spec: ConvTiles, *, lanes: int, registers: int) -> Iterator[tuple[TileSchedule, dict[str, tuple[int, ...]]]]:
+    """The schedules worth a measurement: each register tile, with the values that the other knobs may take."""
+    total = rows_of(spec).tiles
+    for tiles, blocks in REGISTER_TILES:
+        if tiles <= total and spec.out_channels // spec.groups // LANES % blocks == 0:
+            turns = -(-total // tiles)
+            runs = sorted({-(-turns // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)})
+            yield TileSchedule(tiles, blocks, runs[-1]), {"run": tuple(runs)}
 
 
 def _runs(spec: ConvTiles, schedule: TileSchedule) -> int:

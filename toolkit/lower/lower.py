@@ -128,8 +128,9 @@ class _Blob:
         return self._seen[key]
 
 
-def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], None] | None = None) -> Plan:
-    """The Plan of an optimised model with static shapes, for a target's kernels.
+def layers_for(model: onnx.ModelProto, kernels: KernelSet) -> Network:
+    """The layers that a target's kernels compute, in what it keeps values in. What is left to decide is whether a
+    convolution is done by Winograd's algorithm, and every schedule: that is what tuning searches.
 
     Raises:
         DeployError: the model has shapes or types that cannot be compiled.
@@ -137,9 +138,19 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
     network = read(model, integers=kernels.integers, element=kernels.element)
     if kernels.element != "float32":
         tiles.rewrite(network)
-    else:
-        winograd.rewrite(network, kernels)
     elements.settle(network)
+    return network
+
+
+def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], None] | None = None) -> Plan:
+    """The Plan of an optimised model with static shapes, for a target's kernels.
+
+    Raises:
+        DeployError: the model has shapes or types that cannot be compiled.
+    """
+    network = layers_for(model, kernels)
+    if kernels.element == "float32":
+        winograd.rewrite(network, kernels)
     place.assign_waves(network)
     place.share_adds(network)
     arena = place.place(network)

@@ -25,9 +25,9 @@ from typing import Any
 from .. import artifact
 from ..errors import DeployError
 from ..targets.cpu import Cpu
+from .buffers import buffers
 from .space import Space
 from .task import Task, decode, encode
-from .trial import buffers
 
 FORMAT = 1
 HEADER, WORKLOADS, RECORDS = "tuning.json", "database_workload.json", "database_tuning_record.json"
@@ -219,7 +219,7 @@ def _check(folder: Path, identity: Identity) -> None:
         raise _corrupt(folder, f"{HEADER} is no header") from error
     for name, wanted in identity.document().items():
         if found[name] != wanted:
-            what = {"kernels": "other kernels: another version of inception-deploy or of TVM"}.get(
+            what = {"kernels": "other kernels: another version of inception-deploy or of TVM, or another CPU's"}.get(
                 name, f"{name} {found[name]}"
             )
             raise DeployError(
@@ -268,17 +268,17 @@ def workload(task: Task) -> Any:
     import tvm
     from tvm import te
 
-    sizes = buffers(task.spec)
-    reads = [te.placeholder((size,), "float32", name=name) for name, size in sizes.items() if name != "dst"]
+    found = buffers(task.spec)
+    reads = [te.placeholder((b.size,), b.dtype, name=name) for name, b in found.items() if name != "dst"]
 
     def element(i: Any) -> Any:
         # stands for the kernel, which the template writes: each argument takes part
-        total = reads[0][i % sizes["src"]]
+        total = reads[0][i % found["src"].size].astype("float32")
         for tensor in reads[1:]:
-            total = total + tensor[i % int(tensor.shape[0])]
-        return total
+            total = total + tensor[i % int(tensor.shape[0])].astype("float32")
+        return total.astype(found["dst"].dtype)
 
-    result = te.compute((sizes["dst"],), element, name=_BLOCK)
+    result = te.compute((found["dst"].size,), element, name=_BLOCK)
     document = json.dumps({**encode(task.spec), "eligible": task.eligible}, sort_keys=True)
     function = te.create_prim_func([*reads, result]).with_attr({"global_symbol": "main", _SPEC: document})
     return tvm.IRModule({"main": function})

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels import cpu_amx
 from ..kernels.cpu_conv import NEXT_GROUP, ConvSchedule, image, tile_widths, units
 from ..kernels.cpu_window import WindowSchedule
 from ..kernels.spec import BLOCK, Conv
+from ..kernels.spec_amx import ConvTiles
 from ..kernels.tiles import split
 from .space import Choice, main_spec
 
@@ -28,6 +30,8 @@ def features(spec: Any, choice: Choice, threads: int) -> np.ndarray:
     elif isinstance(schedule, WindowSchedule):
         parts = split(spec.out_width, schedule.pixels)
         values = [float(len(parts)), math.log2(schedule.pixels), (max(parts) - min(parts)) / max(parts)]
+    elif isinstance(schedule, cpu_amx.TileSchedule):
+        values = _tiles(spec, schedule, threads)
     else:
         values = []
     found[: len(values)] = values
@@ -64,4 +68,19 @@ def _conv(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
         float(schedule.fetch == NEXT_GROUP) * math.log2(group_kib) / 4,
         float(own),
         math.log2(schedule.fetch / 8) if own else 0.0,
+    ]
+
+
+def _tiles(spec: ConvTiles, schedule: cpu_amx.TileSchedule, threads: int) -> list[float]:
+    total = cpu_amx.rows_of(spec).tiles
+    turns = math.ceil(total / schedule.tiles)
+    count = cpu_amx.units(spec, schedule)
+    idle = math.ceil(count / threads) * threads / count
+    return [
+        4 * math.log2(turns * schedule.tiles / total),
+        4.0 / schedule.tiles,
+        2.0 / schedule.blocks,
+        math.log2(schedule.run) / 2,
+        math.log2(count / threads) / 2,
+        4 * math.log2(idle),
     ]

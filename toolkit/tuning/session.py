@@ -22,8 +22,7 @@ from ..bench import interleave
 from ..engines import default_threads
 from ..errors import DeployError
 from ..graph import driver
-from ..lower.lower import lower
-from ..lower.walk import read as read_network
+from ..lower.lower import layers_for, lower
 from ..progress import NONE, Progress, Stopwatch
 from ..targets.cpu import Cpu
 from . import database as databases
@@ -91,7 +90,7 @@ def tune(
         model, _ = driver.optimise(source.onnx(lambda what: watch.update(0, 0, what)), target=goal.kind)
         del source
         untuned = lower(model, goal)
-        found = tasks_of(read_network(model).layers)
+        found = tasks_of(layers_for(model, goal).layers)
         if not found:
             raise DeployError(f"{owner.model} has no layer that can be tuned", kind="tune", got=owner.model)
         meter = Meter(goal, Setting(threads, len(untuned.weights)), runners)

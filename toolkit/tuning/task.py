@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from enum import Enum
 from typing import Any
 
-from ..kernels.spec import Conv, Window, WindowOp
+from ..kernels.spec import Conv, Window, WindowOp, element_of
+from ..kernels.spec_amx import ConvTiles
 from ..lower.network import Layer
 
-KINDS: dict[str, type] = {"conv": Conv, "window": Window}
+KINDS: dict[str, type] = {"conv": Conv, "window": Window, "tiles": ConvTiles}
 """What can be tuned, by the name that databases know it by."""
 
 
@@ -69,12 +70,13 @@ def decode(document: dict[str, Any]) -> Any:
 
 
 def tasks_of(layers: Iterable[Layer]) -> list[Task]:
-    """The tasks among the layers of a network as `lower.walk.read` gives them, in order of appearance."""
+    """The tasks among the layers of a network as `lower.lower.layers_for` gives them, in order of appearance."""
     found: dict[tuple[Any, bool], list[str]] = {}
     for layer in layers:
         if type(layer.spec) in KINDS.values():
             name = layer.nodes[-1] if layer.nodes else layer.value
-            found.setdefault((canonical(layer.spec), layer.op == "conv"), []).append(name)
+            eligible = layer.op == "conv" and isinstance(layer.spec, Conv)
+            found.setdefault((canonical(layer.spec), eligible), []).append(name)
     return [Task(spec, eligible, len(names), tuple(names)) for (spec, eligible), names in found.items()]
 
 
@@ -84,7 +86,8 @@ def describe(spec: Any) -> str:
     step = f"/{spec.stride[0]}" if spec.stride != (1, 1) else ""
     size = f"@{spec.out_height}x{spec.out_width}"
     if isinstance(spec, Window):
-        return f"{spec.op.value} {spec.blocks * 16} {kernel}{step} {size}"
+        return f"{spec.op.value} {spec.blocks * element_of(spec.in_element).block} {kernel}{step} {size}"
     groups = f" in {spec.groups} groups" if spec.groups > 1 else ""
     add = " + add" if spec.add else ""
-    return f"{spec.channels * spec.groups}-{spec.out_channels} {kernel}{step} {size}{groups}{add}"
+    tiles = " on tiles" if isinstance(spec, ConvTiles) else ""
+    return f"{spec.channels * spec.groups}-{spec.out_channels} {kernel}{step} {size}{groups}{add}{tiles}"

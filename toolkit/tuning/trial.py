@@ -7,12 +7,12 @@ seen an inference ago, the inputs were written a moment ago.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ..kernels.spec import BLOCK, Conv, Window, WindowOp
+from ..kernels.spec import BLOCK, Convolution
 from ..lower.lower import symbol_of
 from ..lower.plan import Kernel, Placement, Plan, Ref, Space, Step
 from ..lower.winograd import stages
@@ -20,6 +20,7 @@ from ..targets.cpu import Cpu
 from ..targets.library import RUNTIME, model_c
 from ..targets.link import CSRC, compile_c, link_shared, platform
 from ..targets.objects import compile_kernels
+from .buffers import Buffer, buffers
 from .space import Choice
 
 UNIT = 4096
@@ -60,47 +61,30 @@ class _Call:
     macs: int = 0
 
 
-def buffers(spec: Any) -> dict[str, int]:
-    """Elements of every pointer of a layer's kernel, in the kernel's order."""
-    if isinstance(spec, Window):
-        channels = spec.blocks * BLOCK
-        sizes = {"src": spec.batch * channels * spec.height * spec.width}
-        if spec.op is WindowOp.DEPTHWISE:
-            sizes |= {"weight": channels * spec.kernel[0] * spec.kernel[1], "bias": channels}
-        return sizes | {"dst": spec.batch * channels * spec.out_height * spec.out_width}
-    out = spec.batch * spec.out_channels * spec.out_height * spec.out_width
-    return {
-        "src": spec.batch * spec.channels * spec.groups * spec.height * spec.width,
-        "weight": spec.out_channels * spec.channels * spec.kernel[0] * spec.kernel[1],
-        "bias": spec.out_channels,
-        **({"add": out} if spec.add else {}),
-        "dst": out,
-    }
+def _with_strides(spec: Any, **found: Buffer | None) -> Any:
+    """The spec with the strides of dense storage, where it has several images: of what its pointers find."""
+    known = {field.name for field in fields(spec)}
+    strides = {f"{name}_stride": buffer.size // spec.batch for name, buffer in found.items() if buffer is not None}
+    return replace(spec, **{name: s for name, s in strides.items() if name in known}) if spec.batch > 1 else spec
 
 
-def _with_strides(spec: Any, elements: Mapping[str, int]) -> Any:
-    """The spec with the strides of dense storage: those of `elements` of its pointers, where it has several images."""
-    known = {field.name for field in fields(spec)} & elements.keys()
-    return replace(spec, **{name: elements[name] // spec.batch for name in known}) if spec.batch > 1 else spec
-
-
-def _calls(spec: Any, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[str, int]]:
-    """The kernels of a choice, and the elements of all buffers that they touch."""
+def _calls(spec: Any, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[str, Buffer]]:
+    """The kernels of a choice, and all buffers that they touch."""
     sizes = buffers(spec)
-    macs = spec.macs if isinstance(spec, Conv) else 0
-    strides = {"in_stride": sizes["src"], "add_stride": sizes.get("add", 0), "out_stride": sizes["dst"]}
+    macs = spec.macs if isinstance(spec, Convolution) else 0
+    outer = {"in": sizes["src"], "add": sizes.get("add"), "out": sizes["dst"]}
     if choice.outputs is None:
-        return [_Call(_with_strides(spec, strides), choice.schedule, tuple(sizes), macs)], sizes
+        return [_Call(_with_strides(spec, **outer), choice.schedule, tuple(sizes), macs)], sizes
     into, inner, back = stages(spec, choice.outputs)
     vectors = spec.batch * inner.width * BLOCK
     extra = {
-        "data": into.points * into.blocks * vectors,
-        "products": into.points * back.blocks * vectors,
-        "weight": inner.out_channels * inner.channels,
-        "nothing": inner.out_channels,
+        "data": Buffer(into.points * into.blocks * vectors),
+        "products": Buffer(into.points * back.blocks * vectors),
+        "weight": Buffer(inner.out_channels * inner.channels),
+        "nothing": Buffer(inner.out_channels),
     }
-    into, back = _with_strides(into, strides), _with_strides(back, strides)
-    inner = _with_strides(inner, {"in_stride": extra["data"], "out_stride": extra["products"]})
+    into, back = _with_strides(into, **outer), _with_strides(back, **outer)
+    inner = _with_strides(inner, **{"in": extra["data"], "out": extra["products"]})
     add = ("add",) if spec.add else ()
     calls = [
         _Call(into, target.schedule(into), ("src", "data")),
@@ -132,7 +116,7 @@ def plan(spec: Any, choices: Sequence[Choice], target: Cpu, setting: Setting) ->
     """The steps of a trial: `ROUNDS` samples of each choice, in turns."""
     ways = [_calls(spec, choice, target) for choice in choices]
     names = dict.fromkeys(name for _, found in ways for name in found)
-    sizes = {name: 4 * max(found.get(name, 0) for _, found in ways) for name in names}
+    sizes = {name: max(found[name].bytes for _, found in ways if name in found) for name in names}
     arena = _Arena()
     produced = _whole(sizes["src"]) + UNIT + _whole(sizes.get("add", 0))
     order = ["src", *(["add"] if "add" in sizes else []), *(n for n in sizes if n not in ("src", "add", "weight"))]

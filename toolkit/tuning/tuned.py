@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -56,9 +56,11 @@ def better(database: Database, target: Cpu) -> dict[str, Better]:
 
 
 def tunable(target: Target) -> Cpu:
-    """The target, where its kernels have knobs that are searched. UsageError ``target`` where they have none."""
+    """The target at fp32, which is what is tuned, where its kernels have knobs that are searched. UsageError ``target``
+    where they have none.
+    """
     if isinstance(target, Cpu):
-        return target
+        return target.at("fp32")
     raise UsageError(
         f"{target.name} cannot be tuned: its kernels have no knobs that tuning searches; "
         "what can be tuned are the convolutions and pools of cpu and arm targets",
@@ -90,6 +92,12 @@ class TunedCpu(Cpu):
             if one.choice.outputs is not None:
                 found.setdefault(canonical(main_spec(one.task.spec, one.choice.outputs)), one)
         return found
+
+    @property
+    def more_exact(self) -> Target | None:
+        """Other kernels, of which the database knows nothing."""
+        found = super().more_exact
+        return replace(found, choices={}, used={}) if isinstance(found, TunedCpu) else found
 
     def schedule(self, spec: Any) -> Any:
         found = self._find(spec)

@@ -157,7 +157,7 @@ def table(
     """One row a distinct convolution, largest share of our time first; and the largest difference between the answers,
     relative to the largest value.
     """
-    target = targets.parse(target_name)
+    target = targets.parse(target_name).at("fp32")
     found = layers_of(model)
     rows, worst, ready = [], 0.0, []
     for done, (layer, count) in enumerate(found.items(), 1):

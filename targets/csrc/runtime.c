@@ -20,7 +20,7 @@ struct id_model {
   const unsigned char *weights;
   unsigned char *arena;
   void **pointers;      /* every argument of every call, resolved */
-  unsigned char **copy; /* per port, inputs first: an aligned copy of a caller's buffer that is not; NULL until needed */
+  void **copy; /* per port, inputs first: an aligned copy of a caller's buffer that is not; NULL until needed */
   uint32_t threads;
   double spin;
   pid_t process;
@@ -150,10 +150,12 @@ static void work_alone(id_model *model) {
   }
 }
 
-/* A caller's buffer, or the model's aligned copy of it: kernels use aligned vector loads. NULL without memory. */
+/* A caller's buffer, or the model's aligned copy of it: kernels use aligned vector loads. NULL without memory.
+   No huge pages: a picture would fill half of one. */
 static void *aligned(id_model *model, uint32_t port, void *buffer, uint64_t bytes) {
   if ((uintptr_t)buffer % ID_ALIGNMENT == 0) return buffer;
-  if (!model->copy[port]) model->copy[port] = id_allocate(bytes);
+  if (!model->copy[port] && posix_memalign(&model->copy[port], ID_ALIGNMENT, bytes ? (size_t)bytes : 1) != 0)
+    model->copy[port] = NULL;
   return model->copy[port];
 }
 
@@ -295,11 +297,7 @@ void id_close(id_model *model) {
   if (getpid() == model->process) id_team_stop(model->team);
   id_schedule_free(&model->waves);
   id_schedule_free(&model->steps);
-  if (model->copy) {
-    for (uint32_t i = 0; i < info->input_count; ++i) id_release(model->copy[i], info->inputs[i].bytes);
-    for (uint32_t i = 0; i < info->output_count; ++i)
-      id_release(model->copy[info->input_count + i], info->outputs[i].bytes);
-  }
+  for (uint32_t i = 0; model->copy && i < info->input_count + info->output_count; ++i) free(model->copy[i]);
   free(model->copy);
   free(model->pointers);
   free(model->claims);

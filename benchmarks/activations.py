@@ -5,9 +5,9 @@
 
 The engine is made and run, so that its code is in memory, and forgotten. It is made anew (its weights read and packed),
 the kernel's record of the process's peak memory is reset, three inferences run, and the peak's distance from where it
-started is printed, in bytes. Input and output are in it too. onnxruntime's arena is off, and glibc is told to take large
-blocks from the system and to give them back at once: what counts is what it holds at a time, the least that it could do
-with.
+started is printed, in bytes. Input and output are in it too. onnxruntime's arena is off, and glibc is told to take
+large blocks from the system and to give them back at once: what counts is what it holds at a time, the least that it
+could do with.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Pooling and depthwise convolution for CPUs: 16 channels of a tile of pixels at a time, all taps of a tile in
+"""Pooling and depthwise convolution for CPUs: a block's channels of a tile of pixels at a time, all taps of a tile in
 registers.
 
 As in the convolution, nothing is padded in memory: a tile knows its columns, and the loop over kernel rows is cut to
-the image.
+the image. Every input pixel of a kernel row is read once. Where a pool's windows overlap, columns are reduced before
+the taps of a row are: 10 columns of 3 rows and 8 outputs of 3 columns instead of 8 outputs of 9 pixels.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from tvm import tirx
 
+from .cpu_amx_simple import zero_frame
 from .emit import Emitter, Expr, clamp, const, fma, load
 from .spec import Window, WindowOp, element_of
 from .tiles import runs, split
@@ -19,10 +21,13 @@ from .tiles import runs, split
 
 @dataclass(frozen=True)
 class WindowSchedule:
-    """lanes: floats in a vector register. pixels: widest tile along a row."""
+    """lanes: floats in a vector register. pixels: widest tile along a row. columns: sums (or maxima) are kept for
+    columns of the input, not for outputs.
+    """
 
     lanes: int
     pixels: int
+    columns: bool = False
 
 
 def units(spec: Window, schedule: WindowSchedule) -> int:
@@ -32,14 +37,37 @@ def units(spec: Window, schedule: WindowSchedule) -> int:
 
 def choose(spec: Window, *, lanes: int, registers: int) -> WindowSchedule:
     """As many pixels as leave registers for the inputs."""
-    return WindowSchedule(lanes, max(1, min(8, registers // 2 - 2)))
+    most = max(1, min(8, registers // 2 - 2))
+    if _overlaps(spec):
+        fitting = [width for width in range(2, most + 1) if _fits(spec, lanes, registers, width)]
+        if fitting:
+            return WindowSchedule(lanes, fitting[-1], True)
+    return WindowSchedule(lanes, most)
 
 
 def space(spec: Window, *, lanes: int, registers: int) -> Iterator[tuple[WindowSchedule, dict[str, tuple[int, ...]]]]:
-    """The schedules worth a measurement; there are no knobs but the tile."""
-    most = min(spec.out_width, registers - 4)
+    """The schedules worth a measurement; there are no knobs but the tile, and what is kept of it."""
+    most = min(spec.out_width, (registers - 4) // len(_together(spec, lanes)))
     for pixels in sorted({max(split(spec.out_width, width)) for width in range(1, most + 1)}):
         yield WindowSchedule(lanes, pixels), {}
+        if _overlaps(spec) and _fits(spec, lanes, registers, pixels):
+            yield WindowSchedule(lanes, pixels, True), {}
+
+
+def _overlaps(spec: Window) -> bool:
+    """Neighbouring windows of a pool have columns in common."""
+    return spec.op is not WindowOp.DEPTHWISE and spec.kernel[1] > spec.stride[1] and spec.dilation[1] == 1
+
+
+def _fits(spec: Window, lanes: int, registers: int, pixels: int) -> bool:
+    """All columns under a tile of `pixels` have a register."""
+    columns = (pixels - 1) * spec.stride[1] + spec.kernel[1]
+    return columns * len(_together(spec, lanes)) <= registers - 4
+
+
+def _together(spec: Window, lanes: int) -> tuple[int, ...]:
+    """The first lanes of the vectors of a pixel that are done at once: a whole line of memory."""
+    return (0, lanes) if 2 * lanes == element_of(spec.in_element).block == 32 else (0,)
 
 
 def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
@@ -49,41 +77,65 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
     kept = {"src": spec.in_element, "dst": spec.out_element}
     near, there = element_of(spec.in_element), element_of(spec.out_element)
     em = Emitter(name, [(p, kept.get(p, "float32")) for p in pointers])
-    lanes, wide = schedule.lanes, near.block
-    (rows, columns), (step_y, step_x) = spec.kernel, spec.stride
+    lanes, wide, together = schedule.lanes, near.block, _together(spec, schedule.lanes)
+    (rows, taps), (step_y, step_x) = spec.kernel, spec.stride
     (top, left, bottom, right), (spread_y, spread_x) = spec.pad, spec.dilation
+    above, before, below, behind = spec.frame
+    line = before + spec.out_width + behind
+    nothing = const(-3.402823466e38 if spec.op is WindowOp.MAX else 0.0, lanes)
+
+    def reduce(old: Expr, value: Expr) -> Expr:
+        return tirx.max(old, value) if spec.op is WindowOp.MAX else old + value
 
     def tile(src0: Expr, dst0: Expr, block: Expr, y: Expr, x: int | Expr, width: int, part: int) -> None:
-        """`width` pixels from column `x`, lanes `part .. part + lanes` of the block's."""
-        acc = em.local(width * lanes)
-        if depthwise:
-            start = em.let(load(em.buffers["bias"], block * wide + part, lanes))
-        else:
-            start = const(-3.402823466e38 if spec.op is WindowOp.MAX else 0.0, lanes)
-        for p in range(width):
-            em.store(acc, p * lanes, start)
-        first = y * step_y - top
-        begin = em.let(tirx.max(0, tirx.floordiv(spread_y - 1 - first, spread_y)), "begin") if top else 0
-        end = em.let(tirx.min(rows, tirx.floordiv(spec.height - 1 - first, spread_y) + 1), "end")
+        """`width` pixels from column `x`, the vectors of a block's channels from lane `part` on."""
+        parts = [part + first for first in together]
+        number = len(parts)
 
         def inside(p: int, s: int) -> bool:
             return not isinstance(x, int) or 0 <= (x + p) * step_x - left + s * spread_x < spec.width
 
+        under: dict[int, list[tuple[int, int]]] = {}  # by column of the input, from the tile's first: outputs and taps
+        for p in range(width):
+            for s in range(taps):
+                if inside(p, s):
+                    under.setdefault(p * step_x + s * spread_x, []).append((p, s))
+        order = sorted(under)
+        sums = {c: i for i, c in enumerate(order)} if schedule.columns else {p: p for p in range(width)}
+        acc = em.local(len(sums) * number * lanes)
+
+        def at(held: int, i: int) -> int:
+            return (sums[held] * number + i) * lanes
+
+        start = [nothing] * number
+        if depthwise:
+            start = [em.let(load(em.buffers["bias"], block * wide + first, lanes)) for first in parts]
+        for held in sums:
+            for i in range(number):
+                em.store(acc, at(held, i), start[i])
+        first = y * step_y - top
+        begin = em.let(tirx.max(0, tirx.floordiv(spread_y - 1 - first, spread_y)), "begin") if top else 0
+        end = em.let(tirx.min(rows, tirx.floordiv(spec.height - 1 - first, spread_y) + 1), "end")
+
         with em.loop(end - begin, "r", begin) as r:
             base = em.let(src0 + ((first + r * spread_y) * spec.width + x * step_x - left) * near.cell + part, "base")
-            for s in range(columns):
-                w = None
-                if depthwise:
-                    w = em.let(load(em.buffers["weight"], ((block * rows + r) * columns + s) * wide + part, lanes), "w")
-                for p in range(width):
-                    if not inside(p, s):
-                        continue
-                    value = em.read("src", base + (p * step_x + s * spread_x) * near.cell, lanes)
-                    old = load(acc, p * lanes, lanes)
-                    if w is not None:
-                        em.store(acc, p * lanes, fma(value, w, old))
-                    else:
-                        em.store(acc, p * lanes, tirx.max(old, value) if spec.op is WindowOp.MAX else old + value)
+            weights = []
+            if depthwise:
+                row = em.let((block * rows + r) * (taps * wide), "row")
+                weights = [
+                    [em.let(load(em.buffers["weight"], row + s * wide + lane, lanes), "w") for lane in parts]
+                    for s in range(taps)
+                ]
+            for column in order:
+                at_column = base + column * near.cell
+                values = [em.let(em.read("src", at_column + i * lanes, lanes), "value") for i in range(number)]
+                for p, s in under[column]:
+                    for i, value in enumerate(values):
+                        place = at(column if schedule.columns else p, i)
+                        old = load(acc, place, lanes)
+                        em.store(acc, place, fma(value, weights[s][i], old) if depthwise else reduce(old, value))
+                    if schedule.columns:
+                        break
 
         scale: Expr = None
         if spec.op is WindowOp.AVERAGE:
@@ -91,20 +143,27 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
             covered = tirx.min(first + rows, spec.height + bottom) - first if spec.include_pad else end - begin
             scale = em.let(const(1.0) / tirx.Cast("float32", covered), "scale")
         for p in range(width):
-            value = load(acc, p * lanes, lanes)
+            factor = None
             if scale is not None:
                 if not isinstance(x, int):
-                    count = columns
+                    count = taps
                 elif spec.include_pad:
-                    at = (x + p) * step_x - left
-                    count = min(at + columns, spec.width + right) - at
+                    start_x = (x + p) * step_x - left
+                    count = min(start_x + taps, spec.width + right) - start_x
                 else:
-                    count = sum(inside(p, s) for s in range(columns))
-                value = value * tirx.Broadcast(scale * const(1.0 / count), lanes)
-            em.write("dst", dst0 + (y * spec.out_width + x + p) * there.cell + part, clamp(value, spec.activation))
+                    count = sum(inside(p, s) for s in range(taps))
+                factor = tirx.Broadcast(scale * const(1.0 / count), lanes)
+            outputs = []
+            for i in range(number):
+                names = [p * step_x + s * spread_x for s in range(taps) if inside(p, s)] if schedule.columns else [p]
+                value = load(acc, at(names[0], i), lanes) if names else nothing
+                for held in names[1:]:
+                    value = reduce(value, load(acc, at(held, i), lanes))
+                outputs.append(clamp(value if factor is None else value * factor, spec.activation))
+            em.write("dst", dst0 + ((y + above) * line + before + x + p) * there.cell + part, *outputs)
 
     def safe(x: int, width: int) -> bool:
-        begin, end = x * step_x - left, (x + width - 1) * step_x - left + (columns - 1) * spread_x
+        begin, end = x * step_x - left, (x + width - 1) * step_x - left + (taps - 1) * spread_x
         return begin >= 0 and end < spec.width
 
     with em.units() as unit:
@@ -113,9 +172,13 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
         block = em.let(tirx.floormod(index, spec.blocks), "block") if spec.batch > 1 else index
         n = em.let(tirx.floordiv(index, spec.blocks), "n") if spec.batch > 1 else 0
         src0 = em.let(n * spec.in_stride + block * (spec.height * spec.width * near.cell), "src0")
-        dst0 = em.let(n * spec.out_stride + block * (spec.out_height * spec.out_width * there.cell), "dst0")
+        plane = (above + spec.out_height + below) * line * there.cell
+        dst0 = em.let(n * spec.out_stride + block * plane, "dst0")
+        if any(spec.frame):
+            with em.when(y == 0):
+                zero_frame(em, dst0, spec.out_height, spec.out_width, spec.frame)
         for first, width, count in runs(split(spec.out_width, schedule.pixels), safe):
-            for part in range(0, wide, lanes):
+            for part in range(0, wide, lanes * len(together)):
                 if count == 1:
                     tile(src0, dst0, block, y, first, width, part)
                 else:

@@ -138,10 +138,14 @@ class Emitter:
                 self.store(buffer, index + i * value.ty.dtype.lanes, value)
 
     def halves(self, *values: Expr) -> tuple[Expr, Expr]:
-        """fp32 lanes as the bfloat16 next to them, and the bfloat16 next to what that leaves."""
+        """fp32 lanes as the bfloat16 next to them, and the bfloat16 next to what that leaves.
+
+        The high halves are rounded by adding half a unit to the bits: which way a tie goes does not matter to the sum,
+        and it is less work than the conversion there and back.
+        """
         values = tuple(self.let(value, "value") for value in values)
-        rest = [value - widen(self.let(self.narrow(value), "high")) for value in values]
-        return self.narrow(*values), self.narrow(*rest)
+        near = [self.let(_near(value), "near") for value in values]
+        return self.narrow(*near), self.narrow(*(value - high for value, high in zip(values, near, strict=True)))
 
     def narrow(self, *values: Expr) -> Expr:
         """fp32 lanes as bfloat16, rounded to the nearest, ties to even. Two vectors of 16 lanes become one of 32.
@@ -220,6 +224,13 @@ def widen(value: Expr) -> Expr:
 
 def _vector(dtype: str, lanes: int) -> str:
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
+
+
+def _near(value: Expr) -> Expr:
+    """fp32 lanes rounded to what bfloat16 can hold, ties away from zero."""
+    lanes = value.ty.dtype.lanes
+    bits = tirx.reinterpret("uint32" if lanes == 1 else f"uint32x{lanes}", value)
+    return tirx.reinterpret(str(value.ty.dtype), (bits + _bits(0x8000, lanes)) & _bits(0xFFFF0000, lanes))
 
 
 def _bits(value: int, lanes: int) -> Expr:

@@ -134,6 +134,7 @@ class Window(Windowed):
     """Pooling and depthwise convolution of floats.
 
     pad: top, left, bottom, right. include_pad: an average counts the padding it covers (but nothing beyond it).
+    frame: zeros written around the output (not around fp32): top, left, bottom, right.
     Pointers: input, [weight, bias,] output; weights are `[block][r][s][16]`.
     """
 
@@ -145,6 +146,7 @@ class Window(Windowed):
     out_stride: int = 0
     in_element: str = "float32"
     out_element: str = "float32"
+    frame: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ int8 (``tdpbusd``) is the same with 64 channels in a block and quads of them in 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +26,7 @@ from tvm import tirx
 from .cpu_amx_simple import zero_frame
 from .emit import Emitter, Expr, clamp, load
 from .spec import element_of
-from .spec_amx import LANES, ConvTiles
+from .spec_amx import LANES, ConvTiles, Output
 
 ROWS = 16
 """Rows of a tile; fp32 in one."""
@@ -112,7 +113,7 @@ def choose(spec: ConvTiles, *, lanes: int, registers: int) -> TileSchedule:
     """2 x 2 tiles where there are two tiles of pixels, else 1 x 4 where a group has two blocks of outputs."""
     total = rows_of(spec).tiles
     tiles = min(2, total)
-    blocks = 2 if tiles == 1 and spec.out_channels // spec.groups // LANES % 2 == 0 else 1
+    blocks = 2 if tiles == 1 and spec.span // LANES % 2 == 0 else 1
     turn = tiles * ROWS * blocks * LANES * math.prod(depth(spec)) * LANES * len(PRODUCTS[spec.halves])
     turns = -(-total // tiles)
     return TileSchedule(tiles, blocks, max(1, min(turns, round(UNIT_MACS / turn))))
@@ -122,7 +123,7 @@ def space(spec: ConvTiles, *, lanes: int, registers: int) -> Iterator[tuple[Tile
     """The schedules worth a measurement: each register tile, with the values that the other knobs may take."""
     total = rows_of(spec).tiles
     for tiles, blocks in REGISTER_TILES:
-        if tiles <= total and spec.out_channels // spec.groups // LANES % blocks == 0:
+        if tiles <= total and spec.span // LANES % blocks == 0:
             turns = -(-total // tiles)
             runs = sorted({-(-turns // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)})
             yield TileSchedule(tiles, blocks, runs[-1]), {"run": tuple(runs)}
@@ -171,16 +172,17 @@ class _Tiles:
         self.spec, self.schedule = spec, schedule
         pointers = [("src", spec.in_element), ("weight", spec.in_element), ("bias", "float32")]
         added = [("add", spec.add_element)] if spec.add else []
-        self.em = Emitter(name, [*pointers, *added, ("dst", spec.out_element)])
+        written = [(_pointer(i), output.out_element) for i, output in enumerate(spec.outputs)]
+        self.em = Emitter(name, [*pointers, *added, *written])
         self.rows = rows_of(spec)
         self.blocks, self.kernel_rows, self.taps = depth(spec)
-        self.near, self.there = element_of(spec.in_element).cell, element_of(spec.out_element).cell
+        self.near = element_of(spec.in_element).cell
         self.pixel = spec.channels if spec.planar else self.near  # halves from one input pixel to the next
         self.line = -(-spec.width * self.pixel // LANES) * LANES
         self.low = (spec.height + 1) * self.line if spec.planar else LANES  # from high halves to low ones
-        top, left, bottom, right = spec.frame
-        self.out_width = spec.out_width + left + right
-        self.out_plane = (spec.out_height + top + bottom) * self.out_width
+        ends = itertools.accumulate(output.channels // LANES for output in spec.outputs)
+        self.goals = [_Goal(_pointer(i), o, end - o.channels // LANES, end, spec.out_height, spec.out_width)
+                      for i, (o, end) in enumerate(zip(spec.outputs, ends, strict=True))]  # fmt: skip
         self.turns = math.ceil(self.rows.tiles / schedule.tiles)
         self.step = 2 * spec.halves * 2 * TILE  # halves of weights that 32 inputs have for a block of outputs
         self.panel = self.blocks * self.kernel_rows * self.taps * self.step
@@ -285,9 +287,10 @@ class _Tiles:
         for i in range(tiles * outputs):
             address = tirx.address_of(load(self.scratch, self.sums + i * TILE))
             self.op("tilestored64", _tile(i), address, tirx.const(4 * ROWS, "int64"))
-        for i, place in enumerate(places):
-            for y, column, p in self.pixels(*place):
-                self.finish(y, column, group, bases, self.sums + i * outputs * TILE + p * ROWS)
+        for goal in self.goals_of(group):
+            for i, place in enumerate(places):
+                for y, column, p in self.pixels(*place):
+                    self.finish(goal, y, column, group, bases, self.sums + i * outputs * TILE + p * ROWS)
 
     def pixels(self, line: Expr, x: Expr, skip: Expr) -> Iterator[tuple[Expr, Expr, Expr]]:
         """Loops over the pixels of a tile that are its own: line, column, and row of the tile."""
@@ -305,17 +308,27 @@ class _Tiles:
             with em.loop(count, "column", begin) as column:
                 yield y, column, start + column - x
 
-    def finish(self, line: Expr, x: Expr, group: Expr, bases: tuple[Expr, Expr, Expr], row: Expr) -> None:
+    def goals_of(self, group: Expr) -> Iterator[_Goal]:
+        """Where a group of outputs goes: what is emitted for each is done only for its own groups."""
+        if len(self.goals) == 1:
+            yield self.goals[0]
+            return
+        for goal in self.goals:
+            first, end = goal.first // self.schedule.blocks, goal.end // self.schedule.blocks
+            with self.em.when(tirx.all(group >= first, group < end)):
+                yield goal
+
+    def finish(self, goal: _Goal, line: Expr, x: Expr, group: Expr, bases: tuple[Expr, Expr, Expr], row: Expr) -> None:
         """Epilogue of one pixel: its sums are at `row` of the scratch, a tile apart."""
         em, spec, sch = self.em, self.spec, self.schedule
-        top, left, _, _ = spec.frame
+        top, left, _, _ = goal.output.frame
         pixel = line * spec.out_width + x
         framed = pixel
-        if any(spec.frame):
+        if any(goal.output.frame):
             if spec.pointwise:
                 line = em.let(tirx.floordiv(x, spec.out_width), "y")
                 x = em.let(x - line * spec.out_width, "x")
-            framed = em.let((line + top) * self.out_width + left + x, "framed")
+            framed = em.let((line + top) * goal.width + left + x, "framed")
         for b in range(sch.blocks):
             block = group * sch.blocks + b
             values = []
@@ -325,8 +338,8 @@ class _Tiles:
                     cell = element_of(spec.add_element).cell
                     at = bases[1] + (block * (spec.out_height * spec.out_width) + pixel) * cell + half * ROWS
                     value = value + em.read("add", at, ROWS)
-                values.append(clamp(value, spec.activation))
-            em.write("dst", bases[2] + (block * self.out_plane + framed) * self.there, *values)
+                values.append(clamp(value, goal.output.activation))
+            em.write(goal.pointer, goal.at(bases[2], block, framed), *values)
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""
@@ -338,12 +351,13 @@ class _Tiles:
             n = em.let(tirx.floordiv(unit, groups * runs), "n") if spec.batch > 1 else 0
             rest = em.let(tirx.floormod(unit, groups * runs), "rest") if spec.batch > 1 else unit
             group, run = em.let(tirx.floordiv(rest, runs), "group"), em.let(tirx.floormod(rest, runs), "run")
-            bases = (n * spec.in_stride, n * spec.add_stride, n * spec.out_stride)
-            if any(spec.frame):
+            bases = (n * spec.in_stride, n * spec.add_stride, n)
+            if any(any(output.frame) for output in spec.outputs):
                 with em.when(run == 0):
-                    for b in range(sch.blocks):
-                        at = em.let(bases[2] + (group * sch.blocks + b) * (self.out_plane * self.there), "at")
-                        zero_frame(em, at, spec.out_height, spec.out_width, spec.frame)
+                    for goal in self.goals_of(group):
+                        for b in range(sch.blocks if any(goal.output.frame) else 0):
+                            at = em.let(goal.at(n, group * sch.blocks + b, 0), "at")
+                            zero_frame(em, at, spec.out_height, spec.out_width, goal.output.frame, goal.pointer)
             whole, odd = divmod(self.rows.tiles, sch.tiles)
             first = em.let(run * sch.run, "first")
             end = em.let(tirx.min(first + sch.run, whole), "end")
@@ -354,6 +368,35 @@ class _Tiles:
                     self.turn(whole, odd, group, bases)
         self.op("tilerelease")
         return em.finish()
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """An output: its pointer, which of the kernel's blocks of outputs it takes, and the map that each of them is."""
+
+    pointer: str
+    output: Output
+    first: int
+    end: int
+    rows: int
+    columns: int
+
+    @property
+    def width(self) -> int:
+        """Pixels of a line, with the frame."""
+        return self.output.frame[1] + self.columns + self.output.frame[3]
+
+    def at(self, n: Expr, block: Expr, pixel: Expr) -> Expr:
+        """Index of a pixel of a block."""
+        plane = (self.output.frame[0] + self.rows + self.output.frame[2]) * self.width
+        return (
+            n * self.output.out_stride
+            + ((block - self.first) * plane + pixel) * element_of(self.output.out_element).cell
+        )
+
+
+def _pointer(output: int) -> str:
+    return f"dst{output or ''}"
 
 
 def _tile(number: int) -> Expr:

@@ -10,26 +10,28 @@ from .spec import PAIR, element_of
 from .spec_amx import LANES, Frame, PackPixels
 
 
-def zero_frame(em: Emitter, at: Expr, height: int, width: int, frame: tuple[int, int, int, int]) -> None:
-    """Write zeros around a plane of `height x width` pixels that begins, with its frame, at `at` of "dst"."""
+def zero_frame(
+    em: Emitter, at: Expr, height: int, width: int, frame: tuple[int, int, int, int], pointer: str = "dst"
+) -> None:
+    """Write zeros around a plane of `height x width` pixels that begins, with its frame, at `at` of a pointer."""
     top, left, bottom, right = frame
     wide = left + width + right
-    cell = element_of(em.elements["dst"]).cell
+    cell = element_of(em.elements[pointer]).cell
     for first, count in ((0, top * wide), ((top + height) * wide, bottom * wide)):
         if count:
             with em.loop(count, "pixel", first) as pixel:
-                _zero(em, at + pixel * cell, cell)
+                _zero(em, pointer, at + pixel * cell, cell)
     if left or right:
         with em.loop(height, "y", top) as y:
             line = em.let(at + y * (wide * cell), "line")
             for column in (*range(left), *range(left + width, wide)):
-                _zero(em, line + column * cell, cell)
+                _zero(em, pointer, line + column * cell, cell)
 
 
-def _zero(em: Emitter, at: Expr, count: int) -> None:
-    """Zeros in `count` halves, whole rows of a tile, of "dst"."""
+def _zero(em: Emitter, pointer: str, at: Expr, count: int) -> None:
+    """Zeros in `count` halves, whole rows of a tile."""
     for row in range(0, count, LANES):
-        em.store(em.buffers["dst"], at + row, splat(tirx.const(0, HALF), LANES))
+        em.store(em.buffers[pointer], at + row, splat(tirx.const(0, HALF), LANES))
 
 
 def frame_units(spec: Frame) -> int:
@@ -73,7 +75,7 @@ def emit_pixels(spec: PackPixels, _schedule: SimpleSchedule, name: str) -> tirx.
         line = em.let(n * spec.size + y * spec.line, "line")
         with em.loop(spec.line // LANES, "part") as part:
             for start in range(0, spec.size, low):
-                _zero(em, line + start + part * LANES, LANES)
+                _zero(em, "dst", line + start + part * LANES, LANES)
         with em.when(tirx.all(y >= top, y < top + spec.height)):
             src = em.let(n * (spec.channels * plane) + (y - top) * spec.width, "src0")
             with em.loop(spec.width, "x") as x:

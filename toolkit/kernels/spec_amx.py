@@ -8,6 +8,7 @@ memory, as zeros that the layer before has written (its output's `frame`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .spec import PAIR, Convolution
@@ -19,6 +20,17 @@ LANES = 32
 def halves_of(element: str) -> int:
     """bfloat16 that one value is kept in."""
     return 2 if element == PAIR else 1
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where some of a convolution's output channels go; fields as in `ConvTiles`."""
+
+    channels: int
+    activation: tuple[float, float] | None
+    frame: tuple[int, int, int, int]
+    out_stride: int
+    out_element: str
 
 
 @dataclass(frozen=True)
@@ -38,7 +50,9 @@ class ConvTiles(Convolution):
     frame: zeros written around the output (not around fp32): top, left, bottom, right.
     in_element: bfloat16 or pairs of it. add_element, out_element: those, or fp32 (`spec.WIDE`).
     activation: `(low, high)` clamp, or None.
-    Pointers: input, weight, bias, [add,] output.
+    split: the outputs of several convolutions that read the same pixels, one after the other; then `out_channels` is
+    their sum, and the other fields of an output mean nothing. None of them has `add`.
+    Pointers: input, weight, bias, [add,] output (of each).
     """
 
     add: bool = False
@@ -50,6 +64,18 @@ class ConvTiles(Convolution):
     in_element: str = "bfloat16"
     add_element: str = "bfloat16"
     out_element: str = "bfloat16"
+    split: tuple[Output, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Output, ...]:
+        """All outputs, also where there is one."""
+        alone = Output(self.out_channels, self.activation, self.frame, self.out_stride, self.out_element)
+        return self.split or (alone,)
+
+    @property
+    def span(self) -> int:
+        """Output channels that are of one group and of one output, from every multiple of it on."""
+        return math.gcd(self.out_channels // self.groups, *(output.channels for output in self.outputs))
 
     @property
     def halves(self) -> int:

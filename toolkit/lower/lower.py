@@ -10,11 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 import onnx
 
-from ..kernels.spec import Conv, Convolution
-from . import elements, place, tiles, winograd
+from ..kernels.spec import Conv
+from ..kernels.spec_amx import ConvTiles
+from . import elements, place, siblings, tiles, winograd
 from .network import Layer, Network, Param, Storage
 from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
 from .walk import read
+from .weights import pack
 
 
 class KernelSet(Protocol):
@@ -55,59 +57,6 @@ class KernelSet(Protocol):
         """Changes whenever the same spec and schedule would give other code."""
 
 
-def physical_weight(weight: np.ndarray, spec: Convolution, source: Storage, output: Storage) -> np.ndarray:
-    """A convolution's weight with channels moved to their slots: `[O, I / groups, r, s]` to `[out_channels, channels,
-    r, s]`.
-    """
-    if spec.planar or spec.groups > 1:
-        columns = np.arange(weight.shape[1])
-    else:
-        assert source.slots is not None
-        columns = source.slots
-    assert output.slots is not None
-    wide = np.zeros((spec.out_channels, spec.channels, *weight.shape[2:]), _kept(weight))
-    wide[np.ix_(output.slots, columns)] = weight
-    return wide
-
-
-def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.ndarray:
-    """A constant argument as the kernel reads it."""
-    spec = layer.spec
-    if param.role == "raw":
-        return np.ascontiguousarray(param.array)
-    if param.role == "physical":
-        return kernels.pack_weight(param.array, spec, schedule)
-    slots = layer.output.slots
-    assert slots is not None
-    if param.role in ("bias", "channel"):
-        return _scatter(param.array, slots, layer.output.blocks * layer.output.block)
-    if param.role == "channels":
-        return np.ascontiguousarray(_scatter(param.array.T, slots, layer.output.blocks * layer.output.block).T)
-    if param.role == "dense":
-        wide = np.zeros((spec.out_channels, *param.array.shape[1:]), _kept(param.array))
-        wide[slots] = param.array
-        return kernels.pack_weight(wide, spec, schedule)
-    if isinstance(spec, Convolution):
-        return kernels.pack_weight(physical_weight(param.array, spec, layer.reads[0], layer.output), spec, schedule)
-    # depthwise: [C, 1, r, s] to [block][r][s][channel]
-    wide = _scatter(param.array[:, 0], slots, layer.output.blocks * layer.output.block)
-    return np.ascontiguousarray(
-        wide.reshape(layer.output.blocks, layer.output.block, *spec.kernel).transpose(0, 2, 3, 1)
-    )
-
-
-def _scatter(array: np.ndarray, slots: np.ndarray, size: int) -> np.ndarray:
-    """Row c of `array` at row `slots[c]` of `size` rows; the others zero."""
-    wide = np.zeros((size, *array.shape[1:]), _kept(array))
-    wide[slots] = array
-    return wide
-
-
-def _kept(array: np.ndarray) -> np.dtype:
-    """The type that a constant has in the blob: integers their own, all else float32."""
-    return array.dtype if array.dtype.kind in "iu" else np.dtype(np.float32)
-
-
 class _Blob:
     """The weights, one after the other, each aligned; equal arrays are kept once."""
 
@@ -139,6 +88,8 @@ def layers_for(model: onnx.ModelProto, kernels: KernelSet) -> Network:
     if kernels.element != "float32":
         tiles.rewrite(network)
     elements.settle(network)
+    if kernels.element != "float32":
+        siblings.join(network)
     return network
 
 
@@ -197,13 +148,16 @@ def symbol_of(kernels: KernelSet, spec: Any, schedule: Any) -> str:
 def _with_strides(layer: Layer) -> Any:
     """The layer's spec with the distances between images filled in."""
     known = {f.name for f in fields(layer.spec)}
-    strides = {
+    strides: dict[str, Any] = {
         field: storage.stride
         for storage, field in (o for o in layer.operands if not isinstance(o, Param))
         if field in known
     }
     if "out_stride" in known:
         strides["out_stride"] = layer.output.stride
+    if isinstance(layer.spec, ConvTiles) and layer.spec.split:
+        both = zip(layer.spec.split, layer.writes, strict=True)
+        strides["split"] = tuple(replace(output, out_stride=storage.stride) for output, storage in both)
     return replace(layer.spec, **strides)
 
 

@@ -1,0 +1,60 @@
+"""Sibling 1x1 convolutions that read the same tensor become one kernel that writes to several buffers.
+
+Given: a network whose convolutions are `ConvTiles` that know their elements. Result: one layer for all of those that
+read the same pixels and add nothing, with their weights one after the other. Their outputs stay where they were: in the
+slices of a concat, within zeros for the next convolution.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+
+from ..kernels.spec_amx import ConvTiles, Output
+from .network import Layer, Network, Param, Storage
+from .weights import channelwise, physical_weight
+
+_Key = tuple[Storage, int, int, int]
+
+
+def join(network: Network) -> None:
+    """Replace sibling layers; the first one's place is that of all."""
+    families: dict[_Key, list[Layer]] = defaultdict(list)
+    for layer in network.layers:
+        if isinstance(layer.spec, ConvTiles) and layer.spec.pointwise and layer.spec.groups == 1 and not layer.spec.add:
+            source = layer.reads[0]
+            families[source, layer.spec.height, layer.spec.width, layer.spec.channels].append(layer)
+    absorbed: set[Layer] = set()
+    for first, *others in families.values():
+        if others:
+            _absorb(first, others)
+            absorbed.update(others)
+    network.layers[:] = [layer for layer in network.layers if layer not in absorbed]
+
+
+def _absorb(first: Layer, others: list[Layer]) -> None:
+    """Make one layer of several."""
+    family = [first, *others]
+    weights, biases, split = [], [], []
+    for layer in family:
+        source, weight, bias = layer.operands
+        assert isinstance(weight, Param)
+        assert isinstance(bias, Param)
+        weights.append(physical_weight(weight.array, layer.spec, layer.reads[0], layer.output))
+        biases.append(channelwise(bias.array, layer.output))
+        spec = layer.spec
+        split.append(Output(spec.out_channels, spec.activation, spec.frame, spec.out_stride, spec.out_element))
+    first.spec = replace(
+        first.spec,
+        out_channels=sum(output.channels for output in split),
+        split=tuple(split),
+        activation=None,
+        frame=(0, 0, 0, 0),
+    )
+    source = first.operands[0]
+    first.operands = [source, Param("physical", np.concatenate(weights)), Param("raw", np.concatenate(biases))]
+    first.nodes = [node for layer in family for node in layer.nodes]
+    first.macs = sum(layer.macs for layer in family)
+    first.also = [layer.output for layer in others]

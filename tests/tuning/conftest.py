@@ -10,7 +10,7 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.kernels.spec import PAIR, WIDE, Conv, Window, WindowOp
-from inception_deploy.kernels.spec_amx import ConvTiles
+from inception_deploy.kernels.spec_amx import ConvTiles, Output
 from inception_deploy.targets.cpu import Cpu
 from inception_deploy.tuning.measure import Timing
 from inception_deploy.tuning.space import Choice, Space
@@ -39,14 +39,21 @@ def tasks() -> list[Task]:
 @pytest.fixture(scope="session")
 def tiled() -> list[Task]:
     """For matrix tiles: an unpadded 3x3 whose output has a frame, a 1x1 with a residual, the network's own input, a
-    pool between pairs and fp32.
+    pool between pairs and fp32, three siblings.
     """
     kept = {"in_element": PAIR, "add_element": PAIR, "out_element": PAIR}
+    none = (0, 0, 0, 0)
+    siblings = (
+        Output(32, RELU, none, 0, PAIR),
+        Output(64, None, (1, 1, 1, 1), 0, PAIR),
+        Output(96, RELU, none, 0, WIDE),
+    )
     specs = [
         ConvTiles(1, 64, 19, 19, 96, 17, 17, (3, 3), activation=RELU, frame=(0, 3, 0, 3), **kept),
         ConvTiles(1, 96, 17, 17, 64, 17, 17, (1, 1), add=True, **kept | {"add_element": WIDE}),
         ConvTiles(1, 4, 35, 35, 32, 17, 17, (3, 3), (2, 2), planar=True, **kept | {"out_element": WIDE}),
         Window(WindowOp.MAX, 1, 3, 17, 17, 8, 8, (3, 3), (2, 2), (0,) * 4, in_element=WIDE, out_element=PAIR),
+        ConvTiles(1, 64, 17, 17, 192, 17, 17, (1, 1), split=siblings, **kept),
     ]
     return [Task(spec, False, 1, (str(number),)) for number, spec in enumerate(specs)]
 

@@ -26,7 +26,7 @@ from tvm import tirx
 from .cpu_amx_simple import zero_frame
 from .emit import Emitter, Expr, clamp, load
 from .spec import element_of
-from .spec_amx import LANES, ConvTiles, Output
+from .spec_amx import LANES, ConvTiles, Output, pointer_of
 
 ROWS = 16
 """Rows of a tile; fp32 in one."""
@@ -172,7 +172,7 @@ class _Tiles:
         self.spec, self.schedule = spec, schedule
         pointers = [("src", spec.in_element), ("weight", spec.in_element), ("bias", "float32")]
         added = [("add", spec.add_element)] if spec.add else []
-        written = [(_pointer(i), output.out_element) for i, output in enumerate(spec.outputs)]
+        written = [(pointer_of(i), output.out_element) for i, output in enumerate(spec.outputs)]
         self.em = Emitter(name, [*pointers, *added, *written])
         self.rows = rows_of(spec)
         self.blocks, self.kernel_rows, self.taps = depth(spec)
@@ -181,7 +181,7 @@ class _Tiles:
         self.line = -(-spec.width * self.pixel // LANES) * LANES
         self.low = (spec.height + 1) * self.line if spec.planar else LANES  # from high halves to low ones
         ends = itertools.accumulate(output.channels // LANES for output in spec.outputs)
-        self.goals = [_Goal(_pointer(i), o, end - o.channels // LANES, end, spec.out_height, spec.out_width)
+        self.goals = [_Goal(pointer_of(i), o, end - o.channels // LANES, end, spec.out_height, spec.out_width)
                       for i, (o, end) in enumerate(zip(spec.outputs, ends, strict=True))]  # fmt: skip
         self.turns = math.ceil(self.rows.tiles / schedule.tiles)
         self.step = 2 * spec.halves * 2 * TILE  # halves of weights that 32 inputs have for a block of outputs
@@ -393,10 +393,6 @@ class _Goal:
             n * self.output.out_stride
             + ((block - self.first) * plane + pixel) * element_of(self.output.out_element).cell
         )
-
-
-def _pointer(output: int) -> str:
-    return f"dst{output or ''}"
 
 
 def _tile(number: int) -> Expr:

@@ -33,6 +33,11 @@ class Output:
     out_element: str
 
 
+def pointer_of(output: int) -> str:
+    """The name of the pointer to a convolution's output, by its number."""
+    return f"dst{output or ''}"
+
+
 @dataclass(frozen=True)
 class ConvTiles(Convolution):
     """Convolution of bfloat16, or of pairs of it, with sums in fp32, and its epilogue.

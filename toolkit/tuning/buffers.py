@@ -10,7 +10,7 @@ import numpy as np
 
 from ..kernels.cpu_amx import depth
 from ..kernels.spec import Conv, Convolution, Window, WindowOp, element_of
-from ..kernels.spec_amx import LANES, ConvTiles, PackPixels
+from ..kernels.spec_amx import LANES, ConvTiles, Output, PackPixels, pointer_of
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,6 @@ def _conv(spec: Conv) -> dict[str, Buffer]:
 
 def _tiles(spec: ConvTiles) -> dict[str, Buffer]:
     near, there = _pixels(spec)
-    top, left, bottom, right = spec.frame
-    framed = (top + spec.out_height + bottom) * (left + spec.out_width + right)
     blocks = spec.out_channels // LANES
     if spec.planar:
         none = (0, 0, 0, 0)  # its height and width count the frame
@@ -81,5 +79,11 @@ def _tiles(spec: ConvTiles) -> dict[str, Buffer]:
         "weight": Buffer(spec.out_channels * math.prod(depth(spec)) * LANES * spec.halves, "uint16"),
         "bias": Buffer(spec.out_channels),
         **({"add": _map(spec.add_element, spec.batch, blocks, there)} if spec.add else {}),
-        "dst": _map(spec.out_element, spec.batch, blocks, framed),
+        **{pointer_of(i): _output(spec, output) for i, output in enumerate(spec.outputs)},
     }
+
+
+def _output(spec: ConvTiles, output: Output) -> Buffer:
+    top, left, bottom, right = output.frame
+    framed = (top + spec.out_height + bottom) * (left + spec.out_width + right)
+    return _map(output.out_element, spec.batch, output.channels // LANES, framed)

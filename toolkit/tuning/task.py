@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from ..kernels.spec import Conv, Window, WindowOp, element_of
-from ..kernels.spec_amx import ConvTiles
+from ..kernels.spec_amx import ConvTiles, Output
 from ..lower.network import Layer
 
 KINDS: dict[str, type] = {"conv": Conv, "window": Window, "tiles": ConvTiles}
@@ -43,8 +43,10 @@ class Task:
 
 def canonical(spec: Any) -> Any:
     """The spec with the strides of dense storage: 0, or an image's elements where there are several images."""
-    strides = {f.name: 0 for f in fields(spec) if f.name.endswith("_stride")}
-    return replace(spec, **strides)
+    changed: dict[str, Any] = {f.name: 0 for f in fields(spec) if f.name.endswith("_stride")}
+    if isinstance(spec, ConvTiles):
+        changed["split"] = tuple(map(canonical, spec.split))
+    return replace(spec, **changed)
 
 
 def key(spec: Any, eligible: bool) -> str:
@@ -62,11 +64,17 @@ def encode(spec: Any) -> dict[str, Any]:
 
 def decode(document: dict[str, Any]) -> Any:
     """The spec that `encode` gave. KeyError, TypeError or ValueError for anything else."""
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
+    values = _tuples(document)
     cls = KINDS[str(values.pop("kind"))]
     if cls is Window:
         values["op"] = WindowOp(values["op"])
+    if cls is ConvTiles:
+        values["split"] = tuple(Output(**_tuples(output)) for output in values["split"])
     return cls(**values)
+
+
+def _tuples(document: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in document.items()}
 
 
 def tasks_of(layers: Iterable[Layer]) -> list[Task]:
@@ -90,4 +98,5 @@ def describe(spec: Any) -> str:
     groups = f" in {spec.groups} groups" if spec.groups > 1 else ""
     add = " + add" if spec.add else ""
     tiles = " on tiles" if isinstance(spec, ConvTiles) else ""
-    return f"{spec.channels * spec.groups}-{spec.out_channels} {kernel}{step} {size}{groups}{add}{tiles}"
+    out = "+".join(str(o.channels) for o in spec.outputs) if isinstance(spec, ConvTiles) else spec.out_channels
+    return f"{spec.channels * spec.groups}-{out} {kernel}{step} {size}{groups}{add}{tiles}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..kernels.spec import BLOCK, Convolution
+from ..kernels.spec_amx import ConvTiles, pointer_of
 from ..lower.lower import symbol_of
 from ..lower.plan import Kernel, Placement, Plan, Ref, Space, Step
 from ..lower.winograd import stages
@@ -61,11 +62,11 @@ class _Call:
     macs: int = 0
 
 
-def _with_strides(spec: Any, **found: Buffer | None) -> Any:
-    """The spec with the strides of dense storage, where it has several images: of what its pointers find."""
+def _with_strides(spec: Any, batch: int, **found: Buffer | None) -> Any:
+    """The spec with the strides of dense storage, where there are several images: of what its pointers find."""
     known = {field.name for field in fields(spec)}
-    strides = {f"{name}_stride": buffer.size // spec.batch for name, buffer in found.items() if buffer is not None}
-    return replace(spec, **{name: s for name, s in strides.items() if name in known}) if spec.batch > 1 else spec
+    strides = {f"{name}_stride": buffer.size // batch for name, buffer in found.items() if buffer is not None}
+    return replace(spec, **{name: s for name, s in strides.items() if name in known}) if batch > 1 else spec
 
 
 def _calls(spec: Any, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[str, Buffer]]:
@@ -73,8 +74,11 @@ def _calls(spec: Any, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[st
     sizes = buffers(spec)
     macs = spec.macs if isinstance(spec, Convolution) else 0
     outer = {"in": sizes["src"], "add": sizes.get("add"), "out": sizes["dst"]}
+    if choice.outputs is None and isinstance(spec, ConvTiles) and spec.split:
+        each = (_with_strides(output, spec.batch, out=sizes[pointer_of(i)]) for i, output in enumerate(spec.split))
+        spec = replace(spec, split=tuple(each))
     if choice.outputs is None:
-        return [_Call(_with_strides(spec, **outer), choice.schedule, tuple(sizes), macs)], sizes
+        return [_Call(_with_strides(spec, spec.batch, **outer), choice.schedule, tuple(sizes), macs)], sizes
     into, inner, back = stages(spec, choice.outputs)
     vectors = spec.batch * inner.width * BLOCK
     extra = {
@@ -83,8 +87,8 @@ def _calls(spec: Any, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[st
         "weight": Buffer(inner.out_channels * inner.channels),
         "nothing": Buffer(inner.out_channels),
     }
-    into, back = _with_strides(into, **outer), _with_strides(back, **outer)
-    inner = _with_strides(inner, **{"in": extra["data"], "out": extra["products"]})
+    into, back = _with_strides(into, spec.batch, **outer), _with_strides(back, spec.batch, **outer)
+    inner = _with_strides(inner, spec.batch, **{"in": extra["data"], "out": extra["products"]})
     add = ("add",) if spec.add else ()
     calls = [
         _Call(into, target.schedule(into), ("src", "data")),

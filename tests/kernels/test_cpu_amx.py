@@ -198,18 +198,20 @@ def test_convolution(name: str, run: Callable[..., None], target: Any) -> None:
 
 @pytest.mark.parametrize("element", ["bfloat16", PAIR])
 @pytest.mark.parametrize(
-    ("channels", "taps", "stride"), [(3, (3, 3), (2, 2)), (3, (7, 7), (2, 2)), (1, (5, 5), (1, 1)), (9, (3, 2), (1, 1))]
+    ("channels", "taps", "stride", "width"),
+    [(3, (3, 3), (2, 2), 19), (3, (7, 7), (2, 2), 32), (1, (5, 5), (1, 1), 7), (9, (3, 2), (1, 1), 45)],
 )
 def test_the_networks_input(
     channels: int,
     taps: tuple[int, int],
     stride: tuple[int, int],
+    width: int,
     element: str,
     run: Callable[..., None],
     target: Any,
 ) -> None:
     random = np.random.default_rng(1)
-    batch, height, width, pad = 2, 21, 19, 2
+    batch, height, pad = 2, 21, 2
     slots = next(count for count in (4, 8, 16) if count >= channels)
     pack = PackPixels(batch, channels, slots, height, width, (pad, pad, pad, pad), element)
     near = np.float32 if element == PAIR else rounded

@@ -91,3 +91,31 @@ def test_an_activation_behind_a_pool_is_its_epilogue(compiled, builder, kind):
     made = compiled(b.model(b.op("Relu", pooled)))
     assert [step.layers for step in made.plan.steps if len(step.layers) == 2] == [(f"{kind}_0", "Relu_1")]
     made.check(*b.inputs.values())
+
+
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool", "depthwise"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_the_zeros_around_a_window_are_its_own(compiled, builder, kind, batch):
+    b = builder()
+    x = b.op("Relu", b.conv(b.input(batch, 3, 23, 27), 3, 40, (3, 3)))
+    window = {"kernel_shape": [3, 3], "strides": [2, 2], "pads": [1, 0, 1, 1]}
+    if kind == "depthwise":
+        y = b.op("Relu", b.conv(x, 40, 40, group=40, strides=[2, 2], pads=[1, 0, 1, 1]))
+    else:
+        y = b.op(kind, x, **window)
+    made = compiled(b.model(b.conv(y, 40, 24, (3, 5), pads=[1, 3, 0, 2])))
+    made.check(*b.inputs.values(), tolerance=4e-6)
+    assert "frame" not in [step.op for step in made.plan.steps]
+
+
+@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("wide", [5, 17, 30])
+def test_a_pool_beside_a_convolution(compiled, builder, kind, wide):
+    """What a convolution reads, too, is of halves where there are tiles, before the pool and behind it."""
+    b = builder()
+    x = b.op("Relu", b.conv(b.input(1, 3, 12, wide), 3, 40, (1, 1)))
+    pooled = b.op(kind, x, kernel_shape=[3, 3], pads=[1] * 4)
+    y = b.op("Concat", b.conv(x, 40, 24, (1, 1)), b.conv(pooled, 40, 32, (1, 1)), axis=1)
+    pooled = b.op(kind, y, kernel_shape=[3, 2], strides=[2, 1])
+    made = compiled(b.model(b.conv(pooled, 56, 16, (1, 1)), b.conv(y, 56, 16, (1, 1))))
+    made.check(*b.inputs.values())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from tvm import tirx
 
 from .cpu_simple import SimpleSchedule
-from .emit import HALF, Emitter, Expr, const, load, splat
-from .spec import PAIR, element_of
-from .spec_amx import LANES, Frame, PackPixels
+from .emit import HALF, Emitter, Expr, load, nearest, splat
+from .spec import element_of
+from .spec_amx import LANES, Frame, PackPixels, halves_of
 
 
 def zero_frame(
@@ -35,8 +35,8 @@ def _zero(em: Emitter, pointer: str, at: Expr, count: int) -> None:
 
 
 def frame_units(spec: Frame) -> int:
-    """One work unit a block of an image."""
-    return spec.batch * spec.blocks
+    """One work unit a line of a block, the frame's among them."""
+    return spec.batch * spec.blocks * (spec.frame[0] + spec.height + spec.frame[2])
 
 
 def emit_frame(spec: Frame, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
@@ -44,18 +44,24 @@ def emit_frame(spec: Frame, _schedule: SimpleSchedule, name: str) -> tirx.PrimFu
     em = Emitter(name, [("src", spec.in_element), ("dst", spec.in_element)])
     cell = element_of(spec.in_element).cell
     top, left, bottom, right = spec.frame
-    wide = left + spec.width + right
+    lines, wide = top + spec.height + bottom, left + spec.width + right
     with em.units() as unit:
-        n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
-        src = em.let(n * spec.in_stride + block * (spec.height * spec.width * cell), "src0")
-        dst = em.let(n * spec.out_stride + block * ((top + spec.height + bottom) * wide * cell), "dst0")
-        zero_frame(em, dst, spec.height, spec.width, spec.frame)
-        with em.loop(spec.height, "y") as y:
-            start = em.let(dst + ((y + top) * wide + left) * cell, "start")
+        index, y = em.let(tirx.floordiv(unit, lines), "index"), em.let(tirx.floormod(unit, lines) - top, "y")
+        n, block = em.let(tirx.floordiv(index, spec.blocks), "n"), em.let(tirx.floormod(index, spec.blocks), "block")
+        src = em.let(n * spec.in_stride + (block * spec.height + y) * (spec.width * cell), "src0")
+        dst = em.let(n * spec.out_stride + (block * lines + y + top) * (wide * cell), "dst0")
+        if top or bottom:
+            with em.when(tirx.any(y < 0, y >= spec.height)), em.loop(wide, "x") as x:
+                _zero(em, "dst", dst + x * cell, cell)
+        with em.when(tirx.all(y >= 0, y < spec.height)):
+            for column in (*range(left), *range(left + spec.width, wide)):
+                _zero(em, "dst", dst + column * cell, cell)
+            start = em.let(dst + left * cell, "start")
             with em.loop(spec.width, "x") as x:
                 for row in range(0, cell, LANES):
-                    pixel = load(em.buffers["src"], src + (y * spec.width + x) * cell + row, LANES)
-                    em.store(em.buffers["dst"], start + x * cell + row, pixel)
+                    em.store(
+                        em.buffers["dst"], start + x * cell + row, load(em.buffers["src"], src + x * cell + row, LANES)
+                    )
     return em.finish()
 
 
@@ -64,11 +70,14 @@ def pixel_units(spec: PackPixels) -> int:
     return spec.batch * spec.lines
 
 
-def emit_pixels(spec: PackPixels, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
-    """Planes of fp32 to pixels of a few bfloat16."""
+def emit_pixels(spec: PackPixels, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """Planes of fp32 to pixels of a few bfloat16: a vector of pixels at a time, the last one of a row moved back until
+    it ends with it.
+    """
     em = Emitter(name, [("src", "float32"), ("dst", "bfloat16")])
     top, left, _, _ = spec.frame
     plane = spec.height * spec.width
+    lanes = schedule.lanes if spec.width >= schedule.lanes else 1
     with em.units() as unit:
         n, y = em.let(tirx.floordiv(unit, spec.lines), "n"), em.let(tirx.floormod(unit, spec.lines), "y")
         low = spec.lines * spec.line
@@ -78,11 +87,27 @@ def emit_pixels(spec: PackPixels, _schedule: SimpleSchedule, name: str) -> tirx.
                 _zero(em, "dst", line + start + part * LANES, LANES)
         with em.when(tirx.all(y >= top, y < top + spec.height)):
             src = em.let(n * (spec.channels * plane) + (y - top) * spec.width, "src0")
-            with em.loop(spec.width, "x") as x:
-                for channel in range(spec.channels):
-                    value = em.let(load(em.buffers["src"], src + channel * plane + x) * const(1.0), "value")
-                    at = em.let(line + (x + left) * spec.slots + channel, "at")
-                    parts = em.halves(value) if spec.out_element == PAIR else [em.narrow(value)]
-                    for i, part in enumerate(parts):
-                        em.store(em.buffers["dst"], at + i * low, part)
+            with em.loop(-(-spec.width // lanes), "turn") as turn:
+                x = em.let(tirx.min(turn * lanes, spec.width - lanes), "x")
+                given = [load(em.buffers["src"], src + channel * plane + x, lanes) for channel in range(spec.channels)]
+                at = em.let(line + (x + left) * spec.slots, "at")
+                for i, part in enumerate(_side_by_side(em, given, spec)):
+                    em.store(em.buffers["dst"], at + i * low, part)
     return em.finish()
+
+
+def _side_by_side(em: Emitter, given: list[Expr], spec: PackPixels) -> list[Expr]:
+    """The channels' vectors as bfloat16, all channels of a pixel together: the high halves, and the low ones."""
+    lanes = given[0].ty.dtype.lanes
+    words = "uint32" if lanes == 1 else f"uint32x{lanes}"
+    none, half = (splat(tirx.const(value, "uint32"), lanes) for value in (0, 16))
+    parts = [em.split(value) for value in given]
+    found = []
+    for kept in range(halves_of(spec.out_element)):
+        # what bfloat16 does not hold is zero: two channels fit into 32 bits
+        bits = [tirx.reinterpret(words, part[0] if kept == 0 else nearest(part[1])) for part in parts]
+        bits += [none] * (spec.slots - len(bits))
+        pairs = [em.let((bits[i] >> half) | bits[i + 1], "pair") for i in range(0, spec.slots, 2)]
+        order = [i * lanes + lane for lane in range(lanes) for i in range(len(pairs))]
+        found.append(tirx.reinterpret(f"{HALF}x{lanes * spec.slots}", tirx.Shuffle(pairs, order)))
+    return found

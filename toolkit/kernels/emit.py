@@ -143,9 +143,14 @@ class Emitter:
         The high halves are rounded by adding half a unit to the bits: which way a tie goes does not matter to the sum,
         and it is less work than the conversion there and back.
         """
-        values = tuple(self.let(value, "value") for value in values)
-        near = [self.let(_near(value), "near") for value in values]
-        return self.narrow(*near), self.narrow(*(value - high for value, high in zip(values, near, strict=True)))
+        parts = [self.split(value) for value in values]
+        return self.narrow(*(high for high, _ in parts)), self.narrow(*(rest for _, rest in parts))
+
+    def split(self, value: Expr) -> tuple[Expr, Expr]:
+        """fp32 lanes rounded to what bfloat16 can hold, and what that leaves, both as fp32."""
+        value = self.let(value, "value")
+        high = self.let(nearest(value), "high")
+        return high, value - high
 
     def narrow(self, *values: Expr) -> Expr:
         """fp32 lanes as bfloat16, rounded to the nearest, ties to even. Two vectors of 16 lanes become one of 32.
@@ -226,11 +231,11 @@ def _vector(dtype: str, lanes: int) -> str:
     return dtype if lanes == 1 else f"{dtype}x{lanes}"
 
 
-def _near(value: Expr) -> Expr:
+def nearest(value: Expr) -> Expr:
     """fp32 lanes rounded to what bfloat16 can hold, ties away from zero."""
     lanes = value.ty.dtype.lanes
-    bits = tirx.reinterpret("uint32" if lanes == 1 else f"uint32x{lanes}", value)
-    return tirx.reinterpret(str(value.ty.dtype), (bits + _bits(0x8000, lanes)) & _bits(0xFFFF0000, lanes))
+    bits = tirx.reinterpret(_vector("uint32", lanes), value)
+    return tirx.reinterpret(_vector("float32", lanes), (bits + _bits(0x8000, lanes)) & _bits(0xFFFF0000, lanes))
 
 
 def _bits(value: int, lanes: int) -> Expr:

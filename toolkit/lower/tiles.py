@@ -4,9 +4,9 @@ Given: a network whose blocked values are bfloat16, or pairs of it. Result: ever
 padding. Among pairs, fully connected layers stay in fp32: with one pixel there is nothing to multiply tiles with, and
 fp32 in blocks of 32 channels, one pixel each, lies as in blocks of 16.
 
-Where only the convolution reads its input, and another convolution makes it, that one writes the zeros around its
-output itself; otherwise the input is copied. The network's own input, in fp32, is packed into pixels with zeros
-around them.
+Where only the convolution reads its input, and another convolution or a window makes it, that one writes the zeros
+around its output itself; otherwise the input is copied. The network's own input, in fp32, is packed into pixels with
+zeros around them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from ..kernels.spec import PAIR, Conv
+from ..kernels.spec import PAIR, Conv, Window
 from ..kernels.spec_amx import ConvTiles, Frame, PackPixels
 from .network import Layer, Network, Param, Storage
 
@@ -79,7 +79,7 @@ class _Rewriter:
         pixels = (spec.height + frame[0] + frame[2]) * (spec.width + frame[1] + frame[3])
         writers = self.writers[source]
         alone = source.parent is None and source.port is None and source not in self.parents
-        if alone and len(writers) == len(self.readers[source]) == 1 and isinstance(writers[0].spec, ConvTiles):
+        if alone and len(writers) == len(self.readers[source]) == 1 and isinstance(writers[0].spec, ConvTiles | Window):
             source.pixels = pixels
             writers[0].spec = replace(writers[0].spec, frame=frame)
             return

@@ -5,56 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import fields, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnx
 
-from ..kernels.spec import Conv
 from ..kernels.spec_amx import ConvTiles
 from . import elements, place, siblings, tiles, winograd
+from .kernel_set import KernelSet
 from .network import Layer, Network, Param, Storage
 from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
 from .walk import read
 from .weights import pack
-
-
-class KernelSet(Protocol):
-    """What lowering asks of a target: which schedule, how many units, how weights are packed, what goes into a
-    kernel's name.
-    """
-
-    @property
-    def name(self) -> str:
-        """The target's name."""
-
-    def schedule(self, spec: Any) -> Any:
-        """The schedule for a spec."""
-
-    def units(self, spec: Any, schedule: Any) -> int:
-        """Work units of the kernel."""
-
-    def launch(self, spec: Any, schedule: Any) -> tuple[int, ...]:
-        """Grid and block sizes on a GPU; () elsewhere."""
-
-    def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
-        """Weights `[O, I, r, s]` of a convolution in the kernel's order."""
-
-    @property
-    def integers(self) -> bool:
-        """There are kernels for `kernels.spec_int8`."""
-
-    @property
-    def element(self) -> str:
-        """What float activations are kept in: "float32", or "bfloat16" or pairs of it (then convolutions are
-        `kernels.spec_amx`'s).
-        """
-
-    def winograd(self, spec: Conv) -> tuple[int, int] | None:
-        """The tile of Winograd's algorithm to use for a convolution; None to compute it directly."""
-
-    def fingerprint(self) -> str:
-        """Changes whenever the same spec and schedule would give other code."""
 
 
 class _Blob:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..kernels.spec import Convolution
+from .kernel_set import KernelSet
 from .network import Layer, Param, Storage
-
-if TYPE_CHECKING:
-    from .lower import KernelSet
 
 
 def physical_weight(weight: np.ndarray, spec: Convolution, source: Storage, output: Storage) -> np.ndarray:

@@ -34,6 +34,15 @@ ROWS = 16
 TILE = ROWS * ROWS
 """fp32 in a tile of sums, pairs of bfloat16 in one of weights."""
 
+NEXT_GROUP = -1
+"""`TileSchedule.fetch` of kernels that fetch the next outputs' weights, each turn its share."""
+
+AHEAD_KIB = 8
+"""How far ahead of themselves kernels fetch weights that do not fetch the next outputs'."""
+
+STAYING = 1 << 20
+"""Bytes of weights that stay in a second-level cache while pixels go by; half as many where those lie in k rows."""
+
 UNIT_MACS = 4_000_000
 """Multiply-adds of a work unit: few microseconds, and many units a layer."""
 
@@ -50,11 +59,16 @@ class TileSchedule:
     """tiles: tiles of pixels done at once. blocks: blocks of 32 outputs done at once.
 
     run: turns (of `tiles` tiles each) in a work unit.
+    rows_outer: units run over the outputs first, and over the rows of pixels after that; else the other way round.
+    fetch: which weights are brought into the second-level cache ahead of their use: -1 the next outputs', 0 none, n
+    those n KiB ahead.
     """
 
     tiles: int
     blocks: int
     run: int
+    rows_outer: bool = False
+    fetch: int = NEXT_GROUP
 
 
 @dataclass(frozen=True)
@@ -114,9 +128,19 @@ def choose(spec: ConvTiles, *, lanes: int, registers: int) -> TileSchedule:
     total = rows_of(spec).tiles
     tiles = min(2, total)
     blocks = 2 if tiles == 1 and spec.span // LANES % 2 == 0 else 1
-    turn = tiles * ROWS * blocks * LANES * math.prod(depth(spec)) * LANES * len(PRODUCTS[spec.halves])
+    deep = math.prod(depth(spec)) * LANES
+    turn = tiles * ROWS * blocks * LANES * deep * len(PRODUCTS[spec.halves])
     turns = -(-total // tiles)
-    return TileSchedule(tiles, blocks, max(1, min(turns, round(UNIT_MACS / turn))))
+    schedule = TileSchedule(tiles, blocks, max(1, min(turns, round(UNIT_MACS / turn))))
+    weights, pixels = (2 * spec.halves * count for count in (spec.out_channels * deep, read_of(spec)))
+    if spec.out_channels > blocks * LANES and weights < pixels and weights <= STAYING >> (not spec.pointwise):
+        return replace(schedule, rows_outer=True, fetch=AHEAD_KIB)
+    return schedule
+
+
+def read_of(spec: ConvTiles) -> int:
+    """Values of an image that are read."""
+    return spec.height * spec.width * spec.channels * spec.groups
 
 
 def space(spec: ConvTiles, *, lanes: int, registers: int) -> Iterator[tuple[TileSchedule, dict[str, tuple[int, ...]]]]:
@@ -126,7 +150,8 @@ def space(spec: ConvTiles, *, lanes: int, registers: int) -> Iterator[tuple[Tile
         if tiles <= total and spec.span // LANES % blocks == 0:
             turns = -(-total // tiles)
             runs = sorted({-(-turns // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)})
-            yield TileSchedule(tiles, blocks, runs[-1]), {"run": tuple(runs)}
+            knobs = {"run": tuple(runs), "rows_outer": (False, True), "fetch": (NEXT_GROUP, 0, 4, AHEAD_KIB, 16)}
+            yield TileSchedule(tiles, blocks, runs[-1]), knobs
 
 
 def _runs(spec: ConvTiles, schedule: TileSchedule) -> int:
@@ -246,12 +271,6 @@ class _Tiles:
         shift = em.let(tirx.floordiv(group, per_group) * self.blocks, "shift") if spec.groups > 1 else 0
         plane, stride = spec.height * self.line, 2 * self.pixel * spec.stride[1]
 
-        # Each turn fetches its share of the next group's weights (after the last: of the next layer's, which follow in
-        # the blob): they come from memory once an inference.
-        steps = self.blocks * self.kernel_rows * self.taps
-        lines = -(-sch.blocks * self.panel // (LANES * self.turns * steps))
-        ahead = em.let(panel + sch.blocks * self.panel + number * (steps * lines * LANES), "ahead")
-
         held: dict[int, tuple[int, int]] = {}  # what lies in the tile registers
 
         def step(block: Expr, r: Expr, s: int) -> None:
@@ -259,21 +278,24 @@ class _Tiles:
             offset = em.let((shift + block) * plane + r * (spec.dilation[0] * self.line) + column, "offset")
             index = (block * self.kernel_rows + r) * self.taps + s
             at = em.let(panel + index * self.step, "at")
-            for i in range(lines):
-                em.prefetch(weight, ahead + (index * lines + i) * LANES)
+            self.fetch(panel, index, number)
             for theirs, half in PRODUCTS[spec.halves]:
-                for i in range(tiles):
-                    if held.get(inputs[i]) != (i, theirs):
-                        self.load_tile(inputs[i], src, starts[i] + offset + theirs * self.low, stride)
-                        held[inputs[i]] = (i, theirs)
-                for o in range(outputs):
-                    tile = weights[o % len(weights)]
-                    if held.get(tile) != (o, half):
-                        column = (o % 2) * (self.step // 2) + half * (2 * TILE)
-                        self.load_tile(tile, weight, at + (o // 2) * self.panel + column, 64)
-                        held[tile] = (o, half)
+                for first in range(0, outputs, len(weights)):
+                    # all loads before all products: a neighbour on the same core, if it multiplies tiles too, goes
+                    # ahead of every product that follows a load
+                    some = range(first, min(first + len(weights), outputs))
                     for i in range(tiles):
-                        self.op("tdpbf16ps", *(_tile(t) for t in (i * outputs + o, inputs[i], tile)))
+                        if held.get(inputs[i]) != (i, theirs):
+                            self.load_tile(inputs[i], src, starts[i] + offset + theirs * self.low, stride)
+                            held[inputs[i]] = (i, theirs)
+                    for o in some:
+                        if held.get(weights[o - first]) != (o, half):
+                            column = (o % 2) * (self.step // 2) + half * (2 * TILE)
+                            self.load_tile(weights[o - first], weight, at + (o // 2) * self.panel + column, 64)
+                            held[weights[o - first]] = (o, half)
+                    for o in some:
+                        for i in range(tiles):
+                            self.op("tdpbf16ps", *(_tile(t) for t in (i * outputs + o, inputs[i], weights[o - first])))
             held.clear()
 
         with em.loop(self.blocks, "block") as b:
@@ -291,6 +313,24 @@ class _Tiles:
             for i, place in enumerate(places):
                 for y, column, p in self.pixels(*place):
                     self.finish(goal, y, column, group, bases, self.sums + i * outputs * TILE + p * ROWS)
+
+    def fetch(self, panel: Expr, index: Expr, number: Expr) -> None:
+        """Bring weights nearer, at step `index` of turn `number`: they come from memory once an inference."""
+        em, weight, fetch = self.em, self.em.buffers["weight"], self.schedule.fetch
+        if fetch == NEXT_GROUP:
+            # each turn its share; after the last group: of the next layer's, which follow in the blob
+            size = self.schedule.blocks * self.panel
+            steps = self.blocks * self.kernel_rows * self.taps
+            lines = -(-size // (LANES * self.turns * steps))
+            ahead = em.let(panel + size + (number * steps + index) * (lines * LANES), "ahead")
+            for i in range(lines):
+                em.prefetch(weight, ahead + i * LANES)
+        elif fetch:
+            with em.when(number == 0):
+                ahead = em.let(panel + index * self.step + fetch * 512, "ahead")
+                for block in range(self.schedule.blocks):
+                    for line in range(0, self.step, LANES):
+                        em.prefetch(weight, ahead + block * self.panel + line)
 
     def pixels(self, line: Expr, x: Expr, skip: Expr) -> Iterator[tuple[Expr, Expr, Expr]]:
         """Loops over the pixels of a tile that are its own: line, column, and row of the tile."""
@@ -350,7 +390,9 @@ class _Tiles:
         with em.units() as unit:
             n = em.let(tirx.floordiv(unit, groups * runs), "n") if spec.batch > 1 else 0
             rest = em.let(tirx.floormod(unit, groups * runs), "rest") if spec.batch > 1 else unit
-            group, run = em.let(tirx.floordiv(rest, runs), "group"), em.let(tirx.floormod(rest, runs), "run")
+            inner = groups if sch.rows_outer else runs
+            outer, within = em.let(tirx.floordiv(rest, inner), "outer"), em.let(tirx.floormod(rest, inner), "within")
+            group, run = (within, outer) if sch.rows_outer else (outer, within)
             bases = (n * spec.in_stride, n * spec.add_stride, n)
             if any(any(output.frame) for output in spec.outputs):
                 with em.when(run == 0):

@@ -74,8 +74,13 @@ def _conv(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
 def _tiles(spec: ConvTiles, schedule: cpu_amx.TileSchedule, threads: int) -> list[float]:
     total = cpu_amx.rows_of(spec).tiles
     turns = math.ceil(total / schedule.tiles)
+    deep = math.prod(cpu_amx.depth(spec))
+    group_kib = 2 * spec.halves * schedule.blocks * deep * cpu_amx.LANES**2 / 1024
+    weights_kib = group_kib * spec.out_channels / (schedule.blocks * cpu_amx.LANES)
+    pixels_kib = 2 * spec.halves * cpu_amx.read_of(spec) / 1024
     count = cpu_amx.units(spec, schedule)
     idle = math.ceil(count / threads) * threads / count
+    own, outer = schedule.fetch > 0, float(schedule.rows_outer)
     return [
         4 * math.log2(turns * schedule.tiles / total),
         4.0 / schedule.tiles,
@@ -83,4 +88,12 @@ def _tiles(spec: ConvTiles, schedule: cpu_amx.TileSchedule, threads: int) -> lis
         math.log2(schedule.run) / 2,
         math.log2(count / threads) / 2,
         4 * math.log2(idle),
+        outer,
+        outer * math.log2(weights_kib / 512) / 2,
+        outer * math.log2(weights_kib / pixels_kib) / 2,
+        float(schedule.fetch == cpu_amx.NEXT_GROUP),
+        float(schedule.fetch == cpu_amx.NEXT_GROUP) * math.log2(turns) / 2,
+        float(own),
+        float(own) * math.log2(group_kib) / 4,
+        math.log2(schedule.fetch / cpu_amx.AHEAD_KIB) if own else 0.0,
     ]

@@ -11,7 +11,7 @@ from ..kernels import cpu_amx
 from ..kernels.cpu_conv import NEXT_GROUP, ConvSchedule, image, tile_widths, units
 from ..kernels.cpu_window import WindowSchedule
 from ..kernels.spec import BLOCK, Conv
-from ..kernels.spec_amx import ConvTiles
+from ..kernels.spec_amx import LANES, ConvTiles
 from ..kernels.tiles import split
 from .space import Choice, main_spec
 
@@ -75,8 +75,8 @@ def _tiles(spec: ConvTiles, schedule: cpu_amx.TileSchedule, threads: int) -> lis
     total = cpu_amx.rows_of(spec).tiles
     turns = math.ceil(total / schedule.tiles)
     deep = math.prod(cpu_amx.depth(spec))
-    group_kib = 2 * spec.halves * schedule.blocks * deep * cpu_amx.LANES**2 / 1024
-    weights_kib = group_kib * spec.out_channels / (schedule.blocks * cpu_amx.LANES)
+    group_kib = 2 * spec.halves * schedule.blocks * deep * LANES**2 / 1024
+    weights_kib = group_kib * spec.out_channels / (schedule.blocks * LANES)
     pixels_kib = 2 * spec.halves * cpu_amx.read_of(spec) / 1024
     count = cpu_amx.units(spec, schedule)
     idle = math.ceil(count / threads) * threads / count

@@ -119,3 +119,16 @@ def test_a_pool_beside_a_convolution(compiled, builder, kind, wide):
     pooled = b.op(kind, y, kernel_shape=[3, 2], strides=[2, 1])
     made = compiled(b.model(b.conv(pooled, 56, 16, (1, 1)), b.conv(y, 56, 16, (1, 1))))
     made.check(*b.inputs.values())
+
+
+@pytest.mark.parametrize("group", [2, 4, 8])
+def test_groups_of_few_channels(compiled, builder, group):
+    b = builder()
+    x = b.op("Relu", b.conv(b.input(2, 3, 13, 18), 3, 64, (1, 1)))
+    y = b.op("Relu", b.conv(x, 64, 64, (3, 3), group=64 // group, strides=[2, 1], pads=[1, 2, 0, 1]))
+    y = b.conv(y, 64, 64, (2, 3), group=64 // group, dilations=[2, 3])
+    made = compiled(b.model(b.conv(y, 64, 20, (1, 1))))
+    made.check(*b.inputs.values(), tolerance=4e-6)
+    if made.pairs:
+        groups = [getattr(kernel.spec, "group", 1) for kernel in made.plan.kernels.values()]
+        assert sorted(groups)[-2:] == ([1, 1] if group == 8 else [group, group])

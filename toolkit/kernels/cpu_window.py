@@ -8,6 +8,7 @@ the taps of a row are: 10 columns of 3 rows and 8 outputs of 3 columns instead o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -70,6 +71,11 @@ def _together(spec: Window, lanes: int) -> tuple[int, ...]:
     return (0, lanes) if 2 * lanes == element_of(spec.in_element).block == 32 else (0,)
 
 
+def _exchanged(value: Expr, member: int) -> Expr:
+    """Lane `c ^ member` in lane `c`."""
+    return tirx.Shuffle([value], [lane ^ member for lane in range(value.ty.dtype.lanes)])
+
+
 def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
     """The window operator as a TIR function of the emitter's C signature."""
     depthwise = spec.op is WindowOp.DEPTHWISE
@@ -100,8 +106,8 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
             for s in range(taps):
                 if inside(p, s):
                     under.setdefault(p * step_x + s * spread_x, []).append((p, s))
-        order = sorted(under)
-        sums = {c: i for i, c in enumerate(order)} if schedule.columns else {p: p for p in range(width)}
+        columns = sorted(under)
+        sums = {c: i for i, c in enumerate(columns)} if schedule.columns else {p: p for p in range(width)}
         acc = em.local(len(sums) * number * lanes)
 
         def at(held: int, i: int) -> int:
@@ -117,25 +123,34 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
         begin = em.let(tirx.max(0, tirx.floordiv(spread_y - 1 - first, spread_y)), "begin") if top else 0
         end = em.let(tirx.min(rows, tirx.floordiv(spec.height - 1 - first, spread_y) + 1), "end")
 
-        with em.loop(end - begin, "r", begin) as r:
-            base = em.let(src0 + ((first + r * spread_y) * spec.width + x * step_x - left) * near.cell + part, "base")
-            weights = []
-            if depthwise:
-                row = em.let((block * rows + r) * (taps * wide), "row")
-                weights = [
-                    [em.let(load(em.buffers["weight"], row + s * wide + lane, lanes), "w") for lane in parts]
-                    for s in range(taps)
-                ]
-            for column in order:
-                at_column = base + column * near.cell
-                values = [em.let(em.read("src", at_column + i * lanes, lanes), "value") for i in range(number)]
-                for p, s in under[column]:
-                    for i, value in enumerate(values):
-                        place = at(column if schedule.columns else p, i)
-                        old = load(acc, place, lanes)
-                        em.store(acc, place, fma(value, weights[s][i], old) if depthwise else reduce(old, value))
-                    if schedule.columns:
-                        break
+        def gather(vectors: range) -> None:
+            """All taps of some vectors of the pixels into their sums."""
+            with em.loop(end - begin, "r", begin) as r:
+                line = (first + r * spread_y) * spec.width + x * step_x - left
+                base = em.let(src0 + line * near.cell + part, "base")
+                weights = {}
+                if depthwise:
+                    row = em.let((block * rows + r) * (taps * spec.group * wide), "row")
+                    for i, member, s in itertools.product(vectors, range(spec.group), range(taps)):
+                        place = row + (s * spec.group + member) * wide + parts[i]
+                        weights[i, member, s] = em.let(load(em.buffers["weight"], place, lanes), "w")
+                for column in columns:
+                    for i in vectors:
+                        at_column = base + column * near.cell + i * lanes
+                        value = em.let(em.read("src", at_column, lanes), "value")
+                        if schedule.columns:
+                            em.store(acc, at(column, i), reduce(load(acc, at(column, i), lanes), value))
+                            continue
+                        for member in range(spec.group):
+                            moved = em.let(_exchanged(value, member), "moved") if member else value
+                            for p, s in under[column]:
+                                old = load(acc, at(p, i), lanes)
+                                new = fma(moved, weights[i, member, s], old) if depthwise else reduce(old, moved)
+                                em.store(acc, at(p, i), new)
+
+        # the weights of a group have registers for one vector at a time
+        for vectors in [range(number)] if spec.group == 1 else [range(i, i + 1) for i in range(number)]:
+            gather(vectors)
 
         scale: Expr = None
         if spec.op is WindowOp.AVERAGE:

@@ -135,7 +135,9 @@ class Window(Windowed):
 
     pad: top, left, bottom, right. include_pad: an average counts the padding it covers (but nothing beyond it).
     frame: zeros written around the output (not around fp32): top, left, bottom, right.
-    Pointers: input, [weight, bias,] output; weights are `[block][r][s][16]`.
+    group: neighbouring channels that a "depthwise" convolution mixes: 1, 2 or 4.
+    Pointers: input, [weight, bias,] output; weights are `[block][r][s][group][channel]`, the m-th of a channel `c` for
+    input channel `c ^ m`.
     """
 
     pad: tuple[int, int, int, int]
@@ -147,6 +149,7 @@ class Window(Windowed):
     in_element: str = "float32"
     out_element: str = "float32"
     frame: tuple[int, int, int, int] = (0, 0, 0, 0)
+    group: int = 1
 
 
 @dataclass(frozen=True)

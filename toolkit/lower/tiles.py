@@ -6,7 +6,7 @@ fp32 in blocks of 32 channels, one pixel each, lies as in blocks of 16.
 
 Where only the convolution reads its input, and another convolution or a window makes it, that one writes the zeros
 around its output itself; otherwise the input is copied. The network's own input, in fp32, is packed into pixels with
-zeros around them.
+zeros around them. Among pairs, convolutions in groups of very few channels are windows of fp32 vectors.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from ..kernels.spec import PAIR, Conv, Window
-from ..kernels.spec_amx import ConvTiles, Frame, PackPixels
+import numpy as np
+
+from ..kernels.spec import PAIR, Conv, Window, WindowOp
+from ..kernels.spec_amx import LANES, ConvTiles, Frame, PackPixels
 from .network import Layer, Network, Param, Storage
 
 _NONE = (0, 0, 0, 0)
+
+_FEW = (2, 4)
+"""Channels of a group that fp32 vectors are faster for than tiles (docs/perf/cpu-fp32-tiles-windows.md)."""
 
 
 def rewrite(network: Network) -> None:
@@ -58,6 +63,8 @@ class _Rewriter:
             source, _ = _source(layer)
             if spec.planar:
                 self._packed(layer, source, spec, frame)
+            elif (group := _narrow(layer)) is not None:
+                _by_vectors(layer, spec, group)
             else:
                 layer.spec = _tiles(spec, frame)
                 if frame != _NONE:
@@ -109,6 +116,50 @@ def _of_one_pixel(layer: Layer) -> bool:
     spec = layer.spec
     size = (spec.height, spec.width, spec.out_height, spec.out_width)
     return layer.output.dtype == PAIR and spec.pointwise and size == (1, 1, 1, 1) and not spec.add and spec.groups == 1
+
+
+def _narrow(layer: Layer) -> int | None:
+    """How few neighbouring channels a grouped convolution mixes, where that is too few for tiles: of its block-diagonal
+    weight they would multiply mostly zeros, and three times.
+    """
+    spec, weight = layer.spec, layer.operands[1]
+    assert isinstance(weight, Param)
+    if layer.output.dtype != PAIR or spec.add or spec.groups == 1 or weight.role != "weight":
+        return None
+    if spec.channels != LANES or spec.out_channels != spec.groups * LANES:
+        return None
+    inputs, outputs = np.arange(LANES), np.arange(spec.out_channels)[:, None] % LANES
+    for group in _FEW:
+        if not weight.array[inputs // group != outputs // group].any():
+            return group
+    return None
+
+
+def _by_vectors(layer: Layer, spec: Conv, group: int) -> None:
+    """The layer as one that mixes neighbouring lanes of vectors of fp32."""
+    weight = layer.operands[1]
+    assert isinstance(weight, Param)
+    (rows, columns), blocks = spec.kernel, spec.groups
+    lane, member = np.arange(LANES), np.arange(group)[:, None]
+    split = weight.array.reshape(blocks, LANES, LANES, rows, columns)
+    mixed = split[:, lane, lane ^ member].transpose(0, 3, 4, 1, 2)
+    layer.operands[1] = Param("raw", np.ascontiguousarray(mixed, np.float32))
+    top, left, bottom, right = frame_of(spec)
+    layer.spec = Window(
+        WindowOp.DEPTHWISE,
+        spec.batch,
+        blocks,
+        spec.height,
+        spec.width,
+        spec.out_height,
+        spec.out_width,
+        spec.kernel,
+        spec.stride,
+        (top, left, bottom, right),
+        spec.dilation,
+        activation=spec.activation,
+        group=group,
+    )
 
 
 def _source(layer: Layer) -> tuple[Storage, str]:

@@ -39,9 +39,10 @@ def tasks() -> list[Task]:
 @pytest.fixture(scope="session")
 def tiled() -> list[Task]:
     """For matrix tiles: an unpadded 3x3 whose output has a frame, a 1x1 with a residual, the network's own input, a
-    pool between pairs and fp32, three siblings.
+    pool between pairs and fp32, three siblings, groups of four channels by vectors.
     """
     kept = {"in_element": PAIR, "add_element": PAIR, "out_element": PAIR}
+    mixed = {"in_element": WIDE, "out_element": PAIR}
     none = (0, 0, 0, 0)
     siblings = (
         Output(32, RELU, none, 0, PAIR),
@@ -52,8 +53,9 @@ def tiled() -> list[Task]:
         ConvTiles(1, 64, 19, 19, 96, 17, 17, (3, 3), activation=RELU, frame=(0, 3, 0, 3), **kept),
         ConvTiles(1, 96, 17, 17, 64, 17, 17, (1, 1), add=True, **kept | {"add_element": WIDE}),
         ConvTiles(1, 4, 35, 35, 32, 17, 17, (3, 3), (2, 2), planar=True, **kept | {"out_element": WIDE}),
-        Window(WindowOp.MAX, 1, 3, 17, 17, 8, 8, (3, 3), (2, 2), (0,) * 4, in_element=WIDE, out_element=PAIR),
+        Window(WindowOp.MAX, 1, 3, 17, 17, 8, 8, (3, 3), (2, 2), (0,) * 4, **mixed),
         ConvTiles(1, 64, 17, 17, 192, 17, 17, (1, 1), split=siblings, **kept),
+        Window(WindowOp.DEPTHWISE, 1, 2, 9, 9, 9, 9, (3, 3), (1, 1), (1,) * 4, frame=(1, 2, 3, 4), group=4, **mixed),
     ]
     return [Task(spec, False, 1, (str(number),)) for number, spec in enumerate(specs)]
 

@@ -78,7 +78,7 @@ def test_choices_for_tiles(tiled) -> None:
                 assert all(output.channels // 32 % choice.schedule.blocks == 0 for output in task.spec.outputs)
     assert [str(task) for task in tiled] == [
         "64-96 3x3 @17x17 on tiles", "96-64 1x1 @17x17 + add on tiles", "4-32 3x3/2 @17x17 on tiles", "max 96 3x3/2 @8x8",
-        "64-32+64+96 1x1 @17x17 on tiles",
+        "64-32+64+96 1x1 @17x17 on tiles", "depthwise 64 3x3 @9x9 in groups of 4",
     ]  # fmt: skip
 
 

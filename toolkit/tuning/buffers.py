@@ -45,12 +45,14 @@ def _pixels(spec: Convolution | Window) -> tuple[int, int]:
 
 
 def _window(spec: Window) -> dict[str, Buffer]:
-    near, there = _pixels(spec)
+    near, _ = _pixels(spec)
     channels = spec.blocks * element_of(spec.in_element).block
     found = {"src": _map(spec.in_element, spec.batch, spec.blocks, near)}
     if spec.op is WindowOp.DEPTHWISE:
-        found |= {"weight": Buffer(channels * math.prod(spec.kernel)), "bias": Buffer(channels)}
-    return found | {"dst": _map(spec.out_element, spec.batch, spec.blocks, there)}
+        found |= {"weight": Buffer(channels * spec.group * math.prod(spec.kernel)), "bias": Buffer(channels)}
+    top, left, bottom, right = spec.frame
+    framed = (spec.out_height + top + bottom) * (spec.out_width + left + right)
+    return found | {"dst": _map(spec.out_element, spec.batch, spec.blocks, framed)}
 
 
 def _conv(spec: Conv) -> dict[str, Buffer]:

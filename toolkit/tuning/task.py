@@ -94,7 +94,8 @@ def describe(spec: Any) -> str:
     step = f"/{spec.stride[0]}" if spec.stride != (1, 1) else ""
     size = f"@{spec.out_height}x{spec.out_width}"
     if isinstance(spec, Window):
-        return f"{spec.op.value} {spec.blocks * element_of(spec.in_element).block} {kernel}{step} {size}"
+        groups = f" in groups of {spec.group}" if spec.group > 1 else ""
+        return f"{spec.op.value} {spec.blocks * element_of(spec.in_element).block} {kernel}{step} {size}{groups}"
     groups = f" in {spec.groups} groups" if spec.groups > 1 else ""
     add = " + add" if spec.add else ""
     tiles = " on tiles" if isinstance(spec, ConvTiles) else ""

@@ -4,7 +4,7 @@ A tile register holds 16 rows of 64 bytes. A row of an input tile is one pixel's
 tile is loaded with the distance between pixels as its stride, whatever the convolution's stride; a weight tile holds 16
 output channels of 16 pairs of input channels, packed in this order at export. One ``tdpbf16ps`` is 16 pixels x 16
 outputs x 32 inputs; of pairs of bfloat16 (`spec.PAIR`) it takes three. Sums stay in registers over all of the depth:
-2 tiles of pixels x 2 of outputs, or 1 x 4 where there is one tile of pixels.
+1 tile of pixels x 2 of outputs, or 2 x 2, or 1 x 4.
 
 All tiles of a kernel have the same number of rows: the last one of a row of pixels is moved back until it ends with it,
 and its first rows, which another tile has done, are not stored.
@@ -124,16 +124,12 @@ def _reach(spec: ConvTiles) -> int:
 
 
 def choose(spec: ConvTiles, *, lanes: int, registers: int) -> TileSchedule:
-    """2 x 2 tiles where there are two tiles of pixels, else 1 x 4 where a group has two blocks of outputs."""
-    total = rows_of(spec).tiles
-    tiles = min(2, total)
-    blocks = 2 if tiles == 1 and spec.span // LANES % 2 == 0 else 1
+    """1 x 2 tiles, whose five registers leave some to the neighbour on the same core (docs/perf/cpu-fp32-tiles.md)."""
     deep = math.prod(depth(spec)) * LANES
-    turn = tiles * ROWS * blocks * LANES * deep * len(PRODUCTS[spec.halves])
-    turns = -(-total // tiles)
-    schedule = TileSchedule(tiles, blocks, max(1, min(turns, round(UNIT_MACS / turn))))
+    turn = ROWS * LANES * deep * len(PRODUCTS[spec.halves])
+    schedule = TileSchedule(1, 1, max(1, min(rows_of(spec).tiles, round(UNIT_MACS / turn))))
     weights, pixels = (2 * spec.halves * count for count in (spec.out_channels * deep, read_of(spec)))
-    if spec.out_channels > blocks * LANES and weights < pixels and weights <= STAYING >> (not spec.pointwise):
+    if spec.out_channels > LANES and weights < pixels and weights <= STAYING >> (not spec.pointwise):
         return replace(schedule, rows_outer=True, fetch=AHEAD_KIB)
     return schedule
 

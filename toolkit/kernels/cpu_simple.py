@@ -9,7 +9,7 @@ from typing import Any
 from tvm import tirx
 
 from . import cpu_math
-from .emit import Emitter, Expr, clamp, const, load, splat
+from .emit import Emitter, Expr, clamp, const, load, splat, together
 from .spec import GlobalAverage, Map, Pack, Softmax, Unpack, element_of
 
 
@@ -114,16 +114,20 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
         dst = em.let(n * spec.out_stride + block * (spec.pixels * there), "dst0")
         each = 1 if spec.second == "channel" else spec.pixels
         second = em.let(n * spec.second_stride + block * (each * far), "second0")
+        number = together(spec.in_element, lanes)
         with em.loop(spec.pixels, "pixel") as pixel:
-            for part in range(0, wide, lanes):
-                value = em.read("src", src + pixel * near + part, lanes)
-                if spec.second == "none":
-                    value = UNARY[spec.op](value, spec.constants)
-                else:
-                    at = part if spec.second == "channel" else pixel * far + part
-                    other = em.read("second", second + at, lanes)
-                    value = clamp(BINARY[spec.op](value, other), clamp_after)
-                em.write("dst", dst + pixel * there + part, value)
+            for first in range(0, wide, lanes * number):
+                values = []
+                for part in range(first, first + lanes * number, lanes):
+                    value = em.read("src", src + pixel * near + part, lanes)
+                    if spec.second == "none":
+                        value = UNARY[spec.op](value, spec.constants)
+                    else:
+                        at = part if spec.second == "channel" else pixel * far + part
+                        other = em.read("second", second + at, lanes)
+                        value = clamp(BINARY[spec.op](value, other), clamp_after)
+                    values.append(value)
+                em.write("dst", dst + pixel * there + first, *values)
     return em.finish()
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from .cpu_amx_simple import zero_frame
-from .emit import Emitter, Expr, clamp, const, fma, load
+from .emit import Emitter, Expr, clamp, const, fma, load, together
 from .spec import Window, WindowOp, element_of
 from .tiles import runs, split
 
@@ -48,7 +48,7 @@ def choose(spec: Window, *, lanes: int, registers: int) -> WindowSchedule:
 
 def space(spec: Window, *, lanes: int, registers: int) -> Iterator[tuple[WindowSchedule, dict[str, tuple[int, ...]]]]:
     """The schedules worth a measurement; there are no knobs but the tile, and what is kept of it."""
-    most = min(spec.out_width, (registers - 4) // len(_together(spec, lanes)))
+    most = min(spec.out_width, (registers - 4) // together(spec.in_element, lanes))
     for pixels in sorted({max(split(spec.out_width, width)) for width in range(1, most + 1)}):
         yield WindowSchedule(lanes, pixels), {}
         if _overlaps(spec) and _fits(spec, lanes, registers, pixels):
@@ -63,12 +63,7 @@ def _overlaps(spec: Window) -> bool:
 def _fits(spec: Window, lanes: int, registers: int, pixels: int) -> bool:
     """All columns under a tile of `pixels` have a register."""
     columns = (pixels - 1) * spec.stride[1] + spec.kernel[1]
-    return columns * len(_together(spec, lanes)) <= registers - 4
-
-
-def _together(spec: Window, lanes: int) -> tuple[int, ...]:
-    """The first lanes of the vectors of a pixel that are done at once: a whole line of memory."""
-    return (0, lanes) if 2 * lanes == element_of(spec.in_element).block == 32 else (0,)
+    return columns * together(spec.in_element, lanes) <= registers - 4
 
 
 def _exchanged(value: Expr, member: int) -> Expr:
@@ -83,7 +78,8 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
     kept = {"src": spec.in_element, "dst": spec.out_element}
     near, there = element_of(spec.in_element), element_of(spec.out_element)
     em = Emitter(name, [(p, kept.get(p, "float32")) for p in pointers])
-    lanes, wide, together = schedule.lanes, near.block, _together(spec, schedule.lanes)
+    lanes, wide = schedule.lanes, near.block
+    number = together(spec.in_element, lanes)
     (rows, taps), (step_y, step_x) = spec.kernel, spec.stride
     (top, left, bottom, right), (spread_y, spread_x) = spec.pad, spec.dilation
     above, before, below, behind = spec.frame
@@ -95,8 +91,7 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
 
     def tile(src0: Expr, dst0: Expr, block: Expr, y: Expr, x: int | Expr, width: int, part: int) -> None:
         """`width` pixels from column `x`, the vectors of a block's channels from lane `part` on."""
-        parts = [part + first for first in together]
-        number = len(parts)
+        parts = [part + i * lanes for i in range(number)]
 
         def inside(p: int, s: int) -> bool:
             return not isinstance(x, int) or 0 <= (x + p) * step_x - left + s * spread_x < spec.width
@@ -193,7 +188,7 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
             with em.when(y == 0):
                 zero_frame(em, dst0, spec.out_height, spec.out_width, spec.frame)
         for first, width, count in runs(split(spec.out_width, schedule.pixels), safe):
-            for part in range(0, wide, lanes * len(together)):
+            for part in range(0, wide, lanes * number):
                 if count == 1:
                     tile(src0, dst0, block, y, first, width, part)
                 else:

@@ -17,7 +17,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import PointerType, PrimType, StringImm
 
-from .spec import PAIR, element_of
+from .spec import BLOCK, PAIR, element_of
 
 Expr = Any  # tvm.ir.Expr; operators on it build expressions
 _INT = "int32"
@@ -266,6 +266,13 @@ def const(value: float, lanes: int = 1) -> Expr:
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:
     """`a * b + c` lane by lane, in one rounding where the machine can."""
     return tirx.call_llvm_pure_intrin(str(c.ty.dtype), "llvm.fmuladd", a, b, c)
+
+
+def together(element: str, lanes: int) -> int:
+    """Vectors of a pixel of a block that are best done at once: two where they are all of it, so that its halves are
+    rounded and stored as whole lines.
+    """
+    return 2 if 2 * lanes == element_of(element).block == 2 * BLOCK else 1
 
 
 def clamp(value: Expr, bounds: tuple[float, float] | None) -> Expr:

@@ -14,6 +14,7 @@ def test_before_any_measurement() -> None:
     mean, deviation = NOTHING.predict(np.array([[0.0, 0, 0], [0.1, 0, 0], [9, 0, 0]]), 0)
     assert mean[0] == deviation[0] == 0
     assert 0 < deviation[1] < deviation[2]
+    assert expected_gain(mean, deviation, 0.0)[0] == pytest.approx(0, abs=1e-6)
     assert mean[2] == pytest.approx(CAUTION, abs=1e-3)
 
 

@@ -46,6 +46,9 @@ STAYING = 1 << 20
 UNIT_MACS = 4_000_000
 """Multiply-adds of a work unit: few microseconds, and many units a layer."""
 
+LEAST_UNITS = 16
+"""Work units of a layer that is so small that they would be fewer: one for each of 16 threads."""
+
 
 REGISTER_TILES = ((2, 1), (1, 2), (1, 1))
 """Tiles of pixels by blocks of outputs whose sums fit the eight tile registers, beside operands."""
@@ -127,7 +130,8 @@ def choose(spec: ConvTiles, *, lanes: int, registers: int) -> TileSchedule:
     """1 x 2 tiles, whose five registers leave some to the neighbour on the same core (docs/perf/cpu-fp32-tiles.md)."""
     deep = math.prod(depth(spec)) * LANES
     turn = ROWS * LANES * deep * len(PRODUCTS[spec.halves])
-    schedule = TileSchedule(1, 1, max(1, min(rows_of(spec).tiles, round(UNIT_MACS / turn))))
+    most = max(1, rows_of(spec).tiles * spec.batch * spec.out_channels // (LANES * LEAST_UNITS))
+    schedule = TileSchedule(1, 1, max(1, min(rows_of(spec).tiles, most, round(UNIT_MACS / turn))))
     weights, pixels = (2 * spec.halves * count for count in (spec.out_channels * deep, read_of(spec)))
     if spec.out_channels > LANES and weights < pixels and weights <= STAYING >> (not spec.pointwise):
         return replace(schedule, rows_outer=True, fetch=AHEAD_KIB)

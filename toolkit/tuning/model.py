@@ -73,7 +73,10 @@ class Model:
 
 
 def expected_gain(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
-    """How much lower than `best` a choice's `y` is expected to be, counting nothing where it is higher."""
+    """How much lower than `best` a choice's `y` is expected to be, counting nothing where it is higher. A choice that
+    no feature tells from the default has no deviation, and nothing to gain.
+    """
+    deviation = np.maximum(deviation, 1e-6)
     z = (best - mean) / deviation
     density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi)
     return np.asarray((best - mean) * _normal(z) + deviation * density)

@@ -118,6 +118,11 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
         begin = em.let(tirx.max(0, tirx.floordiv(spread_y - 1 - first, spread_y)), "begin") if top else 0
         end = em.let(tirx.min(rows, tirx.floordiv(spec.height - 1 - first, spread_y) + 1), "end")
 
+        if not depthwise and step_y > 1:  # too little work to hide the way of the next rows from a cache far away
+            ahead = em.let(src0 + ((first + rows + 1) * spec.width + x * step_x) * near.cell + part, "ahead")
+            for row, column, i in itertools.product(range(step_y), range(width * step_x), range(number)):
+                em.prefetch(em.buffers["src"], ahead + (row * spec.width + column) * near.cell + i * lanes)
+
         def gather(vectors: range) -> None:
             """All taps of some vectors of the pixels into their sums."""
             with em.loop(end - begin, "r", begin) as r:

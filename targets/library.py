@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inception_deploy.errors import DeployError
-from inception_deploy.lower.plan import Plan, Port, Space, Step
+from inception_deploy.lower.plan import ALIGNMENT, Plan, Port, Space, Step
 
 from .link import CSRC, compile_c, link_shared, platform
 
@@ -96,6 +96,9 @@ def check(plan: Plan, features: Sequence[str] = ()) -> None:
     sizes = {Space.ARENA: [plan.arena_bytes], Space.WEIGHTS: [len(plan.weights)]}
     sizes[Space.INPUT] = [port.bytes for port in plan.inputs]
     sizes[Space.OUTPUT] = [port.bytes for port in plan.outputs]
+    for port in plan.inputs:
+        if port.copy is not None and (port.copy % ALIGNMENT or not 0 <= port.copy <= plan.arena_bytes - port.bytes):
+            raise DeployError(f"the copy of input {port.name} lies outside of the arena", kind="plan", got=port.copy)
     wave = 0
     for step in plan.steps:
         kernel = plan.kernels.get(step.kernel)
@@ -173,10 +176,13 @@ def model_c(plan: Plan, features: Sequence[str] = ()) -> str:
             f"{{(id_kernel){step.kernel}, {len(args)}u, {kernel.pointers}u, {kernel.units}, UINT64_C({cost})}}"
         )
         args += [f"{{UINT64_C({ref.offset}), {SPACES[ref.space]}, {ref.index}}}" for ref in step.args]
+    nowhere = 2**64 - 1
+    places = [nowhere if port.copy is None else port.copy for port in plan.inputs]
+    lines += table("const uint64_t", "copies", [f"UINT64_C({place})" for place in places])
     lines += table("const id_arg", "args", args)
     lines += table("const id_call", "calls", calls)
-    lines += ["const id_tables id_model_tables = {", *fields, "    .calls = calls,", "    .args = args,", "};", ""]
-    return "\n".join(lines)
+    members = [f"    .{name} = {name}," for name in ("calls", "args", "copies")]
+    return "\n".join([*lines, "const id_tables id_model_tables = {", *fields, *members, "};", ""])
 
 
 def info_c(plan: Plan, features: Sequence[str] = ()) -> tuple[list[str], list[str]]:

@@ -31,6 +31,7 @@ typedef struct id_tables {
   id_info info;
   const id_call *calls; /* info.step_count of them, ordered by wave */
   const id_arg *args;
+  const uint64_t *copies; /* per input: where in the arena an aligned copy may lie; UINT64_MAX for nowhere */
 } id_tables;
 
 extern const id_tables id_model_tables;

@@ -154,6 +154,8 @@ static void work_alone(id_model *model) {
    No huge pages: a picture would fill half of one. */
 static void *aligned(id_model *model, uint32_t port, void *buffer, uint64_t bytes) {
   if ((uintptr_t)buffer % ID_ALIGNMENT == 0) return buffer;
+  if (port < model->tables->info.input_count && model->tables->copies[port] != UINT64_MAX)
+    return model->arena + model->tables->copies[port];
   if (!model->copy[port] && posix_memalign(&model->copy[port], ID_ALIGNMENT, bytes ? (size_t)bytes : 1) != 0)
     model->copy[port] = NULL;
   return model->copy[port];
@@ -163,9 +165,9 @@ static int infer(id_model *model, const void *const *inputs, void *const *output
   const id_tables *tables = model->tables;
   const id_info *info = &tables->info;
   for (uint32_t i = 0; i < info->input_count; ++i) {
-    const void *used = aligned(model, i, (void *)(uintptr_t)inputs[i], info->inputs[i].bytes);
+    void *used = aligned(model, i, (void *)(uintptr_t)inputs[i], info->inputs[i].bytes);
     if (!used) return ID_ERROR_MEMORY;
-    if (used != inputs[i]) memcpy(model->copy[i], inputs[i], (size_t)info->inputs[i].bytes);
+    if (used != inputs[i]) memcpy(used, inputs[i], (size_t)info->inputs[i].bytes);
   }
   for (uint32_t i = 0; i < info->output_count; ++i)
     if (!aligned(model, info->input_count + i, outputs[i], info->outputs[i].bytes)) return ID_ERROR_MEMORY;

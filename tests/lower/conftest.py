@@ -61,15 +61,18 @@ class Compiled:
     def run(self, *inputs: np.ndarray, side: str = "begin") -> list[np.ndarray]:
         """One inference, in poisoned memory with a fence at one side of every buffer.
 
-        A wave's steps run last one first, in two halves of their units each, so that a missing dependency shows.
+        A wave's steps run last one first, in two halves of their units each, so that a missing dependency shows. The
+        inputs lie in memory of their own, or, for the "end", where the arena has a place for their copies.
         """
         raw = [np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8) for x in inputs]
+        arena = fenced(self.plan.arena_bytes, side)
         given = [fenced(len(x), side) for x in raw]
+        if side == "end":
+            given = [arena[port.copy :][: len(x)] for port, x in zip(self.plan.inputs, raw, strict=True)]
         weights = fenced(len(self.plan.weights), side)
         for buffer, array in zip([*given, weights], [*raw, np.frombuffer(self.plan.weights, np.uint8)], strict=True):
             buffer[:] = array
         outputs = [fenced(port.bytes, side) for port in self.plan.outputs]
-        arena = fenced(self.plan.arena_bytes, side)
         memory = {Space.ARENA: [arena], Space.WEIGHTS: [weights], Space.INPUT: given, Space.OUTPUT: outputs}
         for _, steps in itertools.groupby(self.plan.steps, key=lambda step: step.wave):
             for step in reversed(list(steps)):

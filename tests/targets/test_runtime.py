@@ -11,6 +11,7 @@ import threading
 import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -99,12 +100,17 @@ def test_what_tvm_kernels_call_is_there_without_tvm(tiny, build, pixels) -> None
             np.testing.assert_array_equal(model.run(pixels)[0], 2 * pixels[0])
 
 
-def test_unaligned_arrays_are_copied(tiny, build, pixels) -> None:
+@pytest.mark.parametrize("planned", [False, True])
+def test_unaligned_arrays_are_copied(tiny, build, pixels, planned) -> None:
+    """To where the plan says, or to memory of their own."""
     raw = np.zeros(pixels.nbytes + 4, dtype=np.uint8)
     raw[4:] = pixels.view(np.uint8).reshape(-1)
     unaligned = raw[4:].view(np.float32).reshape(pixels.shape)
-    folder = build(tiny.chain(3))
-    with runtime.load(folder, threads=2) as model:
+    plan = tiny.chain(3)
+    if planned:
+        (port,) = plan.inputs
+        plan = replace(plan, inputs=(replace(port, copy=plan.arena_bytes),), arena_bytes=plan.arena_bytes + port.bytes)
+    with runtime.load(build(plan), threads=2) as model:
         np.testing.assert_array_equal(model.run(unaligned)[0], tiny.chained(pixels, 3))
         # Python's own outputs are aligned; a C caller's need not be.
         out = np.zeros(pixels.nbytes + 4, dtype=np.uint8)

@@ -66,7 +66,8 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
         winograd.rewrite(network, kernels)
     place.assign_waves(network)
     place.share_adds(network)
-    arena = place.place(network)
+    copies = place.copies(network)
+    arena = place.place(network, copies)
     blob = _Blob()
     steps: list[Step] = []
     table: dict[str, Kernel] = {}
@@ -90,7 +91,9 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
             progress(layer.value)
     return Plan(
         target=kernels.name,
-        inputs=tuple(Port(v.name, v.shape, v.storage.dtype) for v in network.inputs),
+        inputs=tuple(
+            Port(v.name, v.shape, v.storage.dtype, c.offset) for v, c in zip(network.inputs, copies, strict=True)
+        ),
         outputs=tuple(Port(v.name, v.shape, v.storage.dtype) for v in network.outputs),
         kernels=table,
         steps=tuple(steps),

@@ -8,6 +8,8 @@ bytes.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 
 from .network import Layer, Network, Storage
 from .plan import ALIGNMENT
@@ -64,12 +66,25 @@ def share_adds(network: Network) -> None:
         layer.output.parent = root
 
 
-def place(network: Network) -> int:
-    """Fix every root's offset in the arena; gives the arena's size in bytes.
+def copies(network: Network) -> list[Storage]:
+    """For each input of the network, memory that an aligned copy of the caller's may take while somebody reads it."""
+    found = []
+    for value in network.inputs:
+        last = max((layer.wave for layer in network.layers if value.storage in map(_root, layer.reads)), default=0)
+        found.append(replace(value.storage, name=f"{value.name}:copy", port=None, first_wave=0, last_wave=last))
+    return found
+
+
+def _root(storage: Storage) -> Storage:
+    return storage.root
+
+
+def place(network: Network, inputs: Sequence[Storage] = ()) -> int:
+    """Fix every root's offset in the arena, and those of `inputs`' copies; gives the arena's size in bytes.
 
     Larger values are placed first, each at the lowest offset where no value alive at the same time lies.
     """
-    roots: list[Storage] = []
+    roots = list(inputs)
     for layer in network.layers:
         for storage in (*layer.writes, *layer.reads):
             root = storage.root

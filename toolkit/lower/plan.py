@@ -77,11 +77,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the network: float32, `shape` in NCHW (or fewer axes), contiguous."""
+    """An input or output of the network: float32, `shape` in NCHW (or fewer axes), contiguous.
+
+    copy: of an input, where in the arena an aligned copy of it may lie while it is read; None for nowhere.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str = "float32"
+    copy: int | None = None
 
     @property
     def bytes(self) -> int:

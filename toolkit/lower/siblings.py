@@ -13,10 +13,14 @@ from dataclasses import replace
 import numpy as np
 
 from ..kernels.spec_amx import ConvTiles, Output
+from .default import MAX_POINTERS
 from .network import Layer, Network, Param, Storage
 from .weights import channelwise, physical_weight
 
 _Key = tuple[Storage, int, int, int]
+
+MOST = MAX_POINTERS - 3
+"""Outputs of one kernel, beside its input, weight and bias."""
 
 
 def join(network: Network) -> None:
@@ -27,10 +31,12 @@ def join(network: Network) -> None:
             source = layer.reads[0]
             families[source, layer.spec.height, layer.spec.width, layer.spec.channels].append(layer)
     absorbed: set[Layer] = set()
-    for first, *others in families.values():
-        if others:
-            _absorb(first, others)
-            absorbed.update(others)
+    for family in families.values():
+        for start in range(0, len(family), MOST):
+            first, *others = family[start : start + MOST]
+            if others:
+                _absorb(first, others)
+                absorbed.update(others)
     network.layers[:] = [layer for layer in network.layers if layer not in absorbed]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -174,6 +176,22 @@ def test_a_chain_needs_two_places(target):
     network = chain(*(Storage(f"s{i}", 1, 100) for i in range(6)))
     place.assign_waves(network)
     assert place.place(network) == 2 * 448
+
+
+@BUDGET
+@given(lives=st.lists(st.tuples(st.integers(1, 40), st.integers(0, 9), st.integers(0, 4)), min_size=1, max_size=14))
+def test_the_arena_is_no_larger_than_placing_the_largest_first(target, lives):
+    """And no smaller than what is alive at a time; nobody lies over another."""
+    storages = [Storage(f"s{i}", 1, 64 * pixels) for i, (pixels, _, _) in enumerate(lives)]
+    for storage, (_, first, length) in zip(storages, lives, strict=True):
+        storage.first_wave, storage.last_wave = first, first + length
+    alive = max(sum(s.bytes for s in storages if s.first_wave <= wave <= s.last_wave) for wave in range(14))
+    simple = place._pack(sorted(storages, key=lambda s: -s.bytes))
+    total = place.place(Network(), storages)
+    assert alive <= total <= simple
+    for one, other in itertools.combinations(storages, 2):
+        if one.first_wave <= other.last_wave and other.first_wave <= one.last_wave:
+            assert one.offset + one.bytes <= other.offset or other.offset + other.bytes <= one.offset
 
 
 def test_refusals_carry_node_operator_and_reason(builder, target):

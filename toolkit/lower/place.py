@@ -7,8 +7,8 @@ bytes.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .network import Layer, Network, Storage
@@ -82,7 +82,8 @@ def _root(storage: Storage) -> Storage:
 def place(network: Network, inputs: Sequence[Storage] = ()) -> int:
     """Fix every root's offset in the arena, and those of `inputs`' copies; gives the arena's size in bytes.
 
-    Larger values are placed first, each at the lowest offset where no value alive at the same time lies.
+    Values are placed one after the other, each at the lowest offset where no value alive at the same time lies. The
+    best order is hard to find (it is a packing problem): several are tried, and the smallest arena is kept.
     """
     roots = list(inputs)
     for layer in network.layers:
@@ -95,14 +96,41 @@ def place(network: Network, inputs: Sequence[Storage] = ()) -> int:
                 root.first_wave = root.last_wave = layer.wave
             root.first_wave = min(root.first_wave, layer.wave)
             root.last_wave = max(root.last_wave, layer.wave)
+    alive: dict[int, int] = defaultdict(int)  # bytes, by wave
+    for root in roots:
+        for wave in range(root.first_wave, root.last_wave + 1):
+            alive[wave] += size(root)
+    crowded = {root: max(alive[wave] for wave in range(root.first_wave, root.last_wave + 1)) for root in roots}
+    orders: tuple[Callable[[Storage], tuple[int | str, ...]], ...] = (
+        lambda r: (-size(r), r.first_wave, r.name),
+        lambda r: (-crowded[r], -size(r), r.first_wave, r.name),
+        lambda r: (-crowded[r], r.first_wave, -size(r), r.name),
+        lambda r: (r.first_wave, -size(r), r.name),
+        lambda r: (-r.last_wave, -size(r), r.name),
+        lambda r: (r.first_wave - r.last_wave, -size(r), r.name),
+        lambda r: (-size(r) * (r.last_wave - r.first_wave + 1), r.first_wave, r.name),
+    )
+    total, best = -1, roots
+    for order in orders:
+        ordered = sorted(roots, key=order)
+        needed = _pack(ordered)
+        if total < 0 or needed < total:
+            total, best = needed, ordered
+        if total == max(alive.values(), default=0):
+            break
+    return _pack(best)
+
+
+def _pack(roots: Sequence[Storage]) -> int:
+    """Offsets for values in the order given; gives the end of the last one."""
     placed: list[Storage] = []
-    for root in sorted(roots, key=lambda r: (-size(r), r.first_wave, r.name)):
-        alive = sorted(
+    for root in roots:
+        together = sorted(
             (o for o in placed if o.first_wave <= root.last_wave and root.first_wave <= o.last_wave),
             key=lambda o: o.offset,
         )
         offset = 0
-        for other in alive:
+        for other in together:
             if offset + size(root) <= other.offset:
                 break
             offset = max(offset, other.offset + size(other))

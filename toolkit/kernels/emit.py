@@ -186,7 +186,7 @@ class Emitter:
         return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": 0})
 
 
-HALF = "uint16"
+HALF = element_of("bfloat16").stored
 """The type that bfloat16 is kept in."""
 
 _LINE = 16

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .spec import PAIR, Convolution
+from .spec import Convolution, element_of
 
 LANES = 32
 """bfloat16 in a row of a tile, and channels in a block."""
@@ -19,7 +19,8 @@ LANES = 32
 
 def halves_of(element: str) -> int:
     """bfloat16 that one value is kept in."""
-    return 2 if element == PAIR else 1
+    kept = element_of(element)
+    return kept.cell // kept.block
 
 
 @dataclass(frozen=True)

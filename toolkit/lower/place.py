@@ -70,13 +70,10 @@ def copies(network: Network) -> list[Storage]:
     """For each input of the network, memory that an aligned copy of the caller's may take while somebody reads it."""
     found = []
     for value in network.inputs:
-        last = max((layer.wave for layer in network.layers if value.storage in map(_root, layer.reads)), default=0)
+        readers = (layer for layer in network.layers if any(read.root is value.storage for read in layer.reads))
+        last = max((layer.wave for layer in readers), default=0)
         found.append(replace(value.storage, name=f"{value.name}:copy", port=None, first_wave=0, last_wave=last))
     return found
-
-
-def _root(storage: Storage) -> Storage:
-    return storage.root
 
 
 def place(network: Network, inputs: Sequence[Storage] = ()) -> int:

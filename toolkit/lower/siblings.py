@@ -43,15 +43,15 @@ def join(network: Network) -> None:
 def _absorb(first: Layer, others: list[Layer]) -> None:
     """Make one layer of several."""
     family = [first, *others]
-    weights, biases, split = [], [], []
+    weights, biases = [], []
+    split: list[Output] = []
     for layer in family:
-        source, weight, bias = layer.operands
+        _, weight, bias = layer.operands
         assert isinstance(weight, Param)
         assert isinstance(bias, Param)
         weights.append(physical_weight(weight.array, layer.spec, layer.reads[0], layer.output))
         biases.append(channelwise(bias.array, layer.output))
-        spec = layer.spec
-        split.append(Output(spec.out_channels, spec.activation, spec.frame, spec.out_stride, spec.out_element))
+        split.extend(layer.spec.outputs)
     first.spec = replace(
         first.spec,
         out_channels=sum(output.channels for output in split),
@@ -59,8 +59,11 @@ def _absorb(first: Layer, others: list[Layer]) -> None:
         activation=None,
         frame=(0, 0, 0, 0),
     )
-    source = first.operands[0]
-    first.operands = [source, Param("physical", np.concatenate(weights)), Param("raw", np.concatenate(biases))]
+    first.operands = [
+        first.operands[0],
+        Param("physical", np.concatenate(weights)),
+        Param("raw", np.concatenate(biases)),
+    ]
     first.nodes = [node for layer in family for node in layer.nodes]
     first.macs = sum(layer.macs for layer in family)
     first.also = [layer.output for layer in others]

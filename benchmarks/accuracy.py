@@ -24,7 +24,10 @@ from int8 import DATA, digit, table
 from numpy.typing import NDArray
 from peers import LIMITS
 
-from inception_deploy import bundle, check, engines, models, pipeline, progress, sources
+from inception_deploy import models, pipeline, progress
+from inception_deploy.bundles import bundle, engines
+from inception_deploy.reports import check
+from inception_deploy.sources import resolve
 
 WAYS = ("cpu", "cpu:avx512", "cpu:avx2", "cpu/bf16")
 DIGITS = 32
@@ -57,7 +60,7 @@ def errors(model: str, ways: list[str], bar: progress.Progress) -> list[dict[str
             target, _, precision = way.partition("/")
             path = Path(folder) / str(number)
             pipeline.export(
-                sources.Request(model=model), path, target=target, precision=precision or None, verified=False
+                resolve.Request(model=model), path, target=target, precision=precision or None, verified=False
             )
             with bundle.open(path) as opened:
                 how = opened.manifest["preprocessing"]

@@ -25,7 +25,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from inception_deploy import bundle, engines
+from inception_deploy.bundles import bundle, engines
 
 
 def status(field: str) -> int:

@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from inception_deploy import bench
+from inception_deploy.reports import bench
 
 COLD_LIMIT_S, WARM_LIMIT_S, MEMORY_LIMIT_GIB = 120, 60, 4
 

@@ -18,9 +18,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from inception_deploy import export, models
+from inception_deploy import models
 from inception_deploy.graph.cost import cost
 from inception_deploy.graph.driver import KINDS, PASSES, Pass, PassEffect, optimise
+from inception_deploy.sources import capture
 
 
 def stages(model: onnx.ModelProto) -> list[tuple[PassEffect | None, onnx.ModelProto]]:
@@ -59,9 +60,9 @@ def milliseconds(networks: list[onnx.ModelProto], runs: int, threads: int, plain
 def report(name: str, runs: int, threads: int, plain: bool) -> None:
     """Print the table of one network as Markdown."""
     if name.endswith(".onnx"):
-        model = export.load_onnx(name, batch=1)
+        model = capture.load_onnx(name, batch=1)
     else:
-        model = export.to_onnx(models.build(name), (1, *models.spec(name).input))
+        model = capture.to_onnx(models.build(name), (1, *models.spec(name).input))
     found = stages(model)
     times = milliseconds([model for _, model in found], runs, threads, plain)
     print(f"\n{name} ({threads} threads, {runs} runs, onnxruntime's optimiser {'off' if plain else 'on'})\n")

@@ -8,7 +8,7 @@
     python benchmarks/int8.py --latency irv2               # onnxruntime on our int8 and on its own default int8
 
 Networks on digits are calibrated on training digits and measured on held-out ones. Powers of two run in the exact
-integer network (`inception_deploy.quantize.network`), which rounds as the hardware does; float scales run in
+integer network (`inception_deploy.quantize.integer_network`), which rounds as the hardware does; float scales run in
 onnxruntime. The exit code is 1 where a network loses more top-1 on the held-out digits than `BARS` allows.
 """
 
@@ -30,17 +30,18 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
-from inception_deploy import images, sources
 from inception_deploy.graph import driver
 from inception_deploy.models import trained
 from inception_deploy.quantize.culprit import Ratio
-from inception_deploy.quantize.network import read
+from inception_deploy.quantize.integer_network import read
 from inception_deploy.quantize.pictures import Picture, Pictures
 from inception_deploy.quantize.quantise import QuantizedModel, Quantizer, Recipe
 from inception_deploy.quantize.ranges import METHODS
 from inception_deploy.quantize.repair import Repairs
 from inception_deploy.quantize.runner import Runner
 from inception_deploy.quantize.scheme import SCHEMES, Choices
+from inception_deploy.runtime import images
+from inception_deploy.sources import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "examples" / "data"
@@ -99,7 +100,7 @@ def text(cell: object) -> str:
 
 def optimised(model: str) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The optimised float ONNX of what ``--model`` would name, and its preprocessing."""
-    source = sources.resolve(sources.Request(model=model))
+    source = resolve.resolve(resolve.Request(model=model))
     result, _ = driver.optimise(source.onnx(lambda _: None), verify=False)
     return result, dict(source.preprocessing or {})
 

@@ -21,9 +21,11 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 
-from inception_deploy import bench, runtime, targets
+from inception_deploy import targets
 from inception_deploy.lower.lower import lower
 from inception_deploy.progress import Progress
+from inception_deploy.reports import bench
+from inception_deploy.runtime.compiled import load as load_compiled
 
 _MOVES = ("pack", "unpack")
 
@@ -106,7 +108,7 @@ def ours(layer: Layer, target: Any, threads: int, arrays: list[np.ndarray]) -> t
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     with tempfile.TemporaryDirectory() as folder:
         target.build(lower(onnx.shape_inference.infer_shapes(model), target), Path(folder))
-        compiled = runtime.load(Path(folder), threads=threads)
+        compiled = load_compiled(Path(folder), threads=threads)
 
     def run() -> float:
         return sum(step.ms for step in compiled.profile(x) if step.op not in _MOVES) / 1e3

@@ -30,8 +30,11 @@ from peak import Peak
 from rich.console import Console
 from rich.table import Table
 
-from inception_deploy import bench, bundle, check, engines, models, pipeline, progress, sources, targets, verify
+from inception_deploy import models, pipeline, progress, targets, verify
+from inception_deploy.bundles import bundle, engines
 from inception_deploy.errors import DeployError
+from inception_deploy.reports import bench, check
+from inception_deploy.sources import resolve
 
 LIMITS = {
     **dict.fromkeys(("irv2", "irv1", "inception_v4", "inception_v3", "googlenet"), 0.80),
@@ -65,7 +68,7 @@ def main() -> int:
         try:
             for name in () if paths else options.models or (QUICK if options.quick else LIMITS):
                 path = Path(folder) / name
-                request = sources.Request(model=name)
+                request = resolve.Request(model=name)
                 pipeline.export(
                     request, path, target=options.target, precision=options.precision, verified=False, progress=bar
                 )

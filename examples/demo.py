@@ -19,8 +19,12 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from inception_deploy import bench, bundle, engines, images, pipeline, progress, run, sources
+from inception_deploy import pipeline, progress
+from inception_deploy.bundles import bundle, engines
 from inception_deploy.errors import DeployError
+from inception_deploy.reports import bench, run
+from inception_deploy.runtime import images
+from inception_deploy.sources import resolve
 
 DATA = Path(__file__).resolve().parent / "data"
 RUNS = 20
@@ -40,7 +44,7 @@ def main() -> int:
     console = Console() if sys.stdout.isatty() else Console(width=100)
     try:
         photo(
-            console, sources.Request(model=options.model, width=options.width), options.output / f"{options.model}-cpu"
+            console, resolve.Request(model=options.model, width=options.width), options.output / f"{options.model}-cpu"
         )
         digits(console, options.output / "digits-cpu")
     except DeployError as error:
@@ -49,7 +53,7 @@ def main() -> int:
     return 0
 
 
-def photo(console: Console, request: sources.Request, destination: Path) -> None:
+def photo(console: Console, request: resolve.Request, destination: Path) -> None:
     """Export, look at a photo, race onnxruntime."""
     console.rule(f"{request.model}: from PyTorch to a compiled bundle")
     export(console, request, destination)
@@ -77,7 +81,7 @@ def photo(console: Console, request: sources.Request, destination: Path) -> None
 def digits(console: Console, destination: Path) -> None:
     """Export the trained network and classify the held-out digits with the compiled bundle."""
     console.rule("handwritten digits: a trained network")
-    export(console, sources.Request(model=str(DATA / "digits_irv2.safetensors"), batch=8), destination)
+    export(console, resolve.Request(model=str(DATA / "digits_irv2.safetensors"), batch=8), destination)
     with np.load(DATA / "digits_heldout.npz", allow_pickle=False) as held_out:
         pictures, labels = held_out["images"], held_out["labels"]
     with bundle.open(destination) as opened:
@@ -89,7 +93,7 @@ def digits(console: Console, destination: Path) -> None:
     console.print(f"accuracy on {len(labels)} held-out digits: {right / len(labels):.2%} ({right} right)")
 
 
-def export(console: Console, request: sources.Request, destination: Path) -> None:
+def export(console: Console, request: resolve.Request, destination: Path) -> None:
     """One export, with what it checked."""
     with progress.terminal() as bar:
         document = pipeline.export(request, destination, force=True, progress=bar)

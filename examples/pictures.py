@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from inception_deploy import images
 from inception_deploy.errors import DeployError
 from inception_deploy.models import Preprocessing
+from inception_deploy.runtime import images
 
 # Every split is a seeded shuffle of the whole, cut: the same pictures are held out in every run and on every machine.
 SPLIT_SEED = 2016

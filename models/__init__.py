@@ -21,7 +21,7 @@ from .table import TABLE
 if TYPE_CHECKING:
     import os
 
-    from .network import Network
+    from .base import Network
     from .trained import TrainedInfo
 
 __all__ = [
@@ -123,7 +123,7 @@ def build(
 
         initialise(module, module.input_shape, seed)
     else:
-        from .weights import load
+        from .checkpoint import load
 
         load(module, weights, module.spec.name)
         module.trained = True

@@ -10,7 +10,7 @@ from typing import Any
 
 from inception_deploy.errors import UsageError, nearest
 
-from .network import Network
+from .base import Network
 from .spec import ModelSpec, Option
 
 

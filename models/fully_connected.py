@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from .base import Network
 from .layers import Chain, Pair, grid_pool, map_size
-from .network import Network
 
 
 class FullyConnected(Network):

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .base import Staged
 from .keys import KeyMap
 from .layers import Chain, Concat, Conv, Convs, MaxPool
-from .network import Staged
 
 # Channels of 1x1; 3x3 reduce, 3x3; 5x5 reduce, 5x5; pool projection. Table 1 of the paper.
 BLOCKS = {

@@ -8,10 +8,10 @@ facenet form ends in.
 
 from __future__ import annotations
 
+from .base import Staged
 from .inception_resnet import ResidualInception
 from .keys import KeyMap
 from .layers import Chain, Conv, Convs, MaxPool
-from .network import Staged
 
 
 def build(

@@ -8,10 +8,10 @@ block8 is neither scaled nor rectified. Reduction-A is figure 7 with (k, l, m, n
 
 from __future__ import annotations
 
+from .base import Staged
 from .inception_resnet import ResidualInception
 from .keys import KeyMap
 from .layers import AvgPool, Chain, Conv, Convs, MaxPool
-from .network import Staged
 
 
 def build(

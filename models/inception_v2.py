@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from torch import nn
 
+from .base import Staged
 from .keys import KeyMap
 from .layers import AvgPool, Chain, Concat, Conv, ConvNormAct, Convs, MaxPool
-from .network import Staged
 
 # Channels of 1x1; 3x3 reduce, 3x3; double 3x3 reduce, double 3x3; pool projection.
 BLOCKS = {

@@ -13,9 +13,9 @@ import re
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .base import Staged
 from .keys import KeyMap
 from .layers import AvgPool, Concat, Conv, Convs, Fork, MaxPool
-from .network import Staged
 
 
 def build(

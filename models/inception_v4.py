@@ -8,9 +8,9 @@ TF-slim's, as in all published weights.
 
 from __future__ import annotations
 
+from .base import Staged
 from .keys import KeyMap, numbered
 from .layers import AvgPool, Concat, Conv, Convs, Fork, MaxPool, repeat
-from .network import Staged
 
 
 def build(

@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from inception_deploy.errors import UsageError
 
+from .base import Network
 from .keys import KeyMap
 from .layers import scaled
-from .network import Network
 
 # Table I: which S2 maps each of the sixteen C3 maps sees.
 C3_TABLE = (

@@ -7,9 +7,9 @@ Depthwise-separable convolutions (section 3.1), the width multiplier alpha (3.3)
 
 from __future__ import annotations
 
+from .base import Staged
 from .keys import KeyMap
 from .layers import Chain, ConvNormAct, scaled
-from .network import Staged
 
 # (channels, stride) of the thirteen separable convolutions.
 BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))

@@ -13,9 +13,9 @@ from math import gcd
 
 from torch import Tensor, nn
 
+from .base import Staged
 from .keys import KeyMap
 from .layers import Chain, ConvNormAct, scaled
-from .network import Staged
 
 
 @dataclass(frozen=True)

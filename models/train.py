@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
-from .network import Network, Outputs
+from .base import Network, Outputs
 
 # What the auxiliary classifiers' losses count: 0.3 in the GoogLeNet paper (1409.4842, section 5), 0.4 in TF-slim's and
 # torchvision's training of Inception v3.

@@ -16,9 +16,9 @@ from inception_deploy.errors import DeployError
 
 from . import spec
 from .assemble import assemble
-from .network import Network
+from .base import Network
+from .checkpoint import fit, read
 from .spec import Preprocessing
-from .weights import fit, read
 
 # One metadata entry that holds JSON: safetensors does not keep the order of several.
 _ENTRY = "inception_deploy"

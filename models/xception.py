@@ -11,9 +11,9 @@ import re
 
 from torch import Tensor, nn
 
+from .base import Staged
 from .keys import KeyMap, numbered
 from .layers import Chain, ConvNormAct, scaled
-from .network import Staged
 
 
 def build(

@@ -10,9 +10,9 @@ import onnx_ir as ir
 from inception_deploy.graph.rewrite import constant
 
 from . import ranges
+from .integer_weights import covering_exponent
 from .scheme import Choices, Params, Scheme
 from .structure import Structure
-from .weights import covering_exponent
 
 LARGEST_ALIGNMENT = 16
 """How many bits apart the two sides of an add may lie; what is finer yet could not change the sum by one step."""

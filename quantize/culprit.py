@@ -14,7 +14,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from . import arith
-from .network import Network, Step, read
+from .integer_network import Network, Step, read
 from .pictures import Picture
 from .quantise import QuantizedModel, Quantizer
 from .runner import Runner

@@ -18,11 +18,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from inception_deploy.graph.rewrite import constant, free_name, hand_over, operand, set_constant
-from inception_deploy.skeleton import check
+from inception_deploy.sources.skeleton import check
 
+from .integer_weights import LARGEST_SHIFT, quantise, scales
 from .scheme import Params, Scheme
 from .structure import Layer, Structure
-from .weights import LARGEST_SHIFT, quantise, scales
 
 SCHEME_KEY = "inception_deploy.scheme"
 """The entry of the model's metadata that names the scheme."""

@@ -12,10 +12,11 @@ from typing import Any
 
 import onnx
 
-from inception_deploy import artifact, sources
+from inception_deploy import artifact
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph import driver
 from inception_deploy.progress import NONE, Progress
+from inception_deploy.sources import resolve
 
 from .calibrate import Ranges
 from .pictures import pictures
@@ -93,7 +94,7 @@ def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
         raise DeployError(message, kind="exists", got=str(job.output), allowed="a path that does not exist yet")
     job.known()
     progress.stage("export")
-    source = sources.resolve(sources.Request(model=job.model))
+    source = resolve.resolve(resolve.Request(model=job.model))
     for note in source.notes:
         progress.note(note)
     exported = source.onnx(lambda what: progress.update(0, 0, what))

@@ -15,9 +15,10 @@ from typing import IO, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from inception_deploy import artifact, images
+from inception_deploy import artifact
 from inception_deploy.errors import DeployError
 from inception_deploy.models import Preprocessing
+from inception_deploy.runtime import images
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 

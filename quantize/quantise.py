@@ -17,7 +17,7 @@ from . import ranges as methods
 from .assign import assign
 from .calibrate import Ranges, Statistics, choose, collect
 from .insert import insert
-from .network import float_nodes
+from .integer_network import float_nodes
 from .pictures import Given, Pictures, pictures
 from .prepare import prepare
 from .repair import Repairs, correct_bias, equalise, inputs_of, round_adaptively

@@ -21,11 +21,11 @@ from inception_deploy.graph.rewrite import constant, integer, ints, operand, set
 from inception_deploy.progress import NONE, Progress
 
 from .insert import weight_scales
+from .integer_weights import round_weight
 from .pictures import Pictures
 from .runner import Runner, chunked, look
 from .scheme import Params, Scheme
 from .structure import Layer, Structure
-from .weights import round_weight
 
 Array = NDArray[Any]
 

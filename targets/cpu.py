@@ -206,42 +206,42 @@ class Cpu(Target):
         return f"this machine ({platform.machine()}) lacks {', '.join(short)}" if short else None
 
     def schedule(self, spec: Any) -> Any:
-        from inception_deploy.kernels.cpu import TEMPLATES
+        from inception_deploy.kernels.table import TEMPLATES
 
         return TEMPLATES[type(spec)].choose(spec, lanes=self.isa.lanes, registers=self.isa.registers)
 
     def units(self, spec: Any, schedule: Any) -> int:
-        from inception_deploy.kernels.cpu import TEMPLATES
+        from inception_deploy.kernels.table import TEMPLATES
 
         return TEMPLATES[type(spec)].units(spec, schedule)
 
     def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
-        from inception_deploy.kernels.cpu import TEMPLATES
+        from inception_deploy.kernels.table import TEMPLATES
 
         packed: np.ndarray = TEMPLATES[type(spec)].pack(weight, spec, schedule)
         return packed
 
     def winograd(self, spec: Any) -> tuple[int, int] | None:
-        from inception_deploy.kernels.cpu_winograd import pays
+        from inception_deploy.kernels.vector.winograd import pays
 
         return pays(spec, lanes=self.isa.lanes)
 
     def space(self, spec: Any) -> list[tuple[Any, dict[str, tuple[int, ...]]]]:
         """The schedules that tuning may choose from: `kernels.cpu.Template.space`."""
-        from inception_deploy.kernels.cpu import TEMPLATES
+        from inception_deploy.kernels.table import TEMPLATES
 
         return list(TEMPLATES[type(spec)].space(spec, lanes=self.isa.lanes, registers=self.isa.registers))
 
     def winograd_options(self, spec: Any) -> list[tuple[int, int]]:
         """The Winograd tiles that tuning may choose from."""
-        from inception_deploy.kernels.cpu_winograd import options
+        from inception_deploy.kernels.vector.winograd import options
 
         return options(spec)
 
     def fingerprint(self) -> str:
         from inception_deploy.kernels import sources_digest
 
-        return f"{sources_digest(without='cuda')} {self.isa.mtriple} {self.isa.mcpu} {','.join(self.isa.mattr)}"
+        return f"{sources_digest(without='gpu')} {self.isa.mtriple} {self.isa.mcpu} {','.join(self.isa.mattr)}"
 
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
         from .library import write_library

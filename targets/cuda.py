@@ -22,7 +22,7 @@ from . import lacking_packages
 from .base import Progress, Target
 
 if TYPE_CHECKING:
-    from inception_deploy.kernels.cuda_emit import Launch
+    from inception_deploy.kernels.gpu.emit import Launch
 
 DEFAULT = ("sm_80", "sm_90")
 """What `cuda` alone builds: A100 and its successors, and H100."""
@@ -89,7 +89,7 @@ class Cuda(Target):
         return f"the GPU here is sm_{major}{minor}, which does not run code for {', '.join(self.archs)}"
 
     def schedule(self, spec: Any) -> Any:
-        from inception_deploy.kernels.cuda import TEMPLATES
+        from inception_deploy.kernels.gpu.table import TEMPLATES
 
         return TEMPLATES[type(spec)].choose(spec)
 
@@ -102,12 +102,12 @@ class Cuda(Target):
         return tuple(extent for launch in self._launches(spec, schedule) for extent in (*launch.grid, *launch.block))
 
     def _launches(self, spec: Any, schedule: Any) -> tuple[Launch, ...]:
-        from inception_deploy.kernels.cuda import TEMPLATES
+        from inception_deploy.kernels.gpu.table import TEMPLATES
 
         return TEMPLATES[type(spec)].program(spec, schedule).launches
 
     def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
-        from inception_deploy.kernels.cuda import pack_weight
+        from inception_deploy.kernels.gpu.table import pack_weight
 
         return pack_weight(weight, spec, schedule)
 

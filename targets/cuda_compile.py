@@ -224,7 +224,7 @@ def compile_kernels(
 @lru_cache(maxsize=256)
 def kernel_source(kernel: Kernel) -> str:
     """The CUDA C of all of a kernel's launches."""
-    from inception_deploy.kernels.cuda import TEMPLATES
+    from inception_deploy.kernels.gpu.table import TEMPLATES
 
     from .cuda_source import source
 

@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.cuda import TEMPLATES, device_symbols
-from inception_deploy.kernels.cuda_emit import SCRATCH, Program
+from inception_deploy.kernels.gpu.emit import SCRATCH, Program
+from inception_deploy.kernels.gpu.table import TEMPLATES, device_symbols
 from inception_deploy.lower.plan import Kernel, Plan
 
 from .library import EXPORTS, HEADER, LIBRARY, SPACES, WEIGHTS, check, info_c, string, table

@@ -17,7 +17,7 @@ def compile_kernel(kernel: Kernel, tvm_target: dict[str, Any]) -> bytes:
     import tvm
     from tvm import tirx
 
-    from inception_deploy.kernels.cpu import TEMPLATES
+    from inception_deploy.kernels.table import TEMPLATES
 
     func = TEMPLATES[type(kernel.spec)].emit(kernel.spec, kernel.schedule, kernel.symbol)
     target = tvm.target.Target(tvm_target)

@@ -20,7 +20,9 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import onnx
     from onnx import helper, numpy_helper
 
-    from inception_deploy import artifact, bundle, check
+    from inception_deploy import artifact
+    from inception_deploy.bundles import bundle
+    from inception_deploy.reports import check
 
     random = np.random.default_rng(0)
     weights = {

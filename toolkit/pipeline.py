@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from . import __version__, artifact, bundle, check, runtime, sources, targets, verify
-from . import export as exporter
+from . import __version__, artifact, targets, verify
+from .bundles import bundle
 from .errors import DeployError, UsageError
 from .graph import cost, driver
 from .lower.lower import lower
 from .progress import NONE, Progress, Stopwatch
-from .quantize import job, network
+from .quantize import integer_network, job
+from .reports import check
+from .runtime.compiled import load as load_compiled
+from .sources import capture as exporter
+from .sources import resolve
 from .targets.library import costs
 from .tuning.tuned import TunedCpu
 from .tuning.tuned import load as load_tuned
@@ -46,7 +50,7 @@ _TOOLS = ("torch", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxs
 
 
 def export(
-    request: sources.Request,
+    request: resolve.Request,
     destination: Path,
     *,
     target: str = "cpu",
@@ -125,10 +129,10 @@ class _Export:
         self.facts: dict[str, Any] = {}
         self.built: list[str] = []
 
-    def run(self, request: sources.Request) -> dict[str, Any]:
+    def run(self, request: resolve.Request) -> dict[str, Any]:
         """All stages; gives the document of ``export``."""
         self.watch.stage("resolve")
-        source = sources.resolve(request)
+        source = resolve.resolve(request)
         for note in source.notes:
             self.watch.note(note)
         if self.wanted.tuned is not None:
@@ -144,7 +148,7 @@ class _Export:
         del model
         return self.write(plan, not_run)
 
-    def export(self, source: sources.Source) -> tuple[onnx.ModelProto, Results]:
+    def export(self, source: resolve.Source) -> tuple[onnx.ModelProto, Results]:
         """PyTorch to simplified ONNX, and its outputs."""
         self.watch.stage("export")
         model = source.onnx(self._say)
@@ -182,21 +186,21 @@ class _Export:
 
     def precision(self, model: onnx.ModelProto) -> str:
         """What to compute in, which a quantised ONNX decides where nobody else did."""
-        precision = self.wanted.precision or ("int8" if network.is_quantised(model) else "fp32")
-        if precision == "bf16" and network.is_quantised(model):
+        precision = self.wanted.precision or ("int8" if integer_network.is_quantised(model) else "fp32")
+        if precision == "bf16" and integer_network.is_quantised(model):
             message = "the ONNX is quantised, and bfloat16 cannot hold its numbers"
             raise UsageError(message, kind="precision", got="bf16", allowed=["int8", "fp32"])
         if self.wanted.tuned is not None:
             _refuse_tuned(precision)
         self.goal = self.goal.at(precision)
-        if precision == "fp32" and network.is_quantised(model):
+        if precision == "fp32" and integer_network.is_quantised(model):
             # next to a tie of its roundings to 8 bits, every bit counts
             self.goal = self.goal.more_exact or self.goal
         return precision
 
     def quantize(self, model: onnx.ModelProto, outputs: Results) -> tuple[onnx.ModelProto, Results]:
         """To QDQ, unless the model is that already."""
-        done = network.is_quantised(model) and self.wanted.quantisation is None
+        done = integer_network.is_quantised(model) and self.wanted.quantisation is None
         if done:
             int8 = model
         else:
@@ -225,7 +229,7 @@ class _Export:
         )
         tensors = {
             name: {"scale": how.scale, "zero_point": how.zero, "dtype": how.dtype}
-            for name, how in network.tensors(result.model).items()
+            for name, how in integer_network.tensors(result.model).items()
         }
         self.facts["quantization"] = {**told, "tensors": tensors}
         onnx.save(result.model, str(self.folder / bundle.INT8_ONNX))
@@ -269,7 +273,7 @@ class _Export:
         stage = check.compiled_stage(self.facts)
         if reason := self.goal.missing():
             return [{"stage": stage, "reason": reason}]
-        compiled = runtime.load(self.folder)
+        compiled = load_compiled(self.folder)
         self._compare(stage, expected, {key: compiled.run(x) for key, x in self.given.items()})
         return []
 
@@ -367,9 +371,9 @@ def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) 
     """The part of the manifest that tells what was compiled, from what, for what."""
     scales = {
         name: {"scale": how.scale, "zero_point": how.zero, "quantized_dtype": how.dtype}
-        for name, how in (network.tensors(model).items() if network.is_ours(model) else ())
+        for name, how in (integer_network.tensors(model).items() if integer_network.is_ours(model) else ())
     }
-    integers = goal.integers and network.is_ours(model)
+    integers = goal.integers and integer_network.is_ours(model)
     ending = {node.output[0]: node.op_type for node in model.graph.node}
     outputs = [
         {**_tensor(port), "kind": "probabilities" if ending.get(port.name) == "Softmax" else "logits"}

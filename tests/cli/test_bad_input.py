@@ -374,14 +374,14 @@ def test_a_damaged_library_is_never_loaded(
 ) -> None:
     import shutil
 
-    from inception_deploy import runtime
+    from inception_deploy.runtime import compiled
 
     shutil.copytree(exported, tmp_path / "b")
     library = tmp_path / "b" / "model.so"
     content = bytearray(library.read_bytes())
     content[len(content) // 2] ^= 1
     library.write_bytes(content)
-    monkeypatch.setattr(runtime, "load", lambda *a, **k: pytest.fail("loaded before it was checked"))
+    monkeypatch.setattr(compiled, "load", lambda *a, **k: pytest.fail("loaded before it was checked"))
     result = call("verify", tmp_path / "b", "--json")
     assert (result.status, result.error["kind"]) == (1, "bundle")
     assert result.error["message"].endswith("model.so is damaged: its SHA-256 is not the manifest's")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inception_deploy import bundle, cli, engines, targets, verify
+from inception_deploy import cli, targets, verify
+from inception_deploy.bundles import bundle, engines
 from inception_deploy.errors import DeployError
 
 

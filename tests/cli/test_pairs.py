@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from inception_deploy import runtime, targets
+from inception_deploy import targets
 from inception_deploy.kernels.spec import PAIR
+from inception_deploy.runtime import compiled
 from inception_deploy.targets import cpu
 
 Export = Callable[..., dict[str, Any]]
@@ -48,13 +49,13 @@ def test_a_target_without_tiles_computes_with_multiply_adds(export: Export) -> N
 
 
 def test_a_network_that_loses_too_much_is_compiled_again(export: Export, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, seen = runtime.CompiledModel.run, []
+    run, seen = compiled.CompiledModel.run, []
 
-    def lossy(self: runtime.CompiledModel, *x: Any) -> Any:
+    def lossy(self: compiled.CompiledModel, *x: Any) -> Any:
         seen.append("amx_tile" in self.features)
         return [1.01 * y if seen[-1] else y for y in run(self, *x)]
 
-    monkeypatch.setattr(runtime.CompiledModel, "run", lossy)
+    monkeypatch.setattr(compiled.CompiledModel, "run", lossy)
     manifest = export()
     assert seen[0]
     assert not seen[-1], "the second library is not the first one"

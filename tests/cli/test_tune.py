@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from inception_deploy import artifact, bundle
+from inception_deploy import artifact
+from inception_deploy.bundles import bundle
 
 
 def content(folder: Path) -> dict[str, str]:

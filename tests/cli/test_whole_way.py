@@ -62,11 +62,11 @@ def test_the_same_inputs_give_the_same_bytes(
 
 
 def test_both_runtimes_give_the_networks_numbers(call, branchy: str, exported: Path, tmp_path: Path) -> None:
-    from inception_deploy import export
+    from inception_deploy.sources import capture
 
     x = np.random.default_rng(0).standard_normal((5, 3, 32, 32), dtype=np.float32)
     np.save(tmp_path / "x.npy", x)
-    want = export.run_torch(export.load_callable(branchy), x)
+    want = capture.run_torch(capture.load_callable(branchy), x)
     for runtime in ("compiled", "onnxruntime"):
         argv = [
             "run",
@@ -116,7 +116,7 @@ def test_verify_runs_the_compiled_library_again(call, exported: Path) -> None:
 def test_verify_fails_on_a_library_that_computes_something_else(
     call, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inception_deploy import runtime
+    from inception_deploy.runtime import compiled as runtime
 
     run = runtime.CompiledModel.run
     monkeypatch.setattr(runtime.CompiledModel, "run", lambda self, *x: [1.01 * y for y in run(self, *x)])
@@ -129,7 +129,7 @@ def test_verify_fails_on_a_library_that_computes_something_else(
 def test_an_export_that_computes_something_else_writes_nothing(
     call, branchy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inception_deploy import runtime
+    from inception_deploy.runtime import compiled as runtime
 
     run = runtime.CompiledModel.run
     monkeypatch.setattr(runtime.CompiledModel, "run", lambda self, *x: [1.01 * y for y in run(self, *x)])
@@ -197,14 +197,14 @@ def test_report_is_one_page_that_loads_nothing(call, exported: Path, tmp_path: P
 
 
 def test_a_page_escapes_what_names_hold() -> None:
-    from inception_deploy import report
+    from inception_deploy.reports import page
 
     evil = "<script>alert(1)</script>"
     step = {"layer": evil, "op": "conv", "macs": 1, "ms": 1.0, "share": 1.0}
     facts = {"parameters": 1, "macs": 1, "steps": [step], "branches": [], "refusals": [],
              "memory": {"arena_bytes": 1, "weights_bytes": 1}}  # fmt: skip
     manifest = {"model": evil, "target": "cpu", "precision": "fp32", "inputs": [{"shape": [1]}], "tools": {}}
-    assert "<script" not in report.render(manifest, {"stages": [], "not_run": []}, facts)
+    assert "<script" not in page.render(manifest, {"stages": [], "not_run": []}, facts)
 
 
 def test_an_onnx_file_goes_the_same_way(call, exported: Path, tmp_path: Path) -> None:

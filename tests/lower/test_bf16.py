@@ -12,7 +12,7 @@ import pytest
 from inception_deploy import targets
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.kernels.spec import WIDE
-from inception_deploy.kernels.spec_amx import ConvTiles
+from inception_deploy.kernels.spec_tiles import ConvTiles
 
 FEW_LAYERS = 0.03
 """Relative to the largest output: some roundings of 2**-8 each, where they add up at their worst."""

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 from inception_deploy import targets
-from inception_deploy.quantize import network, quantize
+from inception_deploy.quantize import integer_network, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices
 
 from .conftest import Builder, Compiled
@@ -151,7 +151,7 @@ def check(model: onnx.ModelProto, pictures: np.ndarray, made: Compiled) -> None:
     """Every output, on pictures inside and outside of the calibrated range."""
     for scale in (1.0, 4.0):
         x = pictures[: SIZE[0]] * np.float32(scale)
-        (expected,) = network.reference(model, {model.graph.input[0].name: x})
+        (expected,) = integer_network.reference(model, {model.graph.input[0].name: x})
         for side in ("begin", "end"):
             (got,) = made.run(x, side=side)
             np.testing.assert_array_equal(got, expected)
@@ -193,10 +193,10 @@ def test_a_layer_that_stays_float(integers: Any) -> None:
     quantised = quantize(model, list(pictures), keep_float=frozenset({name})).model
     made = integers(quantised)
     x = pictures[: SIZE[0]]
-    (expected,) = network.reference(quantised, {model.graph.input[0].name: x})
+    (expected,) = integer_network.reference(quantised, {model.graph.input[0].name: x})
     (got,) = made.run(x)
     assert np.abs(got - expected).max() < 0.1 * np.abs(expected).max()  # float sums may round to the next byte
-    assert name in network.float_nodes(quantised)
+    assert name in integer_network.float_nodes(quantised)
 
 
 def test_an_add_ends_the_convolution_before_it(integers: Any) -> None:

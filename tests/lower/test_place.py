@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inception_deploy.lower import place
+from inception_deploy.lower.layers import Layer, Network, Storage
 from inception_deploy.lower.lower import lower
-from inception_deploy.lower.network import Layer, Network, Storage
 from inception_deploy.lower.plan import ALIGNMENT, Space
 from inception_deploy.lower.walk import read
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inception_deploy.kernels.spec_amx import ConvTiles
+from inception_deploy.kernels.spec_tiles import ConvTiles
 from inception_deploy.lower import siblings
 from inception_deploy.targets.library import MAX_POINTERS
 

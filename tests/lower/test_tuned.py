@@ -6,8 +6,8 @@ from random import Random
 
 import pytest
 
+from inception_deploy.lower.layers import Param
 from inception_deploy.lower.lower import layers_for, pack
-from inception_deploy.lower.network import Param
 from inception_deploy.tuning.buffers import buffers
 from inception_deploy.tuning.space import Space, choice_of, knobs
 from inception_deploy.tuning.task import KINDS, tasks_of

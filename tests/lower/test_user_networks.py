@@ -257,8 +257,8 @@ def randomised(module):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_user_network(compiled, target, name):
-    from inception_deploy.export import to_onnx
     from inception_deploy.graph.driver import optimise
+    from inception_deploy.sources.capture import to_onnx
 
     batch = 1 if target.isa.name == "avx2" else 2
     torch.manual_seed(0)

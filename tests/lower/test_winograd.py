@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inception_deploy.kernels import cpu_winograd
+from inception_deploy.kernels.vector import winograd
 from inception_deploy.lower import winograd as lower_winograd
 
 pytestmark = pytest.mark.parametrize("target", ["avx512", "avx2"], indirect=True)  # beside tiles there is none of it
@@ -19,7 +19,7 @@ BUDGET = settings(
 @pytest.fixture(autouse=True)
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transforms and weights cost nothing, so that small maps take this way too."""
-    monkeypatch.setattr(cpu_winograd, "_MOVE_IN", -1e9)
+    monkeypatch.setattr(winograd, "_MOVE_IN", -1e9)
 
 
 @BUDGET

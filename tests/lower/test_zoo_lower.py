@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inception_deploy import export, models
+from inception_deploy import models
 from inception_deploy.graph.driver import optimise
+from inception_deploy.sources import capture
 
 BLOCKS = {
     "resnet101": (1, 1, 1, 1),
@@ -28,7 +29,7 @@ def test_zoo_network(compiled, target, name):
     size = max(spec.minimum, min(96, spec.input[1]))
     options = {"blocks": BLOCKS[name]} if name in BLOCKS else {}
     module = models.build(name, width=0.125, num_classes=12, input_size=(size, size), **options)
-    model, _ = optimise(export.to_onnx(module, (2, *module.input_shape)), verify=False)
+    model, _ = optimise(capture.to_onnx(module, (2, *module.input_shape)), verify=False)
     made = compiled(model)
     assert not made.plan.refusals
     made.check(np.random.default_rng(0).standard_normal((2, *module.input_shape), dtype=np.float32), tolerance=3e-5)

@@ -10,10 +10,10 @@ import torch
 from inception_deploy import models
 from inception_deploy.errors import UsageError
 from inception_deploy.models.assemble import assemble
+from inception_deploy.models.base import Network, Outputs
 from inception_deploy.models.inception_resnet import ResidualInception
 from inception_deploy.models.initialise import pictures
 from inception_deploy.models.layers import grid_pool
-from inception_deploy.models.network import Network, Outputs
 
 
 def logits_of(module: Network, *, count: int = 4, seed: int = 5) -> torch.Tensor:

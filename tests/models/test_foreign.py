@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from inception_deploy import models
-from inception_deploy.models import weights
+from inception_deploy.models import checkpoint
 from inception_deploy.models.assemble import assemble
+from inception_deploy.models.base import Outputs
 from inception_deploy.models.initialise import pictures
-from inception_deploy.models.network import Outputs
 
 TORCHVISION = [
     "alexnet",
@@ -87,7 +87,7 @@ def their_network(source: str, name: str) -> nn.Module:
 def test_the_same_weights_give_the_same_logits(source: str, name: str, theirs: str) -> None:
     reference = their_network(source, theirs)
     module = assemble(models.spec(name)).eval()
-    weights.fit(module, reference.state_dict(), name)
+    checkpoint.fit(module, reference.state_dict(), name)
     x = pictures(1, module.input_shape, torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = reference(x)
@@ -101,7 +101,7 @@ def test_the_same_weights_give_the_same_logits(source: str, name: str, theirs: s
 def test_auxiliary_heads_are_torchvisions(name: str) -> None:
     reference = their_network("torchvision", name).train()
     module = assemble(models.spec(name), options={"aux": True}).train()
-    weights.fit(module, reference.state_dict(), name)
+    checkpoint.fit(module, reference.state_dict(), name)
     for layer in (*reference.modules(), *module.modules()):
         if isinstance(layer, (nn.BatchNorm2d, nn.Dropout)):
             layer.eval()

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from inception_deploy import models
-from inception_deploy.models.network import Outputs
+from inception_deploy.models.base import Outputs
 from inception_deploy.models.train import AUXILIARY_WEIGHT, Recipe, accuracy, jitter, loss, train
 
 

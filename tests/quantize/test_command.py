@@ -18,7 +18,7 @@ from PIL import Image
 
 from inception_deploy import cli
 from inception_deploy.quantize.calibrate import Statistics
-from inception_deploy.quantize.network import read
+from inception_deploy.quantize.integer_network import read
 from inception_deploy.verify import run_onnx
 
 Make = Callable[..., NDArray[np.float32]]

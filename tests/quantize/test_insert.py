@@ -15,7 +15,7 @@ from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph.rewrite import constant
 from inception_deploy.quantize import arith
 from inception_deploy.quantize.insert import settle_ties
-from inception_deploy.quantize.network import Network, float_nodes, read
+from inception_deploy.quantize.integer_network import Network, float_nodes, read
 from inception_deploy.quantize.prepare import prepare
 from inception_deploy.quantize.quantise import QuantizedModel, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices, Params, scheme

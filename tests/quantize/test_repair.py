@@ -17,6 +17,7 @@ from inception_deploy.quantize import repair
 from inception_deploy.quantize.assign import assign
 from inception_deploy.quantize.culprit import Ratio, first_fall, layer_errors
 from inception_deploy.quantize.insert import weight_scales
+from inception_deploy.quantize.integer_weights import round_weight
 from inception_deploy.quantize.pictures import pictures
 from inception_deploy.quantize.prepare import prepare
 from inception_deploy.quantize.quantise import Quantizer, Recipe, quantize
@@ -24,7 +25,6 @@ from inception_deploy.quantize.repair import Repairs
 from inception_deploy.quantize.scheme import SCHEMES, Choices
 from inception_deploy.quantize.search import accuracy, gate
 from inception_deploy.quantize.structure import analyse
-from inception_deploy.quantize.weights import round_weight
 from inception_deploy.verify import compare, run_onnx
 
 Make = Callable[..., NDArray[np.float32]]

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_deploy import runtime
 from inception_deploy.errors import DeployError
+from inception_deploy.runtime import compiled
 
 THREADS = [1, 2, 4, 7]  # more than most machines that run the tests have, too
 BUSY = 9
@@ -27,7 +27,7 @@ BUSY = 9
 @pytest.mark.parametrize("threads", THREADS)
 @pytest.mark.parametrize("macs", [0, 10_000_000], ids=["serial", "parallel"])
 def test_waves_run_in_order(tiny, build, pixels, threads, macs) -> None:
-    with runtime.load(build(tiny.chain(40, macs=macs)), threads=threads) as model:
+    with compiled.load(build(tiny.chain(40, macs=macs)), threads=threads) as model:
         expected = tiny.chained(pixels, 40)
         assert model.threads == threads
         for _ in range(50):
@@ -39,7 +39,7 @@ def test_every_unit_is_done_once(tiny, build, pixels, threads) -> None:
     steps = [tiny.step("t_copy", 0, tiny.input, tiny.output)]
     # Costs from far too small to far too large: what is wrong about them must only cost time.
     steps += [tiny.step("t_count", wave, tiny.output, macs=10**wave) for wave in range(1, 13)]
-    with runtime.load(build(tiny.plan(*steps)), threads=threads) as model:
+    with compiled.load(build(tiny.plan(*steps)), threads=threads) as model:
         for _ in range(20):
             np.testing.assert_array_equal(model.run(pixels)[0], pixels[0] + 12)
 
@@ -51,7 +51,7 @@ def test_branches_of_one_wave_meet_in_the_next(tiny, build, pixels, threads) -> 
         for i in range(7)
     ]
     join = tiny.step("t_sum8", 1, *(tiny.at(i) for i in range(7)), tiny.output)
-    with runtime.load(build(tiny.plan(*branches, join, arrays=7)), threads=threads) as model:
+    with compiled.load(build(tiny.plan(*branches, join, arrays=7)), threads=threads) as model:
         assert model.waves == 2
         for _ in range(20):
             np.testing.assert_array_equal(model.run(pixels)[0], 28 * tiny.chained(pixels, 1))
@@ -64,7 +64,7 @@ def test_outputs_are_fresh_and_in_order(tiny, build, pixels) -> None:
         tiny.step("t_gather", 0, tiny.input, tiny.weight, second),
         outputs=2,
     )
-    with runtime.load(build(plan), threads=2) as model:
+    with compiled.load(build(plan), threads=2) as model:
         first = model.run(pixels)
         kept = [array.copy() for array in first]
         model.run(pixels + 1)
@@ -90,12 +90,12 @@ def test_kernels_from_tvm(tiny, tmp_path, pixels) -> None:
     plan = tiny.plan(tiny.step("t_copy", 0, tiny.input, tiny.output))
     objects = {**tiny.objects(), "t_copy": tmp_path / "k.o"}
     library.write_library(plan, dict.fromkeys(objects, objects["t_copy"]), tmp_path, triple=tiny.triple)
-    with runtime.load(tmp_path, threads=2) as model:
+    with compiled.load(tmp_path, threads=2) as model:
         np.testing.assert_array_equal(model.run(pixels)[0], pixels[0] + 1)
 
 
 def test_what_tvm_kernels_call_is_there_without_tvm(tiny, build, pixels) -> None:
-    with runtime.load(build(tiny.plan(tiny.step("t_tvm", 0, tiny.input, tiny.output))), threads=4) as model:
+    with compiled.load(build(tiny.plan(tiny.step("t_tvm", 0, tiny.input, tiny.output))), threads=4) as model:
         for _ in range(20):
             np.testing.assert_array_equal(model.run(pixels)[0], 2 * pixels[0])
 
@@ -110,7 +110,7 @@ def test_unaligned_arrays_are_copied(tiny, build, pixels, planned) -> None:
     if planned:
         (port,) = plan.inputs
         plan = replace(plan, inputs=(replace(port, copy=plan.arena_bytes),), arena_bytes=plan.arena_bytes + port.bytes)
-    with runtime.load(build(plan), threads=2) as model:
+    with compiled.load(build(plan), threads=2) as model:
         np.testing.assert_array_equal(model.run(unaligned)[0], tiny.chained(pixels, 3))
         # Python's own outputs are aligned; a C caller's need not be.
         out = np.zeros(pixels.nbytes + 4, dtype=np.uint8)
@@ -123,15 +123,15 @@ def test_unaligned_arrays_are_copied(tiny, build, pixels, planned) -> None:
 
 def test_inputs_that_are_not_contiguous(tiny, build, pixels) -> None:
     wide = np.repeat(pixels, 2, axis=1)
-    with runtime.load(build(tiny.chain(1)), threads=1) as model:
+    with compiled.load(build(tiny.chain(1)), threads=1) as model:
         np.testing.assert_array_equal(model.run(wide[:, ::2])[0], tiny.chained(pixels, 1))
 
 
 def test_two_handles_run_at_once(tiny, build, pixels) -> None:
     folder = build(tiny.chain(30))
-    with runtime.load(folder, threads=2) as one, runtime.load(folder, threads=3) as two:
+    with compiled.load(folder, threads=2) as one, compiled.load(folder, threads=3) as two:
 
-        def work(model: runtime.CompiledModel, x: np.ndarray) -> None:
+        def work(model: compiled.CompiledModel, x: np.ndarray) -> None:
             expected = tiny.chained(x, 30)
             for _ in range(60):
                 np.testing.assert_array_equal(model.run(x)[0], expected)
@@ -142,7 +142,7 @@ def test_two_handles_run_at_once(tiny, build, pixels) -> None:
 
 
 def test_one_handle_in_many_threads_takes_turns(tiny, build, pixels) -> None:
-    with runtime.load(build(tiny.chain(10)), threads=2) as model, ThreadPoolExecutor(4) as pool:
+    with compiled.load(build(tiny.chain(10)), threads=2) as model, ThreadPoolExecutor(4) as pool:
         inputs = [pixels + i for i in range(40)]
         for x, outputs in zip(inputs, pool.map(model.run, inputs), strict=True):
             np.testing.assert_array_equal(outputs[0], tiny.chained(x, 10))
@@ -150,8 +150,8 @@ def test_one_handle_in_many_threads_takes_turns(tiny, build, pixels) -> None:
 
 def test_a_busy_handle_says_so_in_c(tiny, build) -> None:
     plan = tiny.plan(tiny.step("t_wait", 0, tiny.input, tiny.output))
-    with runtime.load(build(plan), threads=2) as model:
-        x, out = runtime._aligned_empty(model.inputs[0]), runtime._aligned_empty(model.outputs[0])
+    with compiled.load(build(plan), threads=2) as model:
+        x, out = compiled._aligned_empty(model.inputs[0]), compiled._aligned_empty(model.outputs[0])
         x[:], out[:] = 0, 0
         pointers = ctypes.c_void_p * 1
         arguments = (model._handle, pointers(x.ctypes.data), pointers(out.ctypes.data))
@@ -170,7 +170,7 @@ def test_a_busy_handle_says_so_in_c(tiny, build) -> None:
 
 def test_profile_times_every_step(tiny, build, pixels) -> None:
     for threads in (1, 2):
-        with runtime.load(build(tiny.chain(5)), threads=threads) as model:
+        with compiled.load(build(tiny.chain(5)), threads=threads) as model:
             times = model.profile(pixels)
             assert [(t.name, t.op, t.macs) for t in times] == [
                 (f"t_gather_{i}", "gather", 10_000_000) for i in range(5)
@@ -189,7 +189,7 @@ def test_a_failed_step_is_named_and_the_next_run_works(tiny, build, pixels) -> N
         )
         bad = pixels.copy()
         bad[0, 2000] = 13
-        with runtime.load(build(plan), threads=threads) as model:
+        with compiled.load(build(plan), threads=threads) as model:
             for _ in range(5):
                 with pytest.raises(DeployError, match=r"step delicate \(fail\) failed") as caught:
                     model.run(bad)
@@ -198,7 +198,7 @@ def test_a_failed_step_is_named_and_the_next_run_works(tiny, build, pixels) -> N
 
 
 def test_a_model_without_steps(tiny, build, pixels) -> None:
-    with runtime.load(build(tiny.plan(weights=b"")), threads=2) as model:
+    with compiled.load(build(tiny.plan(weights=b"")), threads=2) as model:
         assert len(model.run(pixels)) == 1
         assert model.profile(pixels) == []
 
@@ -207,7 +207,7 @@ def test_threads_end_with_the_model(tiny, build, pixels) -> None:
     folder = build(tiny.chain(3))
     before = len(os.listdir("/proc/self/task"))
     for _ in range(20):
-        with runtime.load(folder, threads=4) as model:
+        with compiled.load(folder, threads=4) as model:
             model.run(pixels)
             assert len(os.listdir("/proc/self/task")) == before + 3
     assert len(os.listdir("/proc/self/task")) == before
@@ -218,12 +218,12 @@ def test_threads_end_with_the_model(tiny, build, pixels) -> None:
 
 def test_one_thread_starts_none(tiny, build) -> None:
     before = len(os.listdir("/proc/self/task"))
-    with runtime.load(build(tiny.chain(3)), threads=1):
+    with compiled.load(build(tiny.chain(3)), threads=1):
         assert len(os.listdir("/proc/self/task")) == before
 
 
 def test_an_idle_model_takes_no_processor_time(tiny, build, pixels) -> None:
-    with runtime.load(build(tiny.chain(10)), threads=2) as model:
+    with compiled.load(build(tiny.chain(10)), threads=2) as model:
         model.run(pixels)
         time.sleep(0.05)
         start = time.process_time()
@@ -233,7 +233,7 @@ def test_an_idle_model_takes_no_processor_time(tiny, build, pixels) -> None:
 
 def test_a_forked_child_is_refused_and_can_open_its_own(tiny, build, pixels) -> None:
     folder = build(tiny.chain(3))
-    with runtime.load(folder, threads=2) as model:
+    with compiled.load(folder, threads=2) as model:
         model.run(pixels)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python's own advice against forking with threads
@@ -245,7 +245,7 @@ def test_a_forked_child_is_refused_and_can_open_its_own(tiny, build, pixels) -> 
                 model.run(pixels)
             except DeployError as error:
                 model.close()
-                with runtime.load(folder, threads=2) as own:
+                with compiled.load(folder, threads=2) as own:
                     right = np.array_equal(own.run(pixels)[0], tiny.chained(pixels, 3))
                 status = 0 if right and "fork" in error.message else 2
             finally:
@@ -271,34 +271,34 @@ def test_only_the_interface_is_visible(tiny, build) -> None:
 
 def test_a_library_that_was_replaced_is_the_new_one(tiny, build) -> None:
     one, other = build(tiny.chain(1)), build(tiny.chain(3))
-    with runtime.load(one) as model:
+    with compiled.load(one) as model:
         assert model.waves == 1
     for path in one.iterdir():
         path.unlink()
         (other / path.name).rename(path)
-    with runtime.load(one) as model:
+    with compiled.load(one) as model:
         assert model.waves == 3
 
 
 def test_description(tiny, build) -> None:
     odd = 'says "what??/"\\ n\u00e4me\n0'
     plan = tiny.plan(tiny.step("t_copy", 0, tiny.input, tiny.output, name=odd))
-    with runtime.load(build(plan), threads=1) as model:
-        assert model.inputs == (runtime.Port("pixels", (1, 4096), "float32"),)
-        assert model.outputs == (runtime.Port("out0", (4096,), "float32"),)
+    with compiled.load(build(plan), threads=1) as model:
+        assert model.inputs == (compiled.Port("pixels", (1, 4096), "float32"),)
+        assert model.outputs == (compiled.Port("out0", (4096,), "float32"),)
         assert (model.target, model.features, model.arena_bytes, model.waves) == ("cpu", (), 16384, 1)
         assert model.profile(np.zeros((1, 4096), dtype=np.float32))[0].name == odd
 
 
 def test_the_default_is_one_thread_per_processor(tiny, build) -> None:
     folder = build(tiny.chain(1))
-    with runtime.load(folder) as model:
+    with compiled.load(folder) as model:
         assert model.threads == min(256, len(os.sched_getaffinity(0)))
 
 
 def test_python_and_c_agree_on_the_processors(tiny, build) -> None:
     folder = build(tiny.chain(1))
-    with runtime.load(folder, threads=1) as model:
+    with compiled.load(folder, threads=1) as model:
         handle = ctypes.c_void_p()
         assert model._library.id_open(os.fsencode(folder / "weights.bin"), 0, ctypes.byref(handle)) == 0
         assert model._library.id_threads(handle) == len(os.sched_getaffinity(0))
@@ -307,7 +307,7 @@ def test_python_and_c_agree_on_the_processors(tiny, build) -> None:
 
 def test_weights_may_be_replaced_while_a_model_is_open(tiny, build, pixels, tmp_path: Path) -> None:
     folder = build(tiny.chain(3))
-    with runtime.load(folder, threads=1) as model:
+    with compiled.load(folder, threads=1) as model:
         (tmp_path / "other").write_bytes(b"other")
         os.replace(tmp_path / "other", folder / "weights.bin")
         np.testing.assert_array_equal(model.run(pixels)[0], tiny.chained(pixels, 3))

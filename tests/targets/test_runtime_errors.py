@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_deploy import runtime
 from inception_deploy.errors import DeployError
+from inception_deploy.runtime import compiled
 from inception_deploy.targets import library
 
 X86 = platform.machine() == "x86_64"
@@ -19,7 +19,7 @@ X86 = platform.machine() == "x86_64"
 
 def refused(folder: Path, kind: str, *words: str, threads: int | None = 1) -> DeployError:
     with pytest.raises(DeployError) as caught:
-        runtime.load(folder, threads=threads)
+        compiled.load(folder, threads=threads)
     assert caught.value.kind == kind
     for word in words:
         assert word in caught.value.message
@@ -61,7 +61,7 @@ def test_weights_that_are_missing(tiny, build) -> None:
 def test_the_tag_is_the_same_in_python_and_c(tiny, build, size) -> None:
     weights = np.random.default_rng(size).bytes(size)
     step = tiny.step("t_copy", 0, tiny.input, tiny.output)
-    runtime.load(build(tiny.plan(step, weights=weights)), threads=1).close()
+    compiled.load(build(tiny.plan(step, weights=weights)), threads=1).close()
 
 
 def test_a_feature_that_this_processor_lacks(tiny, build) -> None:
@@ -77,7 +77,7 @@ def test_features_agree_with_the_kernels_own_list(tiny, build) -> None:
     )
     has = set(line.partition(":")[2].split())
     for feature in sorted(library.CPU_FEATURES & has):
-        runtime.load(build(tiny.chain(1), (feature,)), threads=1).close()
+        compiled.load(build(tiny.chain(1), (feature,)), threads=1).close()
     lacking = sorted(library.CPU_FEATURES - has)
     refused(build(tiny.chain(1), tuple(lacking[:1])), "cpu", lacking[0])
 
@@ -139,7 +139,7 @@ def test_a_number_of_threads_that_makes_no_sense(tiny, build, threads) -> None:
 
 
 def test_arguments_that_do_not_fit(tiny, build, pixels) -> None:
-    with runtime.load(build(tiny.chain(1)), threads=1) as model:
+    with compiled.load(build(tiny.chain(1)), threads=1) as model:
         for bad, got in [
             (pixels[0], "float32 [4096]"),
             (pixels.astype(np.float64), "float64 [1, 4096]"),
@@ -157,7 +157,7 @@ def test_arguments_that_do_not_fit(tiny, build, pixels) -> None:
 
 def test_the_c_interface_survives_nulls(tiny, build) -> None:
     folder = build(tiny.chain(1))
-    with runtime.load(folder, threads=1) as model:
+    with compiled.load(folder, threads=1) as model:
         c = model._library
         none = (ctypes.c_void_p * 1)(None)
         handle = ctypes.c_void_p(1)

@@ -10,7 +10,7 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.kernels.spec import PAIR, WIDE, Conv, Window, WindowOp
-from inception_deploy.kernels.spec_amx import ConvTiles, Output
+from inception_deploy.kernels.spec_tiles import ConvTiles, Output
 from inception_deploy.targets.cpu import Cpu
 from inception_deploy.tuning.measure import Timing
 from inception_deploy.tuning.space import Choice, Space

@@ -9,8 +9,8 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.kernels.spec import Conv, GlobalAverage, Window, WindowOp
-from inception_deploy.kernels.spec_amx import ConvTiles
-from inception_deploy.lower.network import Layer, Storage
+from inception_deploy.kernels.spec_tiles import ConvTiles
+from inception_deploy.lower.layers import Layer, Storage
 from inception_deploy.tuning import task as tasks_
 from inception_deploy.tuning.features import WIDTH, features
 from inception_deploy.tuning.space import Space, choice_of, default, knobs

@@ -13,8 +13,8 @@ from inception_deploy.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from inception_deploy import sources
     from inception_deploy.progress import Progress
+    from inception_deploy.sources import resolve
 
 
 Show: TypeAlias = "Callable[[Console], None]"
@@ -129,15 +129,15 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help=random)
 
 
-def request_of(options: argparse.Namespace) -> sources.Request:
+def request_of(options: argparse.Namespace) -> resolve.Request:
     """The network that the options of `add_source` name.
 
     Raises:
         UsageError: an --option is no NAME=VALUE.
     """
-    from inception_deploy import sources
+    from inception_deploy.sources import resolve
 
-    return sources.Request(
+    return resolve.Request(
         model=options.model,
         weights=options.weights,
         input_size=options.input_size,
@@ -145,7 +145,7 @@ def request_of(options: argparse.Namespace) -> sources.Request:
         batch=options.batch,
         num_classes=options.num_classes,
         seed=options.seed,
-        options=dict(sources.parse_option(text) for text in options.option),
+        options=dict(resolve.parse_option(text) for text in options.option),
     )
 
 

@@ -52,8 +52,8 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _bundles(options: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
-    from inception_deploy import bundle, engines
-    from inception_deploy.bench import bench
+    from inception_deploy.bundles import bundle, engines
+    from inception_deploy.reports.bench import bench
 
     zoo_only = {"--framework": options.framework, "--backward": options.backward or None, "--width": options.width,
                 "--num-classes": options.num_classes, "--input-size": options.input_size}  # fmt: skip
@@ -78,7 +78,7 @@ def _bundles(options: argparse.Namespace, progress: Progress) -> list[dict[str, 
 
 
 def _torch(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    from inception_deploy.bench import bench_torch
+    from inception_deploy.reports.bench import bench_torch
 
     if options.framework is None:
         raise UsageError("--model needs --framework", kind="usage", got=options.model, allowed=["torch"])

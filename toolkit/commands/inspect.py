@@ -19,9 +19,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy import inspect_
+    from inception_deploy.reports import inspect
 
-    document = inspect_.inspect(options.path, threads=options.threads, progress=progress)
+    document = inspect.inspect(options.path, threads=options.threads, progress=progress)
     shows = [_summary(document), line(""), _operators(document), line(""), _branches(document)]
     if document["kind"] == "bundle":
         shows += [line(""), _steps(document), line(""), _refusals(document)]

@@ -17,9 +17,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy import report
+    from inception_deploy.reports import page
 
-    document = report.write(options.bundle, options.output, threads=options.threads, progress=progress)
+    document = page.write(options.bundle, options.output, threads=options.threads, progress=progress)
     return Outcome(document, line(f"wrote {document['report']}"))
 
 

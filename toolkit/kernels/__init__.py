@@ -9,13 +9,13 @@ from pathlib import Path
 
 @cache
 def sources_digest(without: str | None = None) -> str:
-    """A digest of the files that decide a kernel's code, and of TVM's version; `without` files of another target, by
-    their prefix.
+    """A digest of the files that decide a kernel's code, and of TVM's version; `without` a folder of
+    another target's.
     """
     from importlib.metadata import version
 
     digest = hashlib.sha256(version("apache-tvm").encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        if without is None or not path.name.startswith(without):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        if without is None or path.parent.name != without:
             digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

@@ -20,7 +20,7 @@ from onnx import numpy_helper
 
 from ..errors import DeployError
 from ..kernels.spec import Extern
-from .network import Param, Storage, Value
+from .layers import Param, Storage, Value
 from .plan import Refusal
 
 if TYPE_CHECKING:

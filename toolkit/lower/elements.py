@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import fields, replace
 
 from ..kernels.spec import PAIR, WIDE, Unpack
-from ..kernels.spec_amx import ConvTiles, Frame
-from .network import Layer, Network, Param, Storage
+from ..kernels.spec_tiles import ConvTiles, Frame
+from .layers import Layer, Network, Param, Storage
 
 
 def settle(network: Network) -> None:

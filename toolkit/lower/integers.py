@@ -19,11 +19,11 @@ import onnx_ir as ir
 
 from ..graph.rewrite import constant, integer, ints
 from ..kernels.spec import BLOCK, WindowOp
-from ..kernels.spec_int8 import Addition, ConvInt8, MapInt8, QuantizeInput, Rounding, WindowInt8, tap_sets
+from ..kernels.spec_bytes import Addition, ConvInt8, MapInt8, QuantizeInput, Rounding, WindowInt8, tap_sets
 from ..quantize import arith
-from ..quantize import network as quantised
+from ..quantize import integer_network as quantised
 from ..quantize.scheme import Params
-from .network import Layer, Param, Storage, Value
+from .layers import Layer, Param, Storage, Value
 from .operators import common, layout, linear
 
 if TYPE_CHECKING:

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ..kernels.spec_amx import ConvTiles
-from . import elements, place, siblings, tiles, winograd
+from ..kernels.spec_tiles import ConvTiles
+from . import elements, on_tiles, place, siblings, winograd
 from .kernel_set import KernelSet
-from .network import Layer, Network, Param, Storage
+from .layers import Layer, Network, Param, Storage
+from .pack import pack
 from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
 from .walk import read
-from .weights import pack
 
 
 class _Blob:
@@ -48,7 +48,7 @@ def layers_for(model: onnx.ModelProto, kernels: KernelSet) -> Network:
     """
     network = read(model, integers=kernels.integers, element=kernels.element)
     if kernels.element != "float32":
-        tiles.rewrite(network)
+        on_tiles.rewrite(network)
     elements.settle(network)
     if kernels.element != "float32":
         siblings.join(network)

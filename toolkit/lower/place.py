@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .network import Layer, Network, Storage
+from .layers import Layer, Network, Storage
 from .plan import ALIGNMENT
 
 

@@ -12,8 +12,8 @@ from onnx import numpy_helper, shape_inference
 
 from ..errors import DeployError
 from ..kernels.spec import BLOCK, Map, Pack, Unpack, element_of
-from ..kernels.spec_int8 import MapInt8, Rounding
-from .network import Layer, Network, Param, Storage, Value
+from ..kernels.spec_bytes import MapInt8, Rounding
+from .layers import Layer, Network, Param, Storage, Value
 
 
 class Refuse(Exception):

@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..kernels.spec_amx import ConvTiles, Output
+from ..kernels.spec_tiles import ConvTiles, Output
 from .default import MAX_POINTERS
-from .network import Layer, Network, Param, Storage
-from .weights import channelwise, physical_weight
+from .layers import Layer, Network, Param, Storage
+from .pack import channelwise, physical_weight
 
 _Key = tuple[Storage, int, int, int]
 

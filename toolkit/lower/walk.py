@@ -11,10 +11,10 @@ import onnx
 from onnx import numpy_helper
 
 from ..errors import DeployError
-from ..quantize.network import is_ours
+from ..quantize.integer_network import is_ours
 from .default import alone, extern
 from .integers import Integers
-from .network import Network, Storage, Value
+from .layers import Network, Storage, Value
 from .reader import Reader, Refuse
 from .table import OPS
 

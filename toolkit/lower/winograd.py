@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.cut import split
 from ..kernels.spec import BLOCK, Conv, WinogradInput, WinogradOutput
-from ..kernels.tiles import split
-from ..kernels.winograd import transform_weight
-from .network import Layer, Network, Param, Storage
+from ..kernels.toom_cook import transform_weight
+from .layers import Layer, Network, Param, Storage
 
 BAND_BYTES = 2_000_000
 """What the data and the products of a band may always take; fewer bytes are more bands, and each is three barriers."""

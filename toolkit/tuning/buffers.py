@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.cpu_amx import depth
+from ..kernels.matrix.conv import depth
 from ..kernels.spec import Conv, Convolution, Window, WindowOp, element_of
-from ..kernels.spec_amx import LANES, ConvTiles, Output, PackPixels, pointer_of
+from ..kernels.spec_tiles import LANES, ConvTiles, Output, PackPixels, pointer_of
 
 
 @dataclass(frozen=True)

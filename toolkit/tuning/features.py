@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels import cpu_amx
-from ..kernels.cpu_conv import NEXT_GROUP, ConvSchedule, image, tile_widths, units
-from ..kernels.cpu_window import WindowSchedule
+from ..kernels.cut import split
+from ..kernels.matrix import conv
 from ..kernels.spec import BLOCK, Conv
-from ..kernels.spec_amx import LANES, ConvTiles
-from ..kernels.tiles import split
+from ..kernels.spec_tiles import LANES, ConvTiles
+from ..kernels.vector.conv import NEXT_GROUP, ConvSchedule, image, tile_widths, units
+from ..kernels.vector.window import WindowSchedule
 from .space import Choice, main_spec
 
 WIDTH = 20
@@ -30,7 +30,7 @@ def features(spec: Any, choice: Choice, threads: int) -> np.ndarray:
     elif isinstance(schedule, WindowSchedule):
         parts = split(spec.out_width, schedule.pixels)
         values = [float(len(parts)), math.log2(schedule.pixels), (max(parts) - min(parts)) / max(parts)]
-    elif isinstance(schedule, cpu_amx.TileSchedule):
+    elif isinstance(schedule, conv.TileSchedule):
         values = _tiles(spec, schedule, threads)
     else:
         values = []
@@ -71,14 +71,14 @@ def _conv(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
     ]
 
 
-def _tiles(spec: ConvTiles, schedule: cpu_amx.TileSchedule, threads: int) -> list[float]:
-    total = cpu_amx.rows_of(spec).tiles
+def _tiles(spec: ConvTiles, schedule: conv.TileSchedule, threads: int) -> list[float]:
+    total = conv.rows_of(spec).tiles
     turns = math.ceil(total / schedule.tiles)
-    deep = math.prod(cpu_amx.depth(spec))
+    deep = math.prod(conv.depth(spec))
     group_kib = 2 * spec.halves * schedule.blocks * deep * LANES**2 / 1024
     weights_kib = group_kib * spec.out_channels / (schedule.blocks * LANES)
-    pixels_kib = 2 * spec.halves * cpu_amx.read_of(spec) / 1024
-    count = cpu_amx.units(spec, schedule)
+    pixels_kib = 2 * spec.halves * conv.read_of(spec) / 1024
+    count = conv.units(spec, schedule)
     idle = math.ceil(count / threads) * threads / count
     own, outer = schedule.fetch > 0, float(schedule.rows_outer)
     return [
@@ -91,9 +91,9 @@ def _tiles(spec: ConvTiles, schedule: cpu_amx.TileSchedule, threads: int) -> lis
         outer,
         outer * math.log2(weights_kib / 512) / 2,
         outer * math.log2(weights_kib / pixels_kib) / 2,
-        float(schedule.fetch == cpu_amx.NEXT_GROUP),
-        float(schedule.fetch == cpu_amx.NEXT_GROUP) * math.log2(turns) / 2,
+        float(schedule.fetch == conv.NEXT_GROUP),
+        float(schedule.fetch == conv.NEXT_GROUP) * math.log2(turns) / 2,
         float(own),
         float(own) * math.log2(group_kib) / 4,
-        math.log2(schedule.fetch / cpu_amx.AHEAD_KIB) if own else 0.0,
+        math.log2(schedule.fetch / conv.AHEAD_KIB) if own else 0.0,
     ]

@@ -17,13 +17,15 @@ from typing import Any
 
 import numpy as np
 
-from .. import runtime, sources, targets
-from ..bench import interleave
-from ..engines import default_threads
+from .. import targets
+from ..bundles.engines import default_threads
 from ..errors import DeployError
 from ..graph import driver
 from ..lower.lower import layers_for, lower
 from ..progress import NONE, Progress, Stopwatch
+from ..reports.bench import interleave
+from ..runtime import compiled
+from ..sources import resolve
 from ..targets.cpu import Cpu
 from . import database as databases
 from .devices import remote_runners, servers
@@ -38,7 +40,7 @@ _LEAST_BETWEEN_NOTES = 32
 
 
 def tune(
-    request: sources.Request,
+    request: resolve.Request,
     destination: Path,
     *,
     target: str = "cpu",
@@ -79,7 +81,7 @@ def tune(
         watch.note(f"measuring on {count} devices of the tracker at {tracker[0]}:{tracker[1]}")
         runners = remote_runners(*tracker, device_key or "", threads, count)
     watch.stage("resolve")
-    source = sources.resolve(request)
+    source = resolve.resolve(request)
     owner = identity(source.name, goal)
     # opened first: what is wrong with it should not take a minute to be told
     opened, notes = databases.resume(destination, owner) if resume else (databases.create(destination, owner), [])
@@ -169,7 +171,7 @@ def compare(goal: Cpu, untuned: Any, tuned: Any, threads: int, watch: Stopwatch)
             place = Path(folder) / name
             place.mkdir()
             goal.build(plan, place, progress=watch.update)
-            models.append(runtime.load(place, threads=threads))
+            models.append(compiled.load(place, threads=threads))
             random = np.random.default_rng(0)
             inputs = [random.standard_normal(port.shape, dtype=np.float32) for port in models[-1].inputs]
             calls[name] = partial(models[-1].run, *inputs)

@@ -10,8 +10,8 @@ from enum import Enum
 from typing import Any
 
 from ..kernels.spec import Conv, Window, WindowOp, element_of
-from ..kernels.spec_amx import ConvTiles, Output
-from ..lower.network import Layer
+from ..kernels.spec_tiles import ConvTiles, Output
+from ..lower.layers import Layer
 
 KINDS: dict[str, type] = {"conv": Conv, "window": Window, "tiles": ConvTiles}
 """What can be tuned, by the name that databases know it by."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..kernels.spec import BLOCK, Convolution
-from ..kernels.spec_amx import ConvTiles, pointer_of
+from ..kernels.spec_tiles import ConvTiles, pointer_of
 from ..lower.lower import symbol_of
 from ..lower.plan import Kernel, Placement, Plan, Ref, Space, Step
 from ..lower.winograd import stages

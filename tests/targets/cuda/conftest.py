@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from inception_deploy import cache
-from inception_deploy.kernels.cuda import TEMPLATES, device_symbols
-from inception_deploy.kernels.cuda_emit import SCRATCH
+from inception_deploy.kernels.gpu.emit import SCRATCH
+from inception_deploy.kernels.gpu.table import TEMPLATES, device_symbols
 from inception_deploy.targets import link
 from inception_deploy.targets.cuda_source import source
 

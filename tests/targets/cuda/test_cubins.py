@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels import cuda, cuda_conv
-from inception_deploy.kernels.cuda_conv import GemmSchedule
-from inception_deploy.kernels.cuda_dense import DenseSchedule
+from inception_deploy.kernels.gpu import conv, table
+from inception_deploy.kernels.gpu.conv import GemmSchedule
+from inception_deploy.kernels.gpu.dense import DenseSchedule
 from inception_deploy.kernels.spec import Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
 from inception_deploy.lower.plan import Kernel
 from inception_deploy.targets import cuda_compile
@@ -49,8 +49,7 @@ def attributes(cubin: bytes, wanted: int) -> list[int]:
 SPLIT = Conv(1, 64, 8, 8, 64, 8, 8, (3, 3), pad=(1, 1), add=True, activation=(0.0, 6.0))
 KERNELS = {
     **{
-        f"conv {t.bm}x{t.bn}": (replace(SPLIT, height=35, width=35, out_height=35, out_width=35), t)
-        for t in cuda_conv.TILES
+        f"conv {t.bm}x{t.bn}": (replace(SPLIT, height=35, width=35, out_height=35, out_width=35), t) for t in conv.TILES
     },
     "split": (SPLIT, GemmSchedule(4, 4, 8, 8, split=4)),
     "planar": (Conv(1, 3, 99, 99, 32, 49, 49, (3, 3), stride=(2, 2), planar=True), None),
@@ -66,7 +65,7 @@ KERNELS = {
 
 
 def kernel_of(spec, schedule) -> Kernel:
-    template = cuda.TEMPLATES[type(spec)]
+    template = table.TEMPLATES[type(spec)]
     return Kernel("k", spec, schedule or template.choose(spec), 1, 1)
 
 
@@ -75,9 +74,9 @@ def everything() -> tuple[str, list[str]]:
     texts, symbols = [], []
     for number, (spec, schedule) in enumerate(KERNELS.values()):
         kernel = replace(kernel_of(spec, schedule), symbol=f"k{number}")
-        program = cuda.TEMPLATES[type(spec)].program(spec, kernel.schedule)
+        program = table.TEMPLATES[type(spec)].program(spec, kernel.schedule)
         texts.append(cuda_compile.kernel_source(kernel))
-        symbols += cuda.device_symbols(kernel.symbol, program)
+        symbols += table.device_symbols(kernel.symbol, program)
     return "\n".join(texts), symbols
 
 

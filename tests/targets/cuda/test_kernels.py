@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inception_deploy.kernels import cpu_simple, cuda, cuda_conv, cuda_simple
-from inception_deploy.kernels.cuda_conv import GemmSchedule
-from inception_deploy.kernels.cuda_dense import DenseSchedule
+from inception_deploy.kernels import gpu, vector
+from inception_deploy.kernels.gpu import conv, table
+from inception_deploy.kernels.gpu.conv import GemmSchedule
+from inception_deploy.kernels.gpu.dense import DenseSchedule
 from inception_deploy.kernels.spec import BLOCK, Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
 
 INF = math.inf
@@ -68,14 +69,18 @@ def check_conv(gpu, spec, schedule=None):
         )
         if spec.planar:
             spec = replace(spec, in_stride=x[0].size)
-    schedule = schedule or cuda.TEMPLATES[Conv].choose(spec)
+    schedule = schedule or table.TEMPLATES[Conv].choose(spec)
     out = np.full((spec.batch, spec.out_stride or addend[0].size), np.nan, np.float32)
 
     def laid_out(array, stride):
         rows = array.reshape(spec.batch, -1)
         return np.pad(rows, ((0, 0), (0, max(0, stride - rows.shape[1]))), constant_values=np.nan)
 
-    given = [laid_out(x if spec.planar else blocked(x), spec.in_stride), cuda.pack_weight(weight, spec, schedule), bias]
+    given = [
+        laid_out(x if spec.planar else blocked(x), spec.in_stride),
+        table.pack_weight(weight, spec, schedule),
+        bias,
+    ]
     given += [laid_out(blocked(addend), spec.add_stride)] if spec.add else []
     gpu.call(spec, [*given, out], schedule)
     want = blocked(convolution(x, weight, bias, addend, spec).astype(np.float32)).reshape(spec.batch, -1)
@@ -106,7 +111,7 @@ def test_convolution(gpu, spec):
     check_conv(gpu, spec)
 
 
-@pytest.mark.parametrize("tile", cuda_conv.TILES, ids=lambda t: f"{t.bm}x{t.bn}")
+@pytest.mark.parametrize("tile", conv.TILES, ids=lambda t: f"{t.bm}x{t.bn}")
 @pytest.mark.parametrize("split", [1, 3])
 def test_every_tile(gpu, tile, split):
     """On a map and channels that no tile divides."""
@@ -134,7 +139,7 @@ def test_same_bits_in_either_order(simulated):
             out = np.zeros(spec.out_channels * spec.out_height * spec.out_width, np.float32)
             simulated.call(
                 spec,
-                [x, cuda.pack_weight(weight, spec, schedule), np.zeros(spec.out_channels, np.float32), out],
+                [x, table.pack_weight(weight, spec, schedule), np.zeros(spec.out_channels, np.float32), out],
                 schedule,
             )
             results.append(out)
@@ -144,7 +149,7 @@ def test_same_bits_in_either_order(simulated):
 
 # -- the choice of schedules ---------------------------------------------------------------------------------------------
 def test_tiles_divide_their_work():
-    for tile in cuda_conv.TILES:
+    for tile in conv.TILES:
         assert tile.ty % 8 == 0
         assert tile.tx % 4 == 0
         assert tile.tn % 4 == 0
@@ -155,9 +160,9 @@ def test_tiles_divide_their_work():
 
 def test_small_maps_are_split_and_large_ones_are_not():
     small, large = Conv(1, 2080, 8, 8, 192, 8, 8, (1, 1)), Conv(1, 64, 147, 147, 64, 147, 147, (3, 3), pad=(1, 1))
-    assert cuda_conv.choose(small).split > 1
-    assert cuda_conv.choose(large).split == 1
-    assert cuda_conv.choose(large).bm * cuda_conv.choose(large).bn >= 64 * 64
+    assert conv.choose(small).split > 1
+    assert conv.choose(large).split == 1
+    assert conv.choose(large).bm * conv.choose(large).bn >= 64 * 64
 
 
 # -- windows -------------------------------------------------------------------------------------------------------------
@@ -277,8 +282,8 @@ BINARY = {
 
 
 def test_the_tables_have_what_a_cpu_has():
-    assert set(cuda_simple.UNARY) == set(cpu_simple.UNARY) == set(UNARY)
-    assert set(cuda_simple.BINARY) == set(cpu_simple.BINARY) == set(BINARY)
+    assert set(gpu.simple.UNARY) == set(vector.simple.UNARY) == set(UNARY)
+    assert set(gpu.simple.BINARY) == set(vector.simple.BINARY) == set(BINARY)
 
 
 @pytest.mark.parametrize("op", UNARY)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inception_deploy import runtime, sources, verify
+from inception_deploy import verify
 from inception_deploy.graph import driver
 from inception_deploy.lower.lower import lower
+from inception_deploy.runtime.compiled import load as load_compiled
+from inception_deploy.sources import resolve
 from inception_deploy.targets import cuda, cuda_library
 from inception_deploy.targets.cuda_compile import kernel_source
 
@@ -28,7 +30,7 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(simulated, tmp_path, name):
     target = cuda.parse("cuda", "sm_90")
-    source = sources.resolve(sources.Request(model=name, num_classes=20, **NETWORKS[name]))
+    source = resolve.resolve(resolve.Request(model=name, num_classes=20, **NETWORKS[name]))
     model, _ = driver.optimise(source.onnx(lambda _what: None), target="cuda")
     plan = lower(model, target)
     cubins = {arch: dict.fromkeys(plan.kernels, fake_cubin(arch)) for arch in target.archs}
@@ -37,7 +39,7 @@ def test_network(simulated, tmp_path, name):
     simulated.library.fake_device(1, 90)
     x = np.random.default_rng(0).standard_normal(plan.inputs[0].shape).astype(np.float32)
     (expected,) = verify.run_onnx(model, {plan.inputs[0].name: x})
-    with runtime.load(tmp_path) as compiled:
+    with load_compiled(tmp_path) as compiled:
         results = []
         for backwards in (0, 1):
             simulated.library.fake_backwards(backwards)

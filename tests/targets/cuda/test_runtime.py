@@ -18,9 +18,9 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
-from inception_deploy import runtime
 from inception_deploy.errors import DeployError
 from inception_deploy.lower.lower import lower
+from inception_deploy.runtime import compiled
 from inception_deploy.targets import cuda, cuda_library
 from inception_deploy.targets.cuda_compile import kernel_source
 
@@ -107,7 +107,7 @@ def right(network, outputs) -> None:
 
 
 def test_gives_what_onnxruntime_gives(gpu, network):
-    with runtime.load(network.folder) as model:
+    with compiled.load(network.folder) as model:
         assert (model.target, model.threads, model.features) == ("cuda", 1, ())
         assert [p.shape for p in model.outputs] == [(1, 10)]
         first = model.run(network.x)
@@ -125,14 +125,14 @@ def test_the_network_covers_the_kernels(network):
 
 
 def test_two_handles(network):
-    with runtime.load(network.folder) as one, runtime.load(network.folder) as two:
+    with compiled.load(network.folder) as one, compiled.load(network.folder) as two:
         right(network, one.run(network.x))
         right(network, two.run(network.x))
         right(network, one.run(network.x))
 
 
 def test_profile(gpu, network):
-    with runtime.load(network.folder) as model:
+    with compiled.load(network.folder) as model:
         for _ in range(2):
             times = model.profile(network.x)
             assert [t.op for t in times] == [s.op for s in network.plan.steps]
@@ -145,7 +145,7 @@ def test_profile(gpu, network):
 @pytest.mark.parametrize(("capability", "code"), [(80, 80), (86, 80), (89, 80), (90, 90)])
 def test_takes_the_code_for_the_device(gpu, network, capability, code):
     gpu.library.fake_device(1, capability)
-    with runtime.load(network.folder) as model:
+    with compiled.load(network.folder) as model:
         assert gpu.library.fake_loaded() == code
         right(network, model.run(network.x))
 
@@ -154,7 +154,7 @@ def test_takes_the_code_for_the_device(gpu, network, capability, code):
 def test_no_device_for_it(gpu, network, count, capability):
     gpu.library.fake_device(count, capability)
     with pytest.raises(DeployError, match="cuda: no device or driver that the library was built for") as caught:
-        runtime.load(network.folder)
+        compiled.load(network.folder)
     assert caught.value.kind == "device"
 
 
@@ -177,16 +177,16 @@ def test_what_fails_while_opening_is_given_back(gpu, network, function):
     for after in range(calls):
         gpu.library.fake_fail(function.encode(), after)
         with pytest.raises(DeployError) as caught:
-            runtime.load(network.folder)
+            compiled.load(network.folder)
         assert caught.value.kind == kind
         assert gpu.library.fake_live() == 0
     gpu.library.fake_fail(b"", 0)
-    with runtime.load(network.folder) as model:
+    with compiled.load(network.folder) as model:
         right(network, model.run(network.x))
 
 
 def test_a_launch_that_fails_names_its_step(gpu, network):
-    with runtime.load(network.folder) as model:
+    with compiled.load(network.folder) as model:
         launches = [len(cuda_library.program(network.plan.kernels[s.kernel]).launches) for s in network.plan.steps]
         for index in (0, 4, len(launches) - 1):
             gpu.library.fake_fail(b"cuLaunchKernel", sum(launches[:index]))
@@ -199,7 +199,7 @@ def test_a_launch_that_fails_names_its_step(gpu, network):
 
 @pytest.mark.parametrize("function", ["cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"])
 def test_a_run_that_fails_can_be_repeated(gpu, network, function):
-    with runtime.load(network.folder) as model:
+    with compiled.load(network.folder) as model:
         gpu.library.fake_fail(function.encode(), 0)
         with pytest.raises(DeployError) as caught:
             model.run(network.x)
@@ -209,7 +209,7 @@ def test_a_run_that_fails_can_be_repeated(gpu, network, function):
 
 @pytest.mark.parametrize("function", ["cuEventCreate", "cuEventRecord", "cuEventElapsedTime"])
 def test_a_profile_that_fails_can_be_repeated(gpu, network, function):
-    with runtime.load(network.folder) as model:
+    with compiled.load(network.folder) as model:
         gpu.library.fake_fail(function.encode(), 2)
         with pytest.raises(DeployError) as caught:
             model.profile(network.x)
@@ -220,7 +220,7 @@ def test_a_profile_that_fails_can_be_repeated(gpu, network, function):
 def test_a_kernel_that_is_missing(gpu, network):
     gpu.library.fake_kernels(None)
     with pytest.raises(DeployError) as caught:
-        runtime.load(network.folder)
+        compiled.load(network.folder)
     assert caught.value.kind == "device"
 
 
@@ -231,12 +231,12 @@ def test_weights_of_another_model(gpu, network, tmp_path):
             data[100] ^= 1
         (tmp_path / name).write_bytes(data)
     with pytest.raises(DeployError, match="damaged") as caught:
-        runtime.load(tmp_path)
+        compiled.load(tmp_path)
     assert caught.value.kind == "weights"
 
 
 def test_a_fork_has_no_share_in_the_device(gpu, network):
-    with runtime.load(network.folder) as model:
+    with compiled.load(network.folder) as model:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python's own advice against forking with threads
             child = os.fork()

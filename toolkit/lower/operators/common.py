@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from ...kernels.spec import element_of
-from ..network import Storage, Value
+from ..layers import Storage, Value
 from ..reader import Reader, Refuse, blocks_of
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from ...kernels.spec import BLOCK, PARTIAL, Conv, Map, Softmax, Window
-from ..network import Layer, Param, Storage, Value
+from ..layers import Layer, Param, Storage, Value
 from ..reader import Reader, Refuse
 from .common import attributes, identity, text
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from ..network import Storage, Value
+from ..layers import Storage, Value
 from ..reader import Reader, Refuse, blocks_of
 from .common import attributes
 

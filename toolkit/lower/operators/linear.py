@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from ...kernels.spec import BLOCK, Conv, Window, WindowOp
-from ..network import Param, Storage
+from ..layers import Param, Storage
 from ..reader import Reader, Refuse
 from .common import attributes, identity_slots, image, new, window
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx
 
 from ...kernels.spec import GlobalAverage, Window, WindowOp
-from ..network import Value
+from ..layers import Value
 from ..reader import Reader, Refuse
 from .common import attributes, image, new, window
 

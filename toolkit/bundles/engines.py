@@ -1,0 +1,221 @@
+"""What can run a bundle's network, behind one interface: our compiled library, or other engines on its ONNX."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..errors import DeployError, UsageError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from ..runtime.compiled import CompiledModel
+    from .bundle import Bundle
+
+
+class Engine(Protocol):
+    """A network ready to run."""
+
+    name: str
+
+    def run(self, x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
+        """The outputs, in the graph's order, for one input of the bundle's exact shape."""
+
+
+def check_peer(name: str) -> None:
+    """Raise UsageError unless `name` is what `bench --against` takes."""
+    _require_known(name, PEERS)
+
+
+def _require_known(name: str, known: Iterable[str]) -> None:
+    known = list(known)
+    if name not in known:
+        near = nearest(name, known)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UsageError(f"there is no engine '{name}'{hint}", kind="engine", got=name, allowed=known)
+
+
+class _Function:
+    """An engine made of a name and a function."""
+
+    def __init__(self, name: str, run: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]) -> None:
+        self.name = name
+        self.run = run
+
+
+def default_threads() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def make(name: str, bundle: Bundle, *, threads: int | None = None) -> Engine:
+    """The engine `name` for `bundle`, with exactly `threads` threads (all cores this process may use where None).
+
+    Raises:
+        UsageError: there is no such engine.
+        DeployError: (kind ``engine``) it is not installed, or (kind ``target``) the bundle's target cannot run here.
+    """
+    _require_known(name, _ENGINES)
+    return _Function(name, _ENGINES[name](bundle, threads or default_threads()))
+
+
+def _compiled(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+    return load_compiled(bundle, threads).run
+
+
+def load_compiled(bundle: Bundle, threads: int | None = None) -> CompiledModel:
+    """The bundle's compiled library as a `runtime.CompiledModel`.
+
+    Raises:
+        DeployError: (kind ``target``) the bundle's target cannot run here.
+    """
+    from .. import targets
+    from ..runtime import compiled
+
+    if reason := targets.described(bundle.manifest["target_details"]).missing():
+        raise DeployError(
+            f"bundle {bundle.source} is for {bundle.manifest['target']}, which cannot run here: {reason}; "
+            "--runtime onnxruntime runs its ONNX",
+            kind="target",
+            got=bundle.manifest["target"],
+            allowed=[row["name"] for row in targets.listing() if row["runs"]],
+        )
+    return compiled.load(bundle.folder, threads=threads or default_threads())
+
+
+def _onnxruntime(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # Its workers spin after a run, waiting for the next: they would take the cores of whatever is measured after it.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: session.run(None, {name: x})
+
+
+def _openvino(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+    try:
+        import openvino
+    except ImportError as error:
+        raise _not_installed("openvino", "pip install 'inception-deploy[bench]'") from error
+    # It is told the bundle's precision: left to itself it computes in bf16 on a CPU that can.
+    hint = "bf16" if bundle.manifest["precision"] == "bf16" else "f32"
+    how = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(str(bundle.onnx), "CPU", how)
+    count = len(compiled.outputs)
+
+    def run(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
+        result = compiled(x)
+        return [result[index] for index in range(count)]
+
+    return run
+
+
+def _torch(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+    import torch
+
+    module = _zoo_module(bundle, "torch")
+
+    def run(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            return [module(torch.from_numpy(x)).numpy()]
+
+    return run
+
+
+def _torch_compile(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+    """Inductor at its best: weights frozen (folded, and packed for oneDNN), in the faster of the two memory formats."""
+    import copy
+
+    import torch
+    from torch._dynamo.exc import BackendCompilerFailed
+
+    module = _zoo_module(bundle, "torch-compile")
+    torch.set_num_threads(threads)  # inductor writes it into the code
+    zeros = torch.zeros(tuple(bundle.input_shape))
+    candidates: list[tuple[float, Any, Any]] = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        made: Any = copy.deepcopy(module)  # Any: torch's types do not know `memory_format` of a module
+        compiled: Any = torch.compile(made.to(memory_format=layout), options={"freezing": True}, dynamic=False)
+        with torch.inference_mode():
+            x = zeros.to(memory_format=layout)
+            try:
+                compiled(x)
+            except BackendCompilerFailed as error:
+                first = str(error).strip().splitlines()[0]
+                hint = "; apt install g++" if "compiler" in first else ""
+                raise DeployError(
+                    f"torch.compile cannot compile the network: {first}{hint}",
+                    kind="engine",
+                    got="torch-compile",
+                    allowed=[name for name in _ENGINES if name != "torch-compile"],
+                ) from error
+            best = min(_timed(compiled, x) for _ in range(3))
+        candidates.append((best, compiled, layout))
+    _, fastest, layout = min(candidates, key=lambda candidate: candidate[0])
+
+    def run(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
+        torch.set_num_threads(threads)
+        with torch.inference_mode():
+            return [fastest(torch.from_numpy(x).to(memory_format=layout)).numpy()]
+
+    return run
+
+
+def _timed(function: Callable[..., Any], x: Any) -> float:
+    start = time.perf_counter()
+    function(x)
+    return time.perf_counter() - start
+
+
+def _zoo_module(bundle: Bundle, engine: str) -> torch.nn.Module:
+    """The bundle's network as a PyTorch module; its weights are the bundle's where those are untrained."""
+    from .. import models
+
+    zoo = bundle.manifest.get("zoo")
+    if zoo is None:
+        raise DeployError(
+            f"bundle {bundle.source} was not exported from a network of the zoo, so there is no PyTorch module to time",
+            kind="engine",
+            got=engine,
+            allowed=[name for name in _ENGINES if not name.startswith("torch")],
+        )
+    return models.build(
+        bundle.manifest["model"],
+        num_classes=zoo["num_classes"],
+        width=zoo["width"],
+        in_channels=zoo["input"][0],
+        input_size=tuple(zoo["input"][1:]),
+        seed=int(bundle.manifest.get("seed", 0)),
+        **zoo["options"],
+    )
+
+
+def _not_installed(name: str, how: str) -> DeployError:
+    return DeployError(
+        f"{name} is not installed; {how}",
+        kind="engine",
+        got=name,
+        allowed=[other for other in _ENGINES if other != name],
+    )
+
+
+_ENGINES: dict[str, Callable[[Bundle, int], Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]]] = {
+    "compiled": _compiled,
+    "onnxruntime": _onnxruntime,
+    "openvino": _openvino,
+    "torch": _torch,
+    "torch-compile": _torch_compile,
+}
+PEERS = tuple(name for name in _ENGINES if name != "compiled")
+"""What `bench --against` takes."""

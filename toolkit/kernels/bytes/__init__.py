@@ -1,0 +1,1 @@
+"""Kernels that multiply bytes and sum in int32."""

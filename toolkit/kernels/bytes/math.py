@@ -1,0 +1,75 @@
+"""The integer arithmetic of `quantize.arith` on vectors of int32, as expressions."""
+
+from __future__ import annotations
+
+from tvm import tirx
+
+from ..emit import Expr, clamp, const, splat
+from ..spec_bytes import Addition, Rounding
+
+
+def whole(value: int, lanes: int) -> Expr:
+    """An int32 constant in every lane."""
+    return splat(tirx.const(value, "int32"), lanes)
+
+
+def widen(value: Expr) -> Expr:
+    """Bytes as int32."""
+    return tirx.Cast(_vector("int32", _lanes(value)), value)
+
+
+def narrow(value: Expr) -> Expr:
+    """int32 between 0 and 255 as bytes."""
+    return tirx.Cast(_vector("uint8", _lanes(value)), value)
+
+
+def real(value: Expr) -> Expr:
+    """int32 as float32, the nearest one."""
+    return tirx.Cast(_vector("float32", _lanes(value)), value)
+
+
+def rounded(acc: Expr, factor: Expr, how: Rounding) -> Expr:
+    """`Rounding` of int32 lanes, to int32 lanes between `low` and `high`.
+
+    factor: float32 lanes; or int32 lanes, how far to shift, where ``2^(n-1)`` is in `acc` already.
+    """
+    lanes = _lanes(acc)
+    if how.shift:
+        shifted = tirx.shift_right(acc, factor) + whole(how.zero, lanes)
+        return tirx.min(tirx.max(shifted, whole(how.low, lanes)), whole(how.high, lanes))
+    return nearest(real(acc) * factor, how)
+
+
+def nearest(value: Expr, how: Rounding) -> Expr:
+    """float32 lanes, rounded to the nearest integer (ties to even), plus the zero point, saturated."""
+    lanes = _lanes(value)
+    # The bounds are whole numbers: to clamp before rounding gives the same, and what is clamped fits int32.
+    bounded = clamp(value, (float(how.low - how.zero), float(how.high - how.zero)))
+    return tirx.Cast(_vector("int32", lanes), tirx.nearbyint(bounded)) + whole(how.zero, lanes)
+
+
+def shift_half(shift: int) -> int:
+    """What a rounding shift adds before it shifts: ``2^(shift-1)``, nothing for 0."""
+    return 1 << (shift - 1) if shift > 0 else 0
+
+
+def added(a: Expr, b: Expr, how: Addition) -> Expr:
+    """`Addition` of two bytes, both as int32 lanes; int32 lanes again."""
+    lanes = _lanes(a)
+    left, right = a - whole(how.zeros[0], lanes), b - whole(how.zeros[1], lanes)
+    if how.unaligned is not None:
+        total = real(left) * const(how.unaligned[0], lanes) + real(right) * const(how.unaligned[1], lanes)
+        return nearest(total, how.rounding)
+    acc = left * whole(1 << how.shifts[0], lanes) + right * whole(1 << how.shifts[1], lanes)
+    if how.rounding.shift:
+        shift = int(how.factor)
+        return rounded(acc + whole(shift_half(shift), lanes), whole(shift, lanes), how.rounding)
+    return rounded(acc, const(how.factor, lanes), how.rounding)
+
+
+def _lanes(value: Expr) -> int:
+    return int(value.ty.dtype.lanes)
+
+
+def _vector(dtype: str, lanes: int) -> str:
+    return dtype if lanes == 1 else f"{dtype}x{lanes}"

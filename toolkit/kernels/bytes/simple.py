@@ -1,0 +1,204 @@
+"""The integer kernels of CPUs that are no convolution: pools, depthwise convolution, and one value at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tvm import tirx
+
+from ..cut import runs, split
+from ..emit import Emitter, Expr, clamp, const, load, splat
+from ..spec import BLOCK, WindowOp
+from ..spec_bytes import MapInt8, QuantizeInput, WindowInt8
+from ..vector.simple import SimpleSchedule
+from .math import added, narrow, nearest, real, rounded, shift_half, whole, widen
+
+_PIXELS = 8
+"""Widest tile of a window along a row."""
+
+
+# -- windows ---------------------------------------------------------------------------------------------------------
+def window_units(spec: WindowInt8) -> int:
+    """One work unit a row of a block of channels."""
+    return spec.batch * spec.blocks * spec.out_height
+
+
+def emit_window(spec: WindowInt8, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """Max pool, average pool, depthwise convolution."""
+    return _Window(spec, name).emit()
+
+
+class _Window:
+    """The parts of one kernel's code. Taps outside of the image are left out."""
+
+    def __init__(self, spec: WindowInt8, name: str) -> None:
+        self.spec = spec
+        shift = spec.rounding is not None and spec.rounding.shift
+        pointers = [("src", "uint8")]
+        if spec.op is WindowOp.DEPTHWISE:
+            pointers += [("weight", "int8"), ("bias", "int32")]
+        if spec.op is not WindowOp.MAX:
+            pointers += [("factor", "int32" if shift else "float32")]
+        leaves = spec.rounding is None and spec.op is not WindowOp.MAX
+        pointers += [("dst", "float32" if leaves else "uint8")]
+        self.em = Emitter(name, pointers)
+
+    def inside(self, x: int | Expr, p: int, s: int) -> bool:
+        """Column `s` of the window of pixel `x + p` lies inside the image."""
+        spec = self.spec
+        return not isinstance(x, int) or 0 <= (x + p) * spec.stride[1] - spec.pad[1] + s * spec.dilation[1] < spec.width
+
+    def tile(self, src0: Expr, dst0: Expr, block: Expr, y: Expr, x: int | Expr, width: int) -> None:
+        """`width` pixels of a row from column `x`."""
+        em, spec = self.em, self.spec
+        (rows, columns), (step_y, step_x), (top, left) = spec.kernel, spec.stride, spec.pad
+        spread_y, spread_x = spec.dilation
+        maximum, depthwise = spec.op is WindowOp.MAX, spec.op is WindowOp.DEPTHWISE
+        acc = em.local(width * BLOCK, "uint8" if maximum else "int32")
+        start: Expr = splat(tirx.const(0, "uint8"), BLOCK) if maximum else whole(0, BLOCK)
+        if depthwise:
+            start = em.let(load(em.buffers["bias"], block * BLOCK, BLOCK), "start")
+        for p in range(width):
+            em.store(acc, p * BLOCK, start)
+        first = y * step_y - top
+        begin = em.let(tirx.max(0, tirx.floordiv(spread_y - 1 - first, spread_y)), "begin") if top else 0
+        end = em.let(tirx.min(rows, tirx.floordiv(spec.height - 1 - first, spread_y) + 1), "end")
+        with em.loop(end - begin, "r", begin) as r:
+            base = em.let(src0 + ((first + r * spread_y) * spec.width + x * step_x - left) * BLOCK, "base")
+            for s in range(columns):
+                w: Expr = None
+                if depthwise:
+                    tap = ((block * rows + r) * columns + s) * BLOCK
+                    w = em.let(widen(load(em.buffers["weight"], tap, BLOCK)), "w")
+                for p in (p for p in range(width) if self.inside(x, p, s)):
+                    value = load(em.buffers["src"], base + (p * step_x + s * spread_x) * BLOCK, BLOCK)
+                    old = load(acc, p * BLOCK, BLOCK)
+                    if maximum:
+                        em.store(acc, p * BLOCK, tirx.max(old, value))
+                        continue
+                    value = widen(value) - whole(spec.zero, BLOCK) if spec.zero else widen(value)
+                    em.store(acc, p * BLOCK, old + (value * w if depthwise else value))
+        for p in range(width):
+            pixel = y * spec.out_width + x + p
+            em.store(em.buffers["dst"], dst0 + pixel * BLOCK, self.finish(load(acc, p * BLOCK, BLOCK), block, pixel))
+
+    def finish(self, acc: Expr, block: Expr, pixel: Expr) -> Expr:
+        """The result of one pixel from what its window gave."""
+        em, spec = self.em, self.spec
+        if spec.op is WindowOp.MAX:
+            return acc
+        if spec.op is WindowOp.DEPTHWISE:
+            factor = load(em.buffers["factor"], block * BLOCK, BLOCK)
+        elif spec.rounding is not None and spec.rounding.shift:
+            times = splat(load(em.buffers["factor"], 2 * pixel), BLOCK)
+            shift = em.let(load(em.buffers["factor"], 2 * pixel + 1), "shift")
+            half = tirx.shift_right(tirx.shift_left(tirx.const(1, "int32"), shift), 1)
+            return narrow(rounded(acc * times + splat(half, BLOCK), splat(shift, BLOCK), spec.rounding))
+        else:
+            factor = splat(load(em.buffers["factor"], pixel), BLOCK)
+        if spec.rounding is None:
+            return clamp(real(acc) * factor, spec.activation)
+        return narrow(rounded(acc, factor, spec.rounding))
+
+    def emit(self) -> tirx.PrimFunc:
+        """The whole kernel."""
+        em, spec = self.em, self.spec
+        columns = range(spec.kernel[1])
+
+        def safe(x: int, width: int) -> bool:
+            return all(self.inside(x, p, s) for p in range(width) for s in columns)
+
+        with em.units() as unit:
+            y = em.let(tirx.floormod(unit, spec.out_height), "y")
+            index = em.let(tirx.floordiv(unit, spec.out_height), "index")
+            n, block = tirx.floordiv(index, spec.blocks), em.let(tirx.floormod(index, spec.blocks), "block")
+            src0 = em.let(n * spec.in_stride + block * (spec.height * spec.width * BLOCK), "src0")
+            dst0 = em.let(n * spec.out_stride + block * (spec.out_height * spec.out_width * BLOCK), "dst0")
+            for first, width, count in runs(split(spec.out_width, _PIXELS), safe):
+                if count == 1:
+                    self.tile(src0, dst0, block, y, first, width)
+                else:
+                    with em.loop(count, "t") as t:
+                        self.tile(src0, dst0, block, y, em.let(first + t * width, "x"), width)
+        return em.finish()
+
+
+# -- one value at a time ---------------------------------------------------------------------------------------------
+def map_units(spec: MapInt8) -> int:
+    """One work unit a block of an image."""
+    return spec.batch * spec.blocks
+
+
+def emit_map(spec: MapInt8, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """One value at a time, 16 of them at once."""
+    second = {"add": [("second", "uint8")], "table": [("table", "uint8")]}.get(spec.op, [])
+    source = "float32" if spec.op == "quantize" else "uint8"
+    result = "float32" if spec.op == "dequantize" else "uint8"
+    em = Emitter(name, [("src", source), *second, ("dst", result)])
+    with em.units() as unit:
+        n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
+        plane = spec.pixels * BLOCK
+        src = em.let(n * spec.in_stride + block * plane, "src0")
+        other = em.let(n * spec.second_stride + block * plane, "second0")
+        dst = em.let(n * spec.out_stride + block * plane, "dst0")
+        with em.loop(spec.pixels, "pixel") as pixel:
+            at = pixel * BLOCK
+            if spec.op == "table":
+                with em.loop(BLOCK, "lane") as lane:
+                    index = tirx.Cast("int32", load(em.buffers["src"], src + at + lane))
+                    em.store(em.buffers["dst"], dst + at + lane, load(em.buffers["table"], index))
+            else:
+                em.store(em.buffers["dst"], dst + at, _mapped(spec, em, src + at, other + at))
+    return em.finish()
+
+
+def _mapped(spec: MapInt8, em: Emitter, at: Expr, second: Expr) -> Expr:
+    """The result of 16 values."""
+    value, how = load(em.buffers["src"], at, BLOCK), spec.rounding
+    if spec.op == "add":
+        assert spec.addition is not None
+        return narrow(added(widen(value), widen(load(em.buffers["second"], second, BLOCK)), spec.addition))
+    if spec.op == "dequantize":
+        return real(widen(value) - whole(spec.zero, BLOCK)) * const(spec.scale, BLOCK)
+    assert how is not None
+    if spec.op == "quantize":
+        return narrow(nearest(value / const(spec.scale, BLOCK), how))
+    if spec.op == "clip":
+        low, high = splat(tirx.const(how.low, "uint8"), BLOCK), splat(tirx.const(how.high, "uint8"), BLOCK)
+        return tirx.min(tirx.max(value, low), high)
+    centred = widen(value) - whole(spec.zero, BLOCK)
+    if not how.shift:
+        return narrow(rounded(centred, const(spec.scale, BLOCK), how))
+    shift = int(spec.scale)
+    acc = centred * whole(1 << max(0, -shift), BLOCK) + whole(shift_half(shift), BLOCK)
+    return narrow(rounded(acc, whole(max(0, shift), BLOCK), how))
+
+
+def input_units(spec: QuantizeInput) -> int:
+    """One work unit a few thousand pixels."""
+    return spec.batch * -(-spec.pixels // _CHUNK)
+
+
+_CHUNK = 4096
+
+
+def emit_input(spec: QuantizeInput, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """Planes of float32 to pixels of four bytes."""
+    em = Emitter(name, [("src", "float32"), ("dst", "uint8")])
+    chunks = -(-spec.pixels // _CHUNK)
+
+    def pixel(src: Expr, dst: Expr) -> None:
+        for channel in range(4):
+            value: Any = tirx.const(0, "uint8")
+            if channel < spec.channels:
+                value = load(em.buffers["src"], src + channel * spec.pixels)
+                value = tirx.Cast("uint8", nearest(value / const(spec.scale), spec.rounding))
+            em.store(em.buffers["dst"], dst + channel, value)
+
+    with em.units() as unit:
+        n, chunk = em.let(tirx.floordiv(unit, chunks), "n"), em.let(tirx.floormod(unit, chunks), "chunk")
+        first = em.let(chunk * _CHUNK, "first")
+        end = em.let(tirx.min(first + _CHUNK, spec.pixels), "end")
+        with em.loop(end - first, "pixel", first) as i:
+            pixel(n * (spec.channels * spec.pixels) + i, (n * spec.pixels + i) * 4)
+    return em.finish()

@@ -1,0 +1,430 @@
+"""Convolution on a GPU: an implicit matrix product of pixels and output channels, in fp32.
+
+A block of threads computes `bm` pixels of `bn` output channels. It walks the input 16 deep - one kernel tap of one
+channel block a
+step: fetches 16 lanes of each of its pixels and the matching panel of weights into registers while it multiplies the
+panels of the step before from shared memory, and keeps `tm x tn` sums a thread in registers. Nothing is padded in
+memory: a pixel whose tap falls off the image is read as zeros.
+
+Pixels lie in shared memory in rows of 20 floats: rows of 16 would put the same lane of every pixel into the same two
+banks. Maps too small to fill a GPU are cut along the depth as well (`split`): each part leaves its sums in scratch
+memory, and a second launch adds them up in order, so the result does not depend on timing.
+
+Weights are packed as `[tile of output channels][input block][r][s][input lane][bn]`; a planar input's depth is its
+channels and taps in one row, filled up with zeros to a multiple of 16. One image's fully connected layer is a kernel
+of its own (`cuda_dense`).
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from ..emit import Expr, clamp, const, load
+from ..spec import BLOCK, Conv
+from .emit import QUAD, SCRATCH, GpuEmitter, Launch, Program, both, div, fma, inside, mod
+
+QUADS = BLOCK // QUAD
+"""Quads of a channel block."""
+
+ROW = QUADS + 1
+"""Quads from one pixel's lanes to the next pixel's in shared memory."""
+
+_SUM_THREADS = 256
+
+
+@dataclass(frozen=True)
+class GemmSchedule:
+    """The knobs of the template.
+
+    tm, tn: pixels and output channels of a thread; tn is a multiple of 4.
+    ty, tx: threads along pixels (a multiple of 8) and along output channels (a multiple of 4).
+    split: parts that the depth is cut into.
+    """
+
+    tm: int
+    tn: int
+    ty: int
+    tx: int
+    split: int = 1
+
+    @property
+    def bm(self) -> int:
+        """Pixels of a block."""
+        return self.tm * self.ty
+
+    @property
+    def bn(self) -> int:
+        """Output channels of a block."""
+        return self.tn * self.tx
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.ty * self.tx
+
+
+TILES = (
+    GemmSchedule(8, 8, 16, 8),  # 128 x 64
+    GemmSchedule(8, 4, 16, 8),  # 128 x 32
+    GemmSchedule(8, 4, 8, 16),  # 64 x 64
+    GemmSchedule(4, 4, 16, 8),  # 64 x 32
+    GemmSchedule(4, 4, 16, 4),  # 64 x 16
+    GemmSchedule(4, 4, 8, 8),  # 32 x 32
+)
+"""Tiles to choose from: every one divides its panels' loads evenly among its threads."""
+
+SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A convolution as a matrix product: `pixels x depth` times `depth x channels`, for each of `groups`."""
+
+    pixels: int
+    channels: int
+    steps: int
+
+    @staticmethod
+    def of(spec: Conv) -> Shape:
+        """`steps` counts the depth in sixteens."""
+        depth = spec.channels * math.prod(spec.kernel)
+        return Shape(
+            spec.batch * spec.out_height * spec.out_width, spec.out_channels // spec.groups, -(-depth // BLOCK)
+        )
+
+
+# -- choice ----------------------------------------------------------------------------------------------------------
+_MULTIPROCESSORS = 108  # an A100's; an H100 has 132
+_RESIDENT_THREADS = 512  # what 128 registers a thread leave room for
+_LATENCY = 500.0  # cycles a step takes at least: it waits for device memory, or for a barrier
+_LAUNCH = 4000.0  # cycles from one launch to the next
+_BYTES_A_CYCLE = 900.0  # of the second-level cache
+
+
+def choose(spec: Conv) -> GemmSchedule:
+    """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md."""
+    shape = Shape.of(spec)
+    candidates = [
+        GemmSchedule(t.tm, t.tn, t.ty, t.tx, split)
+        for t in TILES
+        for split in SPLITS
+        if split == 1 or shape.steps >= 4 * split
+    ]
+    return min(candidates, key=lambda s: cycles(spec, s))
+
+
+def cycles(spec: Conv, schedule: GemmSchedule) -> float:
+    """How long the convolution takes in the model: blocks go round the multiprocessors, and a few at a time hide each
+    other's waits.
+    """
+    shape = Shape.of(spec)
+    (grid, _, _), steps = _extents(spec, schedule), -(-shape.steps // schedule.split)
+    blocks = math.prod(grid)
+    each = -(-blocks // _MULTIPROCESSORS)
+    resident = min(each, max(1, _RESIDENT_THREADS // schedule.threads))
+    # four schedulers issue one multiply-add of a warp each; reads of shared memory take turns
+    arithmetic = schedule.tm * schedule.tn * BLOCK * schedule.threads / 128
+    reads = (schedule.tm + schedule.tn) * QUAD * schedule.threads / 32 * 1.5
+    step = max(resident * max(arithmetic, reads), _LATENCY)
+    total = -(-each // resident) * (steps + 2) * step + _LAUNCH
+    if schedule.split > 1:
+        sums = spec.batch * spec.out_channels * spec.out_height * spec.out_width * 4 * schedule.split
+        total += _LAUNCH + 2 * sums / _BYTES_A_CYCLE
+    return total
+
+
+# -- geometry --------------------------------------------------------------------------------------------------------
+def _tiles(spec: Conv, schedule: GemmSchedule) -> int:
+    """Tiles along one group's output channels."""
+    return -(-Shape.of(spec).channels // schedule.bn)
+
+
+def _extents(spec: Conv, schedule: GemmSchedule) -> tuple[tuple[int, int, int], int, int]:
+    """The grid, the output's floats, and its quads of four."""
+    shape = Shape.of(spec)
+    grid = (-(-shape.pixels // schedule.bm), spec.groups * _tiles(spec, schedule), schedule.split)
+    floats = spec.out_channels * shape.pixels
+    return grid, floats, floats // QUAD
+
+
+def pointers(spec: Conv) -> list[str]:
+    """The kernel's pointer parameters."""
+    return ["src", "weight", "bias", *(["add"] if spec.add else []), "dst"]
+
+
+def program(spec: Conv, schedule: GemmSchedule) -> Program:
+    """The launches."""
+    grid, floats, quads = _extents(spec, schedule)
+    names = pointers(spec)
+    block = (schedule.threads, 1, 1)
+    if schedule.split == 1:
+        return Program((Launch(grid, block, tuple(range(len(names)))),))
+    return Program(
+        (
+            Launch(grid, block, (0, 1, SCRATCH)),
+            Launch((-(-quads // _SUM_THREADS), 1, 1), (_SUM_THREADS, 1, 1), (SCRATCH, *range(2, len(names)))),
+        ),
+        scratch=4 * floats * schedule.split,
+    )
+
+
+def pack_weight(weight: np.ndarray, spec: Conv, schedule: GemmSchedule) -> np.ndarray:
+    """`[O, I, r, s]` (physical channels, one group's I) to `[group][tile][step][16][bn]`, filled up with zeros."""
+    out, channels, rows, columns = weight.shape
+    tiles, group = _tiles(spec, schedule), out // spec.groups
+    if spec.planar:
+        panel = weight.reshape(out, channels * rows * columns)
+    else:
+        # one step's 16 lanes last: [O][block][r][s][lane]
+        panel = weight.reshape(out, channels // BLOCK, BLOCK, rows, columns).transpose(0, 1, 3, 4, 2).reshape(out, -1)
+    steps = Shape.of(spec).steps
+    wide = np.zeros((spec.groups, tiles * schedule.bn, steps * BLOCK), np.float32)
+    wide[:, :group, : panel.shape[1]] = panel.reshape(spec.groups, group, -1)
+    packed = wide.reshape(spec.groups * tiles, schedule.bn, steps, BLOCK).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(packed)
+
+
+# -- code ------------------------------------------------------------------------------------------------------------
+class _Gemm:
+    """The state that the parts of the main kernel's code share."""
+
+    def __init__(self, spec: Conv, schedule: GemmSchedule, name: str) -> None:
+        self.spec, self.schedule, self.shape = spec, schedule, Shape.of(spec)
+        launch = program(spec, schedule).launches[0]
+        names = pointers(spec) if schedule.split == 1 else ["src", "weight", "dst"]
+        self.em = GpuEmitter(name, [(p, "float32") for p in names], launch)
+        self.tiles = _tiles(spec, schedule)
+        # quads of the two panels that each thread fetches in a step
+        self.a_loads = schedule.bm * QUADS // schedule.threads
+        self.b_loads = schedule.bn * QUADS // schedule.threads
+        self.plane = spec.height * spec.width
+        self.out_plane = spec.out_height * spec.out_width
+
+    def emit(self) -> tirx.PrimFunc:
+        """The whole kernel."""
+        em, sch = self.em, self.schedule
+        self.a_shared = em.shared(2 * sch.bm * ROW * QUAD, "pixels")
+        self.b_shared = em.shared(2 * sch.bn * BLOCK, "weights")
+        self.a_next = em.local(self.a_loads * QUAD, name="next_pixels")
+        self.b_next = em.local(self.b_loads * QUAD, name="next_weights")
+        self.sums = em.local(sch.tm * sch.tn, name="sums")
+        self.a = em.local(sch.tm * QUAD, name="a")
+        self.b = em.local(sch.tn, name="b")
+        pixel_block, self.tile, part = em.blocks
+        self.first_pixel = em.let(pixel_block * sch.bm, "first_pixel")
+        self._locate_pixels()
+        with em.unrolled(sch.tm * sch.tn) as i:
+            em.store(self.sums, i, const(0.0))
+
+        begin, end = self._depth(part)
+        self._fetch(begin)
+        self._stage(0)
+        em.barrier()
+        self._place_thread()
+        with em.loop(end - begin, "step", begin) as step:
+            buffer = em.let(mod(step - begin, 2), "buffer")
+            more = step + 1 < end
+            with em.when(more):
+                self._fetch(step + 1)
+            self._multiply(buffer)
+            with em.when(more):
+                self._stage(1 - buffer)
+            em.barrier()
+        self._write(part)
+        return em.finish()
+
+    def _depth(self, part: Expr) -> tuple[Expr, Expr]:
+        """The steps of this part: as even as can be."""
+        steps, split = self.shape.steps, self.schedule.split
+        if split == 1:
+            return 0, steps
+        each, longer = divmod(steps, split)
+        begin = self.em.let(part * each + tirx.min(part, longer), "begin")
+        end = self.em.let(begin + each + tirx.Cast("int32", part < longer), "end")
+        return begin, end
+
+    def _locate_pixels(self) -> None:
+        """Where in the input each pixel lies that this thread fetches: the first tap's row, column and address.
+
+        A thread fetches quad `thread % 4` of pixels `thread // 4`, and every so many further.
+        """
+        em, spec, sch = self.em, self.spec, self.schedule
+        self.quad = em.let(mod(em.thread, QUADS), "quad")
+        row = em.let(div(em.thread, QUADS), "row")
+        self.rows, self.columns, self.bases, self.valid = [], [], [], []
+        unit = 1 if spec.planar else QUADS  # addresses count floats of a planar input, else quads
+        stride = spec.in_stride if spec.planar else spec.in_stride // QUAD
+        group = div(self.tile, self.tiles) * (spec.channels // BLOCK * self.plane * QUADS) if spec.groups > 1 else 0
+        for i in range(self.a_loads):
+            pixel = em.let(self.first_pixel + row + i * (sch.threads // QUADS), "pixel")
+            n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
+            at = em.let(mod(pixel, self.out_plane), "at") if spec.batch > 1 else pixel
+            iy = em.let(div(at, spec.out_width) * spec.stride[0] - spec.pad[0], "iy")
+            ix = em.let(mod(at, spec.out_width) * spec.stride[1] - spec.pad[1], "ix")
+            self.rows.append(iy)
+            self.columns.append(ix)
+            self.valid.append(em.let(pixel < self.shape.pixels, "valid"))
+            self.bases.append(em.let(n * stride + group + (iy * spec.width + ix) * unit, "base"))
+
+    def _bounds(self, i: int, dy: Expr, dx: Expr) -> Expr | None:
+        """Whether tap (dy, dx) of fetched pixel `i` exists; None where it always does."""
+        spec = self.spec
+        (sy, sx), (py, px), (gy, gx), (kr, kc) = spec.stride, spec.pad, spec.dilation, spec.kernel
+        checks: list[Expr | None] = [self.valid[i] if self.shape.pixels % self.schedule.bm else None]
+        if py > 0 or (spec.out_height - 1) * sy - py + (kr - 1) * gy >= spec.height:
+            checks.append(inside(self.rows[i] + dy, spec.height))
+        if px > 0 or (spec.out_width - 1) * sx - px + (kc - 1) * gx >= spec.width:
+            checks.append(inside(self.columns[i] + dx, spec.width))
+        return both(*checks)
+
+    def _fetch(self, step: Expr) -> None:
+        """The panels of `step`, from device memory into registers."""
+        em, spec, sch = self.em, self.spec, self.schedule
+        columns, taps = spec.kernel[1], math.prod(spec.kernel)
+        if spec.planar:
+            self._fetch_planar(step)
+        else:
+            block, tap = em.let(div(step, taps), "block"), em.let(mod(step, taps), "tap")
+            dy = em.let(div(tap, columns) * spec.dilation[0], "dy")
+            dx = em.let(mod(tap, columns) * spec.dilation[1], "dx")
+            offset = em.let((block * self.plane + dy * spec.width + dx) * QUADS + self.quad, "offset")
+            for i in range(self.a_loads):
+                em.copy_if(self._bounds(i, dy, dx), self.a_next, i, em.buffers["src"], self.bases[i] + offset)
+        panel = em.let((self.tile * self.shape.steps + step) * (QUADS * sch.bn) + em.thread, "panel")
+        with em.unrolled(self.b_loads) as j:
+            em.copy(self.b_next, j, em.buffers["weight"], panel + j * sch.threads)
+
+    def _fetch_planar(self, step: Expr) -> None:
+        """One by one: the depth runs through channels, rows and columns of taps, and what lies beyond it is zero."""
+        em, spec = self.em, self.spec
+        columns, taps = spec.kernel[1], math.prod(spec.kernel)
+        depth = spec.channels * taps
+        for q in range(QUAD):
+            k = em.let(step * BLOCK + self.quad * QUAD + q, "k")
+            channel, tap = em.let(div(k, taps), "channel"), em.let(mod(k, taps), "tap")
+            dy = em.let(div(tap, columns) * spec.dilation[0], "dy")
+            dx = em.let(mod(tap, columns) * spec.dilation[1], "dx")
+            offset = em.let(channel * self.plane + dy * spec.width + dx, "offset")
+            exists = k < depth if depth % BLOCK else None
+            for i in range(self.a_loads):
+                condition = both(exists, self._bounds(i, dy, dx))
+                em.load_if(condition, self.a_next, i * QUAD + q, em.buffers["src"], self.bases[i] + offset)
+
+    def _stage(self, buffer: Expr) -> None:
+        """What was fetched, from registers into half `buffer` of shared memory."""
+        em, sch = self.em, self.schedule
+        with em.unrolled(self.a_loads) as i:
+            pixel = div(em.thread, QUADS) + i * (sch.threads // QUADS)
+            em.copy(self.a_shared, buffer * (sch.bm * ROW) + pixel * ROW + self.quad, self.a_next, i)
+        with em.unrolled(self.b_loads) as j:
+            em.copy(self.b_shared, buffer * (sch.bn * QUADS) + em.thread + j * sch.threads, self.b_next, j)
+
+    def _place_thread(self) -> None:
+        """Which pixels and quads of channels are this thread's. A warp covers 8 x 4 neighbours: its reads hit every
+        bank once.
+        """
+        em, sch = self.em, self.schedule
+        lane, warp = mod(em.thread, 32), div(em.thread, 32)
+        across = sch.tx // 4
+        self.x = em.let(mod(warp, across) * 4 + mod(lane, 4), "x")
+        self.y = em.let(div(warp, across) * 8 + div(lane, 4), "y")
+
+    def _multiply(self, buffer: Expr) -> None:
+        """One step: 16 lanes deep."""
+        em, sch = self.em, self.schedule
+        pixels = em.let(buffer * (sch.bm * ROW) + self.y * ROW, "pixels_at")
+        weights = em.let(buffer * (sch.bn * QUADS) + self.x, "weights_at")
+        with em.unrolled(QUADS, "quad") as quarter:
+            with em.unrolled(sch.tm, "i") as i:
+                em.copy(self.a, i, self.a_shared, pixels + i * (sch.ty * ROW) + quarter)
+            with em.unrolled(QUAD, "lane") as lane:
+                with em.unrolled(sch.tn // QUAD, "j") as j:
+                    em.copy(self.b, j, self.b_shared, weights + (quarter * QUAD + lane) * (sch.bn // QUAD) + j * sch.tx)
+                with em.unrolled(sch.tm, "i") as i, em.unrolled(sch.tn, "j") as j:
+                    at = i * sch.tn + j
+                    em.store(self.sums, at, fma(load(self.a, i * QUAD + lane), load(self.b, j), load(self.sums, at)))
+
+    def _write(self, part: Expr) -> None:
+        """The sums, through the epilogue, to the output; or as they are to this part's scratch memory."""
+        em, spec, sch = self.em, self.spec, self.schedule
+        group = self.shape.channels // QUAD
+        tile = mod(self.tile, self.tiles) if spec.groups > 1 else self.tile
+        shift = div(self.tile, self.tiles) * group if spec.groups > 1 else 0
+        for j in range(sch.tn // QUAD):
+            within = em.let(tile * (sch.bn // QUAD) + self.x + j * sch.tx, "within")
+            channel = em.let(shift + within, "channel")
+            with em.unrolled(sch.tm, "i") as i:
+                pixel = em.let(self.first_pixel + self.y + i * sch.ty, "out_pixel")
+                exists = both(
+                    pixel < self.shape.pixels if self.shape.pixels % sch.bm else None,
+                    within < group if self.shape.channels % sch.bn else None,
+                )
+                with em.when(exists) if exists is not None else nullcontext():
+                    n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
+                    at = mod(pixel, self.out_plane) if spec.batch > 1 else pixel
+                    place = em.let((div(channel, QUADS) * self.out_plane + at) * QUADS + mod(channel, QUADS), "place")
+                    sums = [load(self.sums, i * sch.tn + j * QUAD + q) for q in range(QUAD)]
+                    if sch.split > 1:
+                        image = spec.out_channels * self.out_plane // QUAD
+                        put_all(em, "dst", (part * spec.batch + n) * image + place, sums)
+                    else:
+                        epilogue(em, spec, sums, channel, n, place)
+
+
+def put_all(em: GpuEmitter, buffer: str, index: Expr, values: list[Expr]) -> None:
+    """Four values in one store, to quad `index`."""
+    result = em.local(QUAD, name="result")
+    for q, value in enumerate(values):
+        em.store(result, q, value)
+    em.copy(em.buffers[buffer], index, result, 0)
+
+
+def epilogue(em: GpuEmitter, spec: Conv, sums: list[Expr], channel: Expr, n: Expr, place: Expr) -> None:
+    """Bias, addend and clamp of four sums, and the store. `channel` and `place` (in the image) count quads."""
+    bias = em.local(QUAD, name="bias_quad")
+    em.copy(bias, 0, em.buffers["bias"], channel)
+    if spec.add:
+        addend = em.local(QUAD, name="add_quad")
+        em.copy(addend, 0, em.buffers["add"], n * (spec.add_stride // QUAD) + place)
+    values = []
+    for q in range(QUAD):
+        value = sums[q] + load(bias, q)
+        if spec.add:
+            value = value + load(addend, q)
+        values.append(clamp(value, spec.activation))
+    put_all(em, "dst", n * (spec.out_stride // QUAD) + place, values)
+
+
+def emit_sum(spec: Conv, schedule: GemmSchedule, name: str) -> tirx.PrimFunc:
+    """The second launch of a split convolution: the parts' sums in order, then the epilogue."""
+    launch = program(spec, schedule).launches[1]
+    em = GpuEmitter(name, [(p, "float32") for p in ["parts", *pointers(spec)[2:]]], launch)
+    quads = _extents(spec, schedule)[2]
+    plane = spec.out_height * spec.out_width
+    index = em.let(em.blocks[0] * _SUM_THREADS + em.thread, "index")
+    with em.when(index < quads):
+        total, one = em.local(QUAD, name="total"), em.local(QUAD, name="one")
+        em.copy(total, 0, em.buffers["parts"], index)
+        with em.loop(schedule.split - 1, "part", 1) as part:
+            em.copy(one, 0, em.buffers["parts"], part * quads + index)
+            for q in range(QUAD):
+                em.store(total, q, load(total, q) + load(one, q))
+        n = em.let(div(index, quads // spec.batch), "n") if spec.batch > 1 else 0
+        place = em.let(mod(index, quads // spec.batch) if spec.batch > 1 else index, "place")
+        channel = em.let(div(place, plane * QUADS) * QUADS + mod(place, QUADS), "channel")
+        epilogue(em, spec, [load(total, q) for q in range(QUAD)], channel, n, place)
+    return em.finish()
+
+
+def emit(spec: Conv, schedule: GemmSchedule, symbol: str) -> list[Any]:
+    """A device function for each launch of `program`: `symbol`, and `symbol_1` for the second."""
+    functions = [_Gemm(spec, schedule, symbol).emit()]
+    if schedule.split > 1:
+        functions.append(emit_sum(spec, schedule, f"{symbol}_1"))
+    return functions

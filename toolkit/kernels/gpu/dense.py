@@ -1,0 +1,92 @@
+"""A fully connected layer of a few images on a GPU: bound by reading the weights once.
+
+A warp computes one output: its lanes read a row of weights in order, four floats each, and multiply them with the
+input of every image. The 32 sums of a warp are added up through shared memory, always in the same order. Weights stay
+`[O][K]`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from ..emit import clamp, const, load
+from ..spec import BLOCK, Conv
+from .conv import pointers
+from .emit import QUAD, GpuEmitter, Launch, Program, div, fma, mod
+
+WARP = 32
+MAX_BATCH = 8
+"""Images whose sums a thread keeps; with more, the matrix product of `cuda_conv` is the better one."""
+
+
+@dataclass(frozen=True)
+class DenseSchedule:
+    """warps: of a block, each with one output; divides 16."""
+
+    warps: int = 8
+
+
+def fits(spec: Conv) -> bool:
+    """Every output reads all inputs of its image, and there are few images."""
+    maps = (spec.height, spec.width, spec.out_height, spec.out_width)
+    return spec.pointwise and maps == (1, 1, 1, 1) and spec.groups == 1 and spec.batch <= MAX_BATCH
+
+
+def program(spec: Conv, schedule: DenseSchedule) -> Program:
+    """One launch."""
+    launch = Launch(
+        (spec.out_channels // schedule.warps, 1, 1), (schedule.warps * WARP, 1, 1), tuple(range(len(pointers(spec))))
+    )
+    return Program((launch,))
+
+
+def pack_weight(weight: np.ndarray) -> np.ndarray:
+    """`[O, K, 1, 1]` to `[O][K]`."""
+    return np.ascontiguousarray(weight.reshape(len(weight), -1), dtype=np.float32)
+
+
+def emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> list[Any]:
+    """The device function."""
+    return [_emit(spec, schedule, symbol)]
+
+
+def _emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> tirx.PrimFunc:
+    em = GpuEmitter(symbol, [(p, "float32") for p in pointers(spec)], program(spec, schedule).launches[0])
+    quads = spec.channels // QUAD
+    # one float more a row, so that the 32 sums of different warps lie in different banks
+    shared = em.shared(schedule.warps * spec.batch * (WARP + 1), "partial")
+    sums = em.local(spec.batch, name="sums")
+    w, x = em.local(QUAD, name="w"), em.local(QUAD, name="x")
+    lane, warp = em.let(mod(em.thread, WARP), "lane"), em.let(div(em.thread, WARP), "warp")
+    output = em.let(em.blocks[0] * schedule.warps + warp, "output")
+    with em.unrolled(spec.batch) as n:
+        em.store(sums, n, const(0.0))
+    with em.loop(div(quads - lane + (WARP - 1), WARP), "step") as step:
+        at = em.let(step * WARP + lane, "at")
+        em.copy(w, 0, em.buffers["weight"], output * quads + at)
+        with em.unrolled(spec.batch, "n") as n:
+            em.copy(x, 0, em.buffers["src"], n * (spec.in_stride // QUAD) + at)
+            for q in range(QUAD):
+                em.store(sums, n, fma(load(x, q), load(w, q), load(sums, n)))
+    with em.unrolled(spec.batch, "n") as n:
+        em.store(shared, (warp * spec.batch + n) * (WARP + 1) + lane, load(sums, n))
+    em.barrier()
+    total = em.local(1, name="total")
+    with em.when(em.thread < schedule.warps * spec.batch):
+        mine = em.let(em.blocks[0] * schedule.warps + div(em.thread, spec.batch), "mine")
+        image = em.let(mod(em.thread, spec.batch), "image") if spec.batch > 1 else 0
+        em.store(total, 0, load(em.buffers["bias"], mine))
+        with em.loop(WARP, "i") as i:
+            em.store(total, 0, load(total, 0) + load(shared, em.thread * (WARP + 1) + i))
+        value = load(total, 0)
+        if spec.add:
+            value = value + load(em.buffers["add"], image * spec.add_stride + mine)
+        em.store(em.buffers["dst"], image * spec.out_stride + mine, clamp(value, spec.activation))
+    return em.finish()
+
+
+assert BLOCK % DenseSchedule().warps == 0

@@ -1,0 +1,169 @@
+"""A thin builder for CUDA kernels in TIR: the `Emitter` of the CPU's kernels, with threads, shared memory and barriers.
+
+The result is a device function `void k(float *a, float *b, ...)` for a fixed grid and block, which TVM's CUDA code
+generator turns into C. All arithmetic is written out (`fma` is one rounding, nothing else is contracted), so a kernel
+gives the same bits on every GPU, and in the tests' simulation on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+from tvm.ir import Range
+
+from ..emit import Emitter, Expr, const, load
+
+QUAD = 4
+"""Floats in the widest load or store of a thread."""
+
+SCRATCH = -1
+"""In `Launch.args`: the scratch memory that the launches of one program share."""
+
+DEVICE_FUNCTION = 2
+"""TVM's `CallingConv.DEVICE_KERNEL_LAUNCH`."""
+
+_INT = "int32"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch.
+
+    grid, block: extents in x, y, z.
+    args: which pointer of the plan's kernel each parameter takes, or `SCRATCH`.
+    """
+
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    args: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Program:
+    """What one kernel of a plan takes on a GPU: launches one after the other, and the bytes they pass on through
+    scratch memory.
+    """
+
+    launches: tuple[Launch, ...]
+    scratch: int = 0
+
+
+class GpuEmitter(Emitter):
+    """Collects the statements of one device function.
+
+    Attributes:
+        thread: `threadIdx.x`. blocks: `blockIdx.x`, `.y` and `.z`; the constant 0 along an axis of extent 1.
+    """
+
+    def __init__(self, name: str, pointers: Sequence[tuple[str, str]], launch: Launch) -> None:
+        super().__init__(name, pointers)
+        self._axes: list[tuple[str, Any, int]] = []
+        self.thread = self._axis("threadIdx.x", launch.block[0], always=True)
+        self.blocks = tuple(
+            self._axis(f"blockIdx.{axis}", extent) for axis, extent in zip("xyz", launch.grid, strict=True)
+        )
+
+    def _axis(self, tag: str, extent: int, *, always: bool = False) -> Expr:
+        if extent == 1 and not always:
+            return 0
+        var = tirx.Var(tag.replace(".", "_"), _INT)
+        self._axes.append((tag, var, extent))
+        return var
+
+    def shared(self, size: int, name: str) -> Any:
+        """`size` floats that all threads of a block see."""
+        buffer = tirx.decl_buffer((size,), "float32", name, scope="shared")
+        self._add(tirx.AllocBuffer(buffer))
+        return buffer
+
+    def barrier(self) -> None:
+        """Every thread of the block comes here before any goes on."""
+        self._add(tirx.Evaluate(tirx.call_intrin("void", "tirx.tvm_storage_sync", "shared")))
+
+    @contextmanager
+    def unrolled(self, extent: int, name: str = "u") -> Iterator[Expr]:
+        """A loop that the compiler unrolls: indices made of its variable are constants, so arrays stay in registers."""
+        if extent == 1:
+            yield 0
+            return
+        var = tirx.Var(name, _INT)
+        self._blocks.append([])
+        yield var
+        self._add_for(var, 0, extent, tirx.stmt.ForKind.UNROLLED)
+
+    def copy(self, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
+        """`into[slot] = buffer[index]` in one load and one store; both count quads."""
+        self.put(into, slot, quad(buffer, index))
+
+    def put(self, buffer: Any, index: Expr, value: Expr) -> None:
+        """Quad `index` of `buffer` becomes `value`, four lanes."""
+        self.store(buffer, index * QUAD, value)
+
+    def copy_if(self, condition: Expr | None, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
+        """`copy` where `condition` holds, zeros elsewhere; nothing is read there."""
+        if condition is not None:
+            self.put(into, slot, const(0.0, QUAD))
+        with self.when(condition) if condition is not None else nullcontext():
+            self.copy(into, slot, buffer, index)
+
+    def load_if(self, condition: Expr | None, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
+        """One float: `into[slot] = buffer[index]` where `condition` holds, zero elsewhere; nothing is read there."""
+        if condition is not None:
+            self.store(into, slot, const(0.0))
+        with self.when(condition) if condition is not None else nullcontext():
+            self.store(into, slot, load(buffer, index))
+
+    def finish(self) -> tirx.PrimFunc:
+        """The finished function; the builder is used up."""
+        (stmts,) = self._blocks
+        decls = [tirx.DeclBuffer(b, data=v) for b, v in zip(self.buffers.values(), self._params, strict=True)]
+        body: Any = tirx.SeqStmt([*decls, *stmts])
+        for tag, var, extent in self._axes:
+            axis = tirx.IterVar(Range(0, extent), var, tirx.IterVar.ThreadIndex, tag)
+            body = tirx.AttrStmt(axis, "thread_extent", tirx.const(extent, _INT), body)
+        func = tirx.PrimFunc(self._params, body)
+        return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": DEVICE_FUNCTION})
+
+
+def quad(buffer: Any, index: Expr) -> Expr:
+    """Four neighbouring floats, from `4 * index` on.
+
+    Addresses count quads wherever quads are moved: the code generator makes one access of them only where it sees the
+    factor.
+    """
+    return load(buffer, index * QUAD, QUAD)
+
+
+def fma(a: Expr, b: Expr, c: Expr) -> Expr:
+    """`a * b + c` in one rounding."""
+    return call("fmaf", a, b, c)
+
+
+def call(name: str, *args: Expr) -> Expr:
+    """A float function of CUDA's mathematics library (and of C's: `expf`, `tanhf`)."""
+    return tirx.call_pure_extern("float32", name, *args)
+
+
+def inside(index: Expr, extent: int) -> Expr:
+    """`0 <= index < extent`."""
+    return tirx.all(tirx.const(0, _INT) <= index, index < tirx.const(extent, _INT))
+
+
+def div(a: Expr, b: int) -> Expr:
+    """`a // b` of numbers that are not negative."""
+    return a // b if isinstance(a, int) else tirx.truncdiv(a, tirx.const(b, _INT))
+
+
+def mod(a: Expr, b: int) -> Expr:
+    """`a % b` of numbers that are not negative."""
+    return a % b if isinstance(a, int) else tirx.truncmod(a, tirx.const(b, _INT))
+
+
+def both(*conditions: Expr | None) -> Expr | None:
+    """All of them; None where there is nothing to check."""
+    present = [c for c in conditions if c is not None]
+    return tirx.all(*present) if present else None

@@ -1,0 +1,1 @@
+"""Kernels that compute in vectors of fp32."""

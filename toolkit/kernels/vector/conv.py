@@ -1,0 +1,427 @@
+"""Direct convolution for CPUs: a tile of `pixels x vectors` accumulators stays in registers.
+
+Every input element is broadcast once for `vectors` multiply-adds and every weight vector is loaded once for `pixels`
+of them, so a tile of 8 to 28 accumulators keeps both FMA units busy from the first-level cache. Weights are packed as
+`[group of vectors][input block][r][s][input lane][vectors * lanes]`: a work unit reads them from front to back.
+
+Nothing is padded in memory. The tiles of a row are laid out when the kernel is made, as even as they can be (17
+pixels are 9 + 8, not 16 + 1), so taps that fall off the left or right edge are left out of a tile's code, and the
+loop over kernel rows is cut to those inside the image. A 1x1 convolution sees its image as one row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from tvm import tirx
+
+from ..cut import runs, split
+from ..emit import Emitter, Expr, clamp, fma, load, splat
+from ..spec import BLOCK, Conv, Convolution
+
+LINE = 16
+"""Floats in a cache line."""
+
+NEXT_GROUP = -1
+"""`ConvSchedule.fetch`: every tile of a group fetches its share of the next group's weights."""
+
+NEXT_GROUP_BYTES = 128 * 1024
+"""A group's weights up to this size are fetched so by default."""
+
+AHEAD_KIB = 8
+"""How far ahead a group's first tile fetches larger ones by default."""
+
+LEAST_TURNS = 5
+"""Tiles that a group needs for their shares of the next group's weights to be small."""
+
+K_BLOCK, LEAST_UNITS = 8, 8
+"""Input blocks that a deep pointwise convolution does at a time by default, and the units that it is to keep."""
+
+
+@dataclass(frozen=True)
+class ConvSchedule:
+    """The knobs of the template.
+
+    lanes: floats in a vector register.
+    vectors: output vectors of a tile; divides a group's output vectors.
+    pixels: widest tile along a row.
+    rows: output rows in a work unit (tiles, for a pointwise convolution).
+    unroll: input lanes unrolled; divides 16.
+    k_block: input blocks done before moving on to the next tile; 0 for all.
+    rows_outer: units run through all output channels of some rows before the next rows (else the other way round).
+    fetch: which weights are asked for before they are used: NEXT_GROUP, or 0 for none, or how many KiB ahead the first
+        tile of a group fetches its own.
+    """
+
+    lanes: int
+    vectors: int
+    pixels: int
+    rows: int = 1
+    unroll: int = 1
+    k_block: int = 0
+    rows_outer: bool = False
+    fetch: int = 0
+
+
+def image(spec: Convolution) -> tuple[int, int, int, int]:
+    """Input height and width, output height and width, as the kernel sees them (one row, if pointwise)."""
+    if spec.pointwise:
+        return 1, spec.height * spec.width, 1, spec.out_height * spec.out_width
+    return spec.height, spec.width, spec.out_height, spec.out_width
+
+
+def tile_widths(spec: Convolution, schedule: ConvSchedule) -> list[int]:
+    """Widths of the tiles of one row."""
+    return split(image(spec)[3], schedule.pixels)
+
+
+def row_blocks(spec: Convolution, schedule: ConvSchedule) -> int:
+    """Work units along the rows (along the tiles, if pointwise)."""
+    extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
+    return -(-extent // schedule.rows)
+
+
+def units(spec: Convolution, schedule: ConvSchedule) -> int:
+    """Work units of the kernel."""
+    return spec.batch * (spec.out_channels // (schedule.lanes * schedule.vectors)) * row_blocks(spec, schedule)
+
+
+def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.ndarray:
+    """`[O, I, r, s]` (physical channels) to the order the kernel reads. I is one group's input channels."""
+    out, channels, rows, columns = weight.shape
+    wide = schedule.lanes * schedule.vectors
+    lanes = channels if spec.planar else BLOCK
+    packed = weight.reshape(out // wide, wide, channels // lanes, lanes, rows, columns).transpose(0, 2, 4, 5, 3, 1)
+    return np.ascontiguousarray(packed, dtype=np.float32)
+
+
+def choose(spec: Convolution, *, lanes: int, registers: int) -> ConvSchedule:
+    """The schedule a cost model takes to be fastest; no measuring.
+
+    The model counts cycles an accumulator: two multiply-adds or two loads each cycle, at least the latency of a chain
+    of FMAs, and a little for what streams from the second-level cache (weights once a tile, inputs once a group of
+    vectors). Tiles keep to about
+    three fifths of the registers: with more, LLVM spills. docs/perf/cpu-fp32.md holds it against measurements.
+    """
+    per_block = BLOCK // lanes
+    group_vectors = spec.out_channels // spec.groups // lanes
+    row = image(spec)[3]
+    budget = 18 if registers >= 32 else 12
+
+    def cost(vectors: int, pixels: int) -> float:
+        cycles = sum(max(w * vectors / 2, (w + vectors) / 2, 4.0) for w in split(row, pixels))
+        return cycles / (vectors * row) + 0.1 / pixels + 0.1 / vectors
+
+    options = []
+    for vectors in (
+        range(per_block, 4 * per_block + 1, per_block) if row > 1 else (per_block * n for n in (1, 2, 3, 4, 6, 8, 9))
+    ):
+        if group_vectors % vectors == 0 and vectors < registers - 2:
+            pixels = max(split(row, max(1, budget // vectors)))
+            options.append((cost(vectors, pixels), ConvSchedule(lanes, vectors, pixels)))
+    return _streamed(spec, balanced(spec, min(options, key=lambda option: option[0])[1]))
+
+
+def _streamed(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:
+    """How weights come to the tiles, as measuring showed it (docs/perf/tuning.md).
+
+    A group of few tiles fetches nothing for the next one: each tile's share would be a burst. Nor does a k x k kernel
+    ahead of itself. Where a vector is a block, deep pointwise convolutions do a few blocks for all tiles of a larger
+    unit before the next blocks, so that these weights stay in the first-level cache.
+    """
+    turns = len(tile_widths(spec, schedule)) * (1 if spec.pointwise else spec.out_height)
+    if turns < LEAST_TURNS or (schedule.fetch > 0 and not spec.pointwise):
+        schedule = replace(schedule, fetch=0)
+    if not spec.pointwise or turns == 1 or schedule.lanes < BLOCK or spec.channels < 2 * K_BLOCK * BLOCK:
+        return schedule
+    groups = spec.out_channels // (schedule.lanes * schedule.vectors)
+    # as many units as can be shared out evenly
+    most = max(1, turns * groups // LEAST_UNITS)
+    return replace(schedule, k_block=K_BLOCK, rows=max(schedule.rows, min(8 * schedule.rows, turns, most)))
+
+
+def balanced(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:
+    """Units large enough to be worth handing out, and the loop order that reuses the larger operand."""
+    wide = schedule.lanes * schedule.vectors
+    depth = spec.channels * math.prod(spec.kernel)
+    row = image(spec)[3] if not spec.pointwise else schedule.pixels
+    rows = max(1, round(400_000 / (row * wide * depth)))
+    weights = 4 * spec.out_channels * depth
+    pixels = 4 * spec.height * spec.width * spec.channels * spec.groups
+    extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
+    return ConvSchedule(
+        schedule.lanes,
+        schedule.vectors,
+        schedule.pixels,
+        rows=min(rows, extent),
+        rows_outer=weights <= 512 * 1024 < pixels,
+        fetch=NEXT_GROUP if 4 * wide * depth <= NEXT_GROUP_BYTES else AHEAD_KIB,
+    )
+
+
+def space(spec: Conv, *, lanes: int, registers: int) -> Iterator[tuple[ConvSchedule, dict[str, tuple[int, ...]]]]:
+    """The schedules worth a measurement: each register tile and unit, with the values that the other knobs may take."""
+    per_block = BLOCK // lanes
+    row = image(spec)[3]
+    in_blocks = 1 if spec.planar else spec.channels // BLOCK
+    knobs = {
+        "unroll": (1,) if spec.planar else (1, 2, 4),
+        "k_block": (0, *(block for block in (4, 8, 16, 32) if 2 * block <= in_blocks)),
+        "fetch": (NEXT_GROUP, 0, 4, AHEAD_KIB, 16),
+    }
+    for vectors in (per_block * n for n in (1, 2, 3, 4, 6, 8)):
+        if spec.out_channels // spec.groups // lanes % vectors:
+            continue
+        most = min(row, (registers - 4) // vectors)
+        for pixels in sorted({max(split(row, width)) for width in range(1, most + 1)}):
+            if pixels * vectors < min(6, row):
+                continue
+            tiled = ConvSchedule(lanes, vectors, pixels)
+            extent = len(tile_widths(spec, tiled)) if spec.pointwise else spec.out_height
+            for rows in sorted({-(-extent // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)}):
+                for rows_outer in (False, True) if rows < extent else (False,):
+                    yield replace(tiled, rows=rows, rows_outer=rows_outer), knobs
+
+
+class Direct:
+    """The state that the parts of one kernel's code share. Other element types replace `tile`."""
+
+    elements = 1
+    """Weights in four bytes."""
+
+    def __init__(self, spec: Any, schedule: ConvSchedule, emitter: Emitter) -> None:
+        self.spec, self.schedule, self.emitter = spec, schedule, emitter
+        self.in_height, self.in_width, self.out_height, self.out_width = image(spec)
+        self.in_lanes = spec.channels if spec.planar else BLOCK
+        self.in_blocks = spec.channels // self.in_lanes
+        self.pixel = 1 if spec.planar else BLOCK  # elements from one input pixel to the next
+        self.lane = spec.height * spec.width if spec.planar else 1
+        self.in_plane = spec.height * spec.width * BLOCK
+        self.out_plane = spec.out_height * spec.out_width * BLOCK
+        self.wide = schedule.lanes * schedule.vectors
+        self.groups = spec.out_channels // self.wide
+
+    def out_index(self, group: Expr, vector: int, y: Expr, x: Expr) -> Expr:
+        """Where vector `vector` of a tile's pixel lies in the output."""
+        per_block = BLOCK // self.schedule.lanes
+        index = group * self.schedule.vectors + vector
+        at = (y * self.out_width + x) * BLOCK
+        if per_block == 1:
+            return index * self.out_plane + at
+        return (
+            tirx.floordiv(index, per_block) * self.out_plane
+            + at
+            + tirx.floormod(index, per_block) * self.schedule.lanes
+        )
+
+    def columns(self, x: int | Expr, width: int, s: int) -> list[int]:
+        """The pixels of a tile for which column `s` of the kernel lies inside the image."""
+        (_, step), (_, left), (_, spread) = self.spec.stride, self.spec.pad, self.spec.dilation
+        if not isinstance(x, int):
+            return list(range(width))
+        return [p for p in range(width) if 0 <= (x + p) * step - left + s * spread < self.in_width]
+
+    def source(self, src0: Expr, group: Expr, block: Expr, iy: Expr, x: Expr) -> Expr:
+        """Where the first column of a tile's first pixel lies in row `iy` of an input block."""
+        spec = self.spec
+        # a group of the convolution starts at its own input block
+        shift = tirx.floordiv(group, self.groups // spec.groups) * self.in_blocks if spec.groups > 1 else 0
+        column = iy * self.in_width + x * spec.stride[1] - spec.pad[1]
+        return self.emitter.let(src0 + (shift + block) * self.in_plane + column * self.pixel, "base")
+
+    def panel(self, group: Expr, block: Expr, r: Expr) -> Expr:
+        """Where the weights of kernel row `r` begin, for a group of vectors and an input block."""
+        rows, columns = self.spec.kernel
+        taps = ((group * self.in_blocks + block) * rows + r) * columns
+        return self.emitter.let(taps * (self.in_lanes * self.wide * self.elements), "panel")
+
+    def tile(
+        self,
+        image_: tuple[Expr, Expr, Expr],
+        group: Expr,
+        y: Expr,
+        x: int | Expr,
+        width: int,
+        blocks: tuple[int, int],
+        turn: Expr,
+    ) -> None:
+        """`width` pixels from column `x` of row `y`, over input blocks `blocks[0] .. blocks[1]`; `turn` counts tiles
+        in a group.
+        """
+        em, spec, sch = self.emitter, self.spec, self.schedule
+        lanes, vectors = sch.lanes, sch.vectors
+        src0, add0, dst0 = image_
+        acc = em.local(width * self.wide)
+        last = blocks[1] == self.in_blocks
+
+        def slot(p: int, v: int) -> int:
+            return (p * vectors + v) * lanes
+
+        for v in range(vectors):
+            at = em.let(self.out_index(group, v, y, x), "at")
+            start = em.let(load(em.buffers["bias"], (group * vectors + v) * lanes, lanes)) if blocks[0] == 0 else None
+            for p in range(width):
+                if start is None:
+                    value = load(em.buffers["dst"], dst0 + at + p * BLOCK, lanes)
+                elif spec.add:
+                    value = start + load(em.buffers["add"], add0 + at + p * BLOCK, lanes)
+                else:
+                    value = start
+                em.store(acc, slot(p, v), value)
+
+        def taps(block: Expr, r: Expr, iy: Expr) -> None:
+            """All columns and lanes of one kernel row."""
+            step, spread = spec.stride[1], spec.dilation[1]
+            base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
+
+            def lane_taps(first: Expr, count: int) -> None:
+                for s in range(spec.kernel[1]):
+                    inside = self.columns(x, width, s)
+                    for lane in range(count if inside else 0):
+                        w = [
+                            em.let(
+                                load(
+                                    em.buffers["weight"],
+                                    panel + (s * self.in_lanes + first + lane) * self.wide + v * lanes,
+                                    lanes,
+                                ),
+                                "w",
+                            )
+                            for v in range(vectors)
+                        ]
+                        for p in inside:
+                            at = base + (p * step + s * spread) * self.pixel + (first + lane) * self.lane
+                            a = em.let(splat(load(em.buffers["src"], at), lanes), "a")
+                            for v in range(vectors):
+                                em.store(acc, slot(p, v), fma(a, w[v], load(acc, slot(p, v), lanes)))
+
+            unroll = self.in_lanes if spec.planar else sch.unroll
+            if unroll == self.in_lanes:
+                lane_taps(0, unroll)
+            else:
+                with em.loop(self.in_lanes // unroll, "lane") as i:
+                    lane_taps(em.let(i * unroll, "first"), unroll)
+
+        with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
+            self.fetch_ahead(group, b, turn)
+            self.rows(y, lambda r, iy: taps(b, r, iy))
+        for v in range(vectors):
+            at = em.let(self.out_index(group, v, y, x), "at")
+            for p in range(width):
+                value = load(acc, slot(p, v), lanes)
+                em.store(em.buffers["dst"], dst0 + at + p * BLOCK, clamp(value, spec.activation) if last else value)
+
+    def fetch_ahead(self, group: Expr, block: Expr, turn: Expr) -> None:
+        """Bring weights nearer before they are used: they come from memory once an inference.
+
+        Where two groups' weights fit the second-level cache beside the inputs, each of a group's tiles fetches its
+        share of the lines of the next group (after the last: of the next layer, whose weights follow in the blob).
+        Otherwise the first tile fetches its own, a few input blocks ahead.
+        """
+        em, weight, fetch = self.emitter, self.emitter.buffers["weight"], self.schedule.fetch
+        line = LINE * self.elements
+        floats = math.prod(self.spec.kernel) * self.in_lanes * self.wide * self.elements  # of one input block
+        if fetch == 0:
+            return
+        if fetch == NEXT_GROUP:
+            turns = self.turns()
+            start = em.let(((group + 1) * self.in_blocks + block) * floats + turn * line, "ahead")
+            for i in range(-(-floats // (line * turns))):
+                em.prefetch(weight, start + i * line * turns)
+            return
+        distance = -(-fetch * 1024 * self.elements // (4 * floats))
+        with em.when(turn == 0):
+            start = em.let((group * self.in_blocks + block + distance) * floats, "ahead")
+            with em.loop(floats // line, "line") as i:
+                em.prefetch(weight, start + i * line)
+
+    def turns(self) -> int:
+        """Tiles that use one group's weights."""
+        return len(tile_widths(self.spec, self.schedule)) * (1 if self.spec.pointwise else self.out_height)
+
+    def rows(self, y: Expr, body: Any) -> None:
+        """Calls `body(r, iy)` for the kernel rows whose input row `iy` lies inside the image."""
+        (step, _), (top, _), (spread, _), (count, _) = (
+            self.spec.stride,
+            self.spec.pad,
+            self.spec.dilation,
+            self.spec.kernel,
+        )
+        first = y * step - top
+        lowest, highest = -top, (self.out_height - 1) * step - top + (count - 1) * spread
+        if count == 1 and lowest >= 0 and highest < self.in_height:
+            body(0, first)
+            return
+        em = self.emitter
+        begin = em.let(tirx.max(0, tirx.floordiv(spread - 1 - first, spread)), "begin") if lowest < 0 else 0
+        end = count
+        if highest >= self.in_height:
+            end = em.let(tirx.min(count, tirx.floordiv(self.in_height - 1 - first, spread) + 1), "end")
+        with em.loop(end - begin, "r", begin) as r:
+            body(r, first + r * spread)
+
+    def row(self, image_: tuple[Expr, Expr, Expr], group: Expr, y: Expr, blocks: tuple[int, int]) -> None:
+        """All tiles of a row; runs of equal tiles away from the edges are a loop."""
+        widths = tile_widths(self.spec, self.schedule)
+        turn = y * len(widths)
+        for first, width, count in runs(widths, self.inner):
+            if count == 1:
+                self.tile(image_, group, y, first, width, blocks, turn)
+            else:
+                with self.emitter.loop(count, "t") as t:
+                    self.tile(image_, group, y, self.emitter.let(first + t * width, "x"), width, blocks, turn + t)
+            turn = turn + count
+
+    def inner(self, x: int, width: int) -> bool:
+        """No tap of this tile falls off the left or right edge."""
+        return all(len(self.columns(x, width, s)) == width for s in range(self.spec.kernel[1]))
+
+    def tiles(
+        self, image_: tuple[Expr, Expr, Expr], group: Expr, first: Expr, end: Expr, blocks: tuple[int, int]
+    ) -> None:
+        """Tiles `first .. end` of a pointwise convolution: the wider ones come first."""
+        em = self.emitter
+        widths = tile_widths(self.spec, self.schedule)
+        wider = widths.count(widths[0])
+        for width, begin, stop in ((widths[0], 0, wider), (widths[-1], wider, len(widths))):
+            if begin == stop:
+                continue
+            start = em.let(tirx.max(first, begin), "start")
+            with em.loop(tirx.max(tirx.min(end, stop) - start, 0), "t", start) as t:
+                x = em.let(wider * widths[0] + (t - wider) * width if begin else t * width, "x")
+                self.tile(image_, group, 0, x, width, blocks, t)
+
+    def emit(self) -> tirx.PrimFunc:
+        """The whole kernel."""
+        em, spec, sch = self.emitter, self.spec, self.schedule
+        count = row_blocks(spec, sch)
+        extent = len(tile_widths(spec, sch)) if spec.pointwise else self.out_height
+        step = sch.k_block or self.in_blocks
+        with em.units() as unit:
+            rest = em.let(tirx.floormod(unit, self.groups * count), "rest") if spec.batch > 1 else unit
+            n = em.let(tirx.floordiv(unit, self.groups * count), "n") if spec.batch > 1 else 0
+            image_ = (n * spec.in_stride, n * spec.add_stride, n * spec.out_stride)
+            if sch.rows_outer:
+                block, group = em.let(tirx.floordiv(rest, self.groups)), em.let(tirx.floormod(rest, self.groups))
+            else:
+                group, block = em.let(tirx.floordiv(rest, count)), em.let(tirx.floormod(rest, count))
+            first = em.let(block * sch.rows, "first")
+            end = em.let(tirx.min(first + sch.rows, extent), "end")
+            for start in range(0, self.in_blocks, step):
+                blocks = (start, min(start + step, self.in_blocks))
+                if spec.pointwise:
+                    self.tiles(image_, group, first, end, blocks)
+                else:
+                    with em.loop(end - first, "y", first) as y:
+                        self.row(image_, group, y, blocks)
+        return em.finish()
+
+
+def emit(spec: Conv, schedule: ConvSchedule, name: str) -> tirx.PrimFunc:
+    """The convolution as a TIR function of the emitter's C signature."""
+    pointers = ["src", "weight", "bias", *(["add"] if spec.add else []), "dst"]
+    return Direct(spec, schedule, Emitter(name, [(p, "float32") for p in pointers])).emit()

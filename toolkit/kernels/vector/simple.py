@@ -1,0 +1,263 @@
+"""The kernels that only move or map data on CPUs: global average, elementwise operators, changes of layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tvm import tirx
+
+from ..emit import Emitter, Expr, clamp, const, load, splat, together
+from ..spec import GlobalAverage, Map, Pack, Softmax, Unpack, element_of
+from . import math
+
+
+@dataclass(frozen=True)
+class SimpleSchedule:
+    """lanes: floats in a vector register."""
+
+    lanes: int
+
+
+def _per_lane(function: Callable[[Expr], Expr]) -> Callable[[Expr, tuple[float, ...]], Expr]:
+    return lambda value, _constants: function(value)
+
+
+def _zero(value: Expr) -> Expr:
+    return const(0.0, value.ty.dtype.lanes)
+
+
+def _leaky(value: Expr, constants: tuple[float, ...]) -> Expr:
+    lanes = value.ty.dtype.lanes
+    return tirx.max(value, _zero(value)) + const(constants[0], lanes) * tirx.min(value, _zero(value))
+
+
+def _affine(value: Expr, constants: tuple[float, ...]) -> Expr:
+    lanes = value.ty.dtype.lanes
+    return value * const(constants[0], lanes) + const(constants[1], lanes)
+
+
+def _hard_sigmoid(value: Expr, constants: tuple[float, ...]) -> Expr:
+    return clamp(_affine(value, constants), (0.0, 1.0))
+
+
+def _requantised(value: Expr, constants: tuple[float, ...]) -> Expr:
+    """`clamp(round(x / scale), low, high) * scale`, ties to even: the real number that an 8-bit one stands for."""
+    scale = const(constants[0], value.ty.dtype.lanes)
+    return clamp(tirx.nearbyint(value / scale), (constants[1], constants[2])) * scale
+
+
+UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
+    "identity": lambda value, _constants: value,
+    "clip": lambda value, constants: clamp(value, (constants[0], constants[1])),
+    "leaky_relu": _leaky,
+    "affine": _affine,
+    "abs": _per_lane(lambda value: tirx.max(value, _zero(value) - value)),
+    "square": _per_lane(lambda value: value * value),
+    "exp": _per_lane(math.exp),
+    "erf": _per_lane(math.erf),
+    "gelu": _per_lane(math.gelu),
+    "gelu_tanh": _per_lane(math.gelu_tanh),
+    "elu": lambda value, constants: math.elu(value, constants[0]),
+    "selu": lambda value, constants: const(constants[1], value.ty.dtype.lanes) * math.elu(value, constants[0]),
+    "mish": _per_lane(math.mish),
+    "silu": _per_lane(lambda value: value * math.sigmoid(value)),
+    "sigmoid": _per_lane(math.sigmoid),
+    "softplus": _per_lane(math.softplus),
+    "tanh": _per_lane(math.tanh),
+    "hard_sigmoid": _hard_sigmoid,
+    "hard_swish": lambda value, _constants: value * _hard_sigmoid(value, (1 / 6, 0.5)),
+    "sqrt": _per_lane(tirx.sqrt),
+    "reciprocal": _per_lane(lambda value: const(1.0, value.ty.dtype.lanes) / value),
+    "log": _per_lane(tirx.log),
+    "requantised": _requantised,
+}
+"""Operators of one operand; all but the `PARTIAL` map finite values to finite ones."""
+
+
+def _prelu(value: Expr, slope: Expr) -> Expr:
+    return tirx.max(value, _zero(value)) + slope * tirx.min(value, _zero(value))
+
+
+BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "max": tirx.max,
+    "min": tirx.min,
+    "prelu": _prelu,
+}
+"""Operators of two operands, likewise."""
+
+
+def map_units(spec: Map) -> int:
+    """One work unit a block of an image."""
+    return spec.batch * spec.blocks
+
+
+def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """An elementwise operator."""
+    lanes = schedule.lanes
+    pointers = ["src", *(["second"] if spec.second != "none" else []), "dst"]
+    types = {"src": spec.in_element, "second": spec.second_element or "float32", "dst": spec.out_element}
+    em = Emitter(name, [(p, types[p]) for p in pointers])
+    wide = element_of(spec.in_element).block
+    near, there = element_of(spec.in_element).cell, element_of(spec.out_element).cell
+    far = element_of(spec.second_element).cell if spec.second_element else wide
+    assert spec.op in (UNARY if spec.second == "none" else BINARY), spec.op
+    clamp_after = (spec.constants[0], spec.constants[1]) if spec.op in BINARY and len(spec.constants) == 2 else None
+    with em.units() as unit:
+        n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
+        src = em.let(n * spec.in_stride + block * (spec.pixels * near), "src0")
+        dst = em.let(n * spec.out_stride + block * (spec.pixels * there), "dst0")
+        each = 1 if spec.second == "channel" else spec.pixels
+        second = em.let(n * spec.second_stride + block * (each * far), "second0")
+        number = together(spec.in_element, lanes)
+        with em.loop(spec.pixels, "pixel") as pixel:
+            for first in range(0, wide, lanes * number):
+                values = []
+                for part in range(first, first + lanes * number, lanes):
+                    value = em.read("src", src + pixel * near + part, lanes)
+                    if spec.second == "none":
+                        value = UNARY[spec.op](value, spec.constants)
+                    else:
+                        at = part if spec.second == "channel" else pixel * far + part
+                        other = em.read("second", second + at, lanes)
+                        value = clamp(BINARY[spec.op](value, other), clamp_after)
+                    values.append(value)
+                em.write("dst", dst + pixel * there + first, *values)
+    return em.finish()
+
+
+def average_units(spec: GlobalAverage) -> int:
+    """One work unit a block of an image."""
+    return spec.batch * spec.blocks
+
+
+def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """Mean over the pixels; four sums run side by side to hide the latency of the addition."""
+    lanes = schedule.lanes
+    chains = next(c for c in (4, 2, 1) if spec.pixels % c == 0)
+    em = Emitter(name, [("src", spec.in_element), ("dst", spec.out_element)])
+    near, there = element_of(spec.in_element), element_of(spec.out_element)
+    with em.units() as unit:
+        n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
+        src = em.let(n * spec.in_stride + block * (spec.pixels * near.cell), "src0")
+        for part in range(0, near.block, lanes):
+            acc = em.local(chains * lanes)
+            for c in range(chains):
+                em.store(acc, c * lanes, const(0.0, lanes))
+            with em.loop(spec.pixels // chains, "i") as i:
+                for c in range(chains):
+                    value = em.read("src", src + (i * chains + c) * near.cell + part, lanes)
+                    em.store(acc, c * lanes, load(acc, c * lanes, lanes) + value)
+            total = load(acc, 0, lanes)
+            for c in range(1, chains):
+                total = total + load(acc, c * lanes, lanes)
+            at = n * spec.out_stride + block * there.cell + part
+            em.write("dst", at, total * const(1.0 / spec.pixels, lanes))
+    return em.finish()
+
+
+def pack_units(spec: Pack) -> int:
+    """One work unit a block of an image."""
+    return spec.batch * spec.blocks
+
+
+def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """NCHW to NCHW16c."""
+    em = Emitter(name, [("src", "float32"), ("table", "int32"), ("dst", spec.out_element)])
+    wide, cell = element_of(spec.out_element).block, element_of(spec.out_element).cell
+    with em.units() as unit:
+        n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
+        src = em.let(n * (spec.channels * spec.pixels), "src0")
+        dst = em.let(n * spec.out_stride + block * (spec.pixels * cell), "dst0")
+        with em.loop(wide, "lane") as lane:
+            channel = em.let(load(em.buffers["table"], block * wide + lane), "channel")
+            with em.loop(spec.pixels, "pixel") as pixel:
+                # read outside of the Select: inside of it TVM takes max(channel, 0) for channel, and reads at -1
+                value = em.let(load(em.buffers["src"], src + tirx.max(channel, 0) * spec.pixels + pixel), "value")
+                value = em.let(tirx.Select(channel >= 0, value, const(0.0)), "value")
+                em.write("dst", dst + pixel * cell + lane, value)
+    return em.finish()
+
+
+def unpack_units(spec: Unpack) -> int:
+    """One work unit a channel of an image."""
+    return spec.batch * spec.channels
+
+
+def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """NCHW16c to NCHW."""
+    em = Emitter(name, [("src", spec.in_element), ("table", "int32"), ("dst", "float32")])
+    block, cell = element_of(spec.in_element).block, element_of(spec.in_element).cell
+    with em.units() as unit:
+        n, channel = (
+            em.let(tirx.floordiv(unit, spec.channels), "n"),
+            em.let(tirx.floormod(unit, spec.channels), "channel"),
+        )
+        slot = em.let(load(em.buffers["table"], channel), "slot")
+        src = em.let(
+            n * spec.in_stride + tirx.floordiv(slot, block) * (spec.pixels * cell) + tirx.floormod(slot, block),
+            "src0",
+        )
+        with em.loop(spec.pixels, "pixel") as pixel:
+            em.write("dst", unit * spec.pixels + pixel, em.read("src", src + pixel * cell))
+    return em.finish()
+
+
+def softmax_units(spec: Softmax) -> int:
+    """One work unit a row."""
+    return spec.rows
+
+
+def emit_softmax(spec: Softmax, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+    """Softmax of every row: its maximum, exponentials and their sum, then the scaling. The last few elements go one
+    at a time.
+    """
+    lanes = schedule.lanes
+    whole = spec.length // lanes
+    em = Emitter(name, [("src", "float32"), ("dst", "float32")])
+    src, dst = em.buffers["src"], em.buffers["dst"]
+    with em.units() as row:
+        base = em.let(row * spec.length, "base")
+        wide, single = em.local(lanes, name="wide"), em.local(1, name="single")
+
+        def each(function: Callable[[Expr, int, Any], None]) -> None:
+            """Call `function(offset, lanes, accumulator)` for the row's vectors, and for the elements that remain."""
+            if whole:
+                with em.loop(whole, "i") as i:
+                    function(base + i * lanes, lanes, wide)
+            if spec.length % lanes:
+                with em.loop(spec.length % lanes, "j") as j:
+                    function(base + whole * lanes + j, 1, single)
+
+        def reduced(combine: Callable[[Expr, Expr], Expr]) -> Expr:
+            total = load(single, 0)
+            for lane in range(lanes):
+                total = combine(total, load(wide, lane))
+            return em.let(total, "total")
+
+        def reset(value: float) -> None:
+            em.store(wide, 0, const(value, lanes))
+            em.store(single, 0, const(value))
+
+        def largest(at: Expr, width: int, acc: Any) -> None:
+            em.store(acc, 0, tirx.max(load(acc, 0, width), load(src, at, width)))
+
+        reset(-3.402823466e38)
+        each(largest)
+        peak = reduced(tirx.max)
+
+        def exponential(at: Expr, width: int, acc: Any) -> None:
+            value = em.let(math.exp(load(src, at, width) - splat(peak, width)), "e")
+            em.store(dst, at, value)
+            em.store(acc, 0, load(acc, 0, width) + value)
+
+        reset(0.0)
+        each(exponential)
+        scale = em.let(const(1.0) / reduced(lambda a, b: a + b), "scale")
+        each(lambda at, width, _acc: em.store(dst, at, load(dst, at, width) * splat(scale, width)))
+    return em.finish()

@@ -1,0 +1,62 @@
+"""Constants as the kernels read them: channels in their slots, weights packed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..kernels.spec import Convolution
+from .kernel_set import KernelSet
+from .layers import Layer, Param, Storage
+
+
+def physical_weight(weight: np.ndarray, spec: Convolution, source: Storage, output: Storage) -> np.ndarray:
+    """A convolution's weight with channels moved to their slots: `[O, I / groups, r, s]` to `[out_channels, channels,
+    r, s]`.
+    """
+    if spec.planar or spec.groups > 1:
+        columns = np.arange(weight.shape[1])
+    else:
+        assert source.slots is not None
+        columns = source.slots
+    assert output.slots is not None
+    wide = np.zeros((spec.out_channels, spec.channels, *weight.shape[2:]), _kept(weight))
+    wide[np.ix_(output.slots, columns)] = weight
+    return wide
+
+
+def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.ndarray:
+    """A constant argument as the kernel reads it."""
+    spec = layer.spec
+    if param.role == "raw":
+        return np.ascontiguousarray(param.array)
+    if param.role == "physical":
+        return kernels.pack_weight(param.array, spec, schedule)
+    if param.role in ("bias", "channel"):
+        return channelwise(param.array, layer.output)
+    if param.role == "channels":
+        return np.ascontiguousarray(channelwise(param.array.T, layer.output).T)
+    if param.role == "dense":
+        wide = np.zeros((spec.out_channels, *param.array.shape[1:]), _kept(param.array))
+        wide[layer.output.slots] = param.array
+        return kernels.pack_weight(wide, spec, schedule)
+    if isinstance(spec, Convolution):
+        return kernels.pack_weight(physical_weight(param.array, spec, layer.reads[0], layer.output), spec, schedule)
+    # depthwise: [C, 1, r, s] to [block][r][s][channel]
+    wide = channelwise(param.array[:, 0], layer.output)
+    return np.ascontiguousarray(
+        wide.reshape(layer.output.blocks, layer.output.block, *spec.kernel).transpose(0, 2, 3, 1)
+    )
+
+
+def channelwise(array: np.ndarray, storage: Storage) -> np.ndarray:
+    """Row c of `array` at the slot of channel c of a storage, one row a slot; the others zero."""
+    wide = np.zeros((storage.blocks * storage.block, *array.shape[1:]), _kept(array))
+    wide[storage.slots] = array
+    return wide
+
+
+def _kept(array: np.ndarray) -> np.dtype:
+    """The type that a constant has in the blob: integers their own, all else float32."""
+    return array.dtype if array.dtype.kind in "iu" else np.dtype(np.float32)

@@ -1,0 +1,161 @@
+"""Latency side by side: every engine on the same input with the same threads, in interleaved rounds.
+
+A machine drifts (clocks, neighbours), so engine A's rounds are not measured before engine B's: each round runs every
+engine once, in an order that rotates, and a ratio compares medians of the same minute.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bundles import engines
+from ..progress import NONE, Progress
+
+if TYPE_CHECKING:
+    from ..bundles.bundle import Bundle
+
+_WARM_UP = 3
+_PAUSE_S, _TORCH_PAUSE_S = 0.002, 0.03
+"""Between two runs: long enough for the other engine's workers to go to sleep. PyTorch's OpenMP looks for work for
+20 ms before it does.
+"""
+
+
+def bench(
+    bundle: Bundle,
+    *,
+    against: Sequence[str] = (),
+    runs: int = 30,
+    threads: int | None = None,
+    progress: Progress = NONE,
+) -> dict[str, Any]:
+    """Time the compiled library of `bundle`, and the engines `against` it, on one random input.
+
+    Returns:
+        The document of ``bench``. ``ratio[peer]`` is our median over the peer's: below 1 we are faster.
+
+    Raises:
+        DeployError: an engine is not installed or cannot run the bundle here.
+    """
+    import numpy as np
+
+    threads = threads or engines.default_threads()
+    progress.stage("load")
+    ready = [engines.make(name, bundle, threads=threads) for name in dict.fromkeys(["compiled", *against])]
+    x = np.random.default_rng(0).standard_normal(bundle.input_shape, dtype=np.float32)
+    calls = {engine.name: partial(engine.run, x) for engine in ready}
+    results = interleave(calls, runs, progress, pause_s=pause_s(calls))
+    ours = results[0]["p50_ms"]
+    return _document(threads, bundle.input_shape[0], results) | {
+        "bundle": str(bundle.source),
+        "model": bundle.manifest["model"],
+        "ratio": {row["engine"]: round(ours / row["p50_ms"], 4) for row in results[1:]},
+    }
+
+
+def bench_torch(
+    name: str,
+    *,
+    backward: bool = False,
+    runs: int = 10,
+    threads: int | None = None,
+    batch: int = 1,
+    width: float = 1.0,
+    num_classes: int | None = None,
+    input_size: tuple[int, int] | None = None,
+    progress: Progress = NONE,
+) -> dict[str, Any]:
+    """Time a network of the zoo in PyTorch: forward, and with `backward` forward and backward together too.
+
+    Returns:
+        The document of ``bench``; engines ``forward`` and ``forward-backward``.
+    """
+    import torch
+
+    from .. import models
+
+    threads = threads or engines.default_threads()
+    torch.set_num_threads(threads)
+    progress.stage("build")
+    module = models.build(name, width=width, num_classes=num_classes, input_size=input_size)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn((batch, *module.input_shape), generator=generator)
+
+    def forward() -> None:
+        with torch.inference_mode():
+            module(x)
+
+    def forward_backward() -> None:
+        module.zero_grad(set_to_none=True)
+        module(x).square().mean().backward()
+
+    calls: dict[str, Callable[[], object]] = {"forward": forward}
+    if backward:
+        calls["forward-backward"] = forward_backward
+    document = _document(threads, batch, interleave(calls, runs, progress))
+    return document | {"model": module.spec.name, "framework": "torch", "ratio": {}}
+
+
+def pause_s(names: Iterable[str]) -> float:
+    """How long to wait between two runs of these engines."""
+    return _TORCH_PAUSE_S if any(name.startswith("torch") for name in names) else _PAUSE_S
+
+
+def interleave(
+    calls: Mapping[str, Callable[[], object]], runs: int, progress: Progress = NONE, *, pause_s: float = _PAUSE_S
+) -> list[dict[str, Any]]:
+    """Time every function `runs` times, in rounds of one call each, after a warm-up.
+
+    Args:
+        pause_s: how long to wait before each call.
+
+    Returns:
+        One row of ``results`` a function, in the given order.
+    """
+    progress.stage("warm up")
+    for call in calls.values():
+        for _ in range(_WARM_UP):
+            call()
+    progress.stage("measure")
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    names = list(calls)
+    for done in range(runs):
+        first = done % len(names)
+        for name in names[first:] + names[:first]:
+            time.sleep(pause_s)
+            start = time.perf_counter()
+            calls[name]()
+            seconds[name].append(time.perf_counter() - start)
+        progress.update(done + 1, runs)
+    return [{"engine": name, **statistics_of(values)} for name, values in seconds.items()]
+
+
+def statistics_of(seconds: Sequence[float]) -> dict[str, Any]:
+    """``p50_ms, p90_ms, p99_ms, mean_ms, sd_ms, runs`` of some durations; the deviation is that of the sample."""
+    import numpy as np
+
+    ms = np.asarray(seconds, dtype=np.float64) * 1e3
+    p50, p90, p99 = np.percentile(ms, [50, 90, 99])
+    sd = ms.std(ddof=1) if len(ms) > 1 else 0.0
+    figures = {"p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "mean_ms": ms.mean(), "sd_ms": sd}
+    return {name: round(float(value), 4) for name, value in figures.items()} | {"runs": len(ms)}
+
+
+def machine() -> str:
+    """The processor and its cores, in words, e.g. ``"Intel(R) Xeon(R) ..., 2 cores, Linux"``."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), name)
+    return f"{name}, {engines.default_threads()} cores, {platform.system()}"
+
+
+def _document(threads: int, batch: int, results: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"machine": machine(), "threads": threads, "batch": batch, "results": results}

@@ -1,0 +1,188 @@
+"""Each stage of a deployment against the one before it: at export, and again from the bundle alone (`verify`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .. import verify
+from ..bundles import bundle as bundles
+from ..bundles import engines
+from ..errors import DeployError
+from ..progress import NONE, Progress
+from ..runtime import images
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    from numpy.typing import NDArray
+
+    Outputs = Sequence[NDArray[Any]]
+
+_DIGITS = 3
+"""Significant digits of the recorded errors: enough to judge, few enough to be the same on every run."""
+
+
+def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: int) -> dict[str, NDArray[np.float32]]:
+    """What the stages are compared on: a real photo, where the network takes pictures, and random numbers.
+
+    Args:
+        shape: of the network's input, the batch first. Each picture of a batch is the photo, shifted a little further.
+        preprocessing: as in the manifest; None for a network that does not take pictures.
+
+    Returns:
+        By name, float32 arrays of `shape`.
+    """
+    import numpy as np
+
+    result = {"random": np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32)}
+    if preprocessing is not None:
+        photo = images.load([images.PHOTO], images.from_dict(preprocessing))[0]
+        batch = [np.roll(photo, 7 * index, axis=-1) for index in range(shape[0])]
+        result = {"photo": np.stack(batch), **result}
+    return result
+
+
+def inputs_for_int8(given: Mapping[str, NDArray[np.float32]], model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
+    """What an int8 model is compared on: the photo of `inputs`; else its random numbers, cut to the calibrated range.
+
+    Calibration saw pictures. On noise, most of what a comparison shows is saturation.
+    """
+    import numpy as np
+
+    from ..quantize import integer_network
+
+    if "photo" in given:
+        return {"photo": given["photo"]}
+    low, high = integer_network.input_limits(model)
+    return {f"{name}, cut": np.clip(x, np.float32(low), np.float32(high)) for name, x in given.items()}
+
+
+def compiled_stage(manifest: Mapping[str, Any]) -> str:
+    """The row of `verify.TOLERANCES` that the compiled library of a bundle is held to."""
+    if manifest["precision"] == "fp32":
+        return "compiled"
+    if manifest["precision"] == "int8" and not manifest.get("integers"):
+        return "emulated-int8"
+    return f"compiled-{manifest['precision']}"
+
+
+def row(stage: str, reference: Mapping[str, Outputs], got: Mapping[str, Outputs]) -> dict[str, object]:
+    """One row of ``verify``: the worst over all inputs and all outputs.
+
+    Args:
+        stage: a key of `verify.TOLERANCES`.
+        reference, got: the outputs of the two stages, by the name of the input.
+
+    Raises:
+        DeployError: (kind ``verify``) the stages do not have the same outputs.
+    """
+    rows = []
+    for name, expected in reference.items():
+        if len(expected) != len(got[name]):
+            raise DeployError(f"stage '{stage}' has {len(got[name])} outputs", kind="verify", allowed=len(expected))
+        rows += [verify.compare(a, b, stage) for a, b in zip(expected, got[name], strict=True)]
+    return _worst(rows)
+
+
+def _worst(rows: Sequence[dict[str, Any]]) -> dict[str, object]:
+    def largest(key: str) -> float | None:
+        values = [entry[key] for entry in rows]
+        return None if None in values else _rounded(max(values))
+
+    cosines = [entry["cosine"] for entry in rows]
+    return rows[0] | {
+        "max_abs": largest("max_abs"),
+        "max_rel": largest("max_rel"),
+        "cosine": None if None in cosines else round(min(cosines), 9),
+        "top5_same": all(entry["top5_same"] for entry in rows),
+        "ok": all(entry["ok"] for entry in rows),
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def summary(stages: Sequence[Mapping[str, object]], not_run: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
+    """The document of ``verify``; `not_run` lists the stages that could not be checked on this machine, and why."""
+    return {"ok": all(entry["ok"] for entry in stages), "stages": list(stages), "not_run": list(not_run)}
+
+
+def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progress: Progress = NONE) -> dict[str, Any]:
+    """Every stage of `bundle` against the one before it.
+
+    The stages whose files the bundle holds are run again here. The others (PyTorch is not in a bundle, and the ONNX
+    before our passes is there only after ``export --keep-stages``) are shown as recorded at export, with ``recorded``.
+
+    Returns:
+        `summary`'s document. It is ok only if the compiled library ran here and every row is ok. Of an int8 bundle also
+        ``layers``, each layer's error (`quantize.culprit.LayerError`), and ``first_fall``, the name of the first one
+        that is far less exact than what it reads, or None.
+    """
+    import onnx
+
+    recorded = {entry["stage"]: entry for entry in bundle.document(bundles.VERIFY)["stages"]}
+    given = inputs(bundle.input_shape, bundle.manifest["preprocessing"], int(bundle.manifest.get("seed", 0)))
+    stages: dict[str, Mapping[str, object]] = {name: {**entry, "recorded": True} for name, entry in recorded.items()}
+    name = bundle.manifest["inputs"][0]["name"]
+    stage = compiled_stage(bundle.manifest)
+    model = onnx.load(str(bundle.folder / bundles.ONNX))
+    int8 = onnx.load(str(bundle.onnx)) if bundle.manifest["precision"] == "int8" else None
+    judged = inputs_for_int8(given, int8) if int8 is not None else given
+    given = given | judged
+
+    def run_onnx(model: onnx.ModelProto) -> dict[str, Outputs]:
+        return {key: verify.run_onnx(model, {name: x}, threads=threads or 0) for key, x in given.items()}
+
+    progress.stage("optimised")
+    expected = run_onnx(model)
+    if (bundle.folder / bundles.RAW_ONNX).exists():
+        before = run_onnx(onnx.load(str(bundle.folder / bundles.RAW_ONNX)))
+        stages["optimised"] = {**row("optimised", before, expected), "recorded": False}
+    found: dict[str, Any] = {}
+    if int8 is not None:
+        progress.stage("quantized")
+        before = {key: expected[key] for key in judged}
+        expected = run_int8(int8, judged, threads=threads)
+        if bundle.onnx.name == bundles.INT8_ONNX:
+            stages["quantized"] = {**row("quantized", before, expected), "recorded": False}
+            found = culprit(model, int8, judged)
+    progress.stage("compiled")
+    not_run = []
+    try:
+        engine = engines.make("compiled", bundle, threads=threads)
+    except DeployError as error:
+        if error.kind != "target":
+            raise
+        stages.pop(stage, None)
+        not_run.append({"stage": stage, "reason": error.message})
+    else:
+        got = {key: engine.run(x) for key, x in judged.items()}
+        stages[stage] = {**row(stage, expected, got), "recorded": False}
+    document = summary([stages[key] for key in verify.TOLERANCES if key in stages], not_run)
+    return document | found | {"ok": document["ok"] and not not_run}
+
+
+def run_int8(
+    model: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]], *, threads: int | None = None
+) -> dict[str, Outputs]:
+    """The outputs of a QDQ model, as `quantize.network.reference` gives them: what its compiled library is held to."""
+    from ..quantize import integer_network
+
+    name = model.graph.input[0].name
+    return {key: integer_network.reference(model, {name: x}, threads=threads or 0) for key, x in given.items()}
+
+
+def culprit(model: onnx.ModelProto, int8: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:
+    """``layers`` and ``first_fall`` of `verify_bundle`."""
+    import onnx_ir as ir
+
+    from ..quantize import culprit as errors
+    from ..quantize.pictures import Picture
+    from ..quantize.prepare import prepare
+
+    seen = [Picture(name, pixels) for name, batch in given.items() for pixels in batch]
+    rows = errors.compare(ir.to_proto(prepare(model)), int8, seen)
+    fall = errors.first_fall(rows)
+    return {"layers": [layer.as_dict() for layer in rows], "first_fall": fall.layer if fall else None}

@@ -1,0 +1,123 @@
+"""What is inside a bundle or an ONNX file: work, branches, memory, placement, and the measured time of each layer.
+
+(The trailing underscore keeps this module from hiding the standard library's `inspect`.)
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..bundles import bundle as bundles
+from ..bundles import engines
+from ..errors import DeployError
+from ..graph import cost
+from ..progress import NONE, Progress
+from ..sources import capture
+from . import check
+
+if TYPE_CHECKING:
+    import onnx
+
+_PROFILES = 5
+
+
+def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE) -> dict[str, Any]:
+    """Describe the bundle or the ONNX file at `path`.
+
+    Returns:
+        ``kind`` ("bundle" or "onnx"), ``model``, ``parameters``, ``macs``, ``nodes`` (count by operator), ``branches``
+        (where paths join: ``node``, ``op``, ``shape``, ``paths``), ``layers`` (``layer``, ``op``, ``macs``,
+        ``parameters``, ``shape``) and ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``,
+        ``arithmetic``, ``memory``, ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where
+        there was none), and ``steps``: one row a kernel call, with ``ms`` (median of several runs, each step alone) and
+        ``share`` of their sum; both None where the target does not run here.
+
+    Raises:
+        DeployError: the file or the bundle is damaged.
+    """
+    if not path.is_dir() and path.suffix.lower() == ".onnx":
+        progress.stage("read")
+        return {"kind": "onnx", "model": path.stem, **_network(capture.load_onnx(path))}
+    progress.stage("read")
+    with bundles.open(path) as bundle:
+        import onnx
+
+        # The float network of an int8 bundle: it has the same branches and work, and says how many parameters.
+        return _bundle(bundle, onnx.load(str(bundle.folder / bundles.ONNX)), threads, progress)
+
+
+def _bundle(bundle: bundles.Bundle, model: onnx.ModelProto, threads: int | None, progress: Progress) -> dict[str, Any]:
+    plan = bundle.document(bundles.PLAN)
+    document = {
+        "kind": "bundle",
+        **{key: bundle.manifest[key] for key in ("model", "target", "precision")},
+        "arithmetic": bundle.manifest.get("arithmetic"),
+        **_network(model),
+        "memory": bundle.manifest["memory"],
+        "placement": plan["placements"],
+        "refusals": bundle.document(bundles.REFUSALS),
+        "passes": bundle.manifest.get("passes", []),
+        "tuning": bundle.manifest.get("tuning"),
+        "quantization": bundle.manifest.get("quantization"),
+    }
+    progress.stage("measure")
+    try:
+        compiled = engines.load_compiled(bundle, threads)
+    except DeployError as error:
+        if error.kind != "target":
+            raise
+        return document | {"steps": _steps(plan["steps"], None), "not_run": error.message}
+    x = check.inputs(bundle.input_shape, None, 0)["random"]
+    compiled.run(x)
+    profiles = [[step.ms for step in compiled.profile(x)] for _ in range(_PROFILES)]
+    steps = _steps(plan["steps"], [statistics.median(times) for times in zip(*profiles, strict=True)])
+    return document | {"steps": steps, "refusals": [_measured(row, steps) for row in document["refusals"]]}
+
+
+def _steps(steps: Sequence[Mapping[str, Any]], ms: Sequence[float] | None) -> list[dict[str, Any]]:
+    if ms is None:
+        return [{**step, "ms": None, "share": None} for step in steps]
+    total = sum(ms) or 1.0
+    return [
+        {**step, "ms": round(value, 4), "share": round(value / total, 4)} for step, value in zip(steps, ms, strict=True)
+    ]
+
+
+def _measured(refusal: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A row of refusals.json with the share that was measured here in place of the estimated one."""
+    own = [step for step in steps if refusal["node"] in step["layers"]]
+    return {**refusal, "ms": round(sum(s["ms"] for s in own), 4), "share": round(sum(s["share"] for s in own), 4)}
+
+
+def _network(model: onnx.ModelProto) -> dict[str, Any]:
+    found = cost.cost(model)
+    return {
+        "parameters": found.parameters,
+        "macs": found.macs,
+        "other_ops": found.other_ops,
+        "peak_bytes": found.peak_bytes,
+        "nodes": dict(Counter(node.op_type for node in found.nodes).most_common()),
+        "branches": [
+            {
+                "node": join.name,
+                "op": join.op_type,
+                "shape": list(join.output_shape),
+                "paths": [{"from": b.source, "nodes": list(b.nodes), "macs": b.macs} for b in join.branches],
+            }
+            for join in cost.joins(model)
+        ],
+        "layers": [
+            {
+                "layer": node.name,
+                "op": node.op_type,
+                "macs": node.macs,
+                "parameters": node.parameters,
+                "shape": list(node.output_shape),
+            }
+            for node in found.nodes
+        ],
+    }

@@ -1,0 +1,320 @@
+"""Run a compiled model from Python through ctypes. Needs neither TVM nor torch, nor any other part of the toolkit."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from ..errors import DeployError
+
+ABI_VERSION = 1
+"""`ID_ABI_VERSION` of `targets/csrc/inception_deploy.h`."""
+
+_LIBRARY = "model.so"
+_WEIGHTS = "weights.bin"
+_ALIGNMENT = 64
+
+# The codes of inception_deploy.h that have more to say than id_error does.
+_CPU, _KERNEL = 2, 8
+_KINDS = {2: "cpu", 3: "weights", 4: "weights", 5: "weights", 6: "memory", 7: "threads", 8: "kernel", 11: "device"}
+
+_MACHINES = {62: "x86_64", 183: "aarch64", 40: "armv7l", 3: "i686", 243: "riscv64"}
+"""ELF's `e_machine` as `platform.machine()` spells it."""
+
+
+class _Port(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("dtype", ctypes.c_char_p),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("axes", ctypes.c_uint32),
+        ("bytes", ctypes.c_uint64),
+    )
+
+
+class _Step(ctypes.Structure):
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("op", ctypes.c_char_p),
+        ("wave", ctypes.c_uint32),
+        ("macs", ctypes.c_uint64),
+    )
+
+
+class _Info(ctypes.Structure):
+    _fields_ = (
+        ("abi_version", ctypes.c_uint32),
+        ("target", ctypes.c_char_p),
+        ("features", ctypes.POINTER(ctypes.c_char_p)),
+        ("feature_count", ctypes.c_uint32),
+        ("arena_bytes", ctypes.c_uint64),
+        ("weights_bytes", ctypes.c_uint64),
+        ("weights_tag", ctypes.c_uint64),
+        ("input_count", ctypes.c_uint32),
+        ("output_count", ctypes.c_uint32),
+        ("step_count", ctypes.c_uint32),
+        ("wave_count", ctypes.c_uint32),
+        ("inputs", ctypes.POINTER(_Port)),
+        ("outputs", ctypes.POINTER(_Port)),
+        ("steps", ctypes.POINTER(_Step)),
+    )
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: one C-contiguous array."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """How long one kernel call took.
+
+    name: the last network node it does the work of.  op: what kind of work.  ms: milliseconds.  macs: multiply-adds.
+    """
+
+    name: str
+    op: str
+    ms: float
+    macs: int
+
+
+class CompiledModel:
+    """A loaded model. `run` may be called from several threads; the calls then wait for each other.
+
+    Attributes:
+        inputs, outputs: the ports, in the order in which `run` takes and returns them.
+        target: what it was built for.  features: the CPU features it needs.
+        threads: how many threads an inference uses.
+        arena_bytes: memory for activations.  waves: barriers an inference takes.
+    """
+
+    def __init__(self, library: ctypes.CDLL, info: _Info, handle: ctypes.c_void_p) -> None:
+        self._library = library
+        self._info = info
+        self._handle: ctypes.c_void_p | None = handle
+        self._lock = threading.Lock()
+        self.inputs = _ports(info.inputs, info.input_count)
+        self.outputs = _ports(info.outputs, info.output_count)
+        self.target: str = info.target.decode()
+        self.features = tuple(info.features[i].decode() for i in range(info.feature_count))
+        self.threads: int = library.id_threads(handle)
+        self.arena_bytes: int = info.arena_bytes
+        self.waves: int = info.wave_count
+
+    def run(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """One inference.
+
+        Args:
+            arrays: one array per input, with exactly its shape and dtype.
+
+        Returns:
+            One fresh array per output.
+
+        Raises:
+            DeployError: ``input``, where an array does not fit; ``kernel``, where a step fails; ``closed``.
+        """
+        outputs, _ = self._call(arrays, None)
+        return outputs
+
+    def profile(self, *arrays: np.ndarray) -> list[StepTime]:
+        """The time of every step, each run alone on all threads; their sum exceeds what `run` takes."""
+        seconds = (ctypes.c_double * max(1, self._info.step_count))()
+        self._call(arrays, seconds)
+        steps = (self._info.steps[i] for i in range(self._info.step_count))
+        return [
+            StepTime(step.name.decode(), step.op.decode(), 1e3 * time, step.macs)
+            for step, time in zip(steps, seconds, strict=False)
+        ]
+
+    def close(self) -> None:
+        """Stop its threads and free its memory. Nothing happens the second time."""
+        with self._lock:
+            if self._handle is not None:
+                self._library.id_close(self._handle)
+                self._handle = None
+
+    def __enter__(self) -> CompiledModel:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+    def _call(
+        self, arrays: tuple[np.ndarray, ...], seconds: ctypes.Array[ctypes.c_double] | None
+    ) -> tuple[list[np.ndarray], int]:
+        self._check(arrays)
+        kept = [np.ascontiguousarray(array) for array in arrays]
+        outputs = [_aligned_empty(port) for port in self.outputs]
+        ins = (ctypes.c_void_p * max(1, len(kept)))(*(array.ctypes.data for array in kept))
+        outs = (ctypes.c_void_p * max(1, len(outputs)))(*(array.ctypes.data for array in outputs))
+        with self._lock:
+            if self._handle is None:
+                raise DeployError("the model was closed", kind="closed")
+            if seconds is None:
+                code = self._library.id_run(self._handle, ins, outs)
+            else:
+                code = self._library.id_profile(self._handle, ins, outs, seconds)
+            if code == _KERNEL:
+                step = self._info.steps[self._library.id_failed_step(self._handle)]
+                raise DeployError(f"step {step.name.decode()} ({step.op.decode()}) failed", kind="kernel")
+        if code:
+            raise _error(self._library, code, self.target)
+        return outputs, code
+
+    def _check(self, arrays: tuple[np.ndarray, ...]) -> None:
+        if len(arrays) != len(self.inputs):
+            names = ", ".join(port.name for port in self.inputs)
+            raise DeployError(
+                f"the model takes {len(self.inputs)} inputs ({names})",
+                kind="input",
+                got=len(arrays),
+                allowed=len(self.inputs),
+            )
+        for array, port in zip(arrays, self.inputs, strict=True):
+            if array.shape != port.shape or array.dtype != np.dtype(port.dtype):
+                got, allowed = f"{array.dtype} {list(array.shape)}", f"{port.dtype} {list(port.shape)}"
+                raise DeployError(f"input {port.name} is {allowed}, not {got}", kind="input", got=got, allowed=allowed)
+
+
+def load(folder: Path, *, threads: int | None = None) -> CompiledModel:
+    """Open the compiled model in a folder.
+
+    Args:
+        folder: where `model.so` and `weights.bin` lie.
+        threads: how many an inference uses; None for one per CPU that this process may run on.
+
+    Raises:
+        DeployError: ``library`` (missing, damaged, for another machine or version), ``weights`` (missing, damaged, of
+            another model), ``cpu`` (this one lacks a feature), ``memory``, ``threads``.
+    """
+    path, weights = Path(folder) / _LIBRARY, Path(folder) / _WEIGHTS
+    if threads is not None and not 1 <= threads <= 256:
+        raise DeployError("an inference takes 1 to 256 threads", kind="threads", got=threads, allowed="1..256")
+    _check_elf(path)
+    try:
+        library = ctypes.CDLL(_own_name(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
+    except OSError as error:
+        raise DeployError(f"{path} cannot be loaded: {error}", kind="library", got=str(error)) from error
+    info = _declare(library, path)
+    handle = ctypes.c_void_p()
+    # sched_getaffinity, not cpu_count: a container or taskset may leave fewer.
+    count = threads or min(256, len(os.sched_getaffinity(0)))
+    code = library.id_open(os.fsencode(weights), count, ctypes.byref(handle))
+    if code:
+        raise _error(library, code, str(weights) if _KINDS.get(code) == "weights" else info.target.decode())
+    return CompiledModel(library, info, handle)
+
+
+_OPENED: dict[str, list[int]] = {}
+"""The inodes of the libraries that were opened, by path."""
+
+
+def _own_name(path: Path) -> str:
+    """A name of the file that no other file was opened by: glibc gives the old library again where one was replaced."""
+    inodes = _OPENED.setdefault(str(path.absolute()), [])
+    inode = path.stat().st_ino
+    if inode not in inodes:
+        inodes.append(inode)
+    return os.path.join(path.parent.absolute(), *["."] * inodes.index(inode), path.name)
+
+
+def _error(library: ctypes.CDLL, code: int, subject: str) -> DeployError:
+    text = library.id_error(code).decode()
+    if code == _CPU:
+        feature = library.id_missing_feature()
+        name = feature.decode() if feature else "?"
+        denied = " (or Linux does not let this process use it)" if name.startswith("amx") else ""
+        return DeployError(
+            f"this CPU lacks {name}{denied}, which the model was compiled for; export it for this machine",
+            kind="cpu",
+            got=f"no {name}",
+        )
+    return DeployError(f"{subject}: {text}", kind=_KINDS.get(code, "runtime"), got=code)
+
+
+def _check_elf(path: Path) -> None:
+    """Say what is wrong with the file before the dynamic linker does.
+
+    Its messages do not name the machines, and a file that was cut short kills the process.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise DeployError(f"{path} cannot be read: {error.strerror}", kind="library", got=str(error)) from error
+    if len(head) < 64 or head[:4] != b"\x7fELF":
+        raise DeployError(
+            f"{path} is not a shared library", kind="library", got="not ELF", allowed="an ELF shared library"
+        )
+    number = int.from_bytes(head[18:20], "little")
+    built = _MACHINES.get(number, f"ELF machine {number}")
+    here = platform.machine().replace("armv8l", "armv7l")
+    if built != here:
+        raise DeployError(
+            f"{path} was compiled for {built} and this is {here}", kind="library", got=built, allowed=here
+        )
+    # The table of sections is the last thing in the file.
+    offset, entry, count = ("<Q", 0x28), ("<H", 0x3A), ("<H", 0x3C)
+    if head[4] == 1:  # 32 bits
+        offset, entry, count = ("<I", 0x20), ("<H", 0x2E), ("<H", 0x30)
+    start, each, sections = (struct.unpack_from(field[0], head, field[1])[0] for field in (offset, entry, count))
+    if start == 0 or size < start + each * sections:
+        raise DeployError(f"{path} is cut short", kind="library", got=f"{size} bytes")
+
+
+def _declare(library: ctypes.CDLL, path: Path) -> _Info:
+    """Give ctypes the types of the interface, and read the description. DeployError where it is not such a library."""
+    try:
+        library.id_describe.restype = ctypes.POINTER(_Info)
+        library.id_missing_feature.restype = ctypes.c_char_p
+        library.id_error.restype = ctypes.c_char_p
+        library.id_open.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
+        library.id_threads.argtypes = (ctypes.c_void_p,)
+        library.id_failed_step.argtypes = (ctypes.c_void_p,)
+        pointers = ctypes.POINTER(ctypes.c_void_p)
+        library.id_run.argtypes = (ctypes.c_void_p, pointers, pointers)
+        library.id_profile.argtypes = (ctypes.c_void_p, pointers, pointers, ctypes.POINTER(ctypes.c_double))
+        library.id_close.argtypes = (ctypes.c_void_p,)
+        library.id_close.restype = None
+    except AttributeError as error:
+        raise DeployError(f"{path} is not a compiled model: {error}", kind="library", got=str(error)) from error
+    info: _Info = library.id_describe().contents
+    if info.abi_version != ABI_VERSION:
+        raise DeployError(
+            f"{path} was compiled by another version of inception-deploy; export the model again",
+            kind="library", got=info.abi_version, allowed=ABI_VERSION,
+        )  # fmt: skip
+    return info
+
+
+def _ports(array: ctypes._Pointer[_Port], count: int) -> tuple[Port, ...]:
+    ports = (array[i] for i in range(count))
+    return tuple(Port(p.name.decode(), tuple(p.shape[: p.axes]), p.dtype.decode()) for p in ports)
+
+
+def _aligned_empty(port: Port) -> np.ndarray:
+    """An array for an output; aligned, so that the runtime writes into it directly."""
+    dtype = np.dtype(port.dtype)
+    size = int(np.prod(port.shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.empty(size + _ALIGNMENT, dtype=np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(port.shape)

@@ -1,0 +1,248 @@
+"""What ``--model`` names: a zoo name, a trained file, an ONNX file, a Python callable. All become one ONNX."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import models
+from ..errors import DeployError, UsageError
+from ..runtime import images
+from . import capture, onnx_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+    import torch
+    from numpy.typing import NDArray
+
+    from ..models.base import Network
+
+_DEFAULT_SIZE = 224
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for about the network; None means the network's own."""
+
+    model: str
+    weights: Path | None = None
+    input_size: tuple[int, int] | None = None
+    width: float | None = None
+    batch: int | None = None
+    num_classes: int | None = None
+    seed: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A network, ready to become ONNX.
+
+    Attributes:
+        name: for the manifest.
+        preprocessing: as in the manifest; None for a network that does not take pictures.
+        zoo: what rebuilds the network of the zoo without its weights; None for a user's network.
+        labels: the names of the classes; None where the network does not say (1000 classes are ImageNet's).
+        notes: lines the user should read.
+        onnx: gives the simplified ONNX; takes a function that is told what is being done.
+        reference: the PyTorch outputs for an input; None where there is no PyTorch module.
+    """
+
+    name: str
+    preprocessing: Mapping[str, Any] | None
+    zoo: Mapping[str, Any] | None
+    labels: tuple[str, ...] | None
+    notes: tuple[str, ...]
+    onnx: Callable[[Callable[[str], None]], onnx.ModelProto]
+    reference: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]] | None
+
+
+def resolve(request: Request) -> Source:
+    """Find and build what `request` names.
+
+    Raises:
+        UsageError: there is no such model, or an option that it cannot have.
+        DeployError: a file cannot be read, or the user's code fails.
+    """
+    text = request.model
+    if text.lower().endswith(".onnx"):
+        return _from_onnx(request)
+    if text.endswith(".safetensors"):
+        return _from_trained(request)
+    if ":" in text or text.endswith(".py"):
+        return _from_callable(request)
+    return _from_zoo(request)
+
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """``"scales=0.1,0.1,0.2"`` as a name and a Python value: numbers, tuples of them, true, false, or a word.
+
+    Raises:
+        UsageError: it has no ``=``.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(
+            f"--option is '{text}'", kind="option", got=text, allowed="NAME=VALUE, e.g. scales=0.1,0.1,0.2"
+        )
+    try:
+        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value.lower(), value))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return name, value
+
+
+def _from_zoo(request: Request) -> Source:
+    name = models.resolve(request.model)
+    spec = models.spec(name)
+    width = 1.0 if request.width is None else request.width
+    module = models.build(
+        name,
+        num_classes=request.num_classes,
+        width=width,
+        input_size=request.input_size,
+        seed=request.seed,
+        weights=request.weights,
+        **request.options,
+    )
+    untrained = f"{name}: the weights are untrained (random, seed {request.seed}); --weights FILE loads trained ones"
+    classes = spec.num_classes if request.num_classes is None else request.num_classes
+    notes = () if module.trained else (untrained,)
+    return _from_network(module, request.batch, classes, width, request.options, None, notes)
+
+
+def _from_trained(request: Request) -> Source:
+    """A file that `models.trained.save` wrote: it says itself which network it is and how it was built."""
+    shaping = {"--weights": request.weights, "--input-size": request.input_size}
+    _refuse_zoo_options(request, "a trained network", shaping)
+    module, info = models.load_trained(request.model)
+    return _from_network(module, request.batch, len(info.classes), info.width, info.options, tuple(info.classes), ())
+
+
+def _from_network(
+    module: Network,
+    batch: int | None,
+    classes: int,
+    width: float,
+    options: Mapping[str, Any],
+    labels: tuple[str, ...] | None,
+    notes: tuple[str, ...],
+) -> Source:
+    zoo = {
+        "num_classes": classes,
+        "width": width,
+        "input": list(module.input_shape),
+        "options": {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()},
+        "trained": module.trained,
+    }
+    preprocessing = images.as_dict(module.preprocessing)
+    return _from_module(module.spec.name, module, (batch or 1, *module.input_shape), preprocessing, zoo, labels, notes)
+
+
+def _from_callable(request: Request) -> Source:
+    import torch
+
+    _refuse_zoo_options(request, "a callable")
+    torch.manual_seed(request.seed)
+    module = capture.load_callable(request.model)
+    if request.weights is not None:
+        _load_weights(module, request.weights)
+    channels = _input_channels(module)
+    size = request.input_size
+    notes = []
+    if size is None:
+        size = (_DEFAULT_SIZE, _DEFAULT_SIZE)
+        notes.append(
+            f"{request.model}: the input size is not known; taken as {size[0]}x{size[1]}, --input-size changes it"
+        )
+    preprocessing, assumed = _assumed_preprocessing(request.model, (request.batch or 1, channels, *size))
+    name = request.model.rpartition(":")[2]
+    return _from_module(
+        name, module, (request.batch or 1, channels, *size), preprocessing, None, None, (*notes, *assumed)
+    )
+
+
+def _from_onnx(request: Request) -> Source:
+    _refuse_zoo_options(request, "an ONNX file")
+    if request.weights is not None:
+        raise UsageError(
+            "--weights does not go with an ONNX file: it holds its own", kind="usage", got=str(request.weights)
+        )
+    model = capture.load_onnx(
+        request.model, batch=request.batch or _own_batch(request.model), input_size=request.input_size
+    )
+    shape = [entry.dim_value for entry in model.graph.input[0].type.tensor_type.shape.dim]
+    preprocessing, notes = _assumed_preprocessing(request.model, shape)
+    return Source(Path(request.model).stem, preprocessing, None, None, notes, lambda say: model, None)
+
+
+def _own_batch(path: str) -> int:
+    """The batch that an ONNX file fixes; 1 where it leaves it open."""
+    shape = onnx_file.load(path).graph.input[0].type.tensor_type.shape
+    return shape.dim[0].dim_value or 1 if shape.dim else 1
+
+
+def _from_module(
+    name: str,
+    module: torch.nn.Module,
+    shape: Sequence[int],
+    preprocessing: Mapping[str, Any] | None,
+    zoo: Mapping[str, Any] | None,
+    labels: tuple[str, ...] | None,
+    notes: Sequence[str],
+) -> Source:
+    def to_onnx(say: Callable[[str], None]) -> onnx.ModelProto:
+        return capture.to_onnx(module, shape, progress=say)
+
+    def reference(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
+        return [capture.run_torch(module, x)]
+
+    return Source(name, preprocessing, zoo, labels, tuple(notes), to_onnx, reference)
+
+
+def _refuse_zoo_options(request: Request, what: str, also: Mapping[str, object] | None = None) -> None:
+    given: dict[str, object] = {
+        **(also or {}),
+        "--width": request.width,
+        "--num-classes": request.num_classes,
+        "--option": request.options or None,
+    }
+    for flag, value in given.items():
+        if value is not None:
+            raise UsageError(
+                f"{flag} shapes networks of the zoo; {request.model} is {what}",
+                kind="usage",
+                got=flag,
+                allowed=models.names(),
+            )
+
+
+def _input_channels(module: torch.nn.Module) -> int:
+    """What the first convolution takes; 3 where there is none."""
+    import torch
+
+    convolutions = (layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d))
+    return next((layer.in_channels for layer in convolutions), 3)
+
+
+def _assumed_preprocessing(name: str, shape: Sequence[int]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """ImageNet's usual preprocessing for a user's network that takes (N, 1 or 3, H, W), and a line that says so."""
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        return None, ()
+    usual = models.spec("resnet50").preprocessing.at(*shape[2:]).channels(shape[1])
+    note = f"{name}: its preprocessing is not known, ImageNet's is assumed; run --input passes by it"
+    return images.as_dict(usual), (note,)
+
+
+def _load_weights(module: torch.nn.Module, path: Path) -> None:
+    """A checkpoint whose names are those of the user's own module."""
+    from ..models import checkpoint as weights
+
+    try:
+        module.load_state_dict(weights.read(path))
+    except RuntimeError as error:  # torch's, which lists missing, unexpected and wrongly shaped keys, one a line
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        raise DeployError(f"{path} does not fit the module: {' '.join(lines)}", kind="weights", got=lines) from error

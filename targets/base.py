@@ -85,7 +85,7 @@ class Target(ABC):
 
     @property
     def integers(self) -> bool:
-        """There are kernels for `kernels.spec_int8`. Without them an int8 network is computed in float32."""
+        """There are kernels for `kernels.spec_bytes`. Without them an int8 network is computed in float32."""
         return False
 
     # -- asked by lowering -------------------------------------------------------------------------------------------

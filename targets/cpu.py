@@ -25,7 +25,7 @@ class Isa:
     name: what follows the colon of a target. machine: what `platform.machine()` says of hosts that run it.
     mcpu, mattr, mtriple: LLVM's. triple: the linker's. lanes, registers: of an fp32 vector register file.
     features: what a CPU must have, in the names of /proc/cpuinfo; checked before a bundle is run.
-    integers: it multiplies bytes (`kernels.spec_int8`). tiles: it multiplies tiles of bfloat16 (`kernels.spec_amx`).
+    integers: it multiplies bytes (`kernels.spec_bytes`). tiles: it multiplies tiles of bfloat16 (`kernels.spec_tiles`).
     """
 
     name: str

@@ -1,7 +1,7 @@
 """The integer steps of a quantised model as layers: what `quantize.network` reads, computed as `quantize.arith` says.
 
 A quantised tensor is a `Value` of uint8 under the name of its QuantizeLinear's result. A scheme's int8 lies 128 higher
-(`kernels.spec_int8`). What has no integer kernel is computed in float32 between a dequantisation and a quantisation,
+(`kernels.spec_bytes`). What has no integer kernel is computed in float32 between a dequantisation and a quantisation,
 like the layers that the model itself keeps in float.
 """
 

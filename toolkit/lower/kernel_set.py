@@ -30,12 +30,12 @@ class KernelSet(Protocol):
 
     @property
     def integers(self) -> bool:
-        """There are kernels for `kernels.spec_int8`."""
+        """There are kernels for `kernels.spec_bytes`."""
 
     @property
     def element(self) -> str:
         """What float activations are kept in: "float32", or "bfloat16" or pairs of it (then convolutions are
-        `kernels.spec_amx`'s).
+        `kernels.spec_tiles`'s).
         """
 
     def winograd(self, spec: Conv) -> tuple[int, int] | None:

@@ -5,7 +5,7 @@ to an int32; the four input bytes are one broadcast word. Weights are packed as 
 block][r][s][word][vectors * 16][4]`.
 
 Taps outside of the image are left out, as in fp32. The zero point they would have read is in the bias: see
-`spec_int8.ConvInt8`.
+`spec_bytes.ConvInt8`.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
 class Map:
     """An elementwise operator on `[N][blocks][pixels][16]`.
 
-    op: a name of `kernels.cpu_simple.UNARY` or `BINARY`.
+    op: a name of `kernels.vector.simple.UNARY` or `BINARY`.
     second: the second operand: "none", "tensor" (same shape) or "channel" (one value a channel, `[N or
     1][blocks][16]`).
     constants: the operator's numbers, e.g. the clamp's bounds.

@@ -40,7 +40,7 @@ from inception_deploy.quantize.ranges import METHODS
 from inception_deploy.quantize.repair import Repairs
 from inception_deploy.quantize.runner import Runner
 from inception_deploy.quantize.scheme import SCHEMES, Choices
-from inception_deploy.runtime import images
+from inception_deploy.runtime.preprocessing import from_dict, prepare
 from inception_deploy.sources import resolve
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -135,9 +135,7 @@ def training_digits(how: dict[str, Any]) -> Iterator[NDArray[np.float32]]:
 
 def digit(grey: NDArray[np.uint8], how: dict[str, Any]) -> NDArray[np.float32]:
     """8 x 8 pixels as a network takes them."""
-    preprocessing = images.from_dict(how)
-    mode = "RGB" if len(preprocessing.mean) == 3 else "L"
-    return images.prepare(Image.fromarray(grey).convert(mode), preprocessing)
+    return prepare(grey, from_dict(how))
 
 
 def outputs(
@@ -228,7 +226,7 @@ def variants(scheme: str) -> Iterator[tuple[str, Recipe]]:
 def photos(how: dict[str, Any], count: int, seed: int) -> Iterator[Picture]:
     """Crops of a photograph at random places and sizes, some mirrored: different inputs with a picture's structure."""
     random = np.random.default_rng(seed)
-    preprocessing = images.from_dict(how)
+    preprocessing = from_dict(how)
     with Image.open(DATA / "photo.jpg") as file:
         photo = file.convert("RGB" if len(preprocessing.mean) == 3 else "L")
     for index in range(count):
@@ -237,7 +235,7 @@ def photos(how: dict[str, Any], count: int, seed: int) -> Iterator[Picture]:
         crop = photo.crop((left, top, left + side, top + side))
         if random.integers(2):
             crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        yield Picture(f"crop {index}", images.prepare(crop, preprocessing))
+        yield Picture(f"crop {index}", prepare(crop, preprocessing))
 
 
 def zoo(name: str, schemes: list[str], threads: int) -> Rows:

@@ -15,7 +15,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -23,7 +22,7 @@ from inception_deploy import pipeline, progress
 from inception_deploy.bundles import bundle, engines
 from inception_deploy.errors import DeployError
 from inception_deploy.reports import bench, run
-from inception_deploy.runtime import images
+from inception_deploy.runtime.preprocessing import from_dict, prepare
 from inception_deploy.sources import resolve
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -85,8 +84,8 @@ def digits(console: Console, destination: Path) -> None:
     with np.load(DATA / "digits_heldout.npz", allow_pickle=False) as held_out:
         pictures, labels = held_out["images"], held_out["labels"]
     with bundle.open(destination) as opened:
-        how = images.from_dict(opened.manifest["preprocessing"])
-        x = np.stack([images.prepare(Image.fromarray(picture), how) for picture in pictures])
+        how = from_dict(opened.manifest["preprocessing"])
+        x = np.stack([prepare(picture, how) for picture in pictures])
         engine = engines.make("compiled", opened)
         (logits,), _ = run.in_batches(engine, x, opened.input_shape[0])
     right = int((logits.argmax(axis=1) == labels).sum())

@@ -12,13 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from inception_deploy.errors import DeployError
-from inception_deploy.models import Preprocessing
-from inception_deploy.runtime import images
+from inception_deploy.runtime.preprocessing import Preprocessing, load, prepare
 
 # Every split is a seeded shuffle of the whole, cut: the same pictures are held out in every run and on every machine.
 SPLIT_SEED = 2016
@@ -72,10 +70,9 @@ class Prepared(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         source = self.pictures.sources[index]
         if isinstance(source, Path):
-            prepared = images.load([source], self.preprocessing)[0]
+            prepared = load([source], self.preprocessing)[0]
         else:
-            mode = "RGB" if len(self.preprocessing.mean) == 3 else "L"
-            prepared = images.prepare(Image.fromarray(source).convert(mode), self.preprocessing)
+            prepared = prepare(source, self.preprocessing)
         return torch.from_numpy(prepared), int(self.pictures.labels[index])
 
 

@@ -14,8 +14,9 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError, nearest
+from inception_deploy.runtime.preprocessing import Preprocessing
 
-from .spec import ModelSpec, Option, Preprocessing
+from .spec import ModelSpec, Option
 from .table import TABLE
 
 if TYPE_CHECKING:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from .spec import ModelSpec, Preprocessing
+    from inception_deploy.runtime.preprocessing import Preprocessing
+
+    from .spec import ModelSpec
 
 
 class Outputs(NamedTuple):

@@ -2,41 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from inception_deploy.runtime.preprocessing import Preprocessing
+
 HALF = (0.5, 0.5, 0.5)
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes the network's input, in this order.
-
-    The picture is converted to as many colour channels as `mean` has (3: RGB, 1: grey), resized with `interpolation` so
-    that its short side is `resize`, cropped at its centre to `crop` (height, width), scaled to 0..1, and normalised as
-    ``(x - mean) / std``. The result is float32, (C, H, W).
-    """
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    resize: int
-    crop: tuple[int, int]
-    interpolation: str = "bilinear"
-
-    def at(self, height: int, width: int) -> Preprocessing:
-        """The same for another input size; the ratio of resize to crop is kept."""
-        ratio = self.resize / min(self.crop)
-        return replace(self, resize=round(max(height, width) * ratio), crop=(height, width))
-
-    def channels(self, count: int) -> Preprocessing:
-        """The same for another number of input channels (1: the mean and deviation of grey are those of the colours,
-        averaged).
-        """
-        if count == len(self.mean):
-            return self
-        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
-        return replace(self, mean=(round(mean, 4),) * count, std=(round(std, 4),) * count)
 
 
 @dataclass(frozen=True)

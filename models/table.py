@@ -7,7 +7,9 @@ top1 is as published by the source of the weights (torchvision, timm, TF-slim or
 
 from __future__ import annotations
 
-from .spec import HALF, IMAGENET_MEAN, IMAGENET_STD, ModelSpec, Option, Preprocessing
+from inception_deploy.runtime.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+
+from .spec import HALF, ModelSpec, Option
 
 # Which normalisation published weights expect. torchvision's own Inception v3 and GoogLeNet files are the TF ones
 # behind a `transform_input` that turns ImageNet's normalisation back into 0.5 / 0.5: fed with 0.5 / 0.5 directly, no

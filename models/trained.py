@@ -13,12 +13,12 @@ from typing import Any
 
 from inception_deploy import artifact
 from inception_deploy.errors import DeployError
+from inception_deploy.runtime.preprocessing import Preprocessing
 
 from . import spec
 from .assemble import assemble
 from .base import Network
 from .checkpoint import fit, read
-from .spec import Preprocessing
 
 # One metadata entry that holds JSON: safetensors does not keep the order of several.
 _ENTRY = "inception_deploy"

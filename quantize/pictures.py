@@ -8,6 +8,7 @@ import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TypeAlias
@@ -17,8 +18,7 @@ from numpy.typing import NDArray
 
 from inception_deploy import artifact
 from inception_deploy.errors import DeployError
-from inception_deploy.models import Preprocessing
-from inception_deploy.runtime import images
+from inception_deploy.runtime.preprocessing import Preprocessing, from_dict, load, prepare
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 
@@ -84,7 +84,7 @@ def pictures(
         source = given
     elif isinstance(given, (str, Path)):
         path = Path(given)
-        how = None if preprocessing is None else images.from_dict(preprocessing)
+        how = None if preprocessing is None else from_dict(preprocessing)
         if path.is_dir():
             source = _folder(path, _need(how, path), labels)
         elif path.suffix == ".npz":
@@ -115,7 +115,7 @@ def _folder(path: Path, how: Preprocessing, labels: Sequence[str] | None) -> Pic
 
     def read(start: int) -> Iterator[Picture]:
         for file in files[start:]:
-            yield Picture(str(file), images.load([file], how)[0], classes.get(file.parent))
+            yield Picture(str(file), load([file], how)[0], classes.get(file.parent))
 
     return Pictures(str(path), len(files), _digest("folder", how, *sizes), read)
 
@@ -143,10 +143,11 @@ def _npz(path: Path, shape: Sequence[int], how: Preprocessing | None) -> Picture
         labels = _labels(path, names, sizes[0] if sizes else 0)
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise _wrong(f"{path} cannot be read: {error}", got=str(error), allowed="an .npz that numpy wrote") from error
+    ready: Callable[[NDArray[Any]], NDArray[np.float32]]
     if dtype == np.uint8 and len(sizes) in (3, 4):
-        prepare = _preparer(_need(how, path))
+        ready = partial(_prepared, how=_need(how, path))
     elif dtype == np.float32 and len(sizes) == 4:
-        prepare = np.ascontiguousarray
+        ready = np.ascontiguousarray
     else:
         message = f"{path}: array '{name}' is {dtype} of shape {list(sizes)}"
         allowed = f"float32 (N, {', '.join(map(str, shape))}), or uint8 pictures (N, H, W) or (N, H, W, C)"
@@ -156,7 +157,7 @@ def _npz(path: Path, shape: Sequence[int], how: Preprocessing | None) -> Picture
 
     def read(start: int) -> Iterator[Picture]:
         for index, row in enumerate(islice(_rows(path, f"{name}.npy"), start, None), start):
-            yield Picture(f"{path}[{index}]", prepare(row), None if labels is None else int(labels[index]))
+            yield Picture(f"{path}[{index}]", ready(row), None if labels is None else int(labels[index]))
 
     return Pictures(str(path), sizes[0], _digest("npz", how, sizes, str(dtype), artifact.sha256(path)), read)
 
@@ -172,19 +173,11 @@ def _labels(path: Path, names: Sequence[str], count: int) -> NDArray[Any] | None
     return labels
 
 
-def _preparer(how: Preprocessing) -> Callable[[NDArray[Any]], NDArray[np.float32]]:
-    from PIL import Image
-
-    mode = "RGB" if len(how.mean) == 3 else "L"
-
-    def prepare(row: NDArray[Any]) -> NDArray[np.float32]:
-        grey = row[..., 0] if row.ndim == 3 and row.shape[-1] == 1 else row
-        if grey.ndim == 3 and grey.shape[-1] != 3:
-            channels = grey.shape[-1]
-            raise _wrong(f"a picture has {channels} channels", got=channels, allowed="1 or 3, the last axis")
-        return images.prepare(Image.fromarray(np.ascontiguousarray(grey)).convert(mode), how)
-
-    return prepare
+def _prepared(row: NDArray[Any], how: Preprocessing) -> NDArray[np.float32]:
+    if row.ndim == 3 and row.shape[-1] not in (1, 3):
+        channels = row.shape[-1]
+        raise _wrong(f"a picture has {channels} channels", got=channels, allowed="1 or 3, the last axis")
+    return prepare(row, how)
 
 
 def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import verify
@@ -10,7 +11,7 @@ from ..bundles import bundle as bundles
 from ..bundles import engines
 from ..errors import DeployError
 from ..progress import NONE, Progress
-from ..runtime import images
+from ..runtime.preprocessing import from_dict, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 _DIGITS = 3
 """Significant digits of the recorded errors: enough to judge, few enough to be the same on every run."""
+
+PHOTO = Path(__file__).with_name("data") / "photo.jpg"
+"""What stages are compared on: a real picture has structure that random numbers lack."""
 
 
 def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: int) -> dict[str, NDArray[np.float32]]:
@@ -37,7 +41,7 @@ def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: 
 
     result = {"random": np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32)}
     if preprocessing is not None:
-        photo = images.load([images.PHOTO], images.from_dict(preprocessing))[0]
+        photo = load([PHOTO], from_dict(preprocessing))[0]
         batch = [np.roll(photo, 7 * index, axis=-1) for index in range(shape[0])]
         result = {"photo": np.stack(batch), **result}
     return result

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import artifact
 from ..bundles import engines
 from ..errors import DeployError, UsageError
-from ..runtime import images
+from ..runtime.preprocessing import from_dict, load
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ def _pictures(paths: Sequence[Path], bundle: Bundle) -> NDArray[np.float32]:
             got="--image",
             allowed="--input FILE.npy",
         )
-    return images.load(paths, images.from_dict(how))
+    return load(paths, from_dict(how))
 
 
 def _tensor(path: Path, bundle: Bundle) -> NDArray[np.float32]:

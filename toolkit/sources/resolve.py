@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import models
 from ..errors import DeployError, UsageError
-from ..runtime import images
+from ..runtime.preprocessing import as_dict
 from . import capture, onnx_file
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def _from_network(
         "options": {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()},
         "trained": module.trained,
     }
-    preprocessing = images.as_dict(module.preprocessing)
+    preprocessing = as_dict(module.preprocessing)
     return _from_module(module.spec.name, module, (batch or 1, *module.input_shape), preprocessing, zoo, labels, notes)
 
 
@@ -234,7 +234,7 @@ def _assumed_preprocessing(name: str, shape: Sequence[int]) -> tuple[dict[str, A
         return None, ()
     usual = models.spec("resnet50").preprocessing.at(*shape[2:]).channels(shape[1])
     note = f"{name}: its preprocessing is not known, ImageNet's is assumed; run --input passes by it"
-    return images.as_dict(usual), (note,)
+    return as_dict(usual), (note,)
 
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:

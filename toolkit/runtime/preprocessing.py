@@ -1,24 +1,61 @@
-"""Pictures in: a JPEG or PNG file becomes a network's input, with the preprocessing its manifest holds."""
+"""How a picture becomes a network's input. Said once, here: a network of the zoo has a `Preprocessing`, the manifest of
+a bundle holds it, and whoever feeds a network (run, verify, calibration, your program) prepares pictures by it.
+
+    how = from_dict(manifest["preprocessing"])
+    x = load([Path("photo.jpg")], how)      # files -> float32 (1, C, H, W)
+    x = prepare(picture, how)               # a PIL image or uint8 pixels -> float32 (C, H, W)
+
+numpy and Pillow are imported when the first picture comes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DeployError
-from ..models import Preprocessing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 _FORMATS = ("JPEG", "PNG")
 _MAX_PIXELS = 1 << 28
-PHOTO = Path(__file__).with_name("data") / "photo.jpg"
-"""The photo that export and verify look at: a real picture has structure that random numbers lack."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a picture becomes the network's input, in this order.
+
+    The picture is converted to as many colour channels as `mean` has (3: RGB, 1: grey), resized with `interpolation` so
+    that its short side is `resize`, cropped at its centre to `crop` (height, width), scaled to 0..1, and normalised as
+    ``(x - mean) / std``. The result is float32, (C, H, W).
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: int
+    crop: tuple[int, int]
+    interpolation: str = "bilinear"
+
+    def at(self, height: int, width: int) -> Preprocessing:
+        """The same for another input size; the ratio of resize to crop is kept."""
+        ratio = self.resize / min(self.crop)
+        return replace(self, resize=round(max(height, width) * ratio), crop=(height, width))
+
+    def channels(self, count: int) -> Preprocessing:
+        """The same for another number of input channels (1: the mean and deviation of grey are those of the colours,
+        averaged).
+        """
+        if count == len(self.mean):
+            return self
+        mean, std = (sum(values) / len(values) for values in (self.mean, self.std))
+        return replace(self, mean=(round(mean, 4),) * count, std=(round(std, 4),) * count)
 
 
 def as_dict(preprocessing: Preprocessing) -> dict[str, Any]:
@@ -64,10 +101,10 @@ def load(paths: Sequence[Path], preprocessing: Preprocessing) -> NDArray[np.floa
     """
     import numpy as np
 
-    return np.stack([prepare(_read(path, len(preprocessing.mean)), preprocessing) for path in paths])
+    return np.stack([prepare(_read(path), preprocessing) for path in paths])
 
 
-def _read(path: Path, channels: int) -> Image:
+def _read(path: Path) -> Image:
     from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
@@ -75,7 +112,7 @@ def _read(path: Path, channels: int) -> Image:
             if file.width * file.height > _MAX_PIXELS:
                 raise _wrong(path, f"has {file.width} x {file.height} pixels", allowed=f"at most {_MAX_PIXELS} pixels")
             file.load()
-            picture = ImageOps.exif_transpose(file)
+            return ImageOps.exif_transpose(file)
     except FileNotFoundError as error:
         raise _wrong(path, "does not exist") from error
     except UnidentifiedImageError as error:
@@ -84,15 +121,17 @@ def _read(path: Path, channels: int) -> Image:
         raise _wrong(path, "has too many pixels", allowed=f"at most {_MAX_PIXELS} pixels") from error
     except (OSError, SyntaxError, ValueError, EOFError) as error:  # what Pillow raises for damaged files
         raise _wrong(path, f"cannot be read: {error}") from error
-    if picture.mode.startswith("I"):  # 16 bits a pixel: convert("L") would clip instead of scaling
-        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
-    return picture.convert("RGB" if channels == 3 else "L")
 
 
-def prepare(picture: Image, how: Preprocessing) -> NDArray[np.float32]:
-    """One picture (mode RGB for three channels, L for one), prepared as `Preprocessing` says: float32 (C, H, W)."""
+def prepare(picture: Image | NDArray[np.uint8], how: Preprocessing) -> NDArray[np.float32]:
+    """One picture, prepared as `how` says: float32 (C, H, W), C-contiguous.
+
+    Args:
+        picture: a PIL image of any mode, or its pixels, uint8 (H, W), (H, W, 1), (H, W, 3) or, with alpha, (H, W, 4).
+    """
     import numpy as np
 
+    picture = _colours(picture, len(how.mean))
     short = min(picture.size)
     width, height = (max(1, int(side * how.resize / short)) for side in picture.size)
     picture = picture.resize((width, height), _filter(how.interpolation))
@@ -102,6 +141,19 @@ def prepare(picture: Image, how: Preprocessing) -> NDArray[np.float32]:
     pixels = np.asarray(picture, dtype=np.float32).reshape(rows, columns, -1) / np.float32(255)
     mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
     return np.ascontiguousarray(((pixels - mean) / std).transpose(2, 0, 1))
+
+
+def _colours(picture: Image | NDArray[np.uint8], channels: int) -> Image:
+    """RGB for three channels, L for one."""
+    import numpy as np
+    from PIL import Image
+
+    if isinstance(picture, np.ndarray):
+        grey = picture.ndim == 3 and picture.shape[-1] == 1
+        picture = Image.fromarray(np.ascontiguousarray(picture[..., 0] if grey else picture))
+    if picture.mode.startswith("I"):  # 16 bits a pixel: convert("L") would clip instead of scaling
+        picture = picture.convert("I").point(lambda value: value / 257).convert("L")
+    return picture.convert("RGB" if channels == 3 else "L")
 
 
 def _filter(name: str) -> Any:

@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from inception_deploy.errors import DeployError
-from inception_deploy.models import Preprocessing
-from inception_deploy.runtime import images
+from inception_deploy.runtime.preprocessing import Preprocessing, as_dict, from_dict, load
 
 PLAIN = Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), resize=8, crop=(8, 8), interpolation="bilinear")
 
@@ -25,7 +24,7 @@ def save(path: Path, pixels: np.ndarray, **options) -> Path:
 def test_values_and_layout(tmp_path: Path) -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[0, 1] = (255, 51, 0)
-    x = images.load([save(tmp_path / "a.png", pixels)], PLAIN)
+    x = load([save(tmp_path / "a.png", pixels)], PLAIN)
     assert x.shape == (1, 3, 8, 8)
     assert x.dtype == np.float32
     assert x.flags.c_contiguous
@@ -37,14 +36,14 @@ def test_the_short_side_is_resized_and_the_centre_kept(tmp_path: Path) -> None:
     pixels = np.zeros((16, 64, 3), np.uint8)
     pixels[:, 28:36] = 255  # the middle 4 columns after halving
     how = Preprocessing((0.0,) * 3, (1.0,) * 3, resize=8, crop=(4, 4), interpolation="nearest")
-    np.testing.assert_array_equal(images.load([save(tmp_path / "a.png", pixels)], how), 1.0)
+    np.testing.assert_array_equal(load([save(tmp_path / "a.png", pixels)], how), 1.0)
 
 
 def test_it_is_what_torchvisions_recipe_gives(tmp_path: Path) -> None:
     """The same steps written with PIL alone: resize the short side, crop the centre, scale, normalise."""
     pixels = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
     how = Preprocessing((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), resize=40, crop=(32, 32), interpolation="bicubic")
-    got = images.load([save(tmp_path / "a.png", pixels)], how)[0]
+    got = load([save(tmp_path / "a.png", pixels)], how)[0]
     small = Image.fromarray(pixels).resize((56, 40), Image.Resampling.BICUBIC).crop((12, 4, 44, 36))
     want = (np.asarray(small, np.float64) / 255 - how.mean) / how.std
     np.testing.assert_allclose(got, want.transpose(2, 0, 1), atol=1e-5)
@@ -57,7 +56,7 @@ def test_every_kind_of_picture_is_read(tmp_path: Path, mode: str, channels: int)
     path = tmp_path / ("a.jpg" if mode == "CMYK" else "a.png")
     picture = Image.fromarray(white)
     (picture if mode == "I;16" else picture.convert(mode)).save(path)
-    np.testing.assert_allclose(images.load([path], PLAIN.channels(channels)), 1.0, atol=0.02)
+    np.testing.assert_allclose(load([path], PLAIN.channels(channels)), 1.0, atol=0.02)
 
 
 def test_a_turned_photo_is_turned_upright(tmp_path: Path) -> None:
@@ -65,14 +64,14 @@ def test_a_turned_photo_is_turned_upright(tmp_path: Path) -> None:
     pixels[0] = 255
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise by 90 degrees
-    x = images.load([save(tmp_path / "a.png", pixels, exif=exif)], PLAIN)
+    x = load([save(tmp_path / "a.png", pixels, exif=exif)], PLAIN)
     assert x[0, 0, :, -1].min() == 1.0
     assert x[0, 0, :, 0].max() == -1.0
 
 
 def refused(path: Path) -> str:
     with pytest.raises(DeployError) as caught:
-        images.load([path], PLAIN)
+        load([path], PLAIN)
     assert caught.value.kind == "image"
     assert caught.value.message.startswith(f"image {path} ")
     return caught.value.message.removeprefix(f"image {path} ")
@@ -109,7 +108,7 @@ def test_a_picture_that_claims_to_be_huge(tmp_path: Path) -> None:
 
 
 def test_the_manifest_holds_it_and_gives_it_back() -> None:
-    assert images.from_dict(images.as_dict(PLAIN)) == PLAIN
+    assert from_dict(as_dict(PLAIN)) == PLAIN
 
 
 @pytest.mark.parametrize(
@@ -118,5 +117,5 @@ def test_the_manifest_holds_it_and_gives_it_back() -> None:
 )  # fmt: skip
 def test_a_manifest_with_other_fields_is_refused(change: dict[str, object]) -> None:
     with pytest.raises(DeployError, match="preprocessing") as caught:
-        images.from_dict(images.as_dict(PLAIN) | change)
+        from_dict(as_dict(PLAIN) | change)
     assert caught.value.kind == "bundle"

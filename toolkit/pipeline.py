@@ -35,7 +35,7 @@ from .tuning.tuned import TunedCpu
 from .tuning.tuned import load as load_tuned
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -69,7 +69,8 @@ def export(
         quantisation: how a float model becomes int8; for that precision only.
         tuned: a database of `tune`, whose choices of kernels are taken; for fp32 only.
         verified: compare every stage with the one before it, and write nothing where one is outside its tolerance.
-        keep_stages: put the ONNX from before our graph passes into the bundle too.
+        keep_stages: put the ONNX from before our graph passes into the bundle too, and the layers after each lowering
+            pass.
         force: replace what stands at `destination`.
 
     Returns:
@@ -254,12 +255,18 @@ class _Export:
     def lower(self, model: onnx.ModelProto, precision: str) -> Plan:
         """The Plan, and what the manifest tells of it."""
         self.watch.stage("lower")
-        plan = lower(model, self.goal, self._say)
+        plan = lower(model, self.goal, self._say, self._dumps() if self.wanted.keep_stages else None)
         self.facts |= _compiled(self.goal, precision, plan, model)
         if isinstance(self.goal, TunedCpu):
             self.watch.note(self.goal.note())
             self.facts["tuning"] = self.goal.manifest()
         return plan
+
+    def _dumps(self) -> Callable[[str, str], object]:
+        """What writes the layers after a lowering pass into the bundle; those of an earlier lowering are removed."""
+        for old in self.folder.glob(bundle.LAYERS.format("*")):
+            old.unlink()
+        return lambda name, text: (self.folder / bundle.LAYERS.format(name)).write_text(text)
 
     def build(self, plan: Plan, expected: Results) -> list[dict[str, str]]:
         """The compiled files; gives what could not be checked on this machine, and why."""

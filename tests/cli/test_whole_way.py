@@ -149,6 +149,10 @@ def test_kept_stages_are_checked_again(call, branchy: str, tmp_path: Path) -> No
     assert call(*argv).status == 0
     rows = {row["stage"]: row for row in call("verify", tmp_path / "b", "--json").document["stages"]}
     assert [rows[name]["recorded"] for name in STAGES] == [True, False, False]
+    kept = sorted(path.relative_to(tmp_path / "b").as_posix() for path in (tmp_path / "b" / "stages").iterdir())
+    assert kept[0] == "stages/layers-00-read.txt"
+    assert kept[-1] == "stages/simplified.onnx"
+    assert set(kept) <= set(read(tmp_path / "b" / "manifest.json")["files"])
 
 
 def test_bench(call, exported: Path) -> None:

@@ -30,7 +30,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-verify", action="store_true", help="do not compare each stage with the one before it")
     parser.add_argument(
-        "--keep-stages", action="store_true", help="keep the ONNX from before our graph passes in the bundle"
+        "--keep-stages",
+        action="store_true",
+        help="keep the ONNX from before our graph passes and the layers after each lowering pass in the bundle",
     )
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")
 

@@ -157,9 +157,14 @@ class Layer:
 
 @dataclass
 class Network:
-    """All layers in an order in which they can run."""
+    """All layers in an order in which they can run.
+
+    copies: for each input, memory that an aligned copy of it may take; known with `arena_bytes`, when all is placed.
+    """
 
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    copies: list[Storage] = field(default_factory=list)
+    arena_bytes: int = 0

@@ -1,22 +1,26 @@
-"""From an optimised ONNX model to a `Plan`: read, order, place, choose schedules, pack weights."""
+"""From an optimised ONNX model to a `Plan`: read, run the list of passes, choose schedules, pack weights."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 import onnx
 
 from ..kernels.spec_tiles import ConvTiles
-from . import elements, on_tiles, place, siblings, winograd
+from . import by_winograd, elements, on_tiles, place, siblings
+from .dump import text
 from .kernel_set import KernelSet
 from .layers import Layer, Network, Param, Storage
 from .pack import pack
 from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
 from .walk import read
+
+Dump = Callable[[str, str], object]
+"""Is given the name of a pass and the network after it as text."""
 
 
 class _Blob:
@@ -39,7 +43,69 @@ class _Blob:
         return self._seen[key]
 
 
-def layers_for(model: onnx.ModelProto, kernels: KernelSet) -> Network:
+@dataclass(frozen=True)
+class Pass:
+    """One entry of `PASSES`.
+
+    Args:
+        name: as the dump is called.
+        run: changes a network in place.
+        why_here: the reason for its place in the list.
+        condition: when it is on, for people; and `on` decides.
+    """
+
+    name: str
+    run: Callable[[Network, KernelSet], object]
+    why_here: str
+    condition: str = "always"
+    on: Callable[[KernelSet], bool] = lambda _: True
+
+
+def _tiles(kernels: KernelSet) -> bool:
+    return kernels.element != "float32"
+
+
+_TILES = "the target has matrix tiles, for which values are kept in other elements than fp32"
+
+PASSES: tuple[Pass, ...] = (
+    Pass(
+        "on_tiles",
+        lambda network, _: on_tiles.rewrite(network),
+        "first: it decides which values a tile reads, which all that follows asks",
+        _TILES,
+        _tiles,
+    ),
+    Pass("elements", lambda network, _: elements.settle(network), "when it is known which layers read tiles"),
+    Pass(
+        "siblings",
+        lambda network, _: siblings.join(network),
+        "after elements: outputs of one kernel may be of several",
+        _TILES,
+        _tiles,
+    ),
+    Pass(
+        "by_winograd",
+        by_winograd.rewrite,
+        "before waves: a convolution becomes three layers, one after the other",
+        "activations are fp32, for which the transforms are written",
+        lambda kernels: not _tiles(kernels),
+    ),
+    Pass("waves", lambda network, _: place.assign_waves(network), "the layers are final"),
+    Pass(
+        "share_adds",
+        lambda network, _: place.share_adds(network),
+        "after waves: an addend may be written over when its last reader has run",
+    ),
+    Pass("place", lambda network, _: place.place(network), "after share_adds: only roots have addresses of their own"),
+    Pass("strides", lambda network, _: _give_strides(network), "last: a slice's distance between images is its root's"),
+)
+"""The one list of lowering passes, in order. The first network is what `walk.read` gives."""
+
+CHOSEN = "by_winograd"
+"""From this pass on a network depends on choices that tuning searches."""
+
+
+def layers_for(model: onnx.ModelProto, kernels: KernelSet, dump: Dump | None = None) -> Network:
     """The layers that a target's kernels compute, in what it keeps values in. What is left to decide is whether a
     convolution is done by Winograd's algorithm, and every schedule: that is what tuning searches.
 
@@ -47,32 +113,45 @@ def layers_for(model: onnx.ModelProto, kernels: KernelSet) -> Network:
         DeployError: the model has shapes or types that cannot be compiled.
     """
     network = read(model, integers=kernels.integers, element=kernels.element)
-    if kernels.element != "float32":
-        on_tiles.rewrite(network)
-    elements.settle(network)
-    if kernels.element != "float32":
-        siblings.join(network)
+    if dump is not None:
+        dump("00-read", text(network))
+    _run(network, kernels, range(_CHOSEN_AT), dump)
     return network
 
 
-def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], None] | None = None) -> Plan:
+_CHOSEN_AT = [entry.name for entry in PASSES].index(CHOSEN)
+
+
+def _run(network: Network, kernels: KernelSet, which: range, dump: Dump | None) -> None:
+    for index in which:
+        entry = PASSES[index]
+        if entry.on(kernels):
+            entry.run(network, kernels)
+            if dump is not None:
+                dump(f"{index + 1:02}-{entry.name}", text(network))
+
+
+def lower(
+    model: onnx.ModelProto,
+    kernels: KernelSet,
+    progress: Callable[[str], None] | None = None,
+    dump: Dump | None = None,
+) -> Plan:
     """The Plan of an optimised model with static shapes, for a target's kernels.
+
+    Args:
+        dump: is given the network as text when it was read and after every pass that is on, with the pass's number
+            and name.
 
     Raises:
         DeployError: the model has shapes or types that cannot be compiled.
     """
-    network = layers_for(model, kernels)
-    if kernels.element == "float32":
-        winograd.rewrite(network, kernels)
-    place.assign_waves(network)
-    place.share_adds(network)
-    copies = place.copies(network)
-    arena = place.place(network, copies)
+    network = layers_for(model, kernels, dump)
+    _run(network, kernels, range(_CHOSEN_AT, len(PASSES)), dump)
     blob = _Blob()
     steps: list[Step] = []
     table: dict[str, Kernel] = {}
     for layer in sorted(network.layers, key=lambda la: la.wave):
-        layer.spec = _with_strides(layer)
         schedule = kernels.schedule(layer.spec)
         args = []
         for operand in layer.operands:
@@ -92,13 +171,14 @@ def lower(model: onnx.ModelProto, kernels: KernelSet, progress: Callable[[str], 
     return Plan(
         target=kernels.name,
         inputs=tuple(
-            Port(v.name, v.shape, v.storage.dtype, c.offset) for v, c in zip(network.inputs, copies, strict=True)
+            Port(v.name, v.shape, v.storage.dtype, c.offset)
+            for v, c in zip(network.inputs, network.copies, strict=True)
         ),
         outputs=tuple(Port(v.name, v.shape, v.storage.dtype) for v in network.outputs),
         kernels=table,
         steps=tuple(steps),
         weights=b"".join(blob.parts),
-        arena_bytes=arena,
+        arena_bytes=network.arena_bytes,
         placements=_placements(network),
         refusals=tuple(network.refusals),
     )
@@ -108,6 +188,11 @@ def symbol_of(kernels: KernelSet, spec: Any, schedule: Any) -> str:
     """The C name of a kernel: equal ones have equal names, whatever network they are of."""
     identity = f"{kernels.fingerprint()} {spec!r} {schedule!r}"
     return "k_" + hashlib.sha256(identity.encode()).hexdigest()[:24]
+
+
+def _give_strides(network: Network) -> None:
+    for layer in network.layers:
+        layer.spec = _with_strides(layer)
 
 
 def _with_strides(layer: Layer) -> Any:

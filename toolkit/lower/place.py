@@ -76,8 +76,14 @@ def copies(network: Network) -> list[Storage]:
     return found
 
 
-def place(network: Network, inputs: Sequence[Storage] = ()) -> int:
-    """Fix every root's offset in the arena, and those of `inputs`' copies; gives the arena's size in bytes.
+def place(network: Network) -> None:
+    """Fix every root's offset in the arena, those of the inputs' copies, and the arena's size."""
+    network.copies = copies(network)
+    network.arena_bytes = arrange(network, network.copies)
+
+
+def arrange(network: Network, inputs: Sequence[Storage] = ()) -> int:
+    """Offsets for every root and for `inputs`; gives the arena's size in bytes.
 
     Values are placed one after the other, each at the lowest offset where no value alive at the same time lies. The
     best order is hard to find (it is a packing problem): several are tried, and the smallest arena is kept.

@@ -9,7 +9,7 @@ from random import Random
 from typing import Any
 
 from ..kernels.spec import Conv
-from ..lower.winograd import stages
+from ..lower.by_winograd import stages
 from ..targets.cpu import Cpu
 from .task import Task
 

@@ -14,9 +14,9 @@ from typing import Any
 
 from ..kernels.spec import BLOCK, Convolution
 from ..kernels.spec_tiles import ConvTiles, pointer_of
+from ..lower.by_winograd import stages
 from ..lower.lower import symbol_of
 from ..lower.plan import Kernel, Placement, Plan, Ref, Space, Step
-from ..lower.winograd import stages
 from ..targets.cpu import Cpu
 from ..targets.library import RUNTIME, model_c
 from ..targets.link import CSRC, compile_c, link_shared, platform

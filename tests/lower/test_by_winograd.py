@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inception_deploy.kernels.vector import winograd
-from inception_deploy.lower import winograd as lower_winograd
+from inception_deploy.lower import by_winograd
 
 pytestmark = pytest.mark.parametrize("target", ["avx512", "avx2"], indirect=True)  # beside tiles there is none of it
 
@@ -64,7 +64,7 @@ def test_bands(compiled, builder, monkeypatch, tile_rows):
     wide = b.conv(b.op("Relu", b.conv(x, 16, 16, (3, 3), pads=[1, 1, 1, 1])), 16, 16, (1, 7), pads=[0, 3, 0, 3])
     model = b.model(b.op("Relu", b.op("Add", back, wide)))
     whole = compiled(model).plan.arena_bytes
-    monkeypatch.setattr(lower_winograd, "BAND_BYTES", 4 * 64 * 4 * 32 * 2 * tile_rows)
+    monkeypatch.setattr(by_winograd, "BAND_BYTES", 4 * 64 * 4 * 32 * 2 * tile_rows)
     made = compiled(model)
     assert sum(s.op == "winograd_out" for s in made.plan.steps) > 3
     assert sum(s.macs for s in made.plan.steps) == 2 * 27 * 14 * 16 * 16 * (1 + 25 + 9 + 7)

@@ -18,7 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from inception_deploy.graph.rewrite import constant, free_name, hand_over, operand, set_constant
-from inception_deploy.sources.skeleton import check
+from inception_deploy.graph.skeleton import check
 
 from .integer_weights import LARGEST_SHIFT, quantise, scales
 from .scheme import Params, Scheme

@@ -19,7 +19,7 @@ from inception_deploy.graph.rewrite import (
     shape,
     text,
 )
-from inception_deploy.sources.skeleton import check, restore, skeleton
+from inception_deploy.graph.skeleton import check, restore, skeleton
 
 OPSET = 20
 OLDEST_OPSET = 19

@@ -20,8 +20,8 @@ LEAVES = {"", "errors", "artifact", "verify", "progress", "cache"}
 ORDER = [
     {"runtime"},
     {"models"},
-    {"sources"},
     {"graph"},
+    {"sources"},
     {"quantize"},
     {"kernels"},
     {"lower"},

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from inception_deploy.graph.driver import random_feeds
-from inception_deploy.sources.skeleton import check
+from inception_deploy.graph.skeleton import check
 from inception_deploy.verify import compare, run_onnx
 
 GraphPass = Callable[[ir.Model], int]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from inception_deploy.sources.skeleton import check
+from inception_deploy.graph.skeleton import check
 
 BRANCHY = """(float[1,3,12,12] x, float[8,3,3,3] w0, float[8] b0, float[4,8,1,1] w1, float[4] b1, float[6,8,3,3] w2, float[6] b2,
 float[10,10,3,3] w3, float[10] b3, float[5,10] fc, float[5] fb) => (float[1,5] y) {

@@ -16,7 +16,7 @@ from inception_deploy.graph.clean import fold_constants, lift_constants, remove_
 from inception_deploy.graph.cost import cost
 from inception_deploy.graph.fold import fold_affine, fold_batchnorm, fold_pads
 from inception_deploy.graph.fuse import fuse_flatten, fuse_gemm, fuse_global_pool
-from inception_deploy.sources.skeleton import check
+from inception_deploy.graph.skeleton import check
 from inception_deploy.verify import compare, run_onnx
 
 if TYPE_CHECKING:

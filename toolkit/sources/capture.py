@@ -25,8 +25,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import DeployError, UsageError, nearest
+from inception_deploy.graph.skeleton import check, restore, skeleton
 from inception_deploy.sources import onnx_file
-from inception_deploy.sources.skeleton import check, restore, skeleton
 from inception_deploy.verify import compare, run_onnx
 
 if TYPE_CHECKING:

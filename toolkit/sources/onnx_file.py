@@ -13,7 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from inception_deploy.errors import DeployError
-from inception_deploy.sources.skeleton import check, restore, skeleton
+from inception_deploy.graph.skeleton import check, restore, skeleton
 
 if TYPE_CHECKING:
     import onnx

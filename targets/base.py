@@ -109,10 +109,6 @@ class Target(ABC):
         """Outputs of a Winograd tile, where that is faster for a convolution; None where it is computed directly."""
         return None
 
-    @abstractmethod
-    def fingerprint(self) -> str:
-        """Changes whenever the same spec and schedule would give other code."""
-
     # -- the work ----------------------------------------------------------------------------------------------------
     @abstractmethod
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:

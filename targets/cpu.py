@@ -238,11 +238,6 @@ class Cpu(Target):
 
         return options(spec)
 
-    def fingerprint(self) -> str:
-        from inception_deploy.kernels import sources_digest
-
-        return f"{sources_digest(without='gpu')} {self.isa.mtriple} {self.isa.mcpu} {','.join(self.isa.mattr)}"
-
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
         from .library import write_library
         from .objects import compile_kernels

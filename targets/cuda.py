@@ -111,13 +111,6 @@ class Cuda(Target):
 
         return pack_weight(weight, spec, schedule)
 
-    def fingerprint(self) -> str:
-        from inception_deploy.kernels import sources_digest
-
-        from .cuda_compile import OPTIONS, compiler
-
-        return f"{sources_digest()} {compiler().name} {' '.join(OPTIONS)}"
-
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
         from .cuda_compile import compile_kernels
         from .cuda_library import write_library

@@ -202,14 +202,9 @@ def compile_kernels(
 
     def one(job: tuple[Kernel, str]) -> bytes:
         kernel, arch = job
-
-        def make() -> bytes:
-            with emitting:
-                text = kernel_source(kernel)
-            return tool.cubin(text, arch)
-
-        # the symbol is a digest of spec, schedule, sources and compiler
-        return cache.fetch(f"{kernel.symbol} {arch}", ".cubin", make)
+        with emitting:
+            text = kernel_source(kernel)
+        return cache.fetch(cubin_key(tool.name, arch, text), ".cubin", lambda: tool.cubin(text, arch))
 
     jobs = [(kernel, arch) for kernel in todo for arch in archs]
     cubins: dict[str, dict[str, bytes]] = {arch: {} for arch in archs}
@@ -221,11 +216,24 @@ def compile_kernels(
     return cubins
 
 
+def cubin_key(compiler: str, arch: str, source: str) -> str:
+    """What machine code is kept by: the compiler's name and version, its options, and the source text."""
+    return cache.key("cubin", compiler, arch, *OPTIONS, source)
+
+
 @lru_cache(maxsize=256)
 def kernel_source(kernel: Kernel) -> str:
-    """The CUDA C of all of a kernel's launches."""
-    from inception_deploy.kernels.gpu.table import TEMPLATES
+    """The CUDA C of all of a kernel's launches; written once for each state of the files that decide it."""
+    from inception_deploy.kernels import sources_digest
 
-    from .cuda_source import source
+    from . import cuda_source
 
-    return source(TEMPLATES[type(kernel.spec)].emit(kernel.spec, kernel.schedule, kernel.symbol))
+    def write() -> bytes:
+        from inception_deploy.kernels.gpu.table import TEMPLATES
+
+        functions = TEMPLATES[type(kernel.spec)].emit(kernel.spec, kernel.schedule, kernel.symbol)
+        return cuda_source.source(functions).encode()
+
+    writer = Path(cuda_source.__file__).read_bytes()
+    known = cache.key("cuda", sources_digest(), writer, kernel.symbol, repr(kernel.spec), repr(kernel.schedule))
+    return cache.fetch(known, ".cu", write).decode()

@@ -1,52 +1,105 @@
-"""Kernels to object code: TIR through TVM's LLVM, cached by content."""
+"""Kernels to object code: TIR through TVM's LLVM. What was compiled before comes from the cache.
+
+An object is known by what decides its bytes: the TIR that was emitted, `PIPELINE`, TVM's description of the target,
+and the compiler's version. Emitting takes seconds for a large network, so a digest of the TIR is kept too, by the
+kernel's spec and schedule and the sources of the kernels: while no file of `kernels` is edited, nothing is emitted.
+After an edit everything is emitted again, and only what then is other TIR is compiled again.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from inception_deploy.lower.plan import Kernel
 
+PIPELINE: dict[str, Any] = {
+    "passes": ["BindTarget", "FlattenBuffer", "StmtSimplify", "LowerIntrin"],
+    "opt_level": 3,
+    "config": {},
+    "build": "target.build.llvm",
+}
+"""How TIR becomes code: `compile_tir` does what stands here, and all of it is a part of an object's key."""
 
-def compile_kernel(kernel: Kernel, tvm_target: dict[str, Any]) -> bytes:
-    """One kernel as a relocatable object file with the C symbol `kernel.symbol`."""
+
+def emit(kernel: Kernel) -> Any:
+    """The kernel as a `tirx.PrimFunc` with the C symbol `kernel.symbol`."""
+    from inception_deploy.kernels.table import TEMPLATES
+
+    return TEMPLATES[type(kernel.spec)].emit(kernel.spec, kernel.schedule, kernel.symbol)
+
+
+def compile_tir(func: Any, tvm_target: dict[str, Any]) -> bytes:
+    """A function of TIR as a relocatable object file."""
     import tvm
     from tvm import tirx
 
-    from inception_deploy.kernels.table import TEMPLATES
-
-    func = TEMPLATES[type(kernel.spec)].emit(kernel.spec, kernel.schedule, kernel.symbol)
     target = tvm.target.Target(tvm_target)
-    mod = tirx.transform.BindTarget(target)(tvm.IRModule({kernel.symbol: func}))
-    passes = [tirx.transform.FlattenBuffer(), tirx.transform.StmtSimplify(), tirx.transform.LowerIntrin()]
-    with target, tvm.transform.PassContext(opt_level=3):
-        module = tvm.get_global_func("target.build.llvm")(tvm.transform.Sequential(passes)(mod), target)
+    arguments = {"BindTarget": [target]}
+    passes = [getattr(tirx.transform, name)(*arguments.get(name, [])) for name in PIPELINE["passes"]]
+    module = tvm.IRModule({str(func.attrs["global_symbol"]): func})
+    with target, tvm.transform.PassContext(opt_level=PIPELINE["opt_level"], config=PIPELINE["config"]):
+        built = tvm.get_global_func(PIPELINE["build"])(tvm.transform.Sequential(passes)(module), target)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "kernel.o"
-        module.write_to_file(str(path))
+        built.write_to_file(str(path))
         return path.read_bytes()
+
+
+def object_key(tir: str, tvm_target: dict[str, Any]) -> str:
+    """What an object is kept by: a digest of its TIR (`tir_digest`), and everything that makes code of it."""
+    from inception_deploy import cache as store
+
+    return store.key("object", tir, *(json.dumps(part, sort_keys=True) for part in (PIPELINE, tvm_target, _compiler())))
+
+
+def tir_digest(func: Any) -> str:
+    """SHA-256 of a function of TIR. Names of variables count, where in a file it was written does not."""
+    import tvm
+
+    return hashlib.sha256(str(tvm.ir.save_json(func)).encode()).hexdigest()
+
+
+@cache
+def _compiler() -> dict[str, Any]:
+    """The versions of what compiles."""
+    from importlib.metadata import version
+
+    import tvm
+
+    return {"tvm": version("apache-tvm"), "llvm": tvm.target.codegen.llvm_version_major()}
+
+
+def compile_kernel(kernel: Kernel, tvm_target: dict[str, Any]) -> bytes:
+    """The kernel's object, from the cache where the same TIR was compiled for the same target before."""
+    from inception_deploy import cache as store
+    from inception_deploy.kernels import sources_digest
+
+    func = cache(lambda: emit(kernel))
+    goal = json.dumps(tvm_target, sort_keys=True)
+    known = store.key("tir", sources_digest(), goal, kernel.symbol, repr(kernel.spec), repr(kernel.schedule))
+    tir = store.fetch(known, ".tir", lambda: tir_digest(func()).encode()).decode()
+    return store.fetch(object_key(tir, tvm_target), ".o", lambda: compile_tir(func(), tvm_target))
 
 
 def compile_kernels(
     kernels: Iterable[Kernel], tvm_target: dict[str, Any], progress: Callable[[int, int, str], None] | None = None
 ) -> dict[str, bytes]:
     """All kernels as objects, by symbol; those compiled before come from the cache."""
-    from inception_deploy import cache
-
-    def fetch(kernel: Kernel) -> tuple[str, bytes]:
-        # the symbol is a digest of spec, schedule, sources and target
-        return kernel.symbol, cache.fetch(kernel.symbol, ".o", lambda: compile_kernel(kernel, tvm_target))
-
     todo = list(kernels)
     objects = {}
     # TVM lets go of Python's lock in LLVM only: two threads are 1.4 times as fast as one
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for done, (symbol, data) in enumerate(pool.map(fetch, todo), 1):
-            objects[symbol] = data
+        done = pool.map(lambda kernel: compile_kernel(kernel, tvm_target), todo)
+        for number, (kernel, data) in enumerate(zip(todo, done, strict=True), 1):
+            objects[kernel.symbol] = data
             if progress:
-                progress(done, len(todo), symbol)
+                progress(number, len(todo), kernel.symbol)
     return objects

@@ -108,6 +108,17 @@ def test_the_check_for_back_edges_fires() -> None:
     assert [back_edge("bundles", stage or "") for stage in stages] == [True, True, False]
 
 
+def test_what_decides_a_kernels_code_is_in_kernels() -> None:
+    """`kernels.sources_digest` reads that package's files only; an import from elsewhere would decide code unseen."""
+    wrong = []
+    for path, module, stage in modules():
+        if stage == "kernels":
+            for name in imported(ast.parse(path.read_text()), module, path.name == "__init__.py"):
+                if stage_of(name) not in (None, "kernels", "errors"):
+                    wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
 def test_nobody_uses_a_bare_package_name() -> None:
     wrong = []
     for folder in (*FOLDERS, "tests", "examples", "benchmarks"):

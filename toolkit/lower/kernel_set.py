@@ -10,7 +10,7 @@ from ..kernels.spec import Conv
 
 
 class KernelSet(Protocol):
-    """Which schedule, how many units, how weights are packed, what goes into a kernel's name."""
+    """Which schedule, how many units, how weights are packed."""
 
     @property
     def name(self) -> str:
@@ -40,6 +40,3 @@ class KernelSet(Protocol):
 
     def winograd(self, spec: Conv) -> tuple[int, int] | None:
         """The tile of Winograd's algorithm to use for a convolution; None to compute it directly."""
-
-    def fingerprint(self) -> str:
-        """Changes whenever the same spec and schedule would give other code."""

@@ -160,7 +160,7 @@ def lower(
             else:
                 args.append(_ref(operand[0]))
         args.extend(_ref(storage) for storage in layer.writes)
-        symbol = symbol_of(kernels, layer.spec, schedule)
+        symbol = symbol_of(layer.spec, schedule)
         units = kernels.units(layer.spec, schedule)
         table.setdefault(
             symbol, Kernel(symbol, layer.spec, schedule, len(args), units, kernels.launch(layer.spec, schedule))
@@ -184,10 +184,11 @@ def lower(
     )
 
 
-def symbol_of(kernels: KernelSet, spec: Any, schedule: Any) -> str:
-    """The C name of a kernel: equal ones have equal names, whatever network they are of."""
-    identity = f"{kernels.fingerprint()} {spec!r} {schedule!r}"
-    return "k_" + hashlib.sha256(identity.encode()).hexdigest()[:24]
+def symbol_of(spec: Any, schedule: Any) -> str:
+    """The C name of a kernel: equal ones have equal names, whatever network they are of. It says what is computed and
+    how it is cut, not what code that gives (`targets.objects` tells code apart).
+    """
+    return "k_" + hashlib.sha256(f"{spec!r} {schedule!r}".encode()).hexdigest()[:24]
 
 
 def _give_strides(network: Network) -> None:

@@ -163,7 +163,7 @@ def chosen(number: int, choices: int) -> int:
 
 
 def _kernel(call: _Call, target: Cpu) -> Kernel:
-    symbol = symbol_of(target, call.spec, call.schedule)
+    symbol = symbol_of(call.spec, call.schedule)
     return Kernel(symbol, call.spec, call.schedule, len(call.buffers), target.units(call.spec, call.schedule))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -10,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from ..errors import DeployError, UsageError
+from ..kernels import sources_digest
 from ..lower.lower import symbol_of
 from ..targets.base import Target
 from ..targets.cpu import Cpu
@@ -68,9 +70,9 @@ def tunable(target: Target) -> Cpu:
     )  # fmt: skip
 
 
-def identity(model: str, target: Target) -> Identity:
+def identity(model: str, target: Cpu) -> Identity:
     """What a database of this model and target says of itself."""
-    return Identity(model, target.name, target.fingerprint())
+    return Identity(model, target.name, f"{sources_digest()} {json.dumps(target.tvm_target(), sort_keys=True)}")
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class TunedCpu(Cpu):
         if found is None:
             return super().schedule(spec)
         schedule = found.choice.schedule
-        self.used[symbol_of(self, spec, schedule)] = {
+        self.used[symbol_of(spec, schedule)] = {
             "layer": str(found.task),
             "task": found.task.key,
             "knobs": knobs(found.choice),

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 from peers import LIMITS
 
 from inception_deploy import models, pipeline, progress
-from inception_deploy.bundles import bundle, engines
+from inception_deploy.bundles import engines
 from inception_deploy.reports import check
+from inception_deploy.runtime import bundle
 from inception_deploy.sources import resolve
 
 WAYS = ("cpu", "cpu:avx512", "cpu:avx2", "cpu/bf16")

@@ -25,7 +25,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from inception_deploy.bundles import bundle, engines
+from inception_deploy.bundles import engines
+from inception_deploy.runtime import bundle
 
 
 def status(field: str) -> int:

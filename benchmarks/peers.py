@@ -31,9 +31,10 @@ from rich.console import Console
 from rich.table import Table
 
 from inception_deploy import models, pipeline, progress, targets, verify
-from inception_deploy.bundles import bundle, engines
+from inception_deploy.bundles import engines
 from inception_deploy.errors import DeployError
 from inception_deploy.reports import bench, check
+from inception_deploy.runtime import bundle
 from inception_deploy.sources import resolve
 
 LIMITS = {

@@ -19,9 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 from inception_deploy import pipeline, progress
-from inception_deploy.bundles import bundle, engines
+from inception_deploy.bundles import engines
 from inception_deploy.errors import DeployError
 from inception_deploy.reports import bench, run
+from inception_deploy.runtime import bundle
 from inception_deploy.runtime.preprocessing import from_dict, prepare
 from inception_deploy.sources import resolve
 

@@ -9,11 +9,10 @@ A network takes (N, C, H, W) float32 and gives (N, classes) float32 logits; `bui
 from __future__ import annotations
 
 import re
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError, nearest
+from inception_deploy.runtime.labels import imagenet as labels
 from inception_deploy.runtime.preprocessing import Preprocessing
 
 from .spec import ModelSpec, Option
@@ -141,10 +140,3 @@ def load_trained(path: str | os.PathLike[str]) -> tuple[Network, TrainedInfo]:
     from .trained import load
 
     return load(path)
-
-
-@cache
-def labels() -> tuple[str, ...]:
-    """ImageNet's 1000 class names in the order of the logits (ILSVRC 2012)."""
-    text = resources.files(__package__).joinpath("imagenet_labels.txt").read_text(encoding="utf-8")
-    return tuple(text.splitlines())

@@ -21,8 +21,8 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from onnx import helper, numpy_helper
 
     from inception_deploy import artifact
-    from inception_deploy.bundles import bundle
     from inception_deploy.reports import check
+    from inception_deploy.runtime import bundle
 
     random = np.random.default_rng(0)
     weights = {

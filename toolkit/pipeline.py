@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import onnx
 
 from . import __version__, artifact, targets, verify
-from .bundles import bundle
 from .errors import DeployError, UsageError
 from .graph import cost, driver
 from .lower.lower import lower
 from .progress import NONE, Progress, Stopwatch
 from .quantize import integer_network, job
 from .reports import check
+from .runtime import bundle
 from .runtime.compiled import load as load_compiled
 from .sources import capture as exporter
 from .sources import resolve

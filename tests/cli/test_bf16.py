@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from inception_deploy import cli, targets, verify
-from inception_deploy.bundles import bundle, engines
+from inception_deploy.bundles import engines
 from inception_deploy.errors import DeployError
+from inception_deploy.runtime import bundle
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def test_a_layer_that_went_wrong_is_found(call, int8: Path, tmp_path: Path) -> N
     """A convolution's scale is off by four in one branch: that layer is named, and verify fails."""
     import shutil
 
-    from inception_deploy.bundles import bundle
+    from inception_deploy.runtime import bundle
 
     broken = tmp_path / "broken"
     shutil.copytree(int8, broken)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from inception_deploy import artifact
-from inception_deploy.bundles import bundle
+from inception_deploy.runtime import bundle
 
 
 def content(folder: Path) -> dict[str, str]:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from inception_deploy import cli, verify
-from inception_deploy.bundles import bundle, engines
+from inception_deploy.bundles import engines
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.reports import bench
+from inception_deploy.runtime import bundle
 
 
 def test_rounds_are_interleaved_and_the_order_rotates() -> None:

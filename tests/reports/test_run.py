@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from inception_deploy import cli, verify
-from inception_deploy.bundles import bundle
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.reports.run import run
+from inception_deploy.runtime import bundle
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""Bundles, and the engines that run them."""
+"""What runs a bundle: our compiled library, or another engine on its ONNX."""

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from ..runtime.bundle import Bundle
     from ..runtime.compiled import CompiledModel
-    from .bundle import Bundle
 
 
 class Engine(Protocol):

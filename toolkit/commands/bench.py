@@ -52,8 +52,9 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _bundles(options: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
-    from inception_deploy.bundles import bundle, engines
+    from inception_deploy.bundles import engines
     from inception_deploy.reports.bench import bench
+    from inception_deploy.runtime import bundle
 
     zoo_only = {"--framework": options.framework, "--backward": options.backward or None, "--width": options.width,
                 "--num-classes": options.num_classes, "--input-size": options.input_size}  # fmt: skip

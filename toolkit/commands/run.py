@@ -46,8 +46,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy.bundles import bundle
     from inception_deploy.reports.run import run
+    from inception_deploy.runtime import bundle
 
     progress.stage("load")
     with bundle.open(options.bundle) as opened:

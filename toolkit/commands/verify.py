@@ -16,8 +16,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy.bundles import bundle
     from inception_deploy.reports import check
+    from inception_deploy.runtime import bundle
 
     progress.stage("load")
     with bundle.open(options.bundle) as opened:

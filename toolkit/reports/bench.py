@@ -17,7 +17,7 @@ from ..bundles import engines
 from ..progress import NONE, Progress
 
 if TYPE_CHECKING:
-    from ..bundles.bundle import Bundle
+    from ..runtime.bundle import Bundle
 
 _WARM_UP = 3
 _PAUSE_S, _TORCH_PAUSE_S = 0.002, 0.03

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import verify
-from ..bundles import bundle as bundles
 from ..bundles import engines
 from ..errors import DeployError
 from ..progress import NONE, Progress
+from ..runtime import bundle as bundles
 from ..runtime.preprocessing import from_dict, load
 
 if TYPE_CHECKING:

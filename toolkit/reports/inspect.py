@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..bundles import bundle as bundles
 from ..bundles import engines
 from ..errors import DeployError
 from ..graph import cost
 from ..progress import NONE, Progress
+from ..runtime import bundle as bundles
 from ..sources import capture
 from . import check
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import artifact
-from ..bundles import bundle as bundles
 from ..progress import NONE, Progress
+from ..runtime import bundle as bundles
 from . import bench, inspect
 
 _LONGEST = 30

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from .. import artifact
 from ..bundles import engines
 from ..errors import DeployError, UsageError
+from ..runtime.labels import imagenet
 from ..runtime.preprocessing import from_dict, load
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ..bundles.bundle import Bundle
+    from ..runtime.bundle import Bundle
 
 _TIMED_RUNS = 3
 
@@ -127,9 +128,7 @@ def _labels(path: Path | None, bundle: Bundle) -> Sequence[str]:
     shape = bundle.manifest["outputs"][0]["shape"]
     classes = shape[1] if len(shape) == 2 else 0
     if path is None:
-        from .. import models
-
-        known = bundle.manifest.get("labels") or models.labels()
+        known = bundle.manifest.get("labels") or imagenet()
         return known if classes == len(known) else [str(index) for index in range(classes)]
     try:
         names = path.read_text(encoding="utf-8").splitlines()

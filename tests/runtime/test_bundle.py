@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from inception_deploy import artifact
-from inception_deploy.bundles import bundle
 from inception_deploy.errors import DeployError
+from inception_deploy.runtime import bundle
 
 MANIFEST: dict[str, Any] = {
     "model": "lenet5",

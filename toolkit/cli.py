@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 from . import __version__, artifact, progress
 from .commands import COMMANDS
-from .commands.base import Outcome
+from .commands.base import Command, Outcome
 from .errors import DeployError, UsageError, nearest
 
 PROGRAM = "inception-deploy"
@@ -46,7 +46,7 @@ class _Parser(argparse.ArgumentParser):
         choices = [str(choice) for choice in action.choices]
         near = nearest(str(value), choices)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        what = "command" if action.dest == "command" else action.dest
+        what = {"part": f"part of {self.prog}"}.get(action.dest, action.dest)
         raise UsageError(f"there is no {what} '{value}'{hint}", kind="usage", got=value, allowed=choices)
 
 
@@ -93,21 +93,28 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("--json", action="store_true", help=json_help)
     commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
     for command in COMMANDS:
-        one = commands.add_parser(
-            command.name,
-            help=command.summary,
-            description=command.summary,
-            epilog=_example(command.example),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        command.arguments(one)
-        # SUPPRESS, or the default of the subparser would undo a --json before the command.
-        one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=json_help)
-        one.set_defaults(
-            execute=command.execute, flags=[flag for action in one._actions for flag in action.option_strings]
-        )
+        _add(commands, command, json_help)
     return result
+
+
+def _add(commands: argparse._SubParsersAction[_Parser], command: Command, json_help: str) -> None:
+    """The parser of a command, and of its parts."""
+    one = commands.add_parser(
+        command.name,
+        help=command.summary,
+        description=command.summary,
+        epilog=_example(command.example),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.arguments(one)
+    # SUPPRESS, or the default of the subparser would undo a --json before the command.
+    one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=json_help)
+    if command.parts:
+        parts = one.add_subparsers(dest="part", metavar="PART", title="parts", required=True, parser_class=_Parser)
+        for part in command.parts:
+            _add(parts, part, json_help)
+    one.set_defaults(execute=command.execute, flags=[flag for action in one._actions for flag in action.option_strings])
 
 
 def _run(arguments: list[str], as_json: bool) -> int:

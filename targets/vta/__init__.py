@@ -1,1 +1,1 @@
-"""VTA, the open FPGA accelerator: its configuration, its instructions, and a simulator of what its hardware executes."""
+"""VTA, the open FPGA accelerator: its configuration, its instructions, and a simulator of what hardware executes."""

@@ -89,7 +89,9 @@ class Config:
             if depth > 1 << INDEX_BITS:
                 raise _impossible(field, f"holds {depth} elements", f"at most {1 << INDEX_BITS}, which are addressable")
         # Micro-operations and the second words of GEMM and ALU have room for so many index bits.
-        acc, inp, wgt, uop = (_log2(depth) for depth in (self.acc_depth, self.inp_depth, self.wgt_depth, self.uop_depth))
+        acc, inp, wgt, uop = (
+            _log2(depth) for depth in (self.acc_depth, self.inp_depth, self.wgt_depth, self.uop_depth)
+        )
         for name, used, room in (
             ("a micro-operation", acc + inp + wgt, 32),
             ("GEMM", 2 * (acc + inp + wgt), 64),
@@ -182,7 +184,9 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise DeployError(f"{path} cannot be read: {error.strerror}", kind="vta", got=str(path)) from error
     except ValueError as error:
-        raise DeployError(f"{path} is no JSON: {error}", kind="vta", got=str(path), allowed="a VTA configuration") from error
+        raise DeployError(
+            f"{path} is no JSON: {error}", kind="vta", got=str(path), allowed="a VTA configuration"
+        ) from error
     return parse(document, str(path))
 
 

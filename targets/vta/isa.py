@@ -53,8 +53,8 @@ class AluOp(IntEnum):
 
 @dataclass(frozen=True)
 class Field:
-    """Some bits of a word. `width` is a number, or the memory whose depth decides it (``acc``, ``inp``, ``wgt``, ``uop``;
-    ``uop+1`` is one bit more, for an end that lies behind the last).
+    """Some bits of a word. `width` is a number, or the memory whose depth decides it: ``acc``, ``inp``, ``wgt`` or
+    ``uop``; ``uop+1`` is one bit more, for an end that lies behind the last.
     """
 
     name: str
@@ -251,16 +251,16 @@ def _pieces(data: bytes, size: int, where: str, what: str) -> Iterator[bytes]:
     return (data[start : start + size] for start in range(0, len(data), size))
 
 
-# -- for people ---------------------------------------------------------------------------------------------------------
+# -- for people -------------------------------------------------------------------------------------------------------
 _TOKENS = (("pop_prev", "<-prev"), ("pop_next", "<-next"), ("push_prev", "->prev"), ("push_next", "->next"))
 
 
 def disassemble(instruction: Instruction) -> str:
-    """One line: engine, operation, what it moves or the loops it runs, tokens. No two instructions give the same line."""
+    """One line: engine, operation, what it moves or the loops it runs, tokens. Two instructions give two lines."""
     at = instruction.__getitem__
     if instruction.kind == "memory":
-        memory = Memory(at("memory_type")).name if at("memory_type") in Memory.__members__.values() else at("memory_type")
-        text = f"{instruction.opcode.name} {memory} sram {at('sram_base'):#x} dram {at('dram_base'):#x}"
+        text = f"{instruction.opcode.name} {_name(Memory, at('memory_type'))}"
+        text += f" sram {at('sram_base'):#x} dram {at('dram_base'):#x}"
         text += f" {at('y_size')}x{at('x_size')} stride {at('x_stride')}"
         pads = [at(name) for name in ("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1")]
         text += f" pad {','.join(map(str, pads))}" if any(pads) else ""
@@ -272,12 +272,16 @@ def disassemble(instruction: Instruction) -> str:
     return " ".join([f"{instruction.engine:<7}", text, *tokens])
 
 
+def _name(kind: type[IntEnum], number: int) -> str:
+    """A member's name; the number where there is none."""
+    return next((member.name for member in kind if member == number), str(number))
+
+
 def _loops(instruction: Instruction) -> str:
     at = instruction.__getitem__
     name = instruction.opcode.name
     if instruction.opcode is Opcode.ALU:
-        code = at("alu_opcode")
-        name = f"ALU {AluOp(code).name if code in AluOp.__members__.values() else code}"
+        name = f"ALU {_name(AluOp, at('alu_opcode'))}"
     factors = ["dst", "src", *(["wgt"] if instruction.opcode is Opcode.GEMM else [])]
     steps = " ".join(f"{index} {at(f'{index}_out')},{at(f'{index}_in')}" for index in factors)
     text = f"{name} {at('iter_out')}x{at('iter_in')} uops {at('uop_bgn')}:{at('uop_end')} {steps}"
@@ -313,7 +317,9 @@ def header() -> str:
         prefix = {"Opcode": "VTA_", "Memory": "VTA_MEM_", "AluOp": "VTA_ALU_"}[enum.__name__]
         lines.append("enum { " + ", ".join(f"{prefix}{member.name} = {member.value}" for member in enum) + " };")
     names = [f"VTA_{kind}_{part.name}".upper() for kind, part in _all_fields()]
-    lines.append("enum { " + ", ".join(f"{name} = {number}" for number, name in enumerate([*names, "VTA_FIELDS"])) + " };")
+    lines.append(
+        "enum { " + ", ".join(f"{name} = {number}" for number, name in enumerate([*names, "VTA_FIELDS"])) + " };"
+    )
     return "\n".join([*lines, ""])
 
 

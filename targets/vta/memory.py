@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -24,7 +25,7 @@ class Region:
     Attributes:
         address: of its first byte.
         data: uint8, its content.
-        stored: uint32 a granule: the number of the STORE that wrote it, 0 where it was there from the start, or `NEVER`.
+        stored: uint32 a granule: the number of the STORE that wrote it, 0 for what was there before, or `NEVER`.
         read: uint32 ``[granules, 2]``: the last read by the load engine, and by the compute engine.
     """
 
@@ -64,16 +65,16 @@ class Dram:
             if not 0 <= start < end <= REACH:
                 message = f"no buffer can lie at 0x{start:x} and have {end - start} bytes"
                 raise DeployError(message, kind="vta", got=hex(start), allowed=f"within 0 to 0x{REACH:x}, not empty")
-        for (first, data), (second, _) in zip(filled, filled[1:], strict=False):
+        for (first, data), (second, _) in itertools.pairwise(filled):
             if first + len(data) > second:
                 message = f"the contents at 0x{first:x} and at 0x{second:x} overlap"
                 raise DeployError(message, kind="vta", got=[hex(first), hex(second)], allowed="separate buffers")
         dram = cls(granule)
         for start, end in _merged(wanted, granule):
             granules = -(-(end - start) // granule)
-            data = np.zeros(end - start, np.uint8)
+            fresh = np.zeros(end - start, np.uint8)
             stored = np.full(granules, NEVER, np.uint32)
-            dram.regions.append(Region(start, data, stored, np.zeros((granules, 2), np.uint32)))
+            dram.regions.append(Region(start, fresh, stored, np.zeros((granules, 2), np.uint32)))
         for address, data in filled:
             region = dram.region(address)
             at = address - region.address

@@ -33,7 +33,7 @@ class Profile:
         name: as ``--profile`` takes it. about: in a few words.
         acc_8bit: LOAD ACC_8BIT exists. mul: the ALU multiplies.
         shift: of SHR.
-        own_output: OUT is a memory of its own, which GEMM and ALU steps write; otherwise a STORE narrows the accumulator.
+        own_output: OUT is a memory of its own, which GEMM and ALU steps write; otherwise STORE narrows the accumulator.
         reset_writes: a resetting GEMM step writes OUT: the sum that would have been.
         immediate_src: an ALU step with an immediate computes ``acc[dst] = op(acc[src], imm)``.
         distance: steps from one update of an accumulator element to the next, at least; 0 for any.
@@ -94,5 +94,7 @@ def profile(name: str) -> Profile:
     """The row of that name. UsageError where there is none."""
     if name not in PROFILES:
         message = f"there is no VTA profile '{name}'"
-        raise UsageError(message, kind="vta", got=name, allowed=[f"{row.name} ({row.about})" for row in PROFILES.values()])
+        raise UsageError(
+            message, kind="vta", got=name, allowed=[f"{row.name} ({row.about})" for row in PROFILES.values()]
+        )
     return PROFILES[name]

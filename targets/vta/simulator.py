@@ -1,4 +1,4 @@
-"""Executing a stream of instructions on a VTA that is not there: `csrc/vta_simulator.c`, compiled when it is first used."""
+"""Executing a stream of instructions on a VTA that is not there: `csrc/vta_simulator.c`, compiled at its first use."""
 
 from __future__ import annotations
 
@@ -29,7 +29,17 @@ _HOSTS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 _MACHINE = (
     *("batch", "block", "uop_depth", "inp_depth", "wgt_depth", "acc_depth"),
     *("uop_bytes", "inp_bytes", "wgt_bytes", "acc_bytes"),
-    *("acc_8bit", "mul", "shift", "own_output", "reset_writes", "immediate_src", "distance", "stale_alu", "empty_loops"),
+    *(
+        "acc_8bit",
+        "mul",
+        "shift",
+        "own_output",
+        "reset_writes",
+        "immediate_src",
+        "distance",
+        "stale_alu",
+        "empty_loops",
+    ),
     *("strict_memory", "flat_uops", "store_pads", "commands", "tokens", "poisoned", "ordered"),
 )
 
@@ -76,7 +86,7 @@ class Counts:
 
     Attributes:
         instructions: executed. gemm_steps, reset_steps, alu_steps: of their loops.
-        bytes: moved between DRAM and SRAM, by memory: ``uop``, ``wgt``, ``inp``, ``acc``, ``acc_8bit``; ``out`` is stored.
+        bytes: moved between DRAM and SRAM, by memory: ``uop``, ``wgt``, ``inp``, ``acc``, ``acc_8bit``, ``out``.
     """
 
     instructions: int

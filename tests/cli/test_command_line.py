@@ -72,13 +72,6 @@ def test_an_unknown_command_names_the_nearest(call) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["vta"])
-def test_what_is_not_built_yet_is_not_a_command(call, name: str) -> None:
-    status, _, err = call(name)
-    assert status == 2
-    assert f"there is no command '{name}'" in err
-
-
 def test_an_unknown_option_names_the_nearest(call) -> None:
     status, _, err = call("export", "--modle", "irv2", "--model", "irv2", "-o", "x")
     assert status == 2

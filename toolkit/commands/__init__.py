@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bench, export, inspect, models, quantize, report, run, targets, tune, verify
+from . import bench, export, inspect, models, quantize, report, run, targets, tune, verify, vta
 from .base import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -16,5 +16,6 @@ COMMANDS: tuple[Command, ...] = (
     bench.COMMAND,
     inspect.COMMAND,
     report.COMMAND,
+    vta.COMMAND,
 )
 """In the order of `--help`. None of their modules imports anything heavy before it is executed."""

@@ -45,7 +45,8 @@ class Command:
         summary: one line for the list of commands.
         example: a command line that works, for `--help`.
         arguments: adds its arguments to a parser.
-        execute: does the work.
+        execute: does the work; of a command with parts, the part's own does.
+        parts: the second words that it has, each with arguments of its own.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Command:
     example: str
     arguments: Callable[[argparse.ArgumentParser], None]
     execute: Callable[[argparse.Namespace, Progress], Outcome]
+    parts: tuple[Command, ...] = ()
 
 
 def positive(flag: str, most: int = 1_000_000) -> Callable[[str], int]:

@@ -125,7 +125,12 @@ def random_stream(seed: int, config: Config = SMALL) -> tuple[bytes, list[tuple[
     found.gemm(pop_prev=1, iter_out=int(tame or rng.random() < 0.9), iter_in=8, dst_in=1, src_in=1, reset=some(1))
     for _ in range(some(6)):
         what = some(9)
-        loops: dict[str, Any] = {"iter_out": 1 + some(1), "iter_in": 1 + some(2), "uop_bgn": some(3), "uop_end": 4 + some(1)}
+        loops: dict[str, Any] = {
+            "iter_out": 1 + some(1),
+            "iter_in": 1 + some(2),
+            "uop_bgn": some(3),
+            "uop_end": 4 + some(1),
+        }
         factors = {name: some(1) for name in ("dst_out", "dst_in", "src_out", "src_in")}
         if tame:
             factors = {"dst_out": 2, "dst_in": 0, "src_out": 2, "src_in": 0}
@@ -139,8 +144,12 @@ def random_stream(seed: int, config: Config = SMALL) -> tuple[bytes, list[tuple[
         else:
             memory = Memory.ACC if rng.random() < 0.7 else Memory.ACC_8BIT
             pads = {"y_pad_0": some(1), "x_pad_0": some(1), "x_pad_1": some(1)}
-            base = (ACC if memory is Memory.ACC else INP) // (config.acc_bytes if memory is Memory.ACC else config.inp_bytes)
-            found.load(memory, base + some(2), 1 + some(1), some(4), y_size=int(tame) or some(2), x_stride=some(3), **pads)
+            base = (ACC if memory is Memory.ACC else INP) // (
+                config.acc_bytes if memory is Memory.ACC else config.inp_bytes
+            )
+            found.load(
+                memory, base + some(2), 1 + some(1), some(4), y_size=int(tame) or some(2), x_stride=some(3), **pads
+            )
     found.alu(AluOp.MIN, iter_in=16, dst_in=1, src_in=1, use_imm=1, imm=127, push_next=int(rng.random() < 0.95))
     found.store(OUT // config.inp_bytes, 4, some(3), y_size=1 + some(2), x_stride=4, pop_prev=1, push_prev=1)
     if rng.random() < 0.2:  # a race: nothing orders it after the store

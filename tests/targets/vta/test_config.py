@@ -32,10 +32,16 @@ def test_it_comes_back_from_its_document(tmp_path: Path) -> None:
         ({"LOG_BLOCK": "4"}, r"LOG_BLOCK of the VTA configuration is '4'"),
         ({"LOG_BLOCK": True}, r"LOG_BLOCK of the VTA configuration is True"),
         ({"LOG_INP_WIDTH": 4}, r"LOG_INP_WIDTH of the VTA configuration is 4; allowed: 3"),
-        ({"LOG_WGT_BUFF_SIZE": 8}, r"LOG_WGT_BUFF_SIZE of the VTA configuration holds 1 elements of 256 bytes; allowed: two"),
+        (
+            {"LOG_WGT_BUFF_SIZE": 8},
+            r"LOG_WGT_BUFF_SIZE of the VTA configuration holds 1 elements of 256 bytes; allowed: two",
+        ),
         ({"LOG_INP_BUFF_SIZE": 21}, r"LOG_INP_BUFF_SIZE of the VTA configuration holds 131072 elements"),
         ({"LOG_ACC_BUFF_SIZE": 18}, r"needs 33 bits in a micro-operation; allowed: 32"),
-        ({"LOG_UOP_BUFF_SIZE": 16}, r"LOG_UOP_BUFF_SIZE of the VTA configuration needs 65 bits in GEMM and ALU's bounds"),
+        (
+            {"LOG_UOP_BUFF_SIZE": 16},
+            r"LOG_UOP_BUFF_SIZE of the VTA configuration needs 65 bits in GEMM and ALU's bounds",
+        ),
         ({"HW_VER": "0.0.1"}, r"HW_VER of .* is '0.0.1'; allowed: 0.0.2"),
         ({"LOG_BATCH": None}, r"LOG_BATCH of the VTA configuration is None"),
     ],
@@ -52,7 +58,9 @@ def test_a_missing_field_is_named() -> None:
         config.parse(document)
 
 
-@pytest.mark.parametrize(("content", "message"), [("[1]", "is no JSON object"), ("{", "is no JSON"), (None, "cannot be read")])
+@pytest.mark.parametrize(
+    ("content", "message"), [("[1]", "is no JSON object"), ("{", "is no JSON"), (None, "cannot be read")]
+)
 def test_a_file_that_is_none_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "vta.json"
     if content is not None:

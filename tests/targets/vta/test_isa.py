@@ -11,7 +11,11 @@ from inception_deploy.targets.vta import isa
 from inception_deploy.targets.vta.config import Config
 from inception_deploy.targets.vta.isa import Instruction, Memory, Opcode
 
-CONFIGS = [Config(), Config(log_block=5, log_acc_buffer=16), Config(log_batch=1, log_block=3, log_inp_buffer=12, log_wgt_buffer=16)]
+CONFIGS = [
+    Config(),
+    Config(log_block=5, log_acc_buffer=16),
+    Config(log_batch=1, log_block=3, log_inp_buffer=12, log_wgt_buffer=16),
+]
 
 
 @st.composite
@@ -40,7 +44,9 @@ def test_micro_operations_too(config: Config, data: st.DataObject) -> None:
 def test_fields_fill_words_without_overlap(kind: str, config: Config) -> None:
     size = 32 if kind == "uop" else 64
     for number in range(len(isa.FORMATS[kind])):
-        bits = [b for p in isa.places(kind, config).values() if p.word == number for b in range(p.shift, p.shift + p.width)]
+        bits = [
+            b for p in isa.places(kind, config).values() if p.word == number for b in range(p.shift, p.shift + p.width)
+        ]
         assert bits == list(range(len(bits)))
         assert len(bits) <= size
 
@@ -56,7 +62,17 @@ def test_bits_lie_where_the_hardware_has_them() -> None:
     second = 3 | 5 << 16 | 7 << 32 | 1 << 48 | 2 << 52 | 3 << 56 | 4 << 60
     assert isa.encode(load, Config()) == first.to_bytes(8, "little") + second.to_bytes(8, "little")
     alu = Instruction(
-        Opcode.ALU, {"uop_bgn": 1, "uop_end": 2, "iter_out": 3, "iter_in": 4, "dst_in": 5, "alu_opcode": 3, "use_imm": 1, "imm": -2}
+        Opcode.ALU,
+        {
+            "uop_bgn": 1,
+            "uop_end": 2,
+            "iter_out": 3,
+            "iter_in": 4,
+            "dst_in": 5,
+            "alu_opcode": 3,
+            "use_imm": 1,
+            "imm": -2,
+        },
     )
     first = 4 | 1 << 8 | 2 << 21 | 3 << 35 | 4 << 49
     second = 5 << 11 | 3 << 44 | 1 << 47 | (0xFFFE << 48)

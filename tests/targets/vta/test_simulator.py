@@ -25,7 +25,9 @@ ORDER = ["uops", "inp", "wgt", "reset", "first", "second", "max", "shr", "store"
 @BOTH
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    "config", [Config(), Config(log_block=5), Config(log_batch=1, log_block=3, log_wgt_buffer=16)], ids=["16", "32", "2x8"]
+    "config",
+    [Config(), Config(log_block=5), Config(log_batch=1, log_block=3, log_wgt_buffer=16)],
+    ids=["16", "32", "2x8"],
 )
 def test_a_matrix_product_is_right_in_every_profile(simulate, name: str, config: Config) -> None:
     case = Matmul(config)
@@ -49,7 +51,11 @@ def test_it_counts_what_was_done(matmul: Matmul) -> None:
         ({"store": {"pop_prev": 0}, "shr": {"push_next": 0}}, "store", "reads out|nothing has written"),
         ({"wgt": {"push_next": 0}}, "reset", "a token that never comes"),
         ({"finish": {"pop_next": 0}}, "finish", "tokens left|leaves something over"),
-        ({"finish": {"pop_next": 0}, "store": {"push_prev": 0}}, "finish", "wait for the last STORE|leaves something over"),
+        (
+            {"finish": {"pop_next": 0}, "store": {"push_prev": 0}},
+            "finish",
+            "wait for the last STORE|leaves something over",
+        ),
         ({"inp": {"dram_base": 1 << 20}}, "inp", "DRAM"),
         ({"inp": {"x_size": 7, "x_stride": 7}}, "first", "nothing has written"),
         ({"first": {"dst_in": 2}}, "first", "nothing has written"),
@@ -97,7 +103,9 @@ def test_shifts_are_each_profiles_own(simulate, name: str, imm: int, factor: flo
     config = Config()
     values = np.arange(-8, 8, dtype=np.int32) * 5001
     stream = Stream(config).load(Memory.UOP, UOPS // 4, 1).load(Memory.ACC, ACC // 64, 1)
-    stream.alu(AluOp.SHR, use_imm=1, imm=imm, push_next=1).store(OUT // 16, 1, pop_prev=1, push_prev=1).finish(pop_next=1)
+    stream.alu(AluOp.SHR, use_imm=1, imm=imm, push_next=1).store(OUT // 16, 1, pop_prev=1, push_prev=1).finish(
+        pop_next=1
+    )
     dram = Dram.of([(UOPS, isa.encode_uop(config)), (ACC, values.tobytes())], [(OUT, 16)], 16)
     simulate(stream.bytes, config, PROFILES[name], dram)
     expected = np.floor(values.astype(np.float64) * factor).astype(np.int64).astype(np.int8)
@@ -170,7 +178,7 @@ def test_a_queue_holds_so_many_tokens(simulate, matmul: Matmul) -> None:
     for _ in range(256):
         slow.load(Memory.INP, INP // c.inp_bytes, 1, push_next=1)
     slow.finish()
-    with pytest.raises(simulator.Fault, match="into a (queue of 255|full queue)") as caught:
+    with pytest.raises(simulator.Fault, match=r"into a (queue of 255|full queue)") as caught:
         simulate(slow.bytes, c, PROFILES["chisel"], matmul.dram())
     assert caught.value.instruction == 255
 

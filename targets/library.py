@@ -41,7 +41,6 @@ CPU_FEATURES = frozenset(
 )
 """What `csrc/cpu_features.c` can check, as /proc/cpuinfo spells it."""
 
-MAX_POINTERS = 8
 _MACS_PER_BYTE = 8
 """How many multiply-adds a core does while it writes one byte of a step that computes next to nothing."""
 
@@ -104,10 +103,8 @@ def check(plan: Plan, features: Sequence[str] = ()) -> None:
         kernel = plan.kernels.get(step.kernel)
         if kernel is None:
             raise _contradiction(step, f"its kernel {step.kernel} is not in the plan")
-        if not 1 <= kernel.pointers <= MAX_POINTERS or len(step.args) != kernel.pointers:
-            raise _contradiction(
-                step, f"{len(step.args)} arguments for {kernel.pointers} pointers (1 to {MAX_POINTERS})"
-            )
+        if len(step.args) != kernel.pointers:
+            raise _contradiction(step, f"{len(step.args)} arguments for {kernel.pointers} pointers")
         if not 1 <= kernel.units < 2**31:
             raise _contradiction(step, f"{kernel.units} work units")
         if step.wave < wave:
@@ -164,17 +161,14 @@ def model_c(plan: Plan, features: Sequence[str] = ()) -> str:
         "",
     ]
     for symbol in sorted({step.kernel for step in plan.steps}):
-        pointers = "void *, " * plan.kernels[symbol].pointers
-        lines.append(f"extern int32_t {symbol}({pointers}int32_t, int32_t);")
+        lines.append(f"extern int32_t {symbol}(void *const *, int32_t, int32_t);")
     described, fields = info_c(plan, features)
     lines += ["", *described]
     args: list[str] = []
     calls: list[str] = []
     for step, cost in zip(plan.steps, costs(plan), strict=True):
         kernel = plan.kernels[step.kernel]
-        calls.append(
-            f"{{(id_kernel){step.kernel}, {len(args)}u, {kernel.pointers}u, {kernel.units}, UINT64_C({cost})}}"
-        )
+        calls.append(f"{{{step.kernel}, {len(args)}u, {kernel.pointers}u, {kernel.units}, UINT64_C({cost})}}")
         args += [f"{{UINT64_C({ref.offset}), {SPACES[ref.space]}, {ref.index}}}" for ref in step.args]
     nowhere = 2**64 - 1
     places = [nowhere if port.copy is None else port.copy for port in plan.inputs]

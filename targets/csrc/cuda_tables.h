@@ -18,7 +18,7 @@ typedef struct id_launch {
   uint32_t grid[3];
   uint32_t threads;   /* of a block, along x */
   uint32_t first_arg; /* into id_cuda_tables.args */
-  uint32_t arg_count; /* 1 to ID_MAX_ARGS */
+  uint32_t arg_count;
 } id_launch;
 
 /* One cubin for every module, for GPUs of this major version whose minor one is at least this. */

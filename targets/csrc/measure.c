@@ -32,7 +32,8 @@ static int filled;
 
 /* Small numbers of both signs, once: zeros would draw less power, and memory that was never written is one page for all. Each is small
  * read as fp32 and as two bfloat16. */
-int32_t id_measure_fill(float *memory, int32_t lo, int32_t hi) {
+int32_t id_measure_fill(void *const *args, int32_t lo, int32_t hi) {
+  float *memory = args[0];
   if (filled) return 0;
   for (int64_t i = (int64_t)lo * UNIT / 4; i < (int64_t)hi * UNIT / 4; ++i) {
     const float number = (float)((uint32_t)i * UINT32_C(2654435761) >> 16) / 65536.0f - 0.5f;
@@ -45,7 +46,8 @@ int32_t id_measure_fill(float *memory, int32_t lo, int32_t hi) {
 }
 
 /* Read other memory, as the layers in between do: what was in the nearer caches is in them no longer. */
-int32_t id_measure_sweep(const unsigned char *memory, int32_t lo, int32_t hi) {
+int32_t id_measure_sweep(void *const *args, int32_t lo, int32_t hi) {
+  const unsigned char *memory = args[0];
   uint32_t sum = 0;
   for (int64_t i = (int64_t)lo * UNIT; i < (int64_t)hi * UNIT; i += LINE) {
     uint32_t word;
@@ -57,7 +59,8 @@ int32_t id_measure_sweep(const unsigned char *memory, int32_t lo, int32_t hi) {
 }
 
 /* Write to every line of the inputs, as the layer before does: they are in the caches of the cores that wrote them. */
-int32_t id_measure_produce(unsigned char *memory, int32_t lo, int32_t hi) {
+int32_t id_measure_produce(void *const *args, int32_t lo, int32_t hi) {
+  unsigned char *memory = args[0];
   for (int64_t i = (int64_t)lo * UNIT; i < (int64_t)hi * UNIT; i += LINE) {
     volatile unsigned char *byte = memory + i;
     *byte = *byte;

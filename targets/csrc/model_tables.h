@@ -7,7 +7,6 @@
 /* The memory that a kernel's argument points into; inception_deploy.lower.plan.Space in the same order. */
 enum { ID_SPACE_ARENA = 0, ID_SPACE_WEIGHTS = 1, ID_SPACE_INPUT = 2, ID_SPACE_OUTPUT = 3 };
 
-#define ID_MAX_ARGS 8
 #define ID_ALIGNMENT 64u
 
 typedef struct id_arg {
@@ -16,13 +15,13 @@ typedef struct id_arg {
   uint16_t port; /* which input or output */
 } id_arg;
 
-/* A kernel's address; its true type has `arg_count` pointers before the two int32_t. */
-typedef void (*id_kernel)(void);
+/* Does the work units lo <= unit < hi on the memory that `args` point to. Not 0 where it fails. */
+typedef int32_t (*id_kernel)(void *const *args, int32_t lo, int32_t hi);
 
 typedef struct id_call {
   id_kernel kernel;
   uint32_t first_arg; /* into id_tables.args */
-  uint32_t arg_count; /* 1 to ID_MAX_ARGS */
+  uint32_t arg_count;
   int32_t units;      /* the kernel's work units; any range of them may be done by any thread */
   uint64_t cost;      /* of all units together, in multiply-adds or what takes as long as one */
 } id_call;

@@ -41,25 +41,9 @@ struct id_model {
 
 /* -- one chunk ---------------------------------------------------------------------------------------------------- */
 
-static int32_t call(id_kernel kernel, void *const *p, uint32_t count, int32_t lo, int32_t hi) {
-  typedef void *P;
-  typedef int32_t I;
-  switch (count) {
-    case 1: return ((I(*)(P, I, I))kernel)(p[0], lo, hi);
-    case 2: return ((I(*)(P, P, I, I))kernel)(p[0], p[1], lo, hi);
-    case 3: return ((I(*)(P, P, P, I, I))kernel)(p[0], p[1], p[2], lo, hi);
-    case 4: return ((I(*)(P, P, P, P, I, I))kernel)(p[0], p[1], p[2], p[3], lo, hi);
-    case 5: return ((I(*)(P, P, P, P, P, I, I))kernel)(p[0], p[1], p[2], p[3], p[4], lo, hi);
-    case 6: return ((I(*)(P, P, P, P, P, P, I, I))kernel)(p[0], p[1], p[2], p[3], p[4], p[5], lo, hi);
-    case 7: return ((I(*)(P, P, P, P, P, P, P, I, I))kernel)(p[0], p[1], p[2], p[3], p[4], p[5], p[6], lo, hi);
-    case 8: return ((I(*)(P, P, P, P, P, P, P, P, I, I))kernel)(p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], lo, hi);
-    default: return -1; /* write_library refuses such a kernel */
-  }
-}
-
 static void do_chunk(id_model *model, const id_chunk *chunk) {
   const id_call *it = &model->tables->calls[chunk->step];
-  if (call(it->kernel, model->pointers + it->first_arg, it->arg_count, chunk->lo, chunk->hi) != 0) {
+  if (it->kernel(model->pointers + it->first_arg, chunk->lo, chunk->hi) != 0) {
     int none = -1;
     atomic_compare_exchange_strong(&model->failed, &none, (int)chunk->step); /* the first failure is the one told */
   }

@@ -77,9 +77,10 @@ class Compiled:
         for _, steps in itertools.groupby(self.plan.steps, key=lambda step: step.wave):
             for step in reversed(list(steps)):
                 units = self.plan.kernels[step.kernel].units
-                args = [ctypes.c_void_p(memory[a.space][a.index].ctypes.data + a.offset) for a in step.args]
+                args = [memory[a.space][a.index].ctypes.data + a.offset for a in step.args]
+                pointers = (ctypes.c_void_p * len(args))(*args)
                 for lo, hi in ((units // 2, units), (0, units // 2)):
-                    assert getattr(self.library, step.kernel)(*args, lo, hi) == 0
+                    assert getattr(self.library, step.kernel)(pointers, lo, hi) == 0
         return [out.view(port.dtype).reshape(port.shape) for out, port in zip(outputs, self.plan.outputs, strict=True)]
 
     def check(self, *inputs: np.ndarray, tolerance: float = 2e-6) -> list[np.ndarray]:

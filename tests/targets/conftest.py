@@ -15,7 +15,7 @@ from inception_deploy.targets import library, link
 COUNT = 4096
 BYTES = 4 * COUNT
 C = Path(__file__).parent / "c"
-POINTERS = {"t_gather": 3, "t_copy": 2, "t_count": 1, "t_fail": 2, "t_wait": 2, "t_sum8": 8, "t_tvm": 2}
+POINTERS = {"t_gather": 3, "t_copy": 2, "t_count": 1, "t_fail": 2, "t_wait": 2, "t_sum20": 21, "t_tvm": 2}
 TRIPLES = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu", "armv7l": "arm-linux-gnueabihf"}
 
 

@@ -47,14 +47,14 @@ def test_every_unit_is_done_once(tiny, build, pixels, threads) -> None:
 @pytest.mark.parametrize("threads", THREADS)
 def test_branches_of_one_wave_meet_in_the_next(tiny, build, pixels, threads) -> None:
     branches = [
-        tiny.step("t_gather", 0, tiny.input, tiny.weight, tiny.at(i), macs=10 ** (i + 3), name=f"branch{i}")
-        for i in range(7)
+        tiny.step("t_gather", 0, tiny.input, tiny.weight, tiny.at(i), macs=10 ** (3 + i % 7), name=f"branch{i}")
+        for i in range(20)
     ]
-    join = tiny.step("t_sum8", 1, *(tiny.at(i) for i in range(7)), tiny.output)
-    with compiled.load(build(tiny.plan(*branches, join, arrays=7)), threads=threads) as model:
+    join = tiny.step("t_sum20", 1, *(tiny.at(i) for i in range(20)), tiny.output)
+    with compiled.load(build(tiny.plan(*branches, join, arrays=20)), threads=threads) as model:
         assert model.waves == 2
         for _ in range(20):
-            np.testing.assert_array_equal(model.run(pixels)[0], 28 * tiny.chained(pixels, 1))
+            np.testing.assert_array_equal(model.run(pixels)[0], 210 * tiny.chained(pixels, 1))
 
 
 def test_outputs_are_fresh_and_in_order(tiny, build, pixels) -> None:

@@ -3,14 +3,15 @@
 Kernel templates are Python functions that call an `Emitter`; what Python unrolls is unrolled in the kernel, what
 `loop` opens is a loop in it. The result needs neither TVM's packed calling convention nor its runtime::
 
-    int32_t kernel(float *a, float *b, ..., int32_t lo, int32_t hi)
+    int32_t kernel(void *const *args, int32_t lo, int32_t hi)
 
-Every pointer is flat and indexed in elements. `lo <= unit < hi` is the range of work units the call has to do.
+`args` holds a pointer for every parameter, flat and indexed in elements. `lo <= unit < hi` is the range of work units
+the call has to do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -177,14 +178,43 @@ class Emitter:
     def finish(self) -> tirx.PrimFunc:
         """The finished function; the builder is used up."""
         (stmts,) = self._blocks
-        stmts.append(tirx.Return(tirx.const(0, _INT)))
         decls = [tirx.DeclBuffer(b, data=v) for b, v in zip(self.buffers.values(), self._params, strict=True)]
         body = tirx.SeqStmt([*decls, *stmts])
-        for text in sorted(self._imports):
-            body = tirx.AttrStmt(tirx.const(0, _INT), "pragma_import_llvm", StringImm(text), body)
-        func = tirx.PrimFunc([*self._params, self.lo, self.hi], body, ret_type=PrimType(_INT))
-        return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": 0})
+        return c_function(self.name, self._params, self.lo, self.hi, body, self._imports)
 
+
+def c_function(
+    name: str, params: Sequence[Any], lo: Any, hi: Any, body: Any, imports: Iterable[str] = ()
+) -> tirx.PrimFunc:
+    """`body`, which does the units `lo <= unit < hi` on the pointers `params`, behind the C signature of every kernel.
+
+    It becomes an inner function that takes the pointers as arguments: LLVM believes of arguments only that they do not
+    alias, and without that nothing is vectorised or moved out of a loop.
+
+    Args:
+        imports: LLVM modules whose functions the body calls.
+    """
+    args = tirx.Var("args", PointerType(PrimType("void")))
+    loads = [
+        tirx.Bind(param, tirx.call_extern(param.ty, "argument", args, tirx.const(index, _INT)))
+        for index, param in enumerate(params)
+    ]
+    inner = tirx.AttrStmt(tirx.const(0, _INT), "compute_scope", StringImm(f"{name}_units"), body)
+    whole: Any = tirx.SeqStmt([*loads, inner, tirx.Return(tirx.const(0, _INT))])
+    for text in sorted({*imports, _ARGUMENT_IR}):
+        whole = tirx.AttrStmt(tirx.const(0, _INT), "pragma_import_llvm", StringImm(text), whole)
+    func = tirx.PrimFunc([args, lo, hi], whole, ret_type=PrimType(_INT))
+    return func.with_attr({"global_symbol": name, "tirx.noalias": True, "calling_conv": 0})
+
+
+_ARGUMENT_IR = """; ModuleID = 'argument'
+define internal ptr @argument(ptr %args, i32 %index) alwaysinline {
+  %place = getelementptr inbounds ptr, ptr %args, i32 %index
+  %pointer = load ptr, ptr %place
+  ret ptr %pointer
+}
+"""
+"""One of a kernel's pointers. TVM has no buffers of pointers, whose size depends on the machine."""
 
 HALF = element_of("bfloat16").stored
 """The type that bfloat16 is kept in."""

@@ -26,9 +26,6 @@ from .plan import Refusal
 if TYPE_CHECKING:
     from .reader import Reader
 
-MAX_POINTERS = 8
-"""Arguments that the runtime passes to a kernel at most."""
-
 _PACKED = ("call_packed", "call_cpacked", "call_extern", "call_pure_extern")
 """Calls into TVM's runtime, or into libraries, that a bundle does not have."""
 
@@ -77,9 +74,6 @@ def extern(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
     Raises:
         DeployError: TVM's default cannot do it either.
     """
-    if node.op_type == "Concat" and len(node.input) >= MAX_POINTERS:
-        _concat_in_steps(reader, node, reason)
-        return
     inputs = [name for name in dict.fromkeys(node.input) if name and name not in reader.constants]
     sources = [reader.planar(reader.values[name]).storage for name in inputs]
     wanted = [name for name in node.output if name and reader.uses[name]]
@@ -121,29 +115,6 @@ def _emit(reader: Reader, node: onnx.NodeProto, program: Program, sources: list[
             reader.constants[name] = program.constants[output]
         else:
             reader.values[name] = Value(name, reader.shape(name), storages[output])
-
-
-def _concat_in_steps(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
-    """A Concat of more tensors than a kernel takes: some of them first."""
-    few = MAX_POINTERS - 1
-    head, rest = list(node.input[:few]), list(node.input[few:])
-    part = onnx.NodeProto()
-    part.CopyFrom(node)
-    axis = next(a.i for a in node.attribute if a.name == "axis")
-    shapes = [reader.shape(name) for name in head]
-    shape = list(shapes[0])
-    shape[axis] = sum(s[axis] for s in shapes)
-    name = f"{node.output[0]}:{len(node.input)}"
-    reader.declare(name, reader.elem_type(node.output[0]), shape)
-    reader.uses[name] = 1
-    del part.input[:], part.output[:]
-    part.input.extend(head)
-    part.output.append(name)
-    extern(reader, part, reason)
-    reader.network.refusals.pop()  # one node, one refusal
-    part.input[:] = [name, *rest]
-    part.output[:] = list(node.output)
-    extern(reader, part, reason)
 
 
 def alone(reader: Reader, node: onnx.NodeProto, wanted: list[str]) -> bytes:
@@ -304,8 +275,6 @@ class _Walk:
         used = set(_buffers(statement))
         reads = [b for b in names if b in used and b not in written]
         writes = [b for b in names if b in used and b in written]
-        if len(reads) + len(writes) > MAX_POINTERS:
-            raise Unsupported(f"one of its loops takes {len(reads) + len(writes)} tensors, more than {MAX_POINTERS}")
         if foreign := _foreign_calls(statement):
             raise Unsupported(f"it calls {foreign[0]} of TVM's runtime, which a bundle does not have")
         if not writes:

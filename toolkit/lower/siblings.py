@@ -13,14 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from ..kernels.spec_tiles import ConvTiles, Output
-from .default import MAX_POINTERS
 from .layers import Layer, Network, Param, Storage
 from .pack import channelwise, physical_weight
 
 _Key = tuple[Storage, int, int, int]
-
-MOST = MAX_POINTERS - 3
-"""Outputs of one kernel, beside its input, weight and bias."""
 
 
 def join(network: Network) -> None:
@@ -32,11 +28,10 @@ def join(network: Network) -> None:
             families[source, layer.spec.height, layer.spec.width, layer.spec.channels].append(layer)
     absorbed: set[Layer] = set()
     for family in families.values():
-        for start in range(0, len(family), MOST):
-            first, *others = family[start : start + MOST]
-            if others:
-                _absorb(first, others)
-                absorbed.update(others)
+        first, *others = family
+        if others:
+            _absorb(first, others)
+            absorbed.update(others)
     network.layers[:] = [layer for layer in network.layers if layer not in absorbed]
 
 

@@ -54,9 +54,9 @@ def run(target: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
         kernel = Kernel(name, spec, schedule, len(arrays), units)
         link_shared([compile_kernel(kernel, target.tvm_target())], [name], path, target.isa.triple)
         function = getattr(ctypes.CDLL(str(path)), name)
-        pointers = [ctypes.c_void_p(array.ctypes.data) for array in arrays]
+        pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))
         for first, end in ((units // 2, units), (0, units // 2)):
-            assert function(*pointers, first, end) == 0
+            assert function(pointers, first, end) == 0
 
     return call
 

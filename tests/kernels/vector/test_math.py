@@ -67,7 +67,8 @@ def evaluate(request, tmp_path_factory):
         out = []
         for part in np.asarray(x, np.float32).reshape(-1, count):
             given[:] = part
-            getattr(library, f"k_{op}")(ctypes.c_void_p(given.ctypes.data), ctypes.c_void_p(result.ctypes.data), 0, 1)
+            pointers = (ctypes.c_void_p * 2)(given.ctypes.data, result.ctypes.data)
+            getattr(library, f"k_{op}")(pointers, 0, 1)
             out.append(result.copy())
         return np.concatenate(out)
 

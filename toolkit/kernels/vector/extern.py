@@ -17,6 +17,7 @@ from tvm import s_tir, sym, tirx
 from tvm.ir import PointerType, PrimType
 from tvm_ffi.structural import structural_map, structural_walk
 
+from ..emit import c_function
 from ..spec import Extern
 
 _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
@@ -49,9 +50,7 @@ def emit(spec: Extern, schedule: ExternSchedule, name: str) -> tirx.PrimFunc:
     body = _cut(func.body, lo, hi) if schedule.units > 1 else func.body
     pointers = [tirx.Var(p.name, PointerType(PrimType(str(p.dtype)))) for p in func.params]
     declared = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(func.params, pointers, strict=True)]
-    whole = tirx.SeqStmt([*declared, body, tirx.Return(tirx.const(0, "int32"))])
-    made = tirx.PrimFunc([*pointers, lo, hi], whole, ret_type=PrimType("int32"))
-    made = made.with_attr({"global_symbol": name, "tirx.noalias": True, "calling_conv": 0})
+    made = tirx.PrimFunc([*pointers, lo, hi], tirx.SeqStmt([*declared, body])).with_attr("tirx.noalias", True)
     passes = [
         tirx.transform.FlattenBuffer(),
         tirx.transform.NarrowDataType(32),
@@ -61,7 +60,9 @@ def emit(spec: Extern, schedule: ExternSchedule, name: str) -> tirx.PrimFunc:
         tirx.transform.StmtSimplify(),
         tirx.transform.RemoveNoOp(),
     ]
-    return _run(passes, made)
+    made = _run(passes, made)
+    *pointers, lo, hi = made.params
+    return c_function(name, pointers, lo, hi, made.body)
 
 
 def _run(passes: list[Any], func: tirx.PrimFunc, target: Any = None) -> tirx.PrimFunc:

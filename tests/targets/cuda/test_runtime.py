@@ -269,14 +269,14 @@ def test_without_a_driver(built):
     """In a process of its own: here the simulated driver is loaded."""
     script = f"""
 import ctypes, pathlib
-from inception_deploy import runtime
+from inception_deploy.runtime import compiled
 from inception_deploy.errors import DeployError
 from inception_deploy.targets import cuda
 try:
     ctypes.CDLL("libcuda.so.1")
 except OSError:
     try:
-        runtime.load(pathlib.Path({str(built.folder)!r}))
+        compiled.load(pathlib.Path({str(built.folder)!r}))
     except DeployError as error:
         print(error.kind, error.message)
     print(cuda.parse("cuda", "").missing())

@@ -101,6 +101,19 @@ def test_a_write_that_fails_leaves_nothing(folder, monkeypatch) -> None:
     assert entries(folder) == []
 
 
+def test_what_is_used_is_told_from_what_is_not(folder) -> None:
+    """By the time of modification, which `find -mtime` knows."""
+    cache.fetch("used", ".o", Maker())
+    (entry,) = entries(folder)
+    cache.fetch("unused", ".o", Maker())
+    long_ago = entry.stat().st_mtime - 30 * 24 * 60 * 60
+    for path in entries(folder):
+        os.utime(path, (long_ago, long_ago))
+    assert cache.fetch("used", ".o", Maker(b"again")) == b"made"
+    assert [path.stat().st_mtime > long_ago for path in entries(folder)].count(True) == 1
+    assert entry.stat().st_mtime > long_ago
+
+
 def test_many_at_once(folder) -> None:
     with ThreadPoolExecutor(8) as pool:
         got = list(pool.map(lambda i: cache.fetch(f"{i % 5}", ".o", Maker(b"%d" % (i % 5) * 1000)), range(200)))

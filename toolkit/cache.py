@@ -2,6 +2,8 @@
 
 An entry carries a hash of its own content, so a damaged one is made again rather than used. Entries appear whole (a
 rename), so any number of processes may share the folder; deleting it, or anything in it, at any time costs time only.
+An entry's time of modification is when it was last used, to the day: what has not been used for long can be told, and
+removed (``find ... -mtime +14 -delete``).
 """
 
 from __future__ import annotations
@@ -9,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 _VARIABLE = "INCEPTION_DEPLOY_CACHE"
+_DAY = 24 * 60 * 60
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -50,6 +54,7 @@ def fetch(material: str | bytes, suffix: str, make: Callable[[], bytes]) -> byte
     path = directory() / "objects" / name[:2] / (name + suffix)
     stored = _read(path)
     if stored is not None:
+        _used(path)
         return stored
     data = make()
     # A cache that cannot be written (read-only home, full disk) makes the next call slower, not this one wrong.
@@ -66,6 +71,13 @@ def _read(path: Path) -> bytes | None:
         return None
     digest, data = entry[:_DIGEST], entry[_DIGEST:]
     return data if hashlib.sha256(data).digest() == digest else None
+
+
+def _used(path: Path) -> None:
+    """Note that an entry is in use. Once a day is enough, and spares what reads a cache the writing."""
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > _DAY:
+            os.utime(path)
 
 
 def _write(path: Path, data: bytes) -> None:

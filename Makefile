@@ -1,10 +1,11 @@
-# Everything here works from a bare clone with Python 3.11 and make: the environment is made in .venv on the first call and
-# kept until constraints.txt or pyproject.toml change.
-PYTHON ?= python3.11
+# Everything here works from a bare clone with make and a Python of 3.10 to 3.13: the environment is made in .venv on the first
+# call, with the newest of those that runs (a shim of pyenv may be there and not run), and kept until constraints.txt or
+# pyproject.toml change. `make PYTHON=python3.11 ...` takes that one.
+PYTHON ?= $(shell for minor in 13 12 11 10; do python3.$$minor -c 'import ensurepip' 2>/dev/null && echo python3.$$minor && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
-SOURCES := toolkit models targets quantize
+SAY_VERSION := -c 'import sys; print(sys.version_info[:2])'
 
 .PHONY: help setup demo test test-full lint format bench clean
 .DELETE_ON_ERROR:
@@ -14,8 +15,9 @@ help:  ## this list
 
 setup: $(READY)  ## the environment in .venv
 $(READY): constraints.txt pyproject.toml
-	@echo "setting up $(VENV) (minutes the first time)" >&2
-	@$(PYTHON) -m venv $(VENV)
+	@test -n "$(PYTHON)" || { echo "no python3.10 to python3.13 with venv on PATH; install one (Debian: python3 python3-venv), or make PYTHON=..." >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON) (minutes the first time)" >&2
+	@[ "$$($(PYTHON) $(SAY_VERSION))" = "$$($(BIN)/python $(SAY_VERSION) 2>/dev/null)" ] || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt setuptools wheel
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[dev]'
 	@touch $@

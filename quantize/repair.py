@@ -196,7 +196,7 @@ def _remember(result: dict[str, Seen], layer: Layer, values: Array, samples: int
 def _patches(node: ir.Node, x: Array, samples: int) -> NDArray[np.float32]:
     """Windows of a layer's input, (groups, K, at most about `samples`), spread evenly over all places."""
     if node.op_type == "Gemm":
-        return x.T[None]
+        return np.expand_dims(x.T, 0)
     weight = constant(node.inputs[1])
     assert weight is not None
     group, kernel = integer(node, "group", 1), weight.shape[2:]

@@ -335,6 +335,6 @@ def _foreign_calls(statement: Any) -> list[str]:
 def _numpy_dtype(name: str) -> str:
     """TVM's name of a type as numpy's."""
     try:
-        return np.dtype(name).name
+        return str(np.dtype(name).name)
     except TypeError:
         raise Unsupported(f"it works on {name} values") from None

@@ -51,7 +51,8 @@ class _Raw:
 
     @property
     def scale(self) -> np.float32:
-        return np.float32(self.params.scale)
+        scale: np.float32 = np.float32(self.params.scale)
+        return scale
 
 
 def _raw(params: Params) -> _Raw:

@@ -43,7 +43,7 @@ def render(manifest: Mapping[str, Any], verified: Mapping[str, Any], facts: Mapp
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = resources.files(__package__).joinpath("data", "report.html.j2").read_text(encoding="utf-8")
+    template = resources.files(__package__).joinpath("data").joinpath("report.html.j2").read_text(encoding="utf-8")
     timed = [step for step in facts["steps"] if step["ms"] is not None]
     return environment.from_string(template).render(
         manifest=manifest,

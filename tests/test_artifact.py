@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -132,3 +134,37 @@ def test_json_is_sorted_and_has_no_nan(tmp_path: Path) -> None:
 def test_sha256(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"abc")
     assert artifact.sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip"])
+@pytest.mark.parametrize("how", ["exchange", "rename"])
+def test_a_kill_at_any_step_leaves_the_old_or_the_new_one(tmp_path: Path, kind: str, how: str) -> None:
+    script = Path(__file__).with_name("killed.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, kind, how], capture_output=True, text=True, check=True, timeout=120
+    )
+    lines = [line.split() for line in done.stdout.splitlines()]
+    afters, laters, lefts = ([line[column] for line in lines] for column in (1, 2, 3))
+    gone = {"nothing"} if (kind, how) == ("folder", "rename") else set()
+    assert len(lines) > 40
+    assert set(afters) == {"old", "new"} | gone
+    assert laters == sorted(laters, reverse=True), "first old, then new, and nothing else"
+    assert set(laters) == {"old", "new"}
+    assert set(lefts) == {"net.zip" if kind == "zip" else "net"}, "nothing is left beside it"
+
+
+def test_what_was_put_aside_comes_back_even_without_force(tmp_path: Path) -> None:
+    aside = tmp_path / ".out.aaaa.partial" / "replaced"
+    aside.mkdir(parents=True)
+    (aside / "mine").write_text("x")
+    with pytest.raises(DeployError, match="already exists"), artifact.atomic_folder(tmp_path / "out"):
+        pytest.fail("the block must not run")
+    assert (tmp_path / "out" / "mine").read_text() == "x"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_file_that_was_killed_leaves_nothing_after_the_next_start(tmp_path: Path) -> None:
+    (tmp_path / ".f.npy.aaaa.partial").mkdir()
+    with artifact.atomic_file(tmp_path / "f.npy") as partial:
+        partial.write_text("new")
+    assert names(tmp_path) == ["f.npy"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -18,6 +20,8 @@ from .errors import DeployError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK = 1 << 20
+_REPLACED = "replaced"
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2  # linux/fcntl.h, linux/fs.h
 
 _UNFINISHED: list[Callable[[], None]] = []
 """How to undo what this process is writing: `abandon` needs it where a signal ends the process."""
@@ -79,7 +83,9 @@ def files_below(folder: Path) -> list[Path]:
 def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
     """A fresh folder that becomes `destination` when the block ends well, and disappears when it does not.
 
-    A `destination` that ends in ``.zip`` is packed. What stood there stays untouched until the new one is complete.
+    A `destination` that ends in ``.zip`` is packed. What stood there stays until the new one is complete, and whenever
+    the process is killed, either the old or the new one stands there, whole. (Where the file system cannot exchange two
+    names, it may be gone until the next call, which puts it back.)
 
     Args:
         destination: where the finished folder or zip shall stand; its parent is made where it is missing.
@@ -88,37 +94,26 @@ def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
     Raises:
         DeployError: ``exists``, where `destination` is there without `force`; ``disk``, where the disk is full.
     """
+    remove_abandoned(destination)
     _refuse_existing(destination, force)
     with _explain_full_disk(destination.parent):
         made = _make_parents(destination.parent)
-        _remove_abandoned(destination)
-        partial = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
-        aside = partial / "replaced"
 
         def undo() -> None:
-            if aside.exists() and not os.path.lexists(destination):
-                aside.rename(destination)
-            shutil.rmtree(partial, ignore_errors=True)
             for folder in made:
                 with suppress(OSError):
                     folder.rmdir()
 
-        with undoing(undo):
-            lock = os.open(partial, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                content = partial / "content"
-                content.mkdir()
-                yield content
-                if destination.suffix == ".zip":
-                    packed = partial / "content.zip"
-                    write_zip(content, packed)
-                    content = packed
-                _refuse_existing(destination, force)
-                _put_in_place(content, destination, aside)
-            finally:
-                os.close(lock)
-        shutil.rmtree(partial, ignore_errors=True)
+        with undoing(undo), _workplace(destination) as place:
+            content = place / "content"
+            content.mkdir()
+            yield content
+            if destination.suffix == ".zip":
+                packed = place / "content.zip"
+                write_zip(content, packed)
+                content = packed
+            _refuse_existing(destination, force)
+            _put_in_place(content, destination, place / _REPLACED)
 
 
 @contextmanager
@@ -129,15 +124,75 @@ def atomic_file(destination: Path) -> Iterator[Path]:
             yield destination
             return
         destination.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(
-                prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent
-            ) as temporary,
-            undoing(lambda: shutil.rmtree(temporary, ignore_errors=True)),
-        ):
-            partial = Path(temporary) / destination.name
+        remove_abandoned(destination)
+        with _workplace(destination) as place:
+            partial = place / destination.name
             yield partial
             partial.replace(destination)
+
+
+def remove_abandoned(destination: Path) -> None:
+    """Put back and remove what a process that was killed left beside `destination`.
+
+    One that still runs holds the lock of its folder, which is left alone.
+    """
+    for place in destination.parent.glob(f".{glob.escape(destination.name)}.*.partial"):
+        handle = lock(place, fcntl.LOCK_NB)
+        if handle is not None:
+            _clear(place, destination)
+            os.close(handle)
+
+
+@contextmanager
+def _workplace(destination: Path) -> Iterator[Path]:
+    """A hidden folder beside `destination`, locked for the time of the block, and removed after it however it ends."""
+    handle = None
+    while handle is None:  # another process may take it for an abandoned one before it is locked
+        place = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))
+        handle = lock(place)
+    try:
+        with undoing(lambda: _clear(place, destination)):
+            yield place
+        _clear(place, destination)
+    finally:
+        os.close(handle)
+
+
+def lock(folder: Path, flag: int = 0) -> int | None:
+    """A handle that holds the lock of `folder` until it is closed; None where the folder has gone, or cannot be locked.
+
+    Args:
+        flag: ``fcntl.LOCK_NB`` for not waiting where another process holds it.
+    """
+    handle = None
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        fcntl.flock(handle, fcntl.LOCK_EX | flag)
+        if os.path.samestat(os.fstat(handle), os.stat(folder)):
+            return handle
+    except OSError:
+        pass
+    if handle is not None:
+        os.close(handle)
+    return None
+
+
+def remove_unlocked(folder: Path) -> None:
+    """Remove a folder whose lock nobody holds; what cannot be removed stays."""
+    handle = lock(folder, fcntl.LOCK_NB)
+    if handle is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
+
+
+def _clear(place: Path, destination: Path) -> None:
+    """Remove a workplace; what `_put_in_place` was about to replace goes back to `destination` first."""
+    aside = place / _REPLACED
+    with suppress(OSError):
+        if os.path.lexists(aside) and not os.path.lexists(destination):
+            os.rename(aside, destination)
+    if not os.path.lexists(aside) or os.path.lexists(destination):
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def _refuse_existing(destination: Path, force: bool) -> None:
@@ -151,11 +206,24 @@ def _refuse_existing(destination: Path, force: bool) -> None:
 
 
 def _put_in_place(content: Path, destination: Path, aside: Path) -> None:
+    """Let `content` stand at `destination`; what stood there goes to where `content` was, or to `aside`."""
     if not os.path.lexists(destination):
-        content.rename(destination)
-        return
-    destination.rename(aside)
-    content.rename(destination)
+        os.rename(content, destination)
+    elif not content.is_dir() and not (destination.is_dir() and not destination.is_symlink()):
+        os.replace(content, destination)
+    elif not _exchange(content, destination):
+        os.rename(destination, aside)
+        os.rename(content, destination)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two names of one file system change places, at once; False where it cannot (an old kernel, NFS, FAT)."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:  # musl before 1.2.4
+        return False
+    done: int = rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE)
+    return done == 0
 
 
 def _make_parents(folder: Path) -> list[Path]:
@@ -163,18 +231,6 @@ def _make_parents(folder: Path) -> list[Path]:
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     return missing
-
-
-def _remove_abandoned(destination: Path) -> None:
-    """Remove what a killed export to the same place left; one that still runs holds the lock of its folder."""
-    for partial in destination.parent.glob(f".{destination.name}.*.partial"):
-        with suppress(OSError):
-            lock = os.open(partial, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(partial)
-            finally:
-                os.close(lock)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The command line: parses, calls one library function, prints its result or its error. Loads nothing heavy itself.
 
-Exit status: 0 done, 1 a check failed or the work could not be done, 2 wrong usage. With ``--json`` stdout holds exactly
-one JSON document, of the result or of the error; everything else, of other libraries too, goes to stderr.
+Exit status: 0 done, 1 a check failed or the work could not be done, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM. With
+``--json`` stdout holds exactly one JSON document, of the result or of the error; everything else, of other libraries
+too, goes to stderr.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from contextlib import contextmanager, redirect_stdout
 from types import FrameType
 from typing import Any, NoReturn
 
-from . import __version__, artifact, progress
+from . import __version__, artifact, progress, supervise
 from .commands import COMMANDS
 from .commands.base import Command, Outcome
 from .errors import DeployError, UsageError, nearest
@@ -27,8 +28,6 @@ from .errors import DeployError, UsageError, nearest
 PROGRAM = "inception-deploy"
 TRACEBACK = "INCEPTION_DEPLOY_TRACEBACK"
 """An environment variable: where it is set, an error that is our own fault prints its traceback."""
-
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 """An error is one line, whatever a file's name or another library's message holds."""
@@ -51,8 +50,11 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line `argv` (the process's own where None); the exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Run the command line `argv`; the exit status. Where None, the process's own, in a child that can be stopped."""
+    if argv is None:
+        arguments = sys.argv[1:]
+        return supervise.run(lambda: main(arguments), lambda error, status: _fail(error, "--json" in arguments, status))
+    arguments = list(argv)
     as_json = "--json" in arguments
     try:
         with _stop_on_signals(as_json):
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DeployError as error:
         return _fail(error, as_json)
     except KeyboardInterrupt:
-        return _fail(DeployError("interrupted", kind="interrupted"), as_json)
+        return _fail(supervise.interrupted(), as_json, 128 + signal.SIGINT)
     except BrokenPipeError:  # the reader of stdout, e.g. `head`, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
@@ -147,10 +149,12 @@ def _unknown(text: str, options: argparse.Namespace) -> UsageError:
     return UsageError(f"{where} has no option '{flag}'{hint}", kind="usage", got=text, allowed=sorted(options.flags))
 
 
-def _fail(error: DeployError, as_json: bool) -> int:
+def _fail(error: DeployError, as_json: bool, status: int | None = None) -> int:
+    """Tell the user; the exit status, the error's own where None."""
+    status = error.exit_code if status is None else status
     if as_json:
         print(json.dumps(error.as_dict(), indent=2, ensure_ascii=False, default=str), flush=True)
-        return error.exit_code
+        return status
     text = error.message
     if error.allowed is not None:
         allowed = error.allowed
@@ -158,7 +162,7 @@ def _fail(error: DeployError, as_json: bool) -> int:
         if listed not in text:
             text += f"; allowed: {listed}"
     print(f"{PROGRAM}: error: {_CONTROL.sub(' ', text)}", file=sys.stderr, flush=True)
-    return error.exit_code
+    return status
 
 
 def _describe(error: OSError) -> str:
@@ -188,25 +192,25 @@ def _stdout_is_stderr() -> Iterator[None]:
 
 @contextmanager
 def _stop_on_signals(as_json: bool) -> Iterator[None]:
-    """Ctrl-C and SIGTERM undo what is half-written and end the process at once, with status 1.
+    """Ctrl-C and SIGTERM undo what is half-written and end the process at once, with status 130 or 143.
 
     An exception would not do: raised while torch or TVM is being imported, or below TVM's C++ frames, it aborts the
     process, or is lost.
     """
 
     def stop(signum: int, frame: FrameType | None) -> NoReturn:
-        for number in _SIGNALS:
+        for number in supervise.STOPPING:
             signal.signal(number, signal.SIG_IGN)
         artifact.abandon()
         if sys.stderr.isatty():
             os.write(2, b"\x1b[?25h\n")  # a progress bar hides the cursor
         os.dup2(stdout, 1)
         sys.stdout = sys.__stdout__
-        os._exit(_fail(DeployError("interrupted", kind="interrupted"), as_json))
+        os._exit(_fail(supervise.interrupted(), as_json, 128 + signum))
 
     stdout = os.dup(1)
     try:
-        before = {number: signal.signal(number, stop) for number in _SIGNALS}
+        before = {number: signal.signal(number, stop) for number in supervise.STOPPING}
     except ValueError:  # not in the main thread: the program that called us handles its own signals
         before = {}
     try:

@@ -325,7 +325,7 @@ def test_an_interrupted_export_leaves_nothing(branchy: str, tmp_path: Path, numb
     wait_for_work(tmp_path)
     process.send_signal(number)
     out, err = process.communicate(timeout=120)
-    assert (process.returncode, out) == (1, "")
+    assert (process.returncode, out) == (128 + number, "")
     assert err.splitlines()[-1] == "inception-deploy: error: interrupted"
     assert list(tmp_path.iterdir()) == []
 

@@ -127,7 +127,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, work) -> None:
     [
         (DeployError("x failed", kind="weights", got="a", allowed=["b"]), 1, "weights", "x failed"),
         (UsageError("x is wrong", kind="model"), 2, "model", "x is wrong"),
-        (KeyboardInterrupt(), 1, "interrupted", "interrupted"),
+        (KeyboardInterrupt(), 130, "interrupted", "interrupted"),
         (MemoryError(), 1, "memory", "out of memory"),
         (PermissionError(13, "Permission denied", "/x/y"), 1, "io", "/x/y: Permission denied"),
         (ZeroDivisionError("oops"), 1, "internal", "internal error: ZeroDivisionError: oops"),
@@ -202,7 +202,7 @@ sys.exit(cli.main(["work", "--json"]))
 def test_a_signal_undoes_what_is_half_written_and_ends_the_process(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-c", STOPPED, str(int(number)), str(tmp_path / "new" / "out")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 128 + number
     assert json.loads(done.stdout)["error"]["message"] == "interrupted"
     assert list(tmp_path.iterdir()) == []
 

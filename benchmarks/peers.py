@@ -33,9 +33,10 @@ from rich.table import Table
 from inception_deploy import models, pipeline, progress, targets, verify
 from inception_deploy.bundles import engines
 from inception_deploy.errors import DeployError
-from inception_deploy.reports import bench, check
+from inception_deploy.reports import bench
 from inception_deploy.runtime import bundle
 from inception_deploy.sources import resolve
+from inception_deploy.targets import precision
 
 LIMITS = {
     **dict.fromkeys(("irv2", "irv1", "inception_v4", "inception_v3", "googlenet"), 0.80),
@@ -139,7 +140,7 @@ def measure(path: Path, options: argparse.Namespace, bar: progress.Progress) -> 
 
 def _difference(reference: Any, got: Any, manifest: dict[str, Any]) -> dict[str, Any]:
     """`max_rel` of our outputs to a peer's, and whether that is within the tolerance of the bundle's precision."""
-    stage = check.compiled_stage(manifest)
+    stage = precision.of(manifest).stage
     rows = [verify.compare(a, b, stage) for a, b in zip(reference, got, strict=True)]
     return {"max_rel": max(row["max_rel"] for row in rows), "ok": all(row["ok"] for row in rows)}
 

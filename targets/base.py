@@ -6,13 +6,18 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inception_deploy.errors import UsageError
+from inception_deploy.errors import DeployError, UsageError
+
+from .precision import MULTIPLY_ADDS, Precision, names, rows
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, what)` during a long step."""
@@ -24,9 +29,11 @@ class Target(ABC):
 
     Attributes:
         name: as the user writes it, e.g. ``cpu:avx512``.
+        precision: what it computes in.
     """
 
     name: str
+    precision: Precision = field(default=MULTIPLY_ADDS, kw_only=True)
 
     @property
     @abstractmethod
@@ -49,44 +56,45 @@ class Target(ABC):
     def missing(self) -> str | None:
         """Why bundles for this target cannot run on this machine; None where they can."""
 
-    def at(self, precision: str) -> Target:
-        """This target, computing in `precision`: ``fp32`` or ``int8``, if it says no more.
+    def at(self, name: str) -> Self:
+        """This target, computing in a precision the best way it can.
 
         Raises:
             UsageError: (kind ``precision``) it does not compute in that.
             DeployError: (kind ``target``) this machine, which the target stands for, does not.
         """
-        if precision not in self.precisions:
-            message = f"target {self.name} does not compute in '{precision}'"
-            raise UsageError(message, kind="precision", got=precision, allowed=list(self.precisions))
-        return self
+        for row in rows(name):
+            if self.serves(row):
+                return self.computing(row)
+        raise self.refusal(name)
+
+    def serves(self, row: Precision) -> bool:
+        """It has kernels for that way of computing, on this machine where it stands for this machine."""
+        return not row.needs
+
+    def computing(self, row: Precision) -> Self:
+        """This target, computing so; `serves` it."""
+        return replace(self, precision=row)
+
+    def refusal(self, name: str) -> DeployError:
+        """Why it does not compute in a precision."""
+        message = f"target {self.name} does not compute in '{name}'"
+        return UsageError(message, kind="precision", got=name, allowed=self.precisions)
 
     @property
-    def precisions(self) -> tuple[str, ...]:
-        """What `at` takes."""
-        return "fp32", "int8"
+    def precisions(self) -> list[str]:
+        """What `at` takes, here or on another machine of its kind."""
+        return [name for name in names() if any(self.serves(row) for row in rows(name))]
 
     @property
     def element(self) -> str:
-        """What float activations are kept in: ``float32``, ``bfloat16`` after ``at("bf16")``, or pairs of it
-        (`kernels.spec.PAIR`) after ``at("fp32")`` where there are tiles to multiply those.
-        """
-        return "float32"
-
-    @property
-    def arithmetic(self) -> str:
-        """How real numbers are multiplied, in a few words for a report."""
-        return "fp32 multiply-adds"
-
-    @property
-    def more_exact(self) -> Target | None:
-        """The same target and precision with slower arithmetic of smaller errors; None where there is none."""
-        return None
+        """What float activations are kept in, of `kernels.spec.ELEMENTS`."""
+        return self.precision.element
 
     @property
     def integers(self) -> bool:
-        """There are kernels for `kernels.spec_bytes`. Without them an int8 network is computed in float32."""
-        return False
+        """A quantised network is computed in its integers. Without, in floats that hold the same numbers."""
+        return self.precision.integers
 
     # -- asked by lowering -------------------------------------------------------------------------------------------
     @abstractmethod

@@ -7,15 +7,19 @@ import platform
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from inception_deploy.errors import DeployError, UsageError, nearest
-from inception_deploy.kernels.spec import PAIR
 
 from . import lacking_packages
 from .base import Progress, Target
+from .precision import Precision, rows
+from .precision import names as precision_names
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,9 @@ class Isa:
     integers: bool = False
     tiles: bool = False
 
-    def serves(self, precision: str) -> bool:
-        """It has kernels of its own for a precision."""
-        return self.integers if precision == "int8" else self.tiles
+    def has(self, need: str) -> bool:
+        """It has what a row of `precision.PRECISIONS` needs."""
+        return {"tiles": self.tiles, "integers": self.integers}.get(need, not need)
 
 
 def _aarch64(core: str, *features: str) -> Isa:
@@ -87,18 +91,9 @@ ISAS: tuple[Isa, ...] = (
         ("+neon",),
     ),
 )
-"""`cpu` without a suffix takes the first of its kind that this machine has all features of and that `serves` the
-precision; where none does, the first that it has all features of. `arm` takes the first.
+"""`cpu` without a suffix takes the first of its kind that this machine has all features of, and that has what the way
+of computing needs. `arm` takes the first.
 """
-
-_ELEMENTS = {"fp32": PAIR, "bf16": "bfloat16", "int8": "float32"}
-"""What float activations are kept in where there are tiles, by the precision."""
-
-_ARITHMETIC = {
-    "float32": "fp32 multiply-adds",
-    "bfloat16": "products of bf16 on matrix tiles, summed in fp32",
-    PAIR: "fp32 as pairs of bf16 on matrix tiles, three products each, summed in fp32",
-}
 
 
 def host_features() -> frozenset[str]:
@@ -134,10 +129,9 @@ def lacking(isa: Isa) -> list[str]:
 
 @dataclass(frozen=True)
 class Cpu(Target):
-    """A CPU with one of the instruction sets above. element: what float activations are kept in."""
+    """A CPU with one of the instruction sets above."""
 
     isa: Isa
-    element: str = "float32"
 
     @property
     def kind(self) -> str:
@@ -154,46 +148,35 @@ class Cpu(Target):
         }
 
     @property
-    def arithmetic(self) -> str:
-        return _ARITHMETIC[self.element]
+    def precisions(self) -> list[str]:
+        kin = [isa for isa in ISAS if isa.kind == self.kind]
+        return [name for name in precision_names() if any(isa.has(row.needs) for isa in kin for row in rows(name))]
 
-    @property
-    def more_exact(self) -> Target | None:
-        if self.element != PAIR:
-            return None
-        return replace(self, isa=self.isa if ":" in self.name else parse(self.name, "").isa, element="float32")
+    def serves(self, row: Precision) -> bool:
+        return any(isa.has(row.needs) for isa in self._choice())
 
-    @property
-    def integers(self) -> bool:
-        return self.isa.integers
+    def computing(self, row: Precision) -> Self:
+        return replace(self, precision=row, isa=next(isa for isa in self._choice() if isa.has(row.needs)))
 
-    @property
-    def precisions(self) -> tuple[str, ...]:
-        return ("fp32", "int8", "bf16") if any(i.tiles and i.kind == self.kind for i in ISAS) else super().precisions
+    def _choice(self) -> list[Isa]:
+        """The instruction sets that the name leaves to choose from: its own, or those of this machine."""
+        kin = [isa for isa in ISAS if isa.kind == self.kind]
+        return [self.isa] if ":" in self.name else [isa for isa in kin if not lacking(isa)] or kin[:1]
 
-    def at(self, precision: str) -> Cpu:
-        if precision == "bf16":
-            self._refuse_without_tiles()
-        super().at(precision)
-        able = [isa for isa in ISAS if isa.kind == self.kind and isa.serves(precision) and not lacking(isa)]
-        isa = self.isa if ":" in self.name or not able else able[0]
-        return replace(self, isa=isa, element=_ELEMENTS[precision] if isa.tiles else "float32")
-
-    def _refuse_without_tiles(self) -> None:
-        """Raise where bf16 cannot be had: by the target's name, or on this machine."""
-        able = [isa for isa in ISAS if isa.kind == self.kind and isa.tiles]
-        if any(isa is self.isa if ":" in self.name else not lacking(isa) for isa in able):
-            return
-        allowed = [f"{isa.kind}:{isa.name}" for isa in able] or list(self.precisions)
-        message = f"target {self.name} does not compute in 'bf16'"
-        if able and ":" not in self.name:
-            short = ", ".join(lacking(able[0]))
-            raise DeployError(
-                f"{message} here: this machine lacks {short}; --target {allowed[0]} builds for one that has it",
-                kind="target", got=short, allowed=allowed,
-            )  # fmt: skip
-        hint = f"; {allowed[0]} does" if able else ""
-        raise UsageError(message + hint, kind="precision", got="bf16", allowed=allowed)
+    def refusal(self, name: str) -> DeployError:
+        needs = {row.needs for row in rows(name)}
+        able = [isa for isa in ISAS if isa.kind == self.kind and any(map(isa.has, needs))]
+        if not able:
+            return super().refusal(name)
+        allowed = [f"{isa.kind}:{isa.name}" for isa in able]
+        message = f"target {self.name} does not compute in '{name}'"
+        if ":" in self.name:
+            return UsageError(f"{message}; {allowed[0]} does", kind="precision", got=name, allowed=allowed)
+        short = ", ".join(lacking(able[0]))
+        return DeployError(
+            f"{message} here: this machine lacks {short}; --target {allowed[0]} builds for one that has it",
+            kind="target", got=short, allowed=allowed,
+        )  # fmt: skip
 
     def needs(self) -> str:
         return f"{self.isa.machine}, {self.isa.mcpu} or newer"

@@ -31,6 +31,7 @@ from .runtime.compiled import load as load_compiled
 from .sources import capture as exporter
 from .sources import resolve
 from .targets.library import costs
+from .targets.precision import Settled, settle
 from .tuning.tuned import TunedCpu
 from .tuning.tuned import load as load_tuned
 
@@ -83,7 +84,7 @@ def export(
     watch = Stopwatch(progress)
     goal = targets.parse(target)
     if precision is not None:
-        goal = goal.at(precision)
+        goal.at(precision)  # refuses here, not after minutes
     if quantisation is not None and precision != "int8":
         message = "--calibration and what goes with it are for --precision int8"
         raise UsageError(message, kind="usage", got=precision or "no --precision", allowed="--precision int8")
@@ -103,7 +104,7 @@ def export(
 class _Wanted:
     """What `export` was asked for, besides the network."""
 
-    goal: Target
+    target: Target
     precision: str | None
     quantisation: job.Options | None
     tuned: Path | None
@@ -124,7 +125,6 @@ class _Export:
 
     def __init__(self, folder: Path, state: Path, wanted: _Wanted, seed: int, watch: Stopwatch) -> None:
         self.folder, self.state, self.wanted, self.seed, self.watch = folder, state, wanted, seed, watch
-        self.goal = wanted.goal
         self.given: dict[str, NDArray[np.float32]] = {}
         self.stages: list[dict[str, object]] = []
         self.facts: dict[str, Any] = {}
@@ -136,18 +136,19 @@ class _Export:
         source = resolve.resolve(request)
         for note in source.notes:
             self.watch.note(note)
+        target = self.wanted.target
         if self.wanted.tuned is not None:
-            self.goal = load_tuned(self.wanted.tuned, source.name, self.goal)
+            target = load_tuned(self.wanted.tuned, source.name, target)
         simplified, outputs = self.export(source)
         del source
         model, outputs = self.optimise(simplified, outputs)
         del simplified
-        precision = self.precision(model)
-        if precision == "int8":
+        settled = self.settle(target, model)
+        if settled.target.precision.name == "int8":
             model, outputs = self.quantize(model, outputs)
-        plan, not_run = self.compile(model, precision, outputs)
+        target, plan, not_run = self.compile(model, settled, outputs)
         del model
-        return self.write(plan, not_run)
+        return self.write(target, plan, not_run)
 
     def export(self, source: resolve.Source) -> tuple[onnx.ModelProto, Results]:
         """PyTorch to simplified ONNX, and its outputs."""
@@ -176,7 +177,7 @@ class _Export:
         """The graph passes."""
         self.watch.stage("optimise")
         verified = self.wanted.verified
-        model, effects = driver.optimise(model, target=self.goal.kind, verify=verified, progress=self._say)
+        model, effects = driver.optimise(model, target=self.wanted.target.kind, verify=verified, progress=self._say)
         outputs = self._outputs(model)
         self._compare("optimised", before, outputs)
         onnx.save(model, str(self.folder / bundle.ONNX))
@@ -185,19 +186,14 @@ class _Export:
         self.facts["cost"] = {"parameters": work.parameters, "macs": work.macs}
         return model, outputs
 
-    def precision(self, model: onnx.ModelProto) -> str:
-        """What to compute in, which a quantised ONNX decides where nobody else did."""
-        precision = self.wanted.precision or ("int8" if integer_network.is_quantised(model) else "fp32")
-        if precision == "bf16" and integer_network.is_quantised(model):
-            message = "the ONNX is quantised, and bfloat16 cannot hold its numbers"
-            raise UsageError(message, kind="precision", got="bf16", allowed=["int8", "fp32"])
+    def settle(self, target: Target, model: onnx.ModelProto) -> Settled:
+        """What to compile for, which a quantised ONNX decides where nobody else did."""
+        quantised = integer_network.is_quantised(model)
+        readable = not quantised or integer_network.is_ours(model)
+        settled = settle(target, self.wanted.precision, quantised=quantised, readable=readable)
         if self.wanted.tuned is not None:
-            _refuse_tuned(precision)
-        self.goal = self.goal.at(precision)
-        if precision == "fp32" and integer_network.is_quantised(model):
-            # next to a tie of its roundings to 8 bits, every bit counts
-            self.goal = self.goal.more_exact or self.goal
-        return precision
+            _refuse_tuned(settled.target.precision.name)
+        return settled
 
     def quantize(self, model: onnx.ModelProto, outputs: Results) -> tuple[onnx.ModelProto, Results]:
         """To QDQ, unless the model is that already."""
@@ -236,30 +232,32 @@ class _Export:
         onnx.save(result.model, str(self.folder / bundle.INT8_ONNX))
         return result.model
 
-    def compile(self, model: onnx.ModelProto, precision: str, outputs: Results) -> tuple[Plan, list[dict[str, str]]]:
-        """`lower` and `build`; once more with the target's more exact arithmetic, where it has one and the result was
-        outside of the tolerance.
+    def compile(
+        self, model: onnx.ModelProto, settled: Settled, outputs: Results
+    ) -> tuple[Target, Plan, list[dict[str, str]]]:
+        """`lower` and `build`; once more for the more exact target, where there is one and the result was outside of
+        its tolerance. Gives the target that it became.
         """
+        target = settled.target
         try:
-            plan = self.lower(model, precision)
-            return plan, self.build(plan, outputs)
+            plan = self.lower(model, target)
+            return target, plan, self.build(plan, target, outputs)
         except DeployError as error:
-            exact = self.goal.more_exact
-            if error.kind != "verify" or exact is None:
+            if error.kind != "verify" or settled.exact is None:
                 raise
-            self.watch.note(f"{error.message}; compiling again: {exact.arithmetic}")
-            self.goal = exact
-        plan = self.lower(model, precision)
-        return plan, self.build(plan, outputs)
+            target = settled.exact
+            self.watch.note(f"{error.message}; compiling again: {target.precision.arithmetic}")
+        plan = self.lower(model, target)
+        return target, plan, self.build(plan, target, outputs)
 
-    def lower(self, model: onnx.ModelProto, precision: str) -> Plan:
+    def lower(self, model: onnx.ModelProto, target: Target) -> Plan:
         """The Plan, and what the manifest tells of it."""
         self.watch.stage("lower")
-        plan = lower(model, self.goal, self._say, self._dumps() if self.wanted.keep_stages else None)
-        self.facts |= _compiled(self.goal, precision, plan, model)
-        if isinstance(self.goal, TunedCpu):
-            self.watch.note(self.goal.note())
-            self.facts["tuning"] = self.goal.manifest()
+        plan = lower(model, target, self._say, self._dumps() if self.wanted.keep_stages else None)
+        self.facts |= _compiled(target, plan, model)
+        if isinstance(target, TunedCpu):
+            self.watch.note(target.note())
+            self.facts["tuning"] = target.manifest()
         return plan
 
     def _dumps(self) -> Callable[[str, str], object]:
@@ -268,23 +266,23 @@ class _Export:
             old.unlink()
         return lambda name, text: (self.folder / bundle.LAYERS.format(name)).write_text(text)
 
-    def build(self, plan: Plan, expected: Results) -> list[dict[str, str]]:
+    def build(self, plan: Plan, target: Target, expected: Results) -> list[dict[str, str]]:
         """The compiled files; gives what could not be checked on this machine, and why."""
         self.watch.stage("build")
         for name in self.built:  # removed, not written over: the library that was wrong is still mapped
             (self.folder / name).unlink()
-        self.built = self.goal.build(plan, self.folder, progress=self.watch.update)
+        self.built = target.build(plan, self.folder, progress=self.watch.update)
         if not self.wanted.verified:
             return []
         self.watch.stage("verify")
-        stage = check.compiled_stage(self.facts)
-        if reason := self.goal.missing():
+        stage = target.precision.stage
+        if reason := target.missing():
             return [{"stage": stage, "reason": reason}]
         compiled = load_compiled(self.folder)
         self._compare(stage, expected, {key: compiled.run(x) for key, x in self.given.items()})
         return []
 
-    def write(self, plan: Plan, not_run: list[dict[str, str]]) -> dict[str, Any]:
+    def write(self, target: Target, plan: Plan, not_run: list[dict[str, str]]) -> dict[str, Any]:
         """The bundle's documents, and the seal on all of it."""
         checked = [row["stage"] for row in self.stages]
         artifact.dump_json(check.summary(self.stages, not_run), self.folder / bundle.VERIFY)
@@ -294,8 +292,8 @@ class _Export:
         quantization = self.facts.get("quantization")
         return {
             "model": self.facts["model"],
-            "target": self.goal.name,
-            "precision": self.facts["precision"],
+            "target": target.name,
+            "precision": target.precision.name,
             **({"quantization": _told(quantization)} if quantization else {}),
             "ok": all(bool(row["ok"]) for row in self.stages),
             "verified": checked,
@@ -374,24 +372,23 @@ def _told(quantization: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in quantization.items() if name != "tensors"}
 
 
-def _compiled(goal: Target, precision: str, plan: Plan, model: onnx.ModelProto) -> dict[str, Any]:
+def _compiled(target: Target, plan: Plan, model: onnx.ModelProto) -> dict[str, Any]:
     """The part of the manifest that tells what was compiled, from what, for what."""
     scales = {
         name: {"scale": how.scale, "zero_point": how.zero, "quantized_dtype": how.dtype}
         for name, how in (integer_network.tensors(model).items() if integer_network.is_ours(model) else ())
     }
-    integers = goal.integers and integer_network.is_ours(model)
     ending = {node.output[0]: node.op_type for node in model.graph.node}
     outputs = [
         {**_tensor(port), "kind": "probabilities" if ending.get(port.name) == "Softmax" else "logits"}
         for port in plan.outputs
     ]
     return {
-        "target": goal.name,
-        "target_details": goal.describe(),
-        "precision": precision,
-        "arithmetic": "8-bit integers, summed in 32 bits" if integers else goal.arithmetic,
-        "integers": integers,
+        "target": target.name,
+        "target_details": target.describe(),
+        "precision": target.precision.name,
+        "arithmetic": target.precision.arithmetic,
+        "integers": target.precision.integers,
         "inputs": [{**_tensor(port), **scales.get(port.name, {})} for port in plan.inputs],
         "outputs": outputs,
         "memory": {"arena_bytes": plan.arena_bytes, "weights_bytes": len(plan.weights)},

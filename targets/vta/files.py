@@ -12,6 +12,7 @@ from inception_deploy.errors import DeployError, UsageError
 
 from . import config as configurations
 from . import isa
+from .boards import BOARDS, board
 from .profiles import profile
 
 
@@ -64,33 +65,56 @@ def _unreadable(flag: str, text: str, form: str) -> UsageError:
 
 
 def run(
-    config: Path, instructions: Path, loads: Sequence[Load], dumps: Sequence[Dump], *, profile_name: str = "hls"
+    config: Path,
+    instructions: Path,
+    loads: Sequence[Load],
+    dumps: Sequence[Dump],
+    *,
+    profile_name: str | None = None,
+    board_name: str | None = None,
+    trace: Path | None = None,
 ) -> dict[str, Any]:
-    """Simulate a stream; then write every dump's file, all of them or none.
+    """Simulate a stream; then write every dump's file.
 
     Args:
         config: upstream's ``vta_config.json``. instructions: 16 bytes each.
         loads: what lies in DRAM before. dumps: what is read back; DRAM exists in both and nowhere else.
+        profile_name: of `profiles.PROFILES`; None for the board's, and ``hls`` without a board.
+        board_name: of `boards.BOARDS`: estimates the time on it.
+        trace: a file for the estimated timeline, in Chrome's trace format; needs a board.
 
     Returns:
-        ``profile``, ``instructions``, ``gemm_steps``, ``reset_steps``, ``alu_steps``, ``bytes`` (by memory), ``dumps``.
+        ``profile``, ``instructions``, ``gemm_steps``, ``reset_steps``, ``alu_steps``, ``bytes`` (by memory), ``dumps``;
+        with a board ``timing``, as `cycles.Timing.document`.
 
     Raises:
         simulator.Fault: the stream does what the profile's hardware does not survive; nothing is written.
         DeployError: (kind ``vta``) a file that cannot be read or is none.
     """
+    from .cycles import measure
     from .memory import Dram
     from .simulator import simulate
 
-    machine, row = configurations.load(config), profile(profile_name)
+    if trace is not None and board_name is None:
+        message = "--trace needs a board, whose time it shows"
+        raise UsageError(message, kind="vta", got="no --board", allowed=list(BOARDS))
+    row = None if board_name is None else board(board_name)
+    hardware = profile(profile_name or (row.executes if row else "hls"))
+    machine = configurations.load(config)
     contents = [(load.address, _content(load.path)) for load in loads]
     spaces = [(dump.address, dump.length) for dump in dumps]
     dram = Dram.of(contents, spaces, machine.inp_bytes)
-    counts = simulate(_content(instructions), machine, row, dram, str(instructions))
+    stream = _content(instructions)
+    counts = simulate(stream, machine, hardware, dram, str(instructions))
+    timing = None if row is None else measure(stream, machine, row, str(instructions))
     for dump in dumps:
         with artifact.atomic_file(dump.path) as partial:
             partial.write_bytes(dram.read(dump.address, dump.length))
-    return {"profile": row.name, **asdict(counts), "dumps": [str(dump.path) for dump in dumps]}
+    if trace is not None and timing is not None:
+        with artifact.atomic_file(trace) as partial:
+            artifact.dump_json(timing.trace(stream, machine), partial)
+    found = {"profile": hardware.name, **asdict(counts), "dumps": [str(dump.path) for dump in dumps]}
+    return found if timing is None else {**found, "timing": timing.document()}
 
 
 def disassemble(instructions: Path, uops: Path | None = None, config: Path | None = None) -> list[str]:

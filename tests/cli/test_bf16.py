@@ -106,7 +106,7 @@ def test_a_quantised_network_is_refused(bf16: Path, tmp_path: Path, capfd: pytes
     assert cli.main(argv) == 2
     error = json.loads(capfd.readouterr().out)["error"]
     assert error["kind"] == "precision"
-    assert error["message"] == "the ONNX is quantised, and bfloat16 cannot hold its numbers"
+    assert error["message"] == "the ONNX is quantised, and bf16 cannot hold its numbers"
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf61"])

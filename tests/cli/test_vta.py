@@ -107,3 +107,15 @@ def test_a_part_is_needed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "see inception-deploy vta --help" in capsys.readouterr().err
     assert cli.main(["vta", "simulat"]) == 2
     assert "did you mean simulate?" in capsys.readouterr().err
+
+
+def test_a_board_gives_an_estimate_and_a_timeline(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dump = ["--dump", f"{files}/out.bin@0x3000:16"]
+    assert simulate(files, *dump, "--board", "pynq", "--trace", f"{files}/trace.json") == 0
+    assert "estimate for pynq: " in capsys.readouterr().out
+    assert json.loads((files / "trace.json").read_text())["otherData"] == {"board": "pynq"}
+    assert simulate(files, *dump, "--board", "de10nano", "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["profile"], document["timing"]["board"]) == ("chisel", "de10nano")
+    assert simulate(files, *dump, "--trace", f"{files}/trace.json") == 2
+    assert "--trace needs a board" in capsys.readouterr().err

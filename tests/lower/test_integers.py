@@ -139,7 +139,7 @@ def model_of(make: Callable[[Builder, str], str]) -> tuple[onnx.ModelProto, np.n
 
 @pytest.fixture(scope="session")
 def integers(tmp_path_factory: pytest.TempPathFactory) -> Callable[[onnx.ModelProto], Compiled]:
-    target = targets.parse("cpu:avx512-vnni")
+    target = targets.parse("cpu:avx512-vnni").at("int8")
     if reason := target.missing():
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("kernels")

@@ -29,7 +29,11 @@ def _simulate_arguments(parser: argparse.ArgumentParser) -> None:
     form = "OUT@0xADDR:LENGTH"
     parser.add_argument("--dump", type=files.parse_dump, action="append", default=[], metavar=form, help=after)
     hardware = "what executes it: hls (pynq, ultra96, zcu104; default), chisel (de10nano), fsim (upstream's simulator)"
-    parser.add_argument("--profile", default="hls", metavar="P", help=hardware)
+    parser.add_argument("--profile", metavar="P", help=hardware)
+    time = "estimate the time on a board: pynq, ultra96, zcu104 or de10nano"
+    parser.add_argument("--board", metavar="B", help=time)
+    timeline = "write the estimated timeline, for Perfetto or chrome://tracing"
+    parser.add_argument("--trace", type=Path, metavar="FILE.json", help=timeline)
     parser.add_argument("--stats", action="store_true", help="print what was executed and moved")
 
 
@@ -37,9 +41,22 @@ def _simulate(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy.targets.vta import files
 
     progress.stage("simulate")
-    found = files.run(options.config, options.insns, options.load, options.dump, profile_name=options.profile)
+    found = files.run(
+        options.config,
+        options.insns,
+        options.load,
+        options.dump,
+        profile_name=options.profile,
+        board_name=options.board,
+        trace=options.trace,
+    )
     shows = [line(f"{found['instructions']} instructions executed as {found['profile']}")]
     shows += [line(f"wrote {path}") for path in found["dumps"]]
+    if timing := found.get("timing"):
+        shares = f"GEMM multiplies in {timing['gemm_utilization']:.1%} of them"
+        told = f"estimate for {timing['board']}: {timing['cycles']} cycles, {timing['ms']:.4g} ms; {shares}"
+        shows.append(line(told))
+        shows += [line(f"{s['engine']} waits {s['cycles']} cycles: {s['cause']}") for s in timing["stalls"]]
     if options.stats:
         rows = [(name.replace("_", " "), found[name]) for name in ("gemm_steps", "reset_steps", "alu_steps")]
         rows += [

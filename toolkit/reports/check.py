@@ -12,6 +12,7 @@ from ..errors import DeployError
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
 from ..runtime.preprocessing import from_dict, load
+from ..targets import precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,15 +61,6 @@ def inputs_for_int8(given: Mapping[str, NDArray[np.float32]], model: onnx.ModelP
         return {"photo": given["photo"]}
     low, high = integer_network.input_limits(model)
     return {f"{name}, cut": np.clip(x, np.float32(low), np.float32(high)) for name, x in given.items()}
-
-
-def compiled_stage(manifest: Mapping[str, Any]) -> str:
-    """The row of `verify.TOLERANCES` that the compiled library of a bundle is held to."""
-    if manifest["precision"] == "fp32":
-        return "compiled"
-    if manifest["precision"] == "int8" and not manifest.get("integers"):
-        return "emulated-int8"
-    return f"compiled-{manifest['precision']}"
 
 
 def row(stage: str, reference: Mapping[str, Outputs], got: Mapping[str, Outputs]) -> dict[str, object]:
@@ -130,7 +122,7 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     given = inputs(bundle.input_shape, bundle.manifest["preprocessing"], int(bundle.manifest.get("seed", 0)))
     stages: dict[str, Mapping[str, object]] = {name: {**entry, "recorded": True} for name, entry in recorded.items()}
     name = bundle.manifest["inputs"][0]["name"]
-    stage = compiled_stage(bundle.manifest)
+    stage = precision.of(bundle.manifest).stage
     model = onnx.load(str(bundle.folder / bundles.ONNX))
     int8 = onnx.load(str(bundle.onnx)) if bundle.manifest["precision"] == "int8" else None
     judged = inputs_for_int8(given, int8) if int8 is not None else given

@@ -15,6 +15,7 @@ from ..kernels import sources_digest
 from ..lower.lower import symbol_of
 from ..targets.base import Target
 from ..targets.cpu import Cpu
+from ..targets.precision import Precision
 from .database import FAILED, Database, Identity, read
 from .search import WORTH
 from .space import Choice, choice_of, default, knobs, main_spec
@@ -95,11 +96,10 @@ class TunedCpu(Cpu):
                 found.setdefault(canonical(main_spec(one.task.spec, one.choice.outputs)), one)
         return found
 
-    @property
-    def more_exact(self) -> Target | None:
-        """Other kernels, of which the database knows nothing."""
-        found = super().more_exact
-        return replace(found, choices={}, used={}) if isinstance(found, TunedCpu) else found
+    def computing(self, row: Precision) -> TunedCpu:
+        """The same; another way of computing has other kernels, of which the database knows nothing."""
+        found = super().computing(row)
+        return found if row == self.precision else replace(found, choices={}, used={})
 
     def schedule(self, spec: Any) -> Any:
         found = self._find(spec)

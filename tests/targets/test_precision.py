@@ -1,0 +1,75 @@
+"""What a network is compiled for is settled once: by the precision's rows, the target, and what the network is."""
+
+from __future__ import annotations
+
+import pytest
+
+from inception_deploy import targets
+from inception_deploy.errors import UsageError
+from inception_deploy.kernels.spec import PAIR
+from inception_deploy.targets import cpu
+from inception_deploy.targets.precision import PRECISIONS, Precision, names, of, rows, settle
+from inception_deploy.verify import TOLERANCES
+
+
+def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
+    assert names() == ["fp32", "int8", "bf16"]
+    assert all(row.stage in TOLERANCES for row in PRECISIONS)
+    with pytest.raises(ValueError, match="no tolerance for stage 'compiled-fp8'"):
+        Precision(name="fp8", arithmetic="", stage="compiled-fp8")
+
+
+@pytest.mark.parametrize(
+    ("target", "wanted", "quantised", "row", "exact"),
+    [
+        ("cpu:avx2", None, False, ("fp32", "float32", False), None),
+        ("cpu:avx512-amx", None, False, ("fp32", PAIR, False), "fp32 multiply-adds"),
+        ("cpu:avx512-amx", "fp32", True, ("fp32", "float32", False), None),  # next to a tie every bit counts
+        ("cpu:avx512-amx", "bf16", False, ("bf16", "bfloat16", False), None),
+        ("cpu:avx512-vnni", None, True, ("int8", "float32", True), None),
+        ("cpu:avx512-vnni", "int8", False, ("int8", "float32", True), None),
+        ("cpu:avx2", None, True, ("int8", "float32", False), None),
+        ("arm:cortex-a72", "int8", False, ("int8", "float32", False), None),
+        ("cuda:sm_90", None, False, ("fp32", "float32", False), None),
+    ],
+)
+def test_what_is_settled(
+    target: str, wanted: str | None, quantised: bool, row: tuple[str, str, bool], exact: str | None
+) -> None:
+    found = settle(targets.parse(target), wanted, quantised=quantised)
+    computed = found.target.precision
+    assert (computed.name, computed.element, computed.integers) == row
+    assert (found.exact and found.exact.precision.arithmetic) == exact
+    assert found.target.name == target
+
+
+def test_integers_that_cannot_be_read_are_computed_in_floats() -> None:
+    found = settle(targets.parse("cpu:avx512-vnni"), "int8", quantised=True, readable=False).target
+    assert found.precision.stage == "emulated-int8"
+
+
+def test_a_quantised_network_in_bf16_is_refused() -> None:
+    with pytest.raises(UsageError, match="the ONNX is quantised, and bf16 cannot hold its numbers"):
+        settle(targets.parse("cpu:avx512-amx"), "bf16", quantised=True)
+
+
+def test_this_machine_takes_the_instruction_set_that_a_precision_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    isas = {isa.name: isa for isa in cpu.ISAS}
+    everything = frozenset(isas["avx512-vnni"].features + isas["avx512-amx"].features)
+    monkeypatch.setattr(cpu, "host_features", lambda: everything)
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
+    here = targets.parse("cpu")
+    chosen = {name: here.at(name).describe()["variant"] for name in here.precisions}
+    assert chosen == {"fp32": "avx512-amx", "int8": "avx512-vnni", "bf16": "avx512-amx"}
+    exact = settle(here, "fp32", quantised=False).exact
+    assert exact is not None
+    assert exact.describe()["variant"] == "avx512"
+
+
+def test_a_bundle_tells_its_row() -> None:
+    for row in PRECISIONS:
+        assert of({"precision": row.name, "integers": row.integers, "arithmetic": row.arithmetic}) is row
+    assert of({"precision": "fp32"}).stage == "compiled"  # of an older bundle
+    assert rows("fp8") == []
+    with pytest.raises(UsageError, match="'fp8' is not known to this version"):
+        of({"precision": "fp8"})

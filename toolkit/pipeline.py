@@ -158,8 +158,8 @@ class _Export:
         if self.wanted.verified:
             self.given = check.inputs(shape, source.preprocessing, self.seed)
         outputs = self._outputs(model)
-        if source.reference is not None:
-            self._compare("onnx", {name: source.reference(x) for name, x in self.given.items()}, outputs)
+        before = {name: source.reference(x) for name, x in self.given.items()}
+        self._compare("onnx", before, outputs, source.origin)
         if self.wanted.keep_stages:
             (self.folder / bundle.RAW_ONNX).parent.mkdir()
             onnx.save(model, str(self.folder / bundle.RAW_ONNX))
@@ -312,10 +312,13 @@ class _Export:
         given = self.given if given is None else given
         return {name: verify.run_onnx(model, {port: x}) for name, x in given.items()}
 
-    def _compare(self, stage: str, before: Results, after: Results) -> None:
-        """Add a row of ``verify``; DeployError where it is outside of its tolerance."""
+    def _compare(self, stage: str, before: Results, after: Results, reference: str | None = None) -> None:
+        """Add a row of ``verify``, against `reference` where that is not the usual one; DeployError where it is
+        outside of its tolerance.
+        """
         if self.given:
-            self.stages.append(verify.require_ok(check.row(stage, before, after)))
+            row = check.row(stage, before, after)
+            self.stages.append(verify.require_ok(row | ({"reference": reference} if reference else {})))
 
 
 def _refuse_tuned(precision: str) -> None:

@@ -157,6 +157,14 @@ def run_onnx(model: onnx.ModelProto, feeds: dict[str, NDArray[Any]], *, threads:
     Raises:
         DeployError: onnxruntime refuses the graph or fails on it.
     """
+    try:
+        return [np.asarray(output) for output in quiet_session(model.SerializeToString(), threads).run(None, feeds)]
+    except Exception as error:  # onnxruntime's exceptions share no base class of their own
+        raise DeployError(f"onnxruntime cannot run the graph: {_first_line(error)}", kind="onnx") from error
+
+
+def quiet_session(model: bytes | str, threads: int = 0) -> Any:
+    """An onnxruntime session of a model, or of a file by its name: optimiser off, nothing printed."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -165,11 +173,7 @@ def run_onnx(model: onnx.ModelProto, feeds: dict[str, NDArray[Any]], *, threads:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # One run does not pay for packing the weights, which would hold them twice.
     options.add_session_config_entry("session.disable_prepacking", "1")
-    try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return [np.asarray(output) for output in session.run(None, feeds)]
-    except Exception as error:  # onnxruntime's exceptions share no base class of their own
-        raise DeployError(f"onnxruntime cannot run the graph: {_first_line(error)}", kind="onnx") from error
+    return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _rows(array: NDArray[Any]) -> NDArray[np.float64]:

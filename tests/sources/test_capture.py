@@ -113,8 +113,8 @@ def test_the_bytes_depend_on_the_network_alone(small, tmp_path: Path) -> None:
         spec = importlib.util.spec_from_file_location("elsewhere", {__file__!r})
         tests = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(tests)
-        from inception_deploy import export
-        model = export.to_onnx(tests.Small(), (1, 3, 8, 8))
+        from inception_deploy.sources import capture
+        model = capture.to_onnx(tests.Small(), (1, 3, 8, 8))
         print(hashlib.sha256(model.SerializeToString()).hexdigest())
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]

@@ -7,6 +7,7 @@ time of the call; other constants (shapes, axes, scales) stay, because shape inf
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -85,10 +86,25 @@ def check(model: ir.Model) -> None:
         for value in node.outputs:
             value.shape = None
     inferred = onnx.shape_inference.infer_shapes(skeleton(model), check_type=True, strict_mode=True, data_prop=True)
+    outputs = [*inferred.graph.output, *(o for node in inferred.graph.node for o in _outputs_of_bodies(node))]
+    unknown = [o.type.tensor_type for o in outputs if o.type.HasField("tensor_type")]
+    unknown = [kind for kind in unknown if not kind.HasField("shape")]
+    for kind in unknown:  # the checker wants a shape of every output, and a file may leave even the rank open
+        kind.shape.SetInParent()
     onnx.checker.check_model(inferred)
+    for kind in unknown:
+        kind.ClearField("shape")
     found = {value.name: value for value in (*inferred.graph.value_info, *inferred.graph.output)}
     for node in model.graph:
         for value in node.outputs:
             if value.name in found:
                 value.type = ir.serde.deserialize_type_proto_for_type(found[value.name].type)
                 value.shape = ir.serde.deserialize_type_proto_for_shape(found[value.name].type)
+
+
+def _outputs_of_bodies(node: onnx.NodeProto) -> Iterator[onnx.ValueInfoProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield from attribute.g.output
+            for inner in attribute.g.node:
+                yield from _outputs_of_bodies(inner)

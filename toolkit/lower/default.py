@@ -1,16 +1,15 @@
 """TVM's default for operators that have no kernel of ours.
 
 The node becomes a model of its own, Relax imports it and legalises it to TIR, and every loop nest of that TIR becomes
-a layer whose spec carries the function (`kernels.spec.Extern`). Tensors between the nests live in the arena like any
-other value, so a kernel allocates nothing and the waves are its barriers. Such layers work on plain contiguous
-tensors of any type; what is float32 again may go on into kernels of ours.
+a layer (`nests`). What is float32 again may go on into kernels of ours.
 
 Relax takes seconds to import, so this module does it only when a node comes along.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import contextlib
+import io
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -19,53 +18,11 @@ import onnx
 from onnx import numpy_helper
 
 from ..errors import DeployError
-from ..kernels.spec import Extern
-from .layers import Param, Storage, Value
+from .nests import Cutter, Program, Unsupported, emit
 from .plan import Refusal
 
 if TYPE_CHECKING:
     from .reader import Reader
-
-_PACKED = ("call_packed", "call_cpacked", "call_extern", "call_pure_extern")
-"""Calls into TVM's runtime, or into libraries, that a bundle does not have."""
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Shape and numpy dtype of a tensor."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-    @property
-    def size(self) -> int:
-        """Elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
-
-
-@dataclass(frozen=True)
-class Nest:
-    """One loop nest: its TIR function as JSON, and the names of the tensors it takes, reads first."""
-
-    function: str
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
-
-
-@dataclass
-class Program:
-    """What a node legalises to. Names are `v0, v1, ...` for the node's own inputs; `outputs` holds a name per
-    output.
-    """
-
-    nests: list[Nest] = field(default_factory=list)
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    constants: dict[str, np.ndarray] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ()
-
-
-class Unsupported(Exception):
-    """Relax, or what it makes of the node, is of no use to us; with the reason."""
 
 
 def extern(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
@@ -81,7 +38,7 @@ def extern(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
         if any(not reader.known(name) for name in (*inputs, *wanted)):
             raise Unsupported("it gives or takes something else than tensors")
         program = _program(alone(reader, node, wanted))
-        _emit(reader, node, program, sources, wanted)
+        emit(reader, [node.name], node.op_type, program, sources, wanted)
     except Unsupported as error:
         name = f"'{node.domain}.{node.op_type}'" if node.domain not in ("", "ai.onnx") else node.op_type
         raise DeployError(
@@ -92,29 +49,6 @@ def extern(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
         ) from error
     if program.nests:
         reader.network.refusals.append(Refusal(node.name, node.op_type, reason))
-
-
-def _emit(reader: Reader, node: onnx.NodeProto, program: Program, sources: list[Storage], wanted: list[str]) -> None:
-    """The program's nests as layers, and its outputs as values."""
-    names = {output: name for name, output in zip(wanted, program.outputs, strict=True)}
-    storages = {f"v{index}": storage for index, storage in enumerate(sources)}
-    for nest in program.nests:
-        operands: list[tuple[Storage, str] | Param] = [
-            Param("raw", program.constants[n]) if n in program.constants else (storages[n], "") for n in nest.reads
-        ]
-        for name in nest.writes:
-            tensor = program.tensors[name]
-            label = names.get(name, f"{wanted[0]}:{name}")
-            batch = tensor.shape[0] if tensor.shape and tensor.size else 1
-            storages.setdefault(name, Storage(label, batch, tensor.size // batch, dtype=tensor.dtype))
-        first, *also = [storages[name] for name in nest.writes]
-        layer = reader.emit("extern", [node.name], Extern(nest.function, node.op_type), operands, first, first.name)
-        layer.also = also
-    for name, output in zip(wanted, program.outputs, strict=True):
-        if output in program.constants:
-            reader.constants[name] = program.constants[output]
-        else:
-            reader.values[name] = Value(name, reader.shape(name), storages[output])
 
 
 def alone(reader: Reader, node: onnx.NodeProto, wanted: list[str]) -> bytes:
@@ -176,7 +110,8 @@ def _imported(model: onnx.ModelProto) -> Any:
         relax.transform.DeadCodeElimination(),
     ]
     try:
-        return tvm.transform.Sequential(passes)(from_onnx(model, keep_params_in_input=False))
+        with contextlib.redirect_stdout(io.StringIO()):  # the importer prints what it stumbles over
+            return tvm.transform.Sequential(passes)(from_onnx(model, keep_params_in_input=False))
     except Exception as error:  # the importer raises whatever the operator's converter happens to stumble over
         raise Unsupported(f"Relax cannot import it ({_first_line(error)})") from error
 
@@ -186,14 +121,14 @@ def _first_line(error: Exception) -> str:
     return lines[-1][:200] if lines else type(error).__name__
 
 
-class _Walk:
+class _Walk(Cutter):
     """Reads `main` of a legalised module."""
 
     def __init__(self, module: Any) -> None:
         from tvm import relax
 
+        super().__init__()
         self.module = module
-        self.program = Program()
         self.names: dict[Any, Any] = {}  # a relax variable's tensor name, or a tuple of them
         main = module["main"]
         for index, param in enumerate(main.params):
@@ -210,8 +145,7 @@ class _Walk:
 
         if not isinstance(ty, relax.TensorType) or ty.shape is None or any(not hasattr(d, "value") for d in ty.shape):
             raise Unsupported(f"its result has no fixed shape ({ty})")
-        self.program.tensors[name] = Tensor(tuple(int(d) for d in ty.shape), _numpy_dtype(str(ty.dtype)))
-        return name
+        return self.tensor(name, [int(d) for d in ty.shape], str(ty.dtype))
 
     def _value(self, var: Any, value: Any) -> Any:
         """The tensor name (or tuple of names) of an expression."""
@@ -240,101 +174,5 @@ class _Walk:
         types = list(var.ty.fields) if several else [var.ty]
         outputs = tuple(self._tensor(f"t{count + index}", ty) for index, ty in enumerate(types))
         given = call.args[1].fields if isinstance(call.args[1], ir.Tuple) else [call.args[1]]
-        self._nests(self.module[call.args[0]], [*(self._value(a, a) for a in given), *outputs])
+        self.cut(self.module[call.args[0]], [*(self._value(a, a) for a in given), *outputs])
         return outputs if several else outputs[0]
-
-    def _nests(self, func: Any, arguments: list[str]) -> None:
-        """Cut a function at its loop nests; where that is not possible it stays whole, and its scratch becomes
-        tensors of ours.
-        """
-        names = dict(zip(func.params, arguments, strict=True))
-        root: Any = getattr(func.body, "block", None)
-        if root is None or not set(_written(func.body)) <= {*func.params, *root.alloc_buffers}:
-            scratch: list[Any] = []
-            statements = [func.body]
-        else:
-            scratch = list(root.alloc_buffers)
-            statements = list(getattr(root.body, "seq", [root.body]))
-        for buffer in scratch:
-            shape = tuple(int(d) for d in buffer.shape)
-            name = f"t{len(self.program.tensors)}"
-            self.program.tensors[name] = Tensor(shape, _numpy_dtype(str(buffer.dtype)))
-            names[buffer] = name
-        writes = [_written(s) for s in statements]
-        flat = [b for w in writes for b in w]
-        if len(flat) != len(set(flat)):
-            statements = [root.body]  # two nests write one tensor (a scatter into a copy): they belong together
-        for statement in statements:
-            self._nest(statement, names, func)
-
-    def _nest(self, statement: Any, names: dict[Any, str], func: Any) -> None:
-        import tvm
-        from tvm import s_tir, tirx
-
-        written = _written(statement)
-        used = set(_buffers(statement))
-        reads = [b for b in names if b in used and b not in written]
-        writes = [b for b in names if b in used and b in written]
-        if foreign := _foreign_calls(statement):
-            raise Unsupported(f"it calls {foreign[0]} of TVM's runtime, which a bundle does not have")
-        if not writes:
-            raise Unsupported("one of its loops writes nothing")
-        body = statement
-        if not hasattr(statement, "block"):
-            block = s_tir.SBlock([], [], [], "root", statement)
-            body = s_tir.SBlockRealize([], True, block)
-        alone = tirx.PrimFunc([*reads, *writes], body, ret_type=func.ret_type).with_attr("tirx.noalias", True)
-        function = str(tvm.ir.save_json(alone))
-        self.program.nests.append(Nest(function, tuple(names[b] for b in reads), tuple(names[b] for b in writes)))
-
-
-def _buffers(statement: Any) -> list[Any]:
-    """The buffers that a statement uses, each once."""
-    from tvm import tirx
-    from tvm_ffi.structural import structural_walk
-
-    found: dict[Any, None] = {}
-
-    def visit(var: Any) -> None:
-        if type(var.ty).__name__ == "BufferType":
-            found[var] = None
-
-    structural_walk(statement, [(tirx.Var, visit)])
-    return list(found)
-
-
-def _written(statement: Any) -> list[Any]:
-    """The buffers that a statement stores into, each once."""
-    from tvm import tirx
-    from tvm_ffi.structural import structural_walk
-
-    found: dict[Any, None] = {}
-
-    def visit(store: Any) -> None:
-        found[store.buffer] = None
-
-    structural_walk(statement, [(tirx.BufferStore, visit)])
-    return list(found)
-
-
-def _foreign_calls(statement: Any) -> list[str]:
-    """Calls out of the function into what a bundle does not contain."""
-    from tvm import ir
-    from tvm_ffi.structural import structural_walk
-
-    found: list[str] = []
-
-    def visit(call: Any) -> None:
-        if any(part in getattr(call.op, "name", "") for part in _PACKED):
-            found.append(str(call.args[0]))
-
-    structural_walk(statement, [(ir.Call, visit)])
-    return found
-
-
-def _numpy_dtype(name: str) -> str:
-    """TVM's name of a type as numpy's."""
-    try:
-        return str(np.dtype(name).name)
-    except TypeError:
-        raise Unsupported(f"it works on {name} values") from None

@@ -8,9 +8,10 @@ import onnx
 
 from ..kernels.spec import WindowOp
 from . import quantised
-from .operators import elementwise, layout, linear, pool
+from .operators import elementwise, layout, linear, pool, written
 from .operators.common import attributes, identity
 from .operators.elementwise import INF
+from .operators.resize import resize
 from .reader import Reader
 
 OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
@@ -18,6 +19,7 @@ OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     "Add": elementwise.binary("add"),
     "AveragePool": pool.pool(WindowOp.AVERAGE),
     "Clip": elementwise.activation(elementwise.clip_bounds),
+    "Col2Im": written.col2im,
     "Concat": layout.concat,
     "Conv": linear.conv,
     "DequantizeLinear": quantised.dequantize,
@@ -37,6 +39,7 @@ OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     ),
     "HardSwish": elementwise.simple("hard_swish"),
     "Identity": identity,
+    "LRN": written.lrn,
     "LeakyRelu": elementwise.unary("leaky_relu", lambda _r, n: (attributes(n).get("alpha", 0.01),)),
     "Log": elementwise.simple("log"),
     "MatMul": linear.matmul,
@@ -54,6 +57,7 @@ OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     "ReduceMean": pool.reduce_map(pool.global_average),
     "Relu": elementwise.activation(lambda _r, _n: (0.0, INF)),
     "Reshape": layout.view,
+    "Resize": resize,
     "Selu": elementwise.unary(
         "selu", lambda _r, n: (attributes(n).get("alpha", 1.6732632), attributes(n).get("gamma", 1.0507010))
     ),
@@ -68,6 +72,7 @@ OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     "Sub": elementwise.binary("sub"),
     "Sum": elementwise.binary("add"),
     "Tanh": elementwise.simple("tanh"),
+    "TopK": written.topk,
     "Transpose": layout.transpose,
     "Unsqueeze": layout.view,
 }

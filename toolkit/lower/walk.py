@@ -15,6 +15,7 @@ from ..quantize.integer_network import is_ours
 from .default import alone, extern
 from .integers import Integers
 from .layers import Network, Storage, Value
+from .operators.written import copy
 from .reader import Reader, Refuse
 from .table import OPS
 
@@ -106,9 +107,7 @@ def _drop_unused(reader: Reader) -> None:
 def _give_out(reader: Reader, index: int, name: str) -> None:
     """Let the caller's buffer receive an output of the graph."""
     if name not in reader.values:
-        raise DeployError(
-            f"output '{name}' of the graph is a constant", kind="onnx", got=name, allowed="computed outputs"
-        )
+        copy(reader, name, name)
     value = reader.values[name]
     root = value.storage.root
     if not value.storage.blocked and root.port is None:

@@ -25,7 +25,10 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import DeployError, UsageError, nearest
+from inception_deploy.graph.clean import fold_constants
 from inception_deploy.graph.skeleton import check, restore, skeleton
+from inception_deploy.graph.spell import spell_out
+from inception_deploy.graph.windows import explicit_windows
 from inception_deploy.sources import onnx_file
 from inception_deploy.verify import compare, run_onnx
 
@@ -93,18 +96,27 @@ def to_onnx(
 
 
 def load_onnx(
-    path: str | Path, *, batch: int | None = None, input_size: Sequence[int] | None = None
+    path: str | Path,
+    *,
+    batch: int | None = None,
+    input_size: Sequence[int] | None = None,
+    static: bool = False,
+    tell: Progress = lambda _: None,
 ) -> onnx.ModelProto:
     """A user's ONNX file, validated (`onnx_file.load`), its input fixed (`onnx_file.fix_batch`) and simplified.
+
+    Args:
+        batch, input_size: what to fix; without both, symbolic sizes stay unless the graph is to be `static`.
+        tell: is told what the user should know of how the file is read.
 
     Raises:
         DeployError: the file is refused, with the reason.
     """
     import onnx_ir as ir
 
-    model = onnx_file.load(path)
-    if batch is not None or input_size is not None:
-        model = onnx_file.fix_batch(model, 1 if batch is None else batch, input_size)
+    model = onnx_file.load(path, tell)
+    if static or batch is not None or input_size is not None:
+        model = onnx_file.fix_batch(model, batch, input_size)
     return _to_proto(simplify(ir.from_proto(model)))
 
 
@@ -177,8 +189,13 @@ def simplify(model: ir.Model) -> ir.Model:
     import onnxsim
     from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
-    bare = skeleton(model)
     try:
+        if any(node.op_type == "If" for node in model.graph):
+            fold_constants(model)  # one whose condition is known becomes its branch
+            check(model)
+        spell_out(model)
+        explicit_windows(model)  # first of all: nothing after it reads auto_pad or ceil_mode the way the file means it
+        bare = skeleton(model)
         simplified, _ = onnxsim.simplify(bare, check_n=0, certify=False, skipped_optimizers=SKIPPED)
         model = restore(simplified, model)
         LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)

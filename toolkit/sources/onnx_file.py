@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from inception_deploy.errors import DeployError
 from inception_deploy.graph.skeleton import check, restore, skeleton
+from inception_deploy.graph.spell import spell_out
+from inception_deploy.sources import halves, legacy
 
 if TYPE_CHECKING:
     import onnx
@@ -36,8 +38,11 @@ OLDEST_IR = 8
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
-def load(path: str | Path) -> onnx.ModelProto:
+def load(path: str | Path, tell: Callable[[str], None] = lambda _: None) -> onnx.ModelProto:
     """Read and validate an ONNX file for an image network.
+
+    Args:
+        tell: is told what the user should know of how the file is read.
 
     Returns:
         The model with its weights inline, its functions inlined, its nodes in order, opset `OLDEST_OPSET` or newer, one
@@ -51,21 +56,28 @@ def load(path: str | Path) -> onnx.ModelProto:
     path = Path(path)
     with _about(path):
         model = _parse(path)
+        _open_sizes(model)
         _check_tensors(model)
         _load_external_data(model, path.parent.resolve())
         model = _inline_functions(model)
         _check_operators(model)
         _sort(model.graph)
         _check_interface(model)
-        return ir.to_proto(_infer(_modern(_to_ir(model))))
+        if halves.widen(_graphs(model), _nodes(model.graph), _tensors(model)):
+            tell(f"{path.name}: it computes in 16-bit floats; here it is computed in float32, its weights widened")
+        modern = _modern(_to_ir(model))
+        spell_out(modern)
+        return ir.to_proto(_infer(modern))
 
 
-def fix_batch(model: onnx.ModelProto, batch: int, input_size: Sequence[int] | None = None) -> onnx.ModelProto:
+def fix_batch(
+    model: onnx.ModelProto, batch: int | None = None, input_size: Sequence[int] | None = None
+) -> onnx.ModelProto:
     """`model` with its input's symbolic sizes given values, and every other shape inferred anew.
 
     Args:
         model: one input, (N, C, H, W) or (N, H, W, C) where the size is to be set; left as it was.
-        batch: the first axis.
+        batch: the first axis; None for the file's own, or 1 where it leaves that open.
         input_size: (H, W); None where the file has both.
 
     Raises:
@@ -78,6 +90,8 @@ def fix_batch(model: onnx.ModelProto, batch: int, input_size: Sequence[int] | No
     if value.shape is None:
         raise DeployError(f"input {value.name!r} has no shape", kind="onnx", allowed="a shape, symbolic or not")
     sizes: list[int | None] = [size if isinstance(size, int) else None for size in value.shape]
+    if batch is None:
+        batch = sizes[0] or 1 if sizes else 1
     wanted: dict[int, tuple[str, int]] = {0: ("batch", batch)}
     if input_size is not None:
         if len(sizes) != 4:
@@ -175,10 +189,14 @@ def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
                 yield from _nodes(body)
 
 
+def _graphs(model: onnx.ModelProto) -> list[onnx.GraphProto]:
+    """The graph and all bodies."""
+    return [model.graph, *(body for node in _all_nodes(model) for body in _bodies(node))]
+
+
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every tensor of a model, wherever it hides."""
-    graphs = [model.graph, *(body for node in _all_nodes(model) for body in _bodies(node))]
-    for graph in graphs:
+    for graph in _graphs(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:
             yield from (sparse.values, sparse.indices)
@@ -192,6 +210,15 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
 
 
 # -- sizes and weights ----------------------------------------------------------------------------------------------
+
+
+def _open_sizes(model: onnx.ModelProto) -> None:
+    """Sizes below zero are left open, as PaddlePaddle and others mean them."""
+    for graph in _graphs(model):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            for size in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+                if size.HasField("dim_value") and size.dim_value < 0:
+                    size.ClearField("dim_value")
 
 
 def _check_tensors(model: onnx.ModelProto) -> None:
@@ -456,7 +483,9 @@ def _check_interface(model: onnx.ModelProto) -> None:
     kind = real[0].type.tensor_type
     if kind.elem_type != onnx.TensorProto.FLOAT:
         got = onnx.TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "no tensor"
-        raise DeployError(f"input {real[0].name!r} is not float32", kind="onnx", got=got, allowed="FLOAT")
+        how = "; export it with float32 inputs (keep_io_types)" if got in ("FLOAT16", "BFLOAT16") else ""
+        message = f"input {real[0].name!r} is not float32 but {got.lower()}{how}"
+        raise DeployError(message, kind="onnx", got=got, allowed="FLOAT")
     if not kind.HasField("shape") or not kind.shape.dim:
         message = f"input {real[0].name!r} has no shape"
         raise DeployError(message, kind="onnx", got=None, allowed="(N, C, H, W), symbolic or not")
@@ -489,7 +518,12 @@ def _modern(model: ir.Model) -> ir.Model:
         return model
     try:
         _infer(model)
-        return restore(onnx.version_converter.convert_version(skeleton(model), TARGET_OPSET), model)
+        samplers = legacy.samplers(model) if version < 11 else {}
+        if version < 7:
+            legacy.align_operands(model)
+        made = restore(onnx.version_converter.convert_version(skeleton(model), TARGET_OPSET), model)
+        legacy.keep_coordinates(made, samplers)
+        return made
     except DeployError:
         raise
     except Exception as error:  # the C++ converter raises plain RuntimeError where it lacks a step

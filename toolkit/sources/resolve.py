@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .. import models
 from ..errors import DeployError, UsageError
 from ..runtime.preprocessing import as_dict
-from . import capture, onnx_file
+from . import capture, original
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,8 @@ class Source:
         labels: the names of the classes; None where the network does not say (1000 classes are ImageNet's).
         notes: lines the user should read.
         onnx: gives the simplified ONNX; takes a function that is told what is being done.
-        reference: the PyTorch outputs for an input; None where there is no PyTorch module.
+        reference: the outputs for an input of what the network came from.
+        origin: what that is: the PyTorch module, or the user's file as it was before anything of ours touched it.
     """
 
     name: str
@@ -58,7 +59,8 @@ class Source:
     labels: tuple[str, ...] | None
     notes: tuple[str, ...]
     onnx: Callable[[Callable[[str], None]], onnx.ModelProto]
-    reference: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]] | None
+    reference: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]
+    origin: str = "torch"
 
 
 def resolve(request: Request) -> Source:
@@ -171,18 +173,17 @@ def _from_onnx(request: Request) -> Source:
         raise UsageError(
             "--weights does not go with an ONNX file: it holds its own", kind="usage", got=str(request.weights)
         )
-    model = capture.load_onnx(
-        request.model, batch=request.batch or _own_batch(request.model), input_size=request.input_size
-    )
+    told: list[str] = []
+    path = Path(request.model)
+    model = capture.load_onnx(path, batch=request.batch, input_size=request.input_size, static=True, tell=told.append)
+    port = model.graph.input[0].name
     shape = [entry.dim_value for entry in model.graph.input[0].type.tensor_type.shape.dim]
     preprocessing, notes = _assumed_preprocessing(request.model, shape)
-    return Source(Path(request.model).stem, preprocessing, None, None, notes, lambda say: model, None)
 
+    def reference(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
+        return original.run_file(path, {port: x})
 
-def _own_batch(path: str) -> int:
-    """The batch that an ONNX file fixes; 1 where it leaves it open."""
-    shape = onnx_file.load(path).graph.input[0].type.tensor_type.shape
-    return shape.dim[0].dim_value or 1 if shape.dim else 1
+    return Source(path.stem, preprocessing, None, None, (*told, *notes), lambda say: model, reference, "original file")
 
 
 def _from_module(

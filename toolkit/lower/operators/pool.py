@@ -10,6 +10,7 @@ from ...kernels.spec import GlobalAverage, Window, WindowOp
 from ..layers import Value
 from ..reader import Reader, Refuse
 from .common import attributes, image, new, window
+from .written import max_with_places
 
 
 def pool(op: WindowOp) -> Callable[[Reader, onnx.NodeProto], None]:
@@ -17,7 +18,8 @@ def pool(op: WindowOp) -> Callable[[Reader, onnx.NodeProto], None]:
 
     def handler(reader: Reader, node: onnx.NodeProto) -> None:
         if len([o for o in node.output if o]) > 1 and reader.uses[node.output[1]]:
-            raise Refuse("the indices of the maxima are used")
+            max_with_places(reader, node)
+            return
         value = reader.blocked(image(reader, node.input[0]))
         attrs = attributes(node)
         rows, columns = attrs["kernel_shape"]

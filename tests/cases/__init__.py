@@ -1,0 +1,1 @@
+"""Generators of strangers' networks: small ONNX files as other tools write them, each with inputs and the right answer."""

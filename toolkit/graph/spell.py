@@ -1,0 +1,139 @@
+"""The pass that writes operators by others: those whose meaning ONNX gives as a formula, and that few tools have.
+
+It runs where a file comes in. Some of these operators onnx itself cannot infer the shape of, or calls deprecated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from inception_deploy.graph.rewrite import (
+    add_constant,
+    hand_over,
+    insert,
+    integer,
+    ints,
+    nodes,
+    number,
+    operand,
+    rank,
+    remove,
+    shape,
+)
+
+
+def spell_out(model: ir.Model) -> int:
+    """Write every operator of `SPELLINGS` by others, where what it asks about its input is known.
+
+    Given: ``y = op(x, ...)``. Result: the formula in the docstring of its function; y keeps its name.
+    """
+    fired = 0
+    for node in nodes(model, *SPELLINGS):
+        y = SPELLINGS[node.op_type](_Formula(node))
+        if y is not None and hand_over(node.outputs[0], y):
+            y.shape, y.type = node.outputs[0].shape, node.outputs[0].type
+            remove(node)
+            fired += 1
+    return fired
+
+
+class _Formula:
+    """Inserts nodes before one."""
+
+    def __init__(self, node: ir.Node) -> None:
+        self.node = node
+        self.name = node.name or node.op_type
+
+    def __call__(self, op_type: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        (value,) = insert(self.node, op_type, f"{self.name}/{op_type.lower()}", inputs, **attributes)
+        return value
+
+    def constant(self, name: str, values: Any, dtype: type = np.float32) -> ir.Value:
+        graph = self.node.graph
+        assert isinstance(graph, ir.Graph)
+        return add_constant(graph, f"{self.name}/{name}", np.asarray(values, dtype))
+
+    def normal(self, x: ir.Value, axes: list[int], epsilon: float) -> tuple[ir.Value, ir.Value, ir.Value]:
+        """``(x - mean) / sqrt(var + epsilon)`` over `axes`, the mean and the variance."""
+        over = self.constant("axes", axes, np.int64)
+        mean = self("ReduceMean", x, over, keepdims=1)
+        centred = self("Sub", x, mean)
+        var = self("ReduceMean", self("Mul", centred, centred), over, keepdims=1)
+        deviation = self("Sqrt", self("Add", var, self.constant("epsilon", epsilon)))
+        return self("Div", centred, deviation), mean, var
+
+
+def _group_norm(f: _Formula) -> ir.Value | None:
+    """``normal(x as (N, groups, rest)) * scale + bias``, with as many scales as groups (opset 18) or as channels."""
+    x, scale, bias = (operand(f.node, index) for index in range(3))
+    sizes = shape(scale)
+    if x is None or sizes is None:
+        return None
+    groups = integer(f.node, "num_groups", 1)
+    epsilon = number(f.node, "epsilon", 1e-5)
+    grouped = f("Reshape", x, f.constant("groups", [0, groups, -1], np.int64))
+    y, _, _ = f.normal(grouped, [2], epsilon)
+    if sizes != (groups,):
+        y = f("Reshape", y, f.constant("channels", [0, sizes[0], -1], np.int64))
+    column = f.constant("column", [-1, 1], np.int64)
+    y = f("Add", f("Mul", y, f("Reshape", scale, column)), f("Reshape", bias, column))
+    return f("Reshape", y, f("Shape", x))
+
+
+def _lp_norm(f: _Formula) -> ir.Value | None:
+    """``x / max(|x|_p, smallest normal float)``: where the norm is 0, x is 0 too, and so is the result."""
+    axis = f.constant("axis", [integer(f.node, "axis", -1)], np.int64)
+    norm = f("ReduceL1" if integer(f.node, "p", 2) == 1 else "ReduceL2", operand(f.node, 0), axis, keepdims=1)
+    return f("Div", operand(f.node, 0), f("Max", norm, f.constant("tiny", np.finfo(np.float32).tiny)))
+
+
+def _mvn(f: _Formula) -> ir.Value | None:
+    """``(x - mean) / (sqrt(var) + 1e-9)`` over the axes."""
+    x = operand(f.node, 0)
+    over = f.constant("axes", ints(f.node, "axes", [0, 2, 3]), np.int64)
+    centred = f("Sub", x, f("ReduceMean", x, over, keepdims=1))
+    deviation = f("Sqrt", f("ReduceMean", f("Mul", centred, centred), over, keepdims=1))
+    return f("Div", centred, f("Add", deviation, f.constant("epsilon", 1e-9)))
+
+
+def _swish(f: _Formula) -> ir.Value | None:
+    """``x * sigmoid(alpha * x)``."""
+    x, alpha = operand(f.node, 0), number(f.node, "alpha", 1.0)
+    scaled = x if alpha == 1 else f("Mul", x, f.constant("alpha", alpha))
+    return f("Mul", x, f("Sigmoid", scaled))
+
+
+def _training_batch_norm(f: _Formula) -> ir.Value | None:
+    """``normal(x over all axes but the channels) * scale + bias``, and the running statistics where they are read:
+    ``momentum * old + (1 - momentum) * new``.
+    """
+    x, axes = operand(f.node, 0), rank(operand(f.node, 0))
+    if not integer(f.node, "training_mode", 0) or x is None or axes is None:
+        return None
+    y, mean, var = f.normal(x, [0, *range(2, axes)], number(f.node, "epsilon", 1e-5))
+    momentum = number(f.node, "momentum", 0.9)
+    flat = f.constant("flat", [-1], np.int64)
+    for index, new in ((1, mean), (2, var)):
+        old = operand(f.node, index + 2)
+        output = f.node.outputs[index] if len(f.node.outputs) > index else None
+        if output is not None and (output.uses() or output.is_graph_output()):
+            kept = f("Mul", old, f.constant("momentum", momentum))
+            added = f("Mul", f("Reshape", new, flat), f.constant("rest", 1 - momentum))
+            hand_over(output, f("Add", kept, added))
+    column = f.constant("column", [-1, *[1] * (axes - 2)], np.int64)
+    scale, bias = (f("Reshape", operand(f.node, index), column) for index in (1, 2))
+    return f("Add", f("Mul", y, scale), bias)
+
+
+SPELLINGS: dict[str, Callable[[_Formula], ir.Value | None]] = {
+    "BatchNormalization": _training_batch_norm,
+    "GroupNormalization": _group_norm,
+    "LpNormalization": _lp_norm,
+    "MeanVarianceNormalization": _mvn,
+    "Swish": _swish,
+}
+"""Operator -> what gives its result by others; None where it stays."""

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from inception_deploy import kernels
 from inception_deploy.errors import DeployError
+from inception_deploy.kernels.spec import Window, WindowOp
+from inception_deploy.kernels.versions import VERSIONS, versions_of
 from inception_deploy.tuning import database
 from inception_deploy.tuning.database import HEADER, RECORDS, WORKLOADS, Identity
 from inception_deploy.tuning.space import Space, knobs
+from inception_deploy.tuning.task import Task
 
-OWNER = Identity("net", "cpu:avx2", "kernels-1")
+MACHINE = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": "x86-64-v3"}
+OWNER = Identity("net", "cpu:avx2", MACHINE, "0.27.0")
 
 
 @pytest.fixture
@@ -97,22 +103,63 @@ def test_damage_is_one_clear_error(filled, name, change) -> None:
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (Identity("net2", "cpu:avx2", "kernels-1"), "is of model net;"),
-        (Identity("net", "cpu:avx512", "kernels-1"), "is of target cpu:avx2;"),
-        (Identity("net", "cpu:avx2", "kernels-2"), "is of other kernels: another version"),
+        ({"model": "net2"}, "is of model net, not net2; tune again with another --output"),
+        ({"target": "cpu:avx512"}, "is of target cpu:avx2, not cpu:avx512; tune again"),
+        (
+            {"machine": {**MACHINE, "mcpu": "x86-64-v4"}},
+            "is of kernels for llvm x86-64-v3 .*, not llvm x86-64-v4 .*; tune",
+        ),
+        ({"compiler": "0.28.0"}, "is of kernels compiled by TVM 0.27.0, not 0.28.0; tune again"),
     ],
 )
 def test_another_database_is_refused(filled, other, message) -> None:
     for opened in (database.read, database.resume):
         with pytest.raises(DeployError, match=message):
-            opened(filled, other)
+            opened(filled, replace(OWNER, **other))
 
 
 def test_another_format_is_refused(filled) -> None:
-    header = json.loads((filled / HEADER).read_text())
-    (filled / HEADER).write_text(json.dumps({**header, "format": 99}))
-    with pytest.raises(DeployError, match="is of format 99"):
-        database.read(filled, OWNER)
+    """Format 1 knew all kernels by one digest, in a field that is no more."""
+    header = {"format": 1, "model": "net", "target": "cpu:avx2", "kernels": "0123456789abcdef x86_64-unknown-linux-gnu"}
+    (filled / HEADER).write_text(json.dumps(header))
+    for opened in (database.read, database.resume):
+        with pytest.raises(DeployError, match="is of format 1, not 2; tune again with another --output"):
+            opened(filled, OWNER)
+
+
+def test_an_edit_of_the_kernels_changes_nothing(filled, tasks, monkeypatch) -> None:
+    """Records are of the version that a family states, not of its sources."""
+    monkeypatch.setattr(kernels, "sources_digest", lambda: "edited")
+    found = database.read(filled, OWNER)
+    assert (len(found.records), found.notes()) == (3, [])
+
+
+@pytest.mark.parametrize(("family", "left"), [("vector.conv", 1), ("vector.winograd", 1), ("vector.window", 3)])
+def test_a_changed_kernel_voids_its_familys_records_only(filled, tasks, target, monkeypatch, family, left) -> None:
+    pool = Task(Window(WindowOp.MAX, 1, 2, 17, 17, 8, 8, (3, 3), (2, 2), (0, 0, 0, 0)), False, 1, ("e",))
+    default = knobs(Space(tasks[0], target).default)
+    with database.resume(filled, OWNER)[0] as opened:
+        space = Space(pool, target)
+        opened.commit(pool, space, knobs(space.default), [1e-3], target)
+    before = (filled / RECORDS).read_bytes()
+    monkeypatch.setitem(VERSIONS, family, VERSIONS[family] + 1)
+    said = [f"{4 - left} records of {filled} are of another version of {family} and are passed over"]
+    found = database.read(filled, OWNER)
+    assert (len(found.records), found.notes()) == (left, said)
+    opened, notes = database.resume(filled, OWNER)
+    with opened:
+        assert notes == said
+        space = Space(tasks[0], target)
+        opened.commit(tasks[0], space, default, [1e-3], target)
+    assert database.read(filled, OWNER).times_measured(tasks[0], default) == (2 if family == "vector.window" else 1)
+    assert (filled / RECORDS).read_bytes().startswith(before)
+
+
+def test_every_family_that_is_tuned_states_a_version(tasks, tiled) -> None:
+    for task in (*tasks, *tiled):
+        versions = versions_of(task.spec, task.eligible)
+        assert ("vector.winograd" in versions) == task.eligible
+        assert set(versions) <= set(VERSIONS)
 
 
 def test_one_process_at_a_time(folder) -> None:

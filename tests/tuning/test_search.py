@@ -14,7 +14,7 @@ from inception_deploy.tuning.tuned import better, with_choices
 
 from .conftest import Formula
 
-OWNER = Identity("net", "cpu:avx2", "kernels-1")
+OWNER = Identity("net", "cpu:avx2", {"mcpu": "x86-64-v3"}, "0.27.0")
 
 
 def searched(folder, tasks, meter, trials: int, create: bool = True) -> Search:

@@ -5,6 +5,9 @@ its spec. `database_tuning_record.json` holds a line for every measurement: a tr
 annotates the module's block with it, and the seconds measured. Lines are appended as measurements finish, so a killed
 process loses at most the one in work; a line that it left half-written is dropped when the database is opened again.
 `tuning.json` is the header.
+
+A workload also states the versions of the kernel families that its choices are made of (`kernels.versions`). Records of
+another version stay in the files and are passed over.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,12 +28,13 @@ from typing import Any
 
 from .. import artifact
 from ..errors import DeployError
+from ..kernels.versions import VERSIONS, versions_of
 from ..targets.cpu import Cpu
 from .buffers import buffers
 from .space import Space
 from .task import Task, decode, encode
 
-FORMAT = 1
+FORMAT = 2
 HEADER, WORKLOADS, RECORDS = "tuning.json", "database_workload.json", "database_tuning_record.json"
 FAILED = 1e10
 """Seconds of a choice that could not be built or run: MetaSchedule's own convention."""
@@ -41,17 +46,27 @@ _SPEC, _BLOCK = "inception_deploy.spec", "kernel"
 class Identity:
     """What a database is of.
 
-    model: the network's name. target: as the user writes it. kernels: `Target.fingerprint`, which changes with the
-    templates' sources, TVM's version and the machine code generated.
+    Attributes:
+        model: the network's name.
+        target: as the user writes it.
+        machine: what code is generated for (`Cpu.tvm_target`): `cpu` means another one on another CPU.
+        compiler: TVM's version.
     """
 
     model: str
     target: str
-    kernels: str
+    machine: Mapping[str, Any]
+    compiler: str
 
     def document(self) -> dict[str, Any]:
         """The header."""
-        return {"format": FORMAT, "model": self.model, "target": self.target, "kernels": self.kernels}
+        return {
+            "format": FORMAT,
+            "model": self.model,
+            "target": self.target,
+            "machine": dict(self.machine),
+            "compiler": self.compiler,
+        }
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,12 @@ class Record:
 
 
 class Database:
-    """An open database. One process at a time may write to it."""
+    """An open database. One process at a time may write to it.
+
+    Attributes:
+        records: the measurements that hold for the kernels of today.
+        outdated: how many records there are of other versions of a kernel family, by the family's name.
+    """
 
     def __init__(self, folder: Path, identity: Identity, *, lock: int | None = None) -> None:
         from tvm.s_tir import meta_schedule as ms
@@ -77,7 +97,9 @@ class Database:
         try:
             self._store = ms.database.JSONDatabase(str(folder / WORKLOADS), str(folder / RECORDS), allow_missing=False)
             self._tasks: dict[str, Task] = {}
-            self.records = [self._read(record) for record in self._store.get_all_tuning_records()]
+            self.outdated: Counter[str] = Counter()
+            found = [self._read(record) for record in self._store.get_all_tuning_records()]
+            self.records = [record for record in found if record is not None]
         except Exception as error:  # TVM's own, of many kinds
             reason = str(error).strip().splitlines()[-1]
             raise _corrupt(folder, reason) from error
@@ -128,10 +150,22 @@ class Database:
         self._tasks[task.key] = task
         self.records.append(Record(task.key, tuple(sorted(values.items())), tuple(seconds)))
 
-    def _read(self, record: Any) -> Record:
+    def notes(self) -> list[str]:
+        """What a user should know about it."""
+        return [
+            f"{number} records of {self.folder} are of another version of {family} and are passed over"
+            for family, number in sorted(self.outdated.items())
+        ]
+
+    def _read(self, record: Any) -> Record | None:
+        """The measurement; None where it is of other kernels than today's."""
         from tvm import s_tir
 
         module = record.workload.mod
+        changed = outdated(module)
+        if changed:
+            self.outdated.update(changed)
+            return None
         schedule = s_tir.Schedule(module)
         record.trace.apply_to_schedule(schedule, remove_postproc=False)
         task = task_of(module)
@@ -180,7 +214,7 @@ def create(folder: Path, identity: Identity) -> Database:
 
 
 def resume(folder: Path, identity: Identity) -> tuple[Database, list[str]]:
-    """An existing database to go on with, and notes about what was repaired.
+    """An existing database to go on with, and notes about what was repaired and what is passed over.
 
     Raises:
         DeployError: ``database``: it does not exist, is of something else, is damaged, or another process writes to it.
@@ -189,7 +223,8 @@ def resume(folder: Path, identity: Identity) -> tuple[Database, list[str]]:
     lock = _lock(folder)
     try:
         notes = [note for name in (WORKLOADS, RECORDS) if (note := _repair(folder / name))]
-        return Database(folder, identity, lock=lock), notes
+        opened = Database(folder, identity, lock=lock)
+        return opened, [*notes, *opened.notes()]
     except BaseException:
         os.close(lock)
         raise
@@ -214,21 +249,28 @@ def _check(folder: Path, identity: Identity) -> None:
         raise DeployError(f"{folder} {what}", kind="database", got=str(folder), allowed=allowed)
     try:
         header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-        found = {name: header[name] for name in identity.document()}
+        # the format first: another one's header may have other fields
+        found = {name: header[name] for name in (identity.document() if header["format"] == FORMAT else ["format"])}
     except (ValueError, TypeError, KeyError) as error:
         raise _corrupt(folder, f"{HEADER} is no header") from error
     for name, wanted in identity.document().items():
         if found[name] != wanted:
-            what = {"kernels": "other kernels: another version of inception-deploy or of TVM, or another CPU's"}.get(
-                name, f"{name} {found[name]}"
-            )
             raise DeployError(
-                f"{folder} is of {what}; tune again with another --output",
+                f"{folder} is of {_OTHER.get(name, name)} {_words(found[name])}, not {_words(wanted)}; "
+                "tune again with another --output",
                 kind="database", got=found[name], allowed=wanted,
             )  # fmt: skip
     for name in (WORKLOADS, RECORDS):
         if not (folder / name).is_file():
             raise _corrupt(folder, f"{name} is missing")
+
+
+_OTHER = {"machine": "kernels for", "compiler": "kernels compiled by TVM"}
+
+
+def _words(value: Any) -> str:
+    """A field of the header for a message."""
+    return " ".join(str(value[name]) for name in sorted(value)) if isinstance(value, dict) else str(value)
 
 
 def _lock(folder: Path) -> int:
@@ -279,7 +321,8 @@ def workload(task: Task) -> Any:
         return total.astype(found["dst"].dtype)
 
     result = te.compute((found["dst"].size,), element, name=_BLOCK)
-    document = json.dumps({**encode(task.spec), "eligible": task.eligible}, sort_keys=True)
+    stated = {"eligible": task.eligible, "versions": versions_of(task.spec, task.eligible)}
+    document = json.dumps({**encode(task.spec), **stated}, sort_keys=True)
     function = te.create_prim_func([*reads, result]).with_attr({"global_symbol": "main", _SPEC: document})
     return tvm.IRModule({"main": function})
 
@@ -288,7 +331,14 @@ def task_of(module: Any) -> Task:
     """The task that `workload` made a module of."""
     document = json.loads(str(module["main"].attrs[_SPEC]))
     eligible = document.pop("eligible")
+    document.pop("versions")
     return Task(decode(document), bool(eligible), 1, ())
+
+
+def outdated(module: Any) -> list[str]:
+    """The kernel families that have another version today than in a workload's module, or are no more."""
+    stated = json.loads(str(module["main"].attrs[_SPEC]))["versions"]
+    return [family for family, version in stated.items() if VERSIONS.get(family) != version]
 
 
 def scheduled(module: Any, values: Mapping[str, int], domains: Mapping[str, list[int]]) -> Any:

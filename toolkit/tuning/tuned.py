@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from ..errors import DeployError, UsageError
-from ..kernels import sources_digest
 from ..lower.lower import symbol_of
 from ..targets.base import Target
 from ..targets.cpu import Cpu
@@ -73,18 +72,23 @@ def tunable(target: Target) -> Cpu:
 
 def identity(model: str, target: Cpu) -> Identity:
     """What a database of this model and target says of itself."""
-    return Identity(model, target.name, f"{sources_digest()} {json.dumps(target.tvm_target(), sort_keys=True)}")
+    return Identity(model, target.name, target.tvm_target(), version("apache-tvm"))
 
 
 @dataclass(frozen=True)
 class TunedCpu(Cpu):
     """The target, answering from a database where that knows better.
 
-    used: by the kernel's symbol, what was taken from the database.
+    Attributes:
+        choices: by a task's key, what was found for it.
+        digest: of the database.
+        passed_over: what of the database was not taken (`Database.notes`).
+        used: by the kernel's symbol, what was taken from the database.
     """
 
     choices: Mapping[str, Better] = field(default_factory=dict)
     digest: str = ""
+    passed_over: tuple[str, ...] = ()
     used: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
 
     @cached_property
@@ -133,10 +137,13 @@ class TunedCpu(Cpu):
         return {"database_sha256": self.digest, "kernels": kernels}
 
     def note(self) -> str:
-        """One line for the user, after lowering."""
-        if self.used:
-            return f"{len(self.used)} kernels take their schedules from the database"
-        return "the database has no record that is better than the default for any layer of this network"
+        """For the user, after lowering."""
+        taken = (
+            f"{len(self.used)} kernels take their schedules from the database"
+            if self.used
+            else "the database has no record that is better than the default for any layer of this network"
+        )
+        return "; ".join([taken, *self.passed_over])
 
 
 def load(folder: Path, model: str, target: Target) -> TunedCpu:
@@ -148,7 +155,8 @@ def load(folder: Path, model: str, target: Target) -> TunedCpu:
     """
     base = tunable(target)
     database = read(folder, identity(model, base))
-    return with_choices(base, better(database, base), database.digest())
+    found = with_choices(base, better(database, base), database.digest())
+    return replace(found, passed_over=tuple(database.notes()))
 
 
 def with_choices(base: Cpu, choices: Mapping[str, Better], digest: str = "") -> TunedCpu:

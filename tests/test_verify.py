@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from inception_deploy.errors import DeployError
-from inception_deploy.verify import TOLERANCES, Tolerance, compare, require_ok, run_onnx, same_top
+from inception_deploy.verify import ROUNDING, TOLERANCES, Scores, Tolerance, compare, require_ok, run_onnx, same_top
 
 LOGITS = np.array([[9.0, 7.0, 5.0, 3.0, 1.0, -1.0, -9.0]], np.float32)
 
@@ -26,6 +26,9 @@ def test_equal_outputs_are_ok_and_have_the_documented_keys() -> None:
         "cosine": pytest.approx(1.0),
         "top5_same": True,
         "tolerance": 1e-4,
+        "noise": None,
+        "allowed": pytest.approx(1e-4),
+        "criterion": "fixed",
         "ok": True,
     }
     assert require_ok(row) is row
@@ -57,6 +60,74 @@ def test_a_nan_or_an_infinity_is_never_ok(bad: float, side: str) -> None:
 def test_the_same_infinity_on_both_sides_is_not_ok_either() -> None:
     broken = np.full((1, 6), np.inf, np.float32)
     assert not compare(broken, broken, "onnx")["ok"]
+
+
+def test_a_nan_or_an_infinity_that_the_reference_has_too_is_right() -> None:
+    reference = LOGITS.copy()
+    reference[0, 2:5] = np.nan, np.inf, -np.inf
+    assert compare(reference, reference.copy(), "onnx")["ok"]
+    assert not compare(reference, np.where(np.isposinf(reference), -np.inf, reference), "onnx")["ok"]
+    off = reference.copy()
+    off[0, 0] += 1
+    assert not compare(reference, off, "onnx")["ok"]
+
+
+def test_measured_noise_allows_a_multiple_of_itself_and_no_more() -> None:
+    noise = 1e-3
+    inside, outside = LOGITS.astype(np.float64), LOGITS.astype(np.float64)
+    inside[0, 3] += 0.99 * ROUNDING * noise * 9
+    outside[0, 3] += 1.01 * ROUNDING * noise * 9
+    row = compare(LOGITS, inside, "optimised", noise=noise)
+    assert (row["ok"], row["criterion"], row["noise"]) == (True, "noise", noise)
+    assert row["allowed"] == pytest.approx(ROUNDING * noise)
+    assert not compare(LOGITS, outside, "optimised", noise=noise)["ok"]
+    assert not compare(LOGITS, inside, "pass", noise=noise)["ok"]  # no allowance for rounding there
+    with pytest.raises(DeployError, match=r"rounding alone makes 0\.001, so at most 0\.008 is allowed"):
+        require_ok(compare(LOGITS, outside, "optimised", noise=noise))
+
+
+def test_no_noise_excuses_a_network_that_is_broken() -> None:
+    assert not compare(LOGITS, LOGITS * -1, "optimised", noise=1.0)["ok"]
+
+
+def test_a_known_range_has_a_floor_of_a_few_ulps() -> None:
+    reference = np.full((1, 8), 2e-5)
+    assert not compare(reference, reference + 1e-7, "compiled")["ok"]
+    row = compare(reference, reference + 1e-7, "compiled", span=1.0)
+    assert (row["ok"], row["criterion"]) == (True, "range")
+    assert not compare(reference, reference + 2e-6, "compiled", span=1.0)["ok"]
+    assert compare(np.zeros((1, 8)), np.full((1, 8), 1e-7), "compiled", span=1.0)["ok"]
+
+
+def test_integers_are_equal_or_not() -> None:
+    classes = np.arange(2000).reshape(1, 2000)
+    off = classes.copy()
+    off[0, 0] = 5000
+    row = compare(classes, off, "compiled")  # one in 2000 may be: the tolerance is a share
+    assert (row["ok"], row["criterion"], row["max_abs"], row["max_rel"]) == (True, "equal", 1.0, 1 / 2000)
+    off[0, :4] += 1
+    row = compare(classes, off, "compiled")
+    assert not row["ok"]
+    with pytest.raises(DeployError, match=r"0\.002 of the class numbers or masks are others"):
+        require_ok(row)
+    mask = np.ones((1, 10), bool)
+    assert not compare(mask, ~mask, "quantized")["ok"]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_class_numbers_may_differ_where_their_scores_are_tied(whole: bool) -> None:
+    values = np.array([[1.0, 5.0, 5.0 - 1e-6, 3.0]])
+    chosen, other, wrong = (np.full((1, 1) if whole else (1,), k) for k in (1, 2, 3))
+    scores = Scores(values, axis=1)
+    assert compare(chosen, other, "optimised", scores=scores)["ok"]
+    assert not compare(chosen, wrong, "optimised", scores=scores)["ok"]
+    assert not compare(chosen, np.full_like(chosen, 4), "optimised", scores=scores)["ok"]
+    assert compare(chosen, wrong, "optimised", scores=Scores(values, 1, noise=0.1))["ok"]
+
+
+def test_kinds_of_dtype_that_differ_are_errors() -> None:
+    with pytest.raises(DeployError, match=r"gave an output of float32, its reference 'torch' of int64"):
+        compare(np.zeros((1, 3), np.int64), np.zeros((1, 3), np.float32), "onnx")
 
 
 def test_all_zero_reference() -> None:

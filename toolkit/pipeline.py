@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from . import __version__, artifact, targets, verify
+from . import __version__, artifact, judge, targets, verify
 from .errors import DeployError, UsageError
 from .graph import cost, driver
 from .lower.lower import lower
@@ -159,7 +159,7 @@ class _Export:
             self.given = check.inputs(shape, source.preprocessing, self.seed)
         outputs = self._outputs(model)
         before = {name: source.reference(x) for name, x in self.given.items()}
-        self._compare("onnx", before, outputs, source.origin)
+        self._compare("onnx", before, outputs, source.rounded or model, origin=source.origin)
         if self.wanted.keep_stages:
             (self.folder / bundle.RAW_ONNX).parent.mkdir()
             onnx.save(model, str(self.folder / bundle.RAW_ONNX))
@@ -177,9 +177,11 @@ class _Export:
         """The graph passes."""
         self.watch.stage("optimise")
         verified = self.wanted.verified
-        model, effects = driver.optimise(model, target=self.wanted.target.kind, verify=verified, progress=self._say)
+        exported = model
+        model, effects = driver.optimise(exported, target=self.wanted.target.kind, verify=verified, progress=self._say)
         outputs = self._outputs(model)
-        self._compare("optimised", before, outputs)
+        self._compare("optimised", before, outputs, exported)
+        del exported
         onnx.save(model, str(self.folder / bundle.ONNX))
         work = cost.cost(model)
         self.facts["passes"] = [_effect(effect) for effect in effects if effect.fired]
@@ -212,7 +214,7 @@ class _Export:
         self.given = judged
         after = check.run_int8(int8, judged)
         if not done:
-            self._compare("quantized", before, after)
+            self._compare("quantized", before, after, model)
         return int8, after
 
     def _quantised(self, model: onnx.ModelProto, options: job.Options) -> onnx.ModelProto:
@@ -241,14 +243,14 @@ class _Export:
         target = settled.target
         try:
             plan = self.lower(model, target)
-            return target, plan, self.build(plan, target, outputs)
+            return target, plan, self.build(plan, target, outputs, model)
         except DeployError as error:
             if error.kind != "verify" or settled.exact is None:
                 raise
             target = settled.exact
             self.watch.note(f"{error.message}; compiling again: {target.precision.arithmetic}")
         plan = self.lower(model, target)
-        return target, plan, self.build(plan, target, outputs)
+        return target, plan, self.build(plan, target, outputs, model)
 
     def lower(self, model: onnx.ModelProto, target: Target) -> Plan:
         """The Plan, and what the manifest tells of it."""
@@ -266,7 +268,7 @@ class _Export:
             old.unlink()
         return lambda name, text: (self.folder / bundle.LAYERS.format(name)).write_text(text)
 
-    def build(self, plan: Plan, target: Target, expected: Results) -> list[dict[str, str]]:
+    def build(self, plan: Plan, target: Target, expected: Results, model: onnx.ModelProto) -> list[dict[str, str]]:
         """The compiled files; gives what could not be checked on this machine, and why."""
         self.watch.stage("build")
         for name in self.built:  # removed, not written over: the library that was wrong is still mapped
@@ -279,7 +281,8 @@ class _Export:
         if reason := target.missing():
             return [{"stage": stage, "reason": reason}]
         compiled = load_compiled(self.folder)
-        self._compare(stage, expected, {key: compiled.run(x) for key, x in self.given.items()})
+        exact = not target.precision.approximate
+        self._compare(stage, expected, {key: compiled.run(x) for key, x in self.given.items()}, model, exact=exact)
         return []
 
     def write(self, target: Target, plan: Plan, not_run: list[dict[str, str]]) -> dict[str, Any]:
@@ -312,13 +315,29 @@ class _Export:
         given = self.given if given is None else given
         return {name: verify.run_onnx(model, {port: x}) for name, x in given.items()}
 
-    def _compare(self, stage: str, before: Results, after: Results, reference: str | None = None) -> None:
-        """Add a row of ``verify``, against `reference` where that is not the usual one; DeployError where it is
-        outside of its tolerance.
+    def _compare(
+        self,
+        stage: str,
+        before: Results,
+        after: Results,
+        model: onnx.ModelProto,
+        *,
+        origin: str | None = None,
+        exact: bool = True,
+    ) -> None:
+        """Add a row of ``verify``; DeployError where it is outside of its tolerance.
+
+        Args:
+            model: what gave `before`, or its ONNX: what rounding does to it is measured where the tolerance is not met.
+            origin: what `before` is of, where that is not the stage's usual reference.
+            exact: `after` is rounded as fp32 is, and not by more.
         """
-        if self.given:
-            row = check.row(stage, before, after)
-            self.stages.append(verify.require_ok(row | ({"reference": reference} if reference else {})))
+        if not self.given:
+            return
+        row = judge.row(stage, before, after, check.rounding_of(model, self.given), allowance=exact)
+        if note := judge.note(row):
+            self.watch.note(note)
+        self.stages.append(verify.require_ok(row | ({"reference": origin} if origin else {})))
 
 
 def _refuse_tuned(precision: str) -> None:

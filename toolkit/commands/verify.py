@@ -16,19 +16,22 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
+    from inception_deploy import judge
     from inception_deploy.reports import check
     from inception_deploy.runtime import bundle
 
     progress.stage("load")
     with bundle.open(options.bundle) as opened:
         document = check.verify_bundle(opened, threads=options.threads, progress=progress)
-    columns = ("stage", "reference", "max abs", "max rel", "cosine", "same top-5", "tolerance", "ok", "")
+    columns = ("stage", "reference", "max abs", "max rel", "cosine", "same top-5", "allowed", "by", "ok", "")
     rows = [
-        (r["stage"], r["reference"], r["max_abs"], r["max_rel"], r["cosine"], r["top5_same"], r["tolerance"], r["ok"],
+        (r["stage"], r["reference"], r["max_abs"], r["max_rel"], r["cosine"], r["top5_same"],
+         r.get("allowed", r["tolerance"]), r.get("criterion", "fixed"), r["ok"],
          "recorded at export" if r.get("recorded") else "")
         for r in document["stages"]
     ]  # fmt: skip
     shows = [table(columns, rows, right=(2, 3, 4, 6))]
+    shows += [line(told) for told in map(judge.note, document["stages"]) if told]
     if "layers" in document:
         shows += [line(""), *_layers(document)]
     shows += [line(f"{entry['stage']}: not checked: {entry['reason']}") for entry in document["not_run"]]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
+from inception_deploy import judge
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph.branch import commute_pool, flatten_concats, merge_siblings
 from inception_deploy.graph.clean import fold_constants, lift_constants, remove_dead, remove_noops
@@ -17,7 +18,8 @@ from inception_deploy.graph.cost import cost
 from inception_deploy.graph.fold import fold_affine, fold_batchnorm, fold_pads
 from inception_deploy.graph.fuse import explicit_pads, fuse_flatten, fuse_gemm, fuse_global_pool
 from inception_deploy.graph.skeleton import check
-from inception_deploy.verify import compare, run_onnx
+from inception_deploy.rounding import Rounding
+from inception_deploy.verify import run_onnx
 
 if TYPE_CHECKING:
     import onnx
@@ -150,8 +152,9 @@ def optimise(
         say("comparing with the exported model")
         feeds = random_feeds(model)
         expected = run_onnx(model, feeds)
-        if not _agree(expected, run_onnx(optimised, feeds)):
-            raise _culprit(model, chosen, expected, feeds)
+        rounding = Rounding(model, {"random": feeds})
+        if not _agree(expected, run_onnx(optimised, feeds), rounding)["ok"]:
+            raise _culprit(model, chosen, expected, feeds, rounding)
     return optimised, effects
 
 
@@ -224,22 +227,25 @@ def _refuse_batchnorm(model: ir.Model) -> None:
         )
 
 
-def _agree(expected: list[NDArray[Any]], got: list[NDArray[Any]]) -> bool:
-    return all(compare(a, b, "optimised")["ok"] for a, b in zip(expected, got, strict=True))
+def _agree(expected: list[NDArray[Any]], got: list[NDArray[Any]], rounding: Rounding) -> dict[str, Any]:
+    return judge.row("optimised", {"random": expected}, {"random": got}, rounding)
 
 
 def _culprit(
-    model: onnx.ModelProto, chosen: list[Pass], expected: list[NDArray[Any]], feeds: dict[str, NDArray[np.float32]]
+    model: onnx.ModelProto,
+    chosen: list[Pass],
+    expected: list[NDArray[Any]],
+    feeds: dict[str, NDArray[np.float32]],
+    rounding: Rounding,
 ) -> DeployError:
     """The error that names the first pass after which the numbers differ."""
     result = _prepare(model)
-    row: dict[str, object] = {}
+    row: dict[str, Any] = {"ok": True}
     for entry in chosen:
         if _run(entry, result).fired:
-            rows = [compare(a, b, "optimised") for a, b in zip(expected, run_onnx(_finish(result), feeds), strict=True)]
-            row = next((row for row in rows if not row["ok"]), {})
-            if row:
+            row = _agree(expected, run_onnx(_finish(result), feeds), rounding)
+            if not row["ok"]:
                 break
-    name = entry.name if row else "the passes together"
+    name = "the passes together" if row["ok"] else entry.name
     message = f"{name} changed the numbers: relative error {row.get('max_rel')}"
-    return DeployError(message, kind="graph", got=row.get("max_rel"), allowed=row.get("tolerance"))
+    return DeployError(message, kind="graph", got=row.get("max_rel"), allowed=row.get("allowed"))

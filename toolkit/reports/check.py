@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import verify
+from .. import judge, verify
 from ..bundles import engines
 from ..errors import DeployError
 from ..progress import NONE, Progress
@@ -19,33 +19,39 @@ if TYPE_CHECKING:
     import onnx
     from numpy.typing import NDArray
 
+    from ..rounding import Rounding
+
     Outputs = Sequence[NDArray[Any]]
 
-_DIGITS = 3
-"""Significant digits of the recorded errors: enough to judge, few enough to be the same on every run."""
-
 PHOTO = Path(__file__).with_name("data") / "photo.jpg"
-"""What stages are compared on: a real picture has structure that random numbers lack."""
+"""The photo that export and verify look at: a real picture has structure that random numbers lack."""
 
 
 def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: int) -> dict[str, NDArray[np.float32]]:
-    """What the stages are compared on: a real photo, where the network takes pictures, and random numbers.
+    """What the stages are compared on: a real photo, where the network takes pictures, and random numbers of two kinds.
+
+    A network may be so sensitive on one of them that nothing can be told (`rounding`); hardly one is on all.
 
     Args:
         shape: of the network's input, the batch first. Each picture of a batch is the photo, shifted a little further.
         preprocessing: as in the manifest; None for a network that does not take pictures.
 
     Returns:
-        By name, float32 arrays of `shape`.
+        By name, float32 arrays of `shape`: ``photo``; ``random``, of a normal distribution; ``uniform``, pixels of any
+        colour, prepared.
     """
     import numpy as np
 
-    result = {"random": np.random.default_rng(seed).standard_normal(tuple(shape), dtype=np.float32)}
-    if preprocessing is not None:
-        photo = load([PHOTO], from_dict(preprocessing))[0]
-        batch = [np.roll(photo, 7 * index, axis=-1) for index in range(shape[0])]
-        result = {"photo": np.stack(batch), **result}
-    return result
+    random = np.random.default_rng(seed)
+    normal = random.standard_normal(tuple(shape), dtype=np.float32)
+    uniform = random.random(tuple(shape), dtype=np.float32)
+    if preprocessing is None:
+        return {"random": normal, "uniform": uniform}
+    how = from_dict(preprocessing)
+    photo = load([PHOTO], how)[0]
+    batch = [np.roll(photo, 7 * index, axis=-1) for index in range(shape[0])]
+    mean, std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (how.mean, how.std))
+    return {"photo": np.stack(batch), "random": normal, "uniform": (uniform - mean) / std}
 
 
 def inputs_for_int8(given: Mapping[str, NDArray[np.float32]], model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
@@ -63,41 +69,27 @@ def inputs_for_int8(given: Mapping[str, NDArray[np.float32]], model: onnx.ModelP
     return {f"{name}, cut": np.clip(x, np.float32(low), np.float32(high)) for name, x in given.items()}
 
 
-def row(stage: str, reference: Mapping[str, Outputs], got: Mapping[str, Outputs]) -> dict[str, object]:
-    """One row of ``verify``: the worst over all inputs and all outputs.
-
-    Args:
-        stage: a key of `verify.TOLERANCES`.
-        reference, got: the outputs of the two stages, by the name of the input.
-
-    Raises:
-        DeployError: (kind ``verify``) the stages do not have the same outputs.
+def rounding_of(
+    model: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]], *, threads: int | None = None
+) -> Rounding:
+    """Measures what rounding does to the outputs of `model`, a float one or one that `quantize` wrote, where that is
+    asked for.
     """
-    rows = []
-    for name, expected in reference.items():
-        if len(expected) != len(got[name]):
-            raise DeployError(f"stage '{stage}' has {len(got[name])} outputs", kind="verify", allowed=len(expected))
-        rows += [verify.compare(a, b, stage) for a, b in zip(expected, got[name], strict=True)]
-    return _worst(rows)
+    from ..quantize import integer_network
+    from ..rounding import Rounding
 
-
-def _worst(rows: Sequence[dict[str, Any]]) -> dict[str, object]:
-    def largest(key: str) -> float | None:
-        values = [entry[key] for entry in rows]
-        return None if None in values else _rounded(max(values))
-
-    cosines = [entry["cosine"] for entry in rows]
-    return rows[0] | {
-        "max_abs": largest("max_abs"),
-        "max_rel": largest("max_rel"),
-        "cosine": None if None in cosines else round(min(cosines), 9),
-        "top5_same": all(entry["top5_same"] for entry in rows),
-        "ok": all(entry["ok"] for entry in rows),
-    }
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{_DIGITS}g}")
+    name = model.graph.input[0].name
+    feeds = {key: {name: x} for key, x in given.items()}
+    if not integer_network.is_ours(model):
+        return Rounding(model, feeds, run=lambda model, feeds: verify.run_onnx(model, feeds, threads=threads or 0))
+    steps = integer_network.read(model).steps
+    islands = [step.result for step in steps if step.kind == "quantize" and step.result != name]
+    return Rounding(
+        model,
+        feeds,
+        run=lambda model, feeds: integer_network.reference(model, feeds, threads=threads or 0),
+        islands=islands,
+    )
 
 
 def summary(stages: Sequence[Mapping[str, object]], not_run: Iterable[Mapping[str, str]] = ()) -> dict[str, Any]:
@@ -122,7 +114,8 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     given = inputs(bundle.input_shape, bundle.manifest["preprocessing"], int(bundle.manifest.get("seed", 0)))
     stages: dict[str, Mapping[str, object]] = {name: {**entry, "recorded": True} for name, entry in recorded.items()}
     name = bundle.manifest["inputs"][0]["name"]
-    stage = precision.of(bundle.manifest).stage
+    computed = precision.of(bundle.manifest)
+    stage = computed.stage
     model = onnx.load(str(bundle.folder / bundles.ONNX))
     int8 = onnx.load(str(bundle.onnx)) if bundle.manifest["precision"] == "int8" else None
     judged = inputs_for_int8(given, int8) if int8 is not None else given
@@ -134,16 +127,20 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     progress.stage("optimised")
     expected = run_onnx(model)
     if (bundle.folder / bundles.RAW_ONNX).exists():
-        before = run_onnx(onnx.load(str(bundle.folder / bundles.RAW_ONNX)))
-        stages["optimised"] = {**row("optimised", before, expected), "recorded": False}
-    found: dict[str, Any] = {}
+        raw = onnx.load(str(bundle.folder / bundles.RAW_ONNX))
+        before = run_onnx(raw)
+        found = judge.row("optimised", before, expected, rounding_of(raw, given, threads=threads))
+        stages["optimised"] = {**found, "recorded": False}
+        del raw
+    layers: dict[str, Any] = {}
     if int8 is not None:
         progress.stage("quantized")
         before = {key: expected[key] for key in judged}
         expected = run_int8(int8, judged, threads=threads)
         if bundle.onnx.name == bundles.INT8_ONNX:
-            stages["quantized"] = {**row("quantized", before, expected), "recorded": False}
-            found = culprit(model, int8, judged)
+            found = judge.row("quantized", before, expected, rounding_of(model, judged, threads=threads))
+            stages["quantized"] = {**found, "recorded": False}
+            layers = culprit(model, int8, judged)
     progress.stage("compiled")
     not_run = []
     try:
@@ -155,9 +152,11 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
         not_run.append({"stage": stage, "reason": error.message})
     else:
         got = {key: engine.run(x) for key, x in judged.items()}
-        stages[stage] = {**row(stage, expected, got), "recorded": False}
+        rounding = rounding_of(model if int8 is None else int8, judged, threads=threads)
+        found = judge.row(stage, expected, got, rounding, allowance=not computed.approximate)
+        stages[stage] = {**found, "recorded": False}
     document = summary([stages[key] for key in verify.TOLERANCES if key in stages], not_run)
-    return document | found | {"ok": document["ok"] and not not_run}
+    return document | layers | {"ok": document["ok"] and not not_run}
 
 
 def run_int8(

@@ -16,6 +16,7 @@ from inception_deploy.errors import DeployError
 from inception_deploy.verify import quiet_session
 
 if TYPE_CHECKING:
+    import onnx
     from numpy.typing import NDArray
 
 
@@ -39,6 +40,16 @@ def run_file(path: Path, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]
             f"({_first_line(error)}), so there is nothing to compare with; --no-verify exports it unseen"
         )
         raise DeployError(message, kind="verify", got=reason, allowed="a file that onnxruntime runs") from error
+
+
+def in_halves(path: Path) -> onnx.ModelProto | None:
+    """The file, where a weight or a cast of it is a float of 16 bits; None elsewhere, and then nothing is kept."""
+    import onnx
+
+    model = onnx.load(str(path))
+    halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    casts = any(a.i in halves for node in model.graph.node if node.op_type == "Cast" for a in node.attribute)
+    return model if casts or any(tensor.data_type in halves for tensor in model.graph.initializer) else None
 
 
 def _evaluated(path: Path, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:

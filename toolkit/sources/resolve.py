@@ -51,6 +51,7 @@ class Source:
         onnx: gives the simplified ONNX; takes a function that is told what is being done.
         reference: the outputs for an input of what the network came from.
         origin: what that is: the PyTorch module, or the user's file as it was before anything of ours touched it.
+        rounded: the user's file, where it holds floats of 16 bits: it is rounded as those are, and its ONNX here is not.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Source:
     onnx: Callable[[Callable[[str], None]], onnx.ModelProto]
     reference: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]
     origin: str = "torch"
+    rounded: onnx.ModelProto | None = None
 
 
 def resolve(request: Request) -> Source:
@@ -183,7 +185,17 @@ def _from_onnx(request: Request) -> Source:
     def reference(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
         return original.run_file(path, {port: x})
 
-    return Source(path.stem, preprocessing, None, None, (*told, *notes), lambda say: model, reference, "original file")
+    return Source(
+        path.stem,
+        preprocessing,
+        None,
+        None,
+        (*told, *notes),
+        lambda say: model,
+        reference,
+        "original file",
+        original.in_halves(path),
+    )
 
 
 def _from_module(

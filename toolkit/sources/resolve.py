@@ -51,7 +51,7 @@ class Source:
         onnx: gives the simplified ONNX; takes a function that is told what is being done.
         reference: the outputs for an input of what the network came from.
         origin: what that is: the PyTorch module, or the user's file as it was before anything of ours touched it.
-        rounded: the user's file, where it holds floats of 16 bits: it is rounded as those are, and its ONNX here is not.
+        rounded: the user's file, where it holds floats of 16 bits: it rounds as those do, and its ONNX here does not.
     """
 
     name: str

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
     from numpy.typing import NDArray
+    from onnx import ModelProto
 
     from ..models.base import Network
 
@@ -62,7 +63,7 @@ class Source:
     onnx: Callable[[Callable[[str], None]], onnx.ModelProto]
     reference: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]
     origin: str = "torch"
-    rounded: onnx.ModelProto | None = None
+    rounded: ModelProto | None = None
 
 
 def resolve(request: Request) -> Source:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inception_deploy.errors import DeployError, UsageError
+from inception_deploy.kernels.spec import Spec
 
 from .precision import MULTIPLY_ADDS, Precision, names, rows
 
@@ -88,7 +89,7 @@ class Target(ABC):
 
     @property
     def element(self) -> str:
-        """What float activations are kept in, of `kernels.spec.ELEMENTS`."""
+        """What float activations are kept in, of `kernels.elements.ELEMENTS`."""
         return self.precision.element
 
     @property
@@ -98,22 +99,22 @@ class Target(ABC):
 
     # -- asked by lowering -------------------------------------------------------------------------------------------
     @abstractmethod
-    def schedule(self, spec: Any) -> Any:
+    def schedule(self, spec: Spec) -> Any:
         """The schedule for a kernel spec."""
 
     @abstractmethod
-    def units(self, spec: Any, schedule: Any) -> int:
+    def units(self, spec: Spec, schedule: Any) -> int:
         """Work units of the kernel."""
 
-    def launch(self, spec: Any, schedule: Any) -> tuple[int, ...]:
+    def launch(self, spec: Spec, schedule: Any) -> tuple[int, ...]:
         """Grid and block sizes on a GPU; () elsewhere."""
         return ()
 
     @abstractmethod
-    def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
+    def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
         """A convolution's weight `[O, I, r, s]` (channels in their slots) in the kernel's order."""
 
-    def winograd(self, spec: Any) -> tuple[int, int] | None:
+    def winograd(self, spec: Spec) -> tuple[int, int] | None:
         """Outputs of a Winograd tile, where that is faster for a convolution; None where it is computed directly."""
         return None
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inception_deploy.errors import DeployError, UsageError, nearest
+from inception_deploy.kernels.spec import Conv, Spec
 
 from . import lacking_packages
 from .base import Progress, Target
@@ -29,7 +30,7 @@ class Isa:
     name: what follows the colon of a target. machine: what `platform.machine()` says of hosts that run it.
     mcpu, mattr, mtriple: LLVM's. triple: the linker's. lanes, registers: of an fp32 vector register file.
     features: what a CPU must have, in the names of /proc/cpuinfo; checked before a bundle is run.
-    integers: it multiplies bytes (`kernels.spec_bytes`). tiles: it multiplies tiles of bfloat16 (`kernels.spec_tiles`).
+    integers: it multiplies bytes. tiles: it multiplies tiles of bfloat16.
     """
 
     name: str
@@ -188,38 +189,38 @@ class Cpu(Target):
         short = lacking(self.isa)
         return f"this machine ({platform.machine()}) lacks {', '.join(short)}" if short else None
 
-    def schedule(self, spec: Any) -> Any:
-        from inception_deploy.kernels.table import TEMPLATES
+    def schedule(self, spec: Spec) -> Any:
+        from inception_deploy.kernels.table import template
 
-        return TEMPLATES[type(spec)].choose(spec, lanes=self.isa.lanes, registers=self.isa.registers)
+        return template(spec).choose(spec, lanes=self.isa.lanes, registers=self.isa.registers)
 
-    def units(self, spec: Any, schedule: Any) -> int:
-        from inception_deploy.kernels.table import TEMPLATES
+    def units(self, spec: Spec, schedule: Any) -> int:
+        from inception_deploy.kernels.table import template
 
-        return TEMPLATES[type(spec)].units(spec, schedule)
+        return template(spec).units(spec, schedule)
 
-    def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
-        from inception_deploy.kernels.table import TEMPLATES
+    def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
+        from inception_deploy.kernels.table import template
 
-        packed: np.ndarray = TEMPLATES[type(spec)].pack(weight, spec, schedule)
+        packed: np.ndarray = template(spec).pack(weight, spec, schedule)
         return packed
 
-    def winograd(self, spec: Any) -> tuple[int, int] | None:
+    def winograd(self, spec: Spec) -> tuple[int, int] | None:
         from inception_deploy.kernels.vector.winograd import pays
 
-        return pays(spec, lanes=self.isa.lanes)
+        return pays(spec, lanes=self.isa.lanes) if isinstance(spec, Conv) else None
 
-    def space(self, spec: Any) -> list[tuple[Any, dict[str, tuple[int, ...]]]]:
+    def space(self, spec: Spec) -> list[tuple[Any, dict[str, tuple[int, ...]]]]:
         """The schedules that tuning may choose from: `kernels.cpu.Template.space`."""
-        from inception_deploy.kernels.table import TEMPLATES
+        from inception_deploy.kernels.table import template
 
-        return list(TEMPLATES[type(spec)].space(spec, lanes=self.isa.lanes, registers=self.isa.registers))
+        return list(template(spec).space(spec, lanes=self.isa.lanes, registers=self.isa.registers))
 
-    def winograd_options(self, spec: Any) -> list[tuple[int, int]]:
+    def winograd_options(self, spec: Spec) -> list[tuple[int, int]]:
         """The Winograd tiles that tuning may choose from."""
         from inception_deploy.kernels.vector.winograd import options
 
-        return options(spec)
+        return options(spec) if isinstance(spec, Conv) else []
 
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
         from .library import write_library

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inception_deploy.errors import UsageError
+from inception_deploy.kernels.spec import Conv, Spec
 
 from . import lacking_packages
 from .base import Progress, Target
@@ -88,27 +89,28 @@ class Cuda(Target):
             return None
         return f"the GPU here is sm_{major}{minor}, which does not run code for {', '.join(self.archs)}"
 
-    def schedule(self, spec: Any) -> Any:
+    def schedule(self, spec: Spec) -> Any:
         from inception_deploy.kernels.gpu.table import TEMPLATES
 
         return TEMPLATES[type(spec)].choose(spec)
 
-    def units(self, spec: Any, schedule: Any) -> int:
+    def units(self, spec: Spec, schedule: Any) -> int:
         """Blocks of threads of the first launch."""
         grid = self._launches(spec, schedule)[0].grid
         return math.prod(grid)
 
-    def launch(self, spec: Any, schedule: Any) -> tuple[int, ...]:
+    def launch(self, spec: Spec, schedule: Any) -> tuple[int, ...]:
         return tuple(extent for launch in self._launches(spec, schedule) for extent in (*launch.grid, *launch.block))
 
-    def _launches(self, spec: Any, schedule: Any) -> tuple[Launch, ...]:
+    def _launches(self, spec: Spec, schedule: Any) -> tuple[Launch, ...]:
         from inception_deploy.kernels.gpu.table import TEMPLATES
 
         return TEMPLATES[type(spec)].program(spec, schedule).launches
 
-    def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
+    def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
         from inception_deploy.kernels.gpu.table import pack_weight
 
+        assert isinstance(spec, Conv)
         return pack_weight(weight, spec, schedule)
 
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:

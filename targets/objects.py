@@ -31,9 +31,10 @@ PIPELINE: dict[str, Any] = {
 
 def emit(kernel: Kernel) -> Any:
     """The kernel as a `tirx.PrimFunc` with the C symbol `kernel.symbol`."""
-    from inception_deploy.kernels.table import TEMPLATES
+    from inception_deploy.kernels.table import template
 
-    return TEMPLATES[type(kernel.spec)].emit(kernel.spec, kernel.schedule, kernel.symbol)
+    assert kernel.spec is not None
+    return template(kernel.spec).emit(kernel.spec, kernel.schedule, kernel.symbol)
 
 
 def compile_tir(func: Any, tvm_target: dict[str, Any]) -> bytes:

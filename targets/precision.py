@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError
-from inception_deploy.kernels.spec import PAIR
+from inception_deploy.kernels.elements import BF16, PAIR
 from inception_deploy.verify import TOLERANCES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Precision:
         name: the precision, as ``--precision`` takes it.
         arithmetic: how numbers are multiplied and summed, in a few words for a report.
         stage: the row of `verify.TOLERANCES` that the compiled library is held to.
-        element: what float activations are kept in, of `kernels.spec.ELEMENTS`.
+        element: what float activations are kept in, of `kernels.elements.ELEMENTS`.
         needs: what the target must have, e.g. ``"tiles"``; empty where every target can.
         integers: a quantised network is computed in its integers; else in floats that hold the same numbers.
         approximate: products lose what is small. Where that is too much, or where every bit counts (next to a tie of a
@@ -70,7 +70,7 @@ PRECISIONS: tuple[Precision, ...] = (
         name="bf16",
         arithmetic="products of bf16 on matrix tiles, summed in fp32",
         stage="compiled-bf16",
-        element="bfloat16",
+        element=BF16,
         needs="tiles",
     ),
 )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from inception_deploy import targets
-from inception_deploy.kernels.spec import PAIR
+from inception_deploy.kernels.elements import PAIR
 from inception_deploy.runtime import compiled
 from inception_deploy.targets import cpu
 

@@ -16,7 +16,7 @@ from onnx import helper, numpy_helper
 
 from inception_deploy import cache, targets
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.spec import PAIR
+from inception_deploy.kernels.elements import PAIR
 from inception_deploy.lower.lower import lower
 from inception_deploy.lower.plan import ALIGNMENT, Space
 

@@ -11,8 +11,8 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.errors import DeployError, UsageError
-from inception_deploy.kernels.spec import WIDE
-from inception_deploy.kernels.spec_tiles import ConvTiles
+from inception_deploy.kernels.elements import WIDE
+from inception_deploy.kernels.spec import Conv
 
 FEW_LAYERS = 0.03
 """Relative to the largest output: some roundings of 2**-8 each, where they add up at their worst."""
@@ -33,7 +33,7 @@ def test_a_chain_writes_its_own_padding(builder: Callable[..., Any], compiled_bf
     made = compiled_bf16(b.model(b.conv(y, 64, 20, (3, 3), pads=[0, 1, 2, 1])))
     made.check(*b.inputs.values(), tolerance=FEW_LAYERS)
     assert ops(made) == {"pack": 1, "conv": 4, "unpack": 1}
-    frames = [kernel.spec.frame for kernel in made.plan.kernels.values() if isinstance(kernel.spec, ConvTiles)]
+    frames = [kernel.spec.frame for kernel in made.plan.kernels.values() if isinstance(kernel.spec, Conv)]
     assert sorted(frames) == [(0, 0, 0, 0), (0, 1, 2, 1), (0, 3, 0, 3), (3, 0, 3, 0)]
 
 

@@ -11,6 +11,7 @@ import onnx
 import pytest
 
 from inception_deploy import targets
+from inception_deploy.kernels.spec import Map
 from inception_deploy.quantize import integer_network, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices
 
@@ -169,10 +170,8 @@ def test_every_bit_is_the_references(make: Any, scheme: str, integers: Any) -> N
     made = integers(quantised)
     check(quantised, pictures, made)
     if make is not islands:
-        floats = {
-            step.op for step in made.plan.steps if made.plan.kernels[step.kernel].spec.__class__.__name__ == "Map"
-        }
-        assert not floats
+        specs = [made.plan.kernels[step.kernel].spec for step in made.plan.steps]
+        assert not [spec for spec in specs if isinstance(spec, Map) and not spec.quantised]
 
 
 @pytest.mark.parametrize(

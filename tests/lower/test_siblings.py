@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inception_deploy.kernels.spec_tiles import ConvTiles
+from inception_deploy.kernels.spec import Conv
 from inception_deploy.lower import siblings
 
 pytestmark = pytest.mark.parametrize("target", ["avx512-amx"], indirect=True)
@@ -63,6 +63,6 @@ def test_who_adds_or_reads_something_else_stays_alone(compiled, builder):
     ]
     made = compiled(b.model(*outputs))
     made.check(*b.inputs.values())
-    specs = [kernel.spec for kernel in made.plan.kernels.values() if isinstance(kernel.spec, ConvTiles)]
+    specs = [kernel.spec for kernel in made.plan.kernels.values() if isinstance(kernel.spec, Conv)]
     assert len(specs) == 5
     assert not any(spec.split for spec in specs)

@@ -6,7 +6,7 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.errors import UsageError
-from inception_deploy.kernels.spec import PAIR
+from inception_deploy.kernels.elements import PAIR
 from inception_deploy.targets import cpu
 from inception_deploy.targets.precision import PRECISIONS, Precision, names, of, rows, settle
 from inception_deploy.verify import TOLERANCES

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from inception_deploy import targets
-from inception_deploy.kernels.spec import PAIR, WIDE, Conv, Window, WindowOp
-from inception_deploy.kernels.spec_tiles import ConvTiles, Output
+from inception_deploy.kernels.elements import PAIR, WIDE
+from inception_deploy.kernels.spec import Conv, Output, Window, WindowOp
 from inception_deploy.targets.cpu import Cpu
 from inception_deploy.tuning.measure import Timing
 from inception_deploy.tuning.space import Choice, Space
@@ -50,11 +50,11 @@ def tiled() -> list[Task]:
         Output(96, RELU, none, 0, WIDE),
     )
     specs = [
-        ConvTiles(1, 64, 19, 19, 96, 17, 17, (3, 3), activation=RELU, frame=(0, 3, 0, 3), **kept),
-        ConvTiles(1, 96, 17, 17, 64, 17, 17, (1, 1), add=True, **kept | {"add_element": WIDE}),
-        ConvTiles(1, 4, 35, 35, 32, 17, 17, (3, 3), (2, 2), planar=True, **kept | {"out_element": WIDE}),
+        Conv(1, 64, 19, 19, 96, 17, 17, (3, 3), activation=RELU, frame=(0, 3, 0, 3), **kept),
+        Conv(1, 96, 17, 17, 64, 17, 17, (1, 1), add=True, **kept | {"add_element": WIDE}),
+        Conv(1, 4, 35, 35, 32, 17, 17, (3, 3), (2, 2), planar=True, **kept | {"out_element": WIDE}),
         Window(WindowOp.MAX, 1, 3, 17, 17, 8, 8, (3, 3), (2, 2), (0,) * 4, **mixed),
-        ConvTiles(1, 64, 17, 17, 192, 17, 17, (1, 1), split=siblings, **kept),
+        Conv(1, 64, 17, 17, 192, 17, 17, (1, 1), split=siblings, **kept),
         Window(WindowOp.DEPTHWISE, 1, 2, 9, 9, 9, 9, (3, 3), (1, 1), (1,) * 4, frame=(1, 2, 3, 4), group=4, **mixed),
     ]
     return [Task(spec, False, 1, (str(number),)) for number, spec in enumerate(specs)]

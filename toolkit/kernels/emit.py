@@ -18,7 +18,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import PointerType, PrimType, StringImm
 
-from .spec import BLOCK, PAIR, element_of
+from .elements import BF16, BLOCK, PAIR, element_of
 
 Expr = Any  # tvm.ir.Expr; operators on it build expressions
 _INT = "int32"
@@ -29,7 +29,7 @@ class Emitter:
 
     Args:
         name: the C symbol.
-        pointers: name and element of every pointer parameter, in order: a name in `spec.ELEMENTS`, or any dtype.
+        pointers: name and element of every pointer parameter, in order: a name in `elements.ELEMENTS`, or any dtype.
     """
 
     def __init__(self, name: str, pointers: Sequence[tuple[str, str]]) -> None:
@@ -123,7 +123,7 @@ class Emitter:
         value = load(buffer, index, lanes)
         if element == PAIR:
             return widen(value) + widen(load(buffer, index + element_of(PAIR).block, lanes))
-        return widen(value) if element == "bfloat16" else value
+        return widen(value) if element == BF16 else value
 
     def write(self, pointer: str, index: Expr, *values: Expr) -> None:
         """Store fp32 lanes, rounded to a pointer's elements. Two vectors of 16 lanes are a whole pixel of a block."""
@@ -132,7 +132,7 @@ class Emitter:
             parts = self.halves(*values)
             self.store(buffer, index, parts[0])
             self.store(buffer, index + element_of(PAIR).block, parts[1])
-        elif element == "bfloat16":
+        elif element == BF16:
             self.store(buffer, index, self.narrow(*values))
         else:
             for i, value in enumerate(values):
@@ -216,7 +216,7 @@ define internal ptr @argument(ptr %args, i32 %index) alwaysinline {
 """
 """One of a kernel's pointers. TVM has no buffers of pointers, whose size depends on the machine."""
 
-HALF = element_of("bfloat16").stored
+HALF = element_of(BF16).stored
 """The type that bfloat16 is kept in."""
 
 _LINE = 16

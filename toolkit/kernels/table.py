@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from . import spec, spec_bytes, spec_tiles
+from . import spec
 from .bytes import conv as bytes_conv
 from .bytes import simple as bytes_simple
 from .matrix import conv as matrix_conv
@@ -38,7 +38,7 @@ def _simple(units: Callable[[Any], int], emit: Callable[[Any, Any, str], Any]) -
     return Template(choose, lambda s, _schedule: units(s), emit)
 
 
-TEMPLATES: dict[type, Template] = {
+_REAL: dict[type, Template] = {
     spec.Conv: Template(conv.choose, conv.units, conv.emit, space=conv.space),
     spec.Window: Template(window.choose, window.units, window.emit, space=window.space),
     spec.GlobalAverage: _simple(simple.average_units, simple.emit_average),
@@ -49,13 +49,22 @@ TEMPLATES: dict[type, Template] = {
     spec.Unpack: _simple(simple.unpack_units, simple.emit_unpack),
     spec.WinogradInput: _simple(winograd.input_units, winograd.emit_input),
     spec.WinogradOutput: _simple(winograd.output_units, winograd.emit_output),
-    spec_bytes.ConvInt8: Template(bytes_conv.choose, bytes_conv.units, bytes_conv.emit, bytes_conv.pack_weight),
-    spec_tiles.ConvTiles: Template(
-        matrix_conv.choose, matrix_conv.units, matrix_conv.emit, matrix_conv.pack_weight, matrix_conv.space
-    ),
-    spec_tiles.Frame: _simple(matrix_layout.frame_units, matrix_layout.emit_frame),
-    spec_tiles.PackPixels: _simple(matrix_layout.pixel_units, matrix_layout.emit_pixels),
-    spec_bytes.WindowInt8: _simple(bytes_simple.window_units, bytes_simple.emit_window),
-    spec_bytes.MapInt8: _simple(bytes_simple.map_units, bytes_simple.emit_map),
-    spec_bytes.QuantizeInput: _simple(bytes_simple.input_units, bytes_simple.emit_input),
+    spec.Frame: _simple(matrix_layout.frame_units, matrix_layout.emit_frame),
+    spec.Pixels: _simple(matrix_layout.pixel_units, matrix_layout.emit_pixels),
 }
+
+_BYTES: dict[type, Template] = {
+    spec.Conv: Template(bytes_conv.choose, bytes_conv.units, bytes_conv.emit, bytes_conv.pack_weight),
+    spec.Window: _simple(bytes_simple.window_units, bytes_simple.emit_window),
+    spec.Map: _simple(bytes_simple.map_units, bytes_simple.emit_map),
+    spec.Pixels: _simple(bytes_simple.input_units, bytes_simple.emit_input),
+}
+
+_TILES = Template(matrix_conv.choose, matrix_conv.units, matrix_conv.emit, matrix_conv.pack_weight, matrix_conv.space)
+
+
+def template(which: spec.Spec) -> Template:
+    """What computes a spec."""
+    if which.quantised and type(which) in _BYTES:
+        return _BYTES[type(which)]
+    return _TILES if isinstance(which, spec.Conv) and which.tiled else _REAL[type(which)]

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..kernels.cut import split
-from ..kernels.spec import BLOCK, Conv, WinogradInput, WinogradOutput
+from ..kernels.elements import BLOCK
+from ..kernels.spec import Conv, stages
 from ..kernels.toom_cook import transform_weight
 from .layers import Layer, Network, Param, Storage
 
@@ -32,38 +33,6 @@ def rewrite(network: Network, kernels: Any) -> None:
     network.layers[:] = layers
 
 
-def stages(spec: Conv, outputs: tuple[int, int], band: int = 0) -> tuple[WinogradInput, Conv, WinogradOutput]:
-    """What the three layers compute that do the work of one convolution, or of `band` tile rows of it; their strides
-    are those of one image.
-    """
-    into = WinogradInput(
-        spec.batch,
-        spec.channels // BLOCK,
-        spec.height,
-        spec.width,
-        spec.out_height,
-        spec.out_width,
-        outputs,
-        spec.kernel,
-        spec.pad,
-        band,
-    )
-    back = WinogradOutput(
-        spec.batch,
-        spec.out_channels // BLOCK,
-        spec.out_height,
-        spec.out_width,
-        outputs,
-        spec.kernel,
-        spec.add,
-        spec.activation,
-        band,
-    )
-    points, tiles = into.points, into.tiles[0] * into.tiles[1]
-    inner = Conv(spec.batch, spec.channels, 1, tiles, points * spec.out_channels, 1, tiles, (1, 1), groups=points)
-    return into, inner, back
-
-
 def _held(layer: Layer) -> int:
     """Bytes that a layer's inputs and outputs take while it runs: the arena has at least as many."""
     return sum(storage.root.bytes for storage in {*layer.reads, *layer.writes} if storage.root.port is None)
@@ -78,7 +47,8 @@ def bands(spec: Conv, outputs: tuple[int, int], room: int) -> list[int]:
 
 def _split(layer: Layer, outputs: tuple[int, int], room: int) -> list[Layer]:
     """The layers that do the work of one: three for each band, whose memory fits into `room` bytes."""
-    spec: Conv = layer.spec
+    spec = layer.spec
+    assert isinstance(spec, Conv)
     _, weight, bias, *addend = layer.operands
     source = layer.reads[0]
     assert isinstance(weight, Param)

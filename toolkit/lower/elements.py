@@ -7,10 +7,8 @@ elements.
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
-
-from ..kernels.spec import PAIR, WIDE, Unpack
-from ..kernels.spec_tiles import ConvTiles, Frame
+from ..kernels.elements import PAIR, TILED, WIDE
+from ..kernels.spec import Conv, Frame, Spec, Unpack
 from .layers import Layer, Network, Param, Storage
 
 
@@ -20,7 +18,7 @@ def settle(network: Network) -> None:
     for layer in network.layers:
         for storage in (*layer.reads, *layer.writes):
             root = storage.root
-            if storage.blocked and storage.dtype in (PAIR, "bfloat16") and root not in kept:
+            if storage.blocked and storage.dtype in TILED and root not in kept:
                 for part in _chain(storage):
                     part.dtype = WIDE
     for layer in network.layers:
@@ -33,9 +31,7 @@ def _rounded(network: Network) -> set[Storage]:
     for layer in reversed(network.layers):
         for storage, name in (o for o in layer.operands if not isinstance(o, Param)):
             if storage.dtype == PAIR:
-                multiplied = isinstance(layer.spec, Frame) or (
-                    isinstance(layer.spec, ConvTiles) and name == "in_stride"
-                )
+                multiplied = isinstance(layer.spec, Frame) or (_tiled(layer.spec) and name == "in_stride")
                 # so that the sum may be written over its addend
                 added = name == "add_stride" and layer.output.root in found
                 needed = multiplied or added
@@ -51,10 +47,12 @@ def _chain(storage: Storage) -> list[Storage]:
     return [storage] if storage.parent is None else [storage, *_chain(storage.parent)]
 
 
-def _told(layer: Layer) -> object:
+def _tiled(spec: Spec) -> bool:
+    return isinstance(spec, Conv) and spec.tiled
+
+
+def _told(layer: Layer) -> Spec:
     """The layer's spec with its operands' elements."""
-    known = {field.name for field in fields(layer.spec)}
     named = {name: storage for storage, name in (o for o in layer.operands if not isinstance(o, Param))}
     named["out_stride"] = layer.output
-    elements = {name.replace("stride", "element"): storage.dtype for name, storage in named.items()}
-    return replace(layer.spec, **{name: dtype for name, dtype in elements.items() if name in known})
+    return layer.spec.told(**{name.replace("stride", "element"): storage.dtype for name, storage in named.items()})

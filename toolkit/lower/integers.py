@@ -1,8 +1,8 @@
 """The integer steps of a quantised model as layers: what `quantize.network` reads, computed as `quantize.arith` says.
 
 A quantised tensor is a `Value` of uint8 under the name of its QuantizeLinear's result. A scheme's int8 lies 128 higher
-(`kernels.spec_bytes`). What has no integer kernel is computed in float32 between a dequantisation and a quantisation,
-like the layers that the model itself keeps in float.
+(`kernels.elements.BYTE`). What has no integer kernel is computed in float32 between a dequantisation and a
+quantisation, like the layers that the model itself keeps in float.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import onnx
 import onnx_ir as ir
 
 from ..graph.rewrite import constant, integer, ints
-from ..kernels.spec import BLOCK, WindowOp
-from ..kernels.spec_bytes import Addition, ConvInt8, MapInt8, QuantizeInput, Rounding, WindowInt8, tap_sets
+from ..kernels.elements import BLOCK, BYTE, Addition, Rounding
+from ..kernels.spec import Conv, Map, Pixels, Window, WindowOp, tap_sets
 from ..quantize import arith
 from ..quantize import integer_network as quantised
 from ..quantize.scheme import Params
-from .layers import Layer, Param, Storage, Value
+from .layers import Param, Storage, Value
 from .operators import common, layout, linear
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ class Integers:
         how, source = _raw(params), value.storage
         name = f"{value.name}:float"
         real = replace(source, name=name, parent=None, parent_block=0, dtype="float32")
-        spec = MapInt8("dequantize", source.batch, source.blocks, source.pixels, float(how.scale), how.zero)
+        spec = _dequantize(source, how)
         self.reader.emit("dequantize", [], spec, [(source, "in_stride")], real, name)
         moved = change(Value(name, value.shape, real, value.height, value.width))
         return self._to_bytes(f"{value.name}:moved", how, moved)
@@ -191,7 +191,7 @@ class Integers:
         """A float value in NCHW16c, quantised."""
         source = value.storage
         size = (source.batch, source.blocks, source.pixels)
-        spec = MapInt8("quantize", *size, float(how.scale), rounding=_all_of(how))
+        spec = Map("quantize", *size, constants=(float(how.scale),), out_element=BYTE, rounding=_all_of(how))
         storage = replace(source, name=name, parent=None, parent_block=0, port=None, dtype="uint8")
         self.reader.emit("quantize", [], spec, [(source, "in_stride")], storage, name)
         return Value(name, value.shape, storage, value.height, value.width)
@@ -214,7 +214,9 @@ class Integers:
         if key not in self._inputs:
             how, (batch, channels, height, width) = self.params[name], value.shape
             storage = Storage(key, batch, height * width * _WORD, dtype="uint8")
-            spec = QuantizeInput(batch, channels, height * width, float(how.scale), _all_of(how))
+            spec = Pixels(
+                batch, channels, _WORD, height, width, scale=float(how.scale), rounding=_all_of(how), out_element=BYTE
+            )
             self.reader.emit("quantize", [], spec, [(value.storage, "")], storage, name)
             self._inputs[key] = Value(key, value.shape, storage, height, width)
         return self._inputs[key].storage
@@ -223,7 +225,7 @@ class Integers:
         tensor = node.input[0]
         how, value = self.params[tensor], self._blocked(quantised.Tensor(tensor, self.params[tensor].params))
         source = value.storage
-        spec = MapInt8("dequantize", source.batch, source.blocks, source.pixels, float(how.scale), how.zero)
+        spec = _dequantize(source, how)
         storage = replace(source, name=node.output[0], parent=None, parent_block=0, dtype="float32")
         self.reader.emit("dequantize", [node.name], spec, [(source, "in_stride")], storage, node.output[0])
         self.reader.values[node.output[0]] = Value(node.output[0], value.shape, storage, value.height, value.width)
@@ -274,9 +276,10 @@ class Integers:
                     weight, groups, common.identity_slots(value) and len(weight) % BLOCK == 0
                 )
         blocks = -(-len(weight) // BLOCK)
-        spec = ConvInt8(
+        spec = Conv(
             source.batch, physical // kept, height, width, blocks * BLOCK, out_height, out_width, kernel, stride,
-            (pads[0], pads[1]), dilation, kept, words is not None, self._rounding(step), _clamp(step),
+            (pads[0], pads[1]), dilation, kept, words is not None, activation=_clamp(step),
+            rounding=self._rounding(step), in_element=BYTE, out_element=_kept(step),
         )  # fmt: skip
         spec, biases, sets = _sets(spec, x.zero, weight, bias)
         operands = [(source, "in_stride"), param, Param("channels", biases), Param("channel", factor), *sets]
@@ -289,9 +292,9 @@ class Integers:
         blocks = -(-len(weight) // BLOCK)
         wide = linear.flat_weight(weight, source)
         biases = bias - x.zero * weight.astype(np.int32).sum(1)
-        spec = ConvInt8(
+        spec = Conv(
             source.batch, source.elements, 1, 1, blocks * BLOCK, 1, 1, (1, 1),
-            rounding=self._rounding(step), activation=_clamp(step),
+            rounding=self._rounding(step), activation=_clamp(step), in_element=BYTE, out_element=_kept(step),
         )  # fmt: skip
         storage = self._result(step, source, blocks, np.arange(len(weight)), 1)
         operands: list[tuple[Storage, str] | Param] = [
@@ -323,16 +326,17 @@ class Integers:
         stride: tuple[int, int],
         pads: Sequence[int],
         dilation: tuple[int, int],
-    ) -> WindowInt8:
+    ) -> Window:
         out_height, out_width = self.reader.shape(step.nodes[0].outputs[0].name or "")[2:]
         rounding = None if op is WindowOp.MAX else self._rounding(step)
-        return WindowInt8(
+        return Window(
             op, value.storage.batch, value.storage.blocks, value.height, value.width, out_height, out_width, kernel,
-            stride, (pads[0], pads[1]), dilation, zero, rounding, _clamp(step),
+            stride, (pads[0], pads[1], pads[2], pads[3]), dilation, zero=zero, rounding=rounding,
+            activation=_clamp(step), in_element=BYTE, out_element=_kept(step),
         )  # fmt: skip
 
     def _window(
-        self, step: quantised.Step, op: str, value: Value, spec: WindowInt8, params: list[Param], macs: int = 0
+        self, step: quantised.Step, op: str, value: Value, spec: Window, params: list[Param], macs: int = 0
     ) -> Value:
         source = value.storage
         assert source.slots is not None
@@ -358,7 +362,7 @@ class Integers:
             factor = np.array([times, np.maximum(shifts, 0)], np.int32).T
         else:
             factor = x.scale / np.float32(step.output.params.scale) / counts.astype(np.float32)
-        kernel, stride, pads = size, (1, 1), [0, 0]
+        kernel, stride, pads = size, (1, 1), [0] * 4
         if node.op_type != "GlobalAveragePool":
             rows_, columns = ints(node, "kernel_shape")
             kernel = (rows_, columns)
@@ -392,10 +396,12 @@ class Integers:
         source = value.storage
         size = (source.batch, source.blocks, source.pixels)
         if given == y:
-            spec = MapInt8("clip", *size, rounding=how)
+            spec = Map("clip", *size, in_element=BYTE, out_element=BYTE, rounding=how)
         else:
             scale = float(y.exponent - given.exponent) if self.power_of_two else float(x.scale / np.float32(y.scale))
-            spec = MapInt8("rescale", *size, scale, x.zero, how)
+            spec = Map(
+                "rescale", *size, constants=(scale,), in_element=BYTE, out_element=BYTE, zero=x.zero, rounding=how
+            )
         return self._mapped(step, spec, value, [])
 
     # -- joins and tables ----------------------------------------------------------------------------------------------
@@ -426,7 +432,8 @@ class Integers:
         if not np.array_equal(slots, others):
             theirs = step.inputs[-1].params
             right = self._through_float(right, theirs, lambda value: self.reader.with_slots(value, slots))
-        spec = MapInt8("add", left.storage.batch, left.storage.blocks, left.storage.pixels, addition=how)
+        size = (left.storage.batch, left.storage.blocks, left.storage.pixels)
+        spec = Map("add", *size, "tensor", in_element=BYTE, second_element=BYTE, out_element=BYTE, addition=how)
         self._mapped(step, spec, left, [(right.storage, "second_stride")])
 
     def _addition(self, step: quantised.Step) -> Addition:
@@ -453,7 +460,10 @@ class Integers:
             name = step.inputs[mine].name
             value = self.reader.values.get(name)
             layer = self.reader.producer.get(value.storage) if value is not None else None
-            if layer is None or layer.value != name or self.readers[name] > 1 or not _open(layer):
+            if layer is None or layer.value != name or self.readers[name] > 1:
+                continue
+            spec = layer.spec
+            if not isinstance(spec, Conv) or spec.add or spec.rounding is None:
                 continue
             addend, storage = self._blocked(step.inputs[theirs]).storage, layer.output
             assert addend.slots is not None
@@ -461,12 +471,12 @@ class Integers:
             if addend.pixels != storage.pixels or addend is storage:
                 continue
             if not np.array_equal(storage.slots, addend.slots):
-                if layer.spec.groups > 1:
+                if spec.groups > 1:
                     continue
                 storage.slots, storage.blocks = addend.slots, addend.blocks
-                layer.spec = replace(layer.spec, out_channels=storage.blocks * BLOCK)
+                spec = replace(spec, out_channels=storage.blocks * BLOCK)
             sides = how if mine == 0 else _swapped(how)
-            layer.spec = replace(layer.spec, add=sides)
+            layer.spec = replace(spec, add=True, add_element=BYTE, addition=sides)
             layer.operands.append((addend, "add_stride"))
             layer.nodes.extend(_names(step))
             layer.value = storage.name = step.output.name
@@ -481,10 +491,11 @@ class Integers:
         value = self._blocked(step.inputs[0])
         entries = quantised.table(step).astype(np.int16) + _raw(step.output.params).offset
         # entry 0 is of the lowest byte of either type, which lies as 0
-        spec = MapInt8("table", value.storage.batch, value.storage.blocks, value.storage.pixels)
+        size = (value.storage.batch, value.storage.blocks, value.storage.pixels)
+        spec = Map("table", *size, "table", in_element=BYTE, out_element=BYTE)
         self._mapped(step, spec, value, [Param("raw", entries.astype(np.uint8))])
 
-    def _mapped(self, step: quantised.Step, spec: MapInt8, value: Value, operands: list[Any]) -> Value:
+    def _mapped(self, step: quantised.Step, spec: Map, value: Value, operands: list[Any]) -> Value:
         source = value.storage
         assert source.slots is not None
         storage = self._result(step, source, source.blocks, source.slots, source.pixels)
@@ -492,6 +503,16 @@ class Integers:
         result = Value(storage.name, value.shape, storage, value.height, value.width)
         self.reader.values[storage.name] = result
         return result
+
+
+def _kept(step: quantised.Step) -> str:
+    """What a step's result is kept in."""
+    return BYTE if step.output is not None else "float32"
+
+
+def _dequantize(source: Storage, how: _Raw) -> Map:
+    size = (source.batch, source.blocks, source.pixels)
+    return Map("dequantize", *size, constants=(float(how.scale),), in_element=BYTE, zero=how.zero)
 
 
 def _names(step: quantised.Step) -> list[str]:
@@ -503,11 +524,6 @@ def _read(step: quantised.Step) -> str:
     value = step.nodes[0].inputs[0]
     assert value is not None
     return value.name or ""
-
-
-def _open(layer: Layer) -> bool:
-    """A convolution to bytes that has nothing added yet."""
-    return isinstance(layer.spec, ConvInt8) and layer.spec.add is None and layer.spec.rounding is not None
 
 
 def _swapped(how: Addition) -> Addition:
@@ -528,7 +544,7 @@ def _clamp(step: quantised.Step) -> tuple[float, float] | None:
     return max(low for low, _ in ends), min(high for _, high in ends)
 
 
-def _sets(spec: ConvInt8, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[ConvInt8, np.ndarray, list[Param]]:
+def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[Conv, np.ndarray, list[Param]]:
     """What a zero point adds to the bias, for each set of taps that an output sees.
 
     Args:

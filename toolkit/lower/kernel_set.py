@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..kernels.spec import Conv
+from ..kernels.spec import Spec
 
 
 class KernelSet(Protocol):
@@ -16,27 +16,25 @@ class KernelSet(Protocol):
     def name(self) -> str:
         """The target's name."""
 
-    def schedule(self, spec: Any) -> Any:
+    def schedule(self, spec: Spec) -> Any:
         """The schedule for a spec."""
 
-    def units(self, spec: Any, schedule: Any) -> int:
+    def units(self, spec: Spec, schedule: Any) -> int:
         """Work units of the kernel."""
 
-    def launch(self, spec: Any, schedule: Any) -> tuple[int, ...]:
+    def launch(self, spec: Spec, schedule: Any) -> tuple[int, ...]:
         """Grid and block sizes on a GPU; () elsewhere."""
 
-    def pack_weight(self, weight: np.ndarray, spec: Any, schedule: Any) -> np.ndarray:
+    def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
         """Weights `[O, I, r, s]` of a convolution in the kernel's order."""
 
     @property
     def integers(self) -> bool:
-        """There are kernels for `kernels.spec_bytes`."""
+        """There are kernels that multiply bytes."""
 
     @property
     def element(self) -> str:
-        """What float activations are kept in: "float32", or "bfloat16" or pairs of it (then convolutions are
-        `kernels.spec_tiles`'s).
-        """
+        """What float activations are kept in: a name of `kernels.elements.ELEMENTS`."""
 
-    def winograd(self, spec: Conv) -> tuple[int, int] | None:
+    def winograd(self, spec: Spec) -> tuple[int, int] | None:
         """The tile of Winograd's algorithm to use for a convolution; None to compute it directly."""

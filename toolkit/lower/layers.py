@@ -5,11 +5,11 @@ values live.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from ..kernels.spec import ELEMENTS, element_of
+from ..kernels.elements import ELEMENTS, element_of
+from ..kernels.spec import Spec
 from .plan import Refusal
 
 
@@ -22,7 +22,7 @@ class Storage:
     parent, parent_block: this is the slice of `parent` that starts at that block (a branch of a concat). A planar one
     with a parent is all of it, with other axes.
     port: a graph input or output: the caller's memory.
-    dtype: numpy's name of a type, or an element of `kernels.spec.ELEMENTS`.
+    dtype: numpy's name of a type, or an element of `kernels.elements.ELEMENTS`.
     """
 
     name: str
@@ -135,7 +135,7 @@ class Layer:
 
     op: str
     nodes: list[str]
-    spec: Any
+    spec: Spec
     operands: list[tuple[Storage, str] | Param]
     output: Storage
     value: str

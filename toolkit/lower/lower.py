@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import onnx
 
-from ..kernels.spec_tiles import ConvTiles
+from ..kernels.spec import Spec
 from . import by_winograd, elements, on_tiles, place, siblings
 from .dump import text
 from .kernel_set import KernelSet
@@ -184,7 +184,7 @@ def lower(
     )
 
 
-def symbol_of(spec: Any, schedule: Any) -> str:
+def symbol_of(spec: Spec, schedule: Any) -> str:
     """The C name of a kernel: equal ones have equal names, whatever network they are of. It says what is computed and
     how it is cut, not what code that gives (`targets.objects` tells code apart).
     """
@@ -196,20 +196,10 @@ def _give_strides(network: Network) -> None:
         layer.spec = _with_strides(layer)
 
 
-def _with_strides(layer: Layer) -> Any:
+def _with_strides(layer: Layer) -> Spec:
     """The layer's spec with the distances between images filled in."""
-    known = {f.name for f in fields(layer.spec)}
-    strides: dict[str, Any] = {
-        field: storage.stride
-        for storage, field in (o for o in layer.operands if not isinstance(o, Param))
-        if field in known
-    }
-    if "out_stride" in known:
-        strides["out_stride"] = layer.output.stride
-    if isinstance(layer.spec, ConvTiles) and layer.spec.split:
-        both = zip(layer.spec.split, layer.writes, strict=True)
-        strides["split"] = tuple(replace(output, out_stride=storage.stride) for output, storage in both)
-    return replace(layer.spec, **strides)
+    inputs = {field: storage.stride for storage, field in (o for o in layer.operands if not isinstance(o, Param))}
+    return layer.spec.with_strides(inputs, [storage.stride for storage in layer.writes])
 
 
 def _ref(storage: Storage) -> Ref:

@@ -77,7 +77,11 @@ def emit(
             batch = tensor.shape[0] if tensor.shape and tensor.size else 1
             storages.setdefault(name, Storage(label, batch, tensor.size // batch, dtype=tensor.dtype))
         first, *also = [storages[name] for name in nest.writes]
-        layer = reader.emit("extern", nodes, Extern(nest.function, op), operands, first, first.name)
+        reads, writes = (
+            tuple((program.tensors[name].dtype, program.tensors[name].size) for name in several)
+            for several in (nest.reads, nest.writes)
+        )
+        layer = reader.emit("extern", nodes, Extern(nest.function, op, reads, writes), operands, first, first.name)
         layer.also = also
     for name, output in zip(wanted, program.outputs, strict=True):
         if output in program.constants:

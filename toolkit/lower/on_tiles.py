@@ -1,6 +1,6 @@
 """Convolutions for matrix tiles: what they read around their image is made to lie in memory, as zeros.
 
-Given: a network whose blocked values are bfloat16, or pairs of it. Result: every convolution is a `ConvTiles`, without
+Given: a network whose blocked values are bfloat16, or pairs of it. Result: every convolution is one of tiles, without
 padding. Among pairs, fully connected layers stay in fp32: with one pixel there is nothing to multiply tiles with, and
 fp32 in blocks of 32 channels, one pixel each, lies as in blocks of 16.
 
@@ -16,11 +16,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..kernels.spec import PAIR, Conv, Window, WindowOp
-from ..kernels.spec_tiles import LANES, ConvTiles, Frame, PackPixels
+from ..kernels.elements import BF16, PAIR, element_of
+from ..kernels.spec import NONE, Conv, Frame, Frame4, Window, WindowOp, tile_pixels
 from .layers import Layer, Network, Param, Storage
 
-_NONE = (0, 0, 0, 0)
+LANES = element_of(BF16).block
+"""Channels in a block."""
 
 _FEW = (2, 4)
 """Channels of a group that fp32 vectors are faster for than tiles (docs/perf/cpu-fp32-tiles-windows.md)."""
@@ -42,7 +43,7 @@ class _Rewriter:
         self.readers: dict[Storage, list[Layer]] = defaultdict(list)
         self.writers: dict[Storage, list[Layer]] = defaultdict(list)
         self.parents: set[Storage] = set()
-        self.framed: dict[tuple[Storage, tuple[int, int, int, int]], Storage] = {}
+        self.framed: dict[tuple[Storage, Frame4], Storage] = {}
         self.single = _single(network)
         for layer in network.layers:
             for storage in layer.reads:
@@ -63,39 +64,41 @@ class _Rewriter:
             source, _ = _source(layer)
             if spec.planar:
                 self._packed(layer, source, spec, frame)
-            elif (group := _narrow(layer)) is not None:
+            elif (group := _narrow(layer, spec)) is not None:
                 _by_vectors(layer, spec, group)
             else:
-                layer.spec = _tiles(spec, frame)
-                if frame != _NONE:
+                layer.spec = _tiles(spec, frame, layer.output.dtype)
+                if frame != NONE:
                     self._surround(layer, source, spec, frame)
         self.layers.append(layer)
 
-    def _packed(self, layer: Layer, source: Storage, spec: Conv, frame: tuple[int, int, int, int]) -> None:
+    def _packed(self, layer: Layer, source: Storage, spec: Conv, frame: Frame4) -> None:
         slots = next(count for count in (4, 8, 16) if count >= spec.channels)
         element = layer.output.dtype
-        into = PackPixels(spec.batch, spec.channels, slots, spec.height, spec.width, frame, element)
+        into = tile_pixels(spec, slots, frame, element)
         storage = Storage(f"{layer.value}:pixels", spec.batch, into.size, dtype=element)
         self.layers.append(Layer("pack", [], into, [(source, "")], storage, storage.name))
         # the last line is behind the image: the convolution does not know of it, unless images follow each other
-        layer.spec = replace(_tiles(spec, frame), channels=slots, planar=True)
+        layer.spec = replace(_tiles(spec, frame, element), channels=slots)
         layer.operands[0] = (storage, "in_stride")
 
-    def _surround(self, layer: Layer, source: Storage, spec: Conv, frame: tuple[int, int, int, int]) -> None:
+    def _surround(self, layer: Layer, source: Storage, spec: Conv, frame: Frame4) -> None:
         """Zeros around `source`: by its producer, or in a copy."""
         pixels = (spec.height + frame[0] + frame[2]) * (spec.width + frame[1] + frame[3])
         writers = self.writers[source]
         alone = source.parent is None and source.port is None and source not in self.parents
-        if alone and len(writers) == len(self.readers[source]) == 1 and isinstance(writers[0].spec, ConvTiles | Window):
-            source.pixels = pixels
-            writers[0].spec = replace(writers[0].spec, frame=frame)
-            return
+        if alone and len(writers) == len(self.readers[source]) == 1:
+            made = writers[0].spec
+            if isinstance(made, Window) or (isinstance(made, Conv) and made.tiled):
+                source.pixels = pixels
+                writers[0].spec = replace(made, frame=frame)
+                return
         key = (source, frame)
         if key not in self.framed:
             name = f"{source.name}:framed"
             copy = Storage(name, source.batch, pixels, source.blocks, source.slots, dtype=source.dtype)
-            made = Frame(source.batch, source.blocks, spec.height, spec.width, frame)
-            self.layers.append(Layer("frame", [], made, [(source, "in_stride")], copy, name))
+            around = Frame(source.batch, source.blocks, spec.height, spec.width, frame)
+            self.layers.append(Layer("frame", [], around, [(source, "in_stride")], copy, name))
             self.framed[key] = copy
         layer.operands[0] = (self.framed[key], "in_stride")
 
@@ -114,15 +117,17 @@ def _single(network: Network) -> set[Layer]:
 
 def _of_one_pixel(layer: Layer) -> bool:
     spec = layer.spec
+    if not isinstance(spec, Conv):
+        return False
     size = (spec.height, spec.width, spec.out_height, spec.out_width)
     return layer.output.dtype == PAIR and spec.pointwise and size == (1, 1, 1, 1) and not spec.add and spec.groups == 1
 
 
-def _narrow(layer: Layer) -> int | None:
+def _narrow(layer: Layer, spec: Conv) -> int | None:
     """How few neighbouring channels a grouped convolution mixes, where that is too few for tiles: of its block-diagonal
     weight they would multiply mostly zeros, and three times.
     """
-    spec, weight = layer.spec, layer.operands[1]
+    weight = layer.operands[1]
     assert isinstance(weight, Param)
     if layer.output.dtype != PAIR or spec.add or spec.groups == 1 or weight.role != "weight":
         return None
@@ -168,7 +173,7 @@ def _source(layer: Layer) -> tuple[Storage, str]:
     return first
 
 
-def frame_of(spec: Conv) -> tuple[int, int, int, int]:
+def frame_of(spec: Conv) -> Frame4:
     """What the convolution reads around its image: top, left, bottom, right."""
     extent = [
         (size - 1) * step + (taps - 1) * spread + 1
@@ -180,23 +185,8 @@ def frame_of(spec: Conv) -> tuple[int, int, int, int]:
     return top, left, max(0, extent[0] - top - height), max(0, extent[1] - left - width)
 
 
-def _tiles(spec: Conv, frame: tuple[int, int, int, int]) -> ConvTiles:
+def _tiles(spec: Conv, frame: Frame4, element: str) -> Conv:
     """The same convolution on its framed input."""
     top, left, bottom, right = frame
-    return ConvTiles(
-        spec.batch,
-        spec.channels,
-        top + spec.height + bottom,
-        left + spec.width + right,
-        spec.out_channels,
-        spec.out_height,
-        spec.out_width,
-        spec.kernel,
-        spec.stride,
-        (0, 0),
-        spec.dilation,
-        spec.groups,
-        spec.planar,
-        spec.add,
-        spec.activation,
-    )
+    height, width = top + spec.height + bottom, left + spec.width + right
+    return replace(spec, height=height, width=width, pad=(0, 0), in_element=element, out_element=element)

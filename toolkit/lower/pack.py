@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from ..kernels.spec import Convolution
+from ..kernels.spec import Conv, Window
 from .kernel_set import KernelSet
 from .layers import Layer, Param, Storage
 
 
-def physical_weight(weight: np.ndarray, spec: Convolution, source: Storage, output: Storage) -> np.ndarray:
+def physical_weight(weight: np.ndarray, spec: Conv, source: Storage, output: Storage) -> np.ndarray:
     """A convolution's weight with channels moved to their slots: `[O, I / groups, r, s]` to `[out_channels, channels,
     r, s]`.
     """
@@ -38,11 +38,13 @@ def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.nd
     if param.role == "channels":
         return np.ascontiguousarray(channelwise(param.array.T, layer.output).T)
     if param.role == "dense":
+        assert isinstance(spec, Conv)
         wide = np.zeros((spec.out_channels, *param.array.shape[1:]), _kept(param.array))
         wide[layer.output.slots] = param.array
         return kernels.pack_weight(wide, spec, schedule)
-    if isinstance(spec, Convolution):
+    if isinstance(spec, Conv):
         return kernels.pack_weight(physical_weight(param.array, spec, layer.reads[0], layer.output), spec, schedule)
+    assert isinstance(spec, Window)
     # depthwise: [C, 1, r, s] to [block][r][s][channel]
     wide = channelwise(param.array[:, 0], layer.output)
     return np.ascontiguousarray(

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..kernels.spec import Spec
+
 ALIGNMENT = 64
 """Bytes. Every buffer and every parameter starts at a multiple of it."""
 
@@ -44,7 +46,7 @@ class Kernel:
     """
 
     symbol: str
-    spec: Any
+    spec: Spec | None
     schedule: Any
     pointers: int
     units: int

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
 
 from ..errors import DeployError
-from ..kernels.spec import BLOCK, Map, Pack, Unpack, element_of
-from ..kernels.spec_bytes import MapInt8, Rounding
+from ..kernels.elements import BLOCK, BYTE, Rounding, element_of
+from ..kernels.spec import Map, Pack, Spec, Unpack
 from .layers import Layer, Network, Param, Storage, Value
 
 
@@ -193,9 +193,9 @@ class Reader:
         source = self.blocked(value).storage
         size = (source.batch, source.pixels, source.blocks, source.slots)
         storage = Storage(f"{value.name}:copy", *size, dtype=source.dtype)
-        spec: Any = Map("identity", source.batch, source.blocks, source.pixels)
-        if source.dtype == "uint8":
-            spec = MapInt8("clip", source.batch, source.blocks, source.pixels, rounding=Rounding(0, 0, 255))
+        spec = Map("identity", source.batch, source.blocks, source.pixels)
+        if source.dtype == BYTE:
+            spec = replace(spec, op="clip", in_element=BYTE, out_element=BYTE, rounding=Rounding(0, 0, 255))
         self.emit("copy", [], spec, [(source, "in_stride")], storage, value.name)
         return Value(value.name, value.shape, storage, value.height, value.width)
 
@@ -204,7 +204,7 @@ class Reader:
         self,
         op: str,
         nodes: list[str],
-        spec: Any,
+        spec: Spec,
         operands: list[tuple[Storage, str] | Param],
         output: Storage,
         value: str,

@@ -1,6 +1,6 @@
 """Sibling 1x1 convolutions that read the same tensor become one kernel that writes to several buffers.
 
-Given: a network whose convolutions are `ConvTiles` that know their elements. Result: one layer for all of those that
+Given: a network whose convolutions of tiles know their elements. Result: one layer for all of those that
 read the same pixels and add nothing, with their weights one after the other. Their outputs stay where they were: in the
 slices of a concat, within zeros for the next convolution.
 """
@@ -12,7 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..kernels.spec_tiles import ConvTiles, Output
+from ..kernels.spec import NONE, Conv, Output
 from .layers import Layer, Network, Param, Storage
 from .pack import channelwise, physical_weight
 
@@ -23,9 +23,9 @@ def join(network: Network) -> None:
     """Replace sibling layers; the first one's place is that of all."""
     families: dict[_Key, list[Layer]] = defaultdict(list)
     for layer in network.layers:
-        if isinstance(layer.spec, ConvTiles) and layer.spec.pointwise and layer.spec.groups == 1 and not layer.spec.add:
-            source = layer.reads[0]
-            families[source, layer.spec.height, layer.spec.width, layer.spec.channels].append(layer)
+        spec = layer.spec
+        if isinstance(spec, Conv) and spec.tiled and spec.pointwise and spec.groups == 1 and not spec.add:
+            families[layer.reads[0], spec.height, spec.width, spec.channels].append(layer)
     absorbed: set[Layer] = set()
     for family in families.values():
         first, *others = family
@@ -44,16 +44,13 @@ def _absorb(first: Layer, others: list[Layer]) -> None:
         _, weight, bias = layer.operands
         assert isinstance(weight, Param)
         assert isinstance(bias, Param)
+        assert isinstance(layer.spec, Conv)
         weights.append(physical_weight(weight.array, layer.spec, layer.reads[0], layer.output))
         biases.append(channelwise(bias.array, layer.output))
         split.extend(layer.spec.outputs)
-    first.spec = replace(
-        first.spec,
-        out_channels=sum(output.channels for output in split),
-        split=tuple(split),
-        activation=None,
-        frame=(0, 0, 0, 0),
-    )
+    assert isinstance(first.spec, Conv)
+    channels = sum(output.channels for output in split)
+    first.spec = replace(first.spec, out_channels=channels, split=tuple(split), activation=None, frame=NONE)
     first.operands = [
         first.operands[0],
         Param("physical", np.concatenate(weights)),

@@ -28,11 +28,11 @@ from typing import Any
 
 from .. import artifact
 from ..errors import DeployError
+from ..kernels.spec import decode
 from ..kernels.versions import VERSIONS, versions_of
 from ..targets.cpu import Cpu
-from .buffers import buffers
 from .space import Space
-from .task import Task, decode, encode
+from .task import Task
 
 FORMAT = 2
 HEADER, WORKLOADS, RECORDS = "tuning.json", "database_workload.json", "database_tuning_record.json"
@@ -310,8 +310,8 @@ def workload(task: Task) -> Any:
     import tvm
     from tvm import te
 
-    found = buffers(task.spec)
-    reads = [te.placeholder((b.size,), b.dtype, name=name) for name, b in found.items() if name != "dst"]
+    found = {operand.name: operand for operand in task.spec.operands}
+    reads = [te.placeholder((o.size,), o.dtype, name=name) for name, o in found.items() if name != "dst"]
 
     def element(i: Any) -> Any:
         # stands for the kernel, which the template writes: each argument takes part
@@ -322,7 +322,7 @@ def workload(task: Task) -> Any:
 
     result = te.compute((found["dst"].size,), element, name=_BLOCK)
     stated = {"eligible": task.eligible, "versions": versions_of(task.spec, task.eligible)}
-    document = json.dumps({**encode(task.spec), **stated}, sort_keys=True)
+    document = json.dumps({**task.spec.encode(), **stated}, sort_keys=True)
     function = te.create_prim_func([*reads, result]).with_attr({"global_symbol": "main", _SPEC: document})
     return tvm.IRModule({"main": function})
 

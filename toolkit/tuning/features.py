@@ -3,37 +3,35 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from ..kernels.cut import split
+from ..kernels.elements import BLOCK
 from ..kernels.matrix import conv
-from ..kernels.spec import BLOCK, Conv
-from ..kernels.spec_tiles import LANES, ConvTiles
+from ..kernels.matrix.layout import LANES
+from ..kernels.spec import Conv, Spec, Window, stages
 from ..kernels.vector.conv import NEXT_GROUP, ConvSchedule, image, tile_widths, units
 from ..kernels.vector.window import WindowSchedule
-from .space import Choice, main_spec
+from .space import Choice
 
 WIDTH = 20
 """Features of every choice, whatever its template."""
 
 
-def features(spec: Any, choice: Choice, threads: int) -> np.ndarray:
+def features(spec: Spec, choice: Choice, threads: int) -> np.ndarray:
     """`(WIDTH,)` float64."""
-    found = np.zeros(WIDTH)
+    found, values = np.zeros(WIDTH), list[float]()
     schedule = choice.schedule
-    if isinstance(schedule, ConvSchedule):
-        values = _conv(main_spec(spec, choice.outputs), schedule, threads)
+    if isinstance(schedule, ConvSchedule) and isinstance(spec, Conv):
+        values = _conv(spec if choice.outputs is None else stages(spec, choice.outputs)[1], schedule, threads)
         high, wide = choice.outputs or (0, 0)
         values += [float(choice.outputs is not None), math.log2(1 + high), math.log2(1 + wide)]
-    elif isinstance(schedule, WindowSchedule):
+    elif isinstance(schedule, WindowSchedule) and isinstance(spec, Window):
         parts = split(spec.out_width, schedule.pixels)
         values = [float(len(parts)), math.log2(schedule.pixels), (max(parts) - min(parts)) / max(parts)]
-    elif isinstance(schedule, conv.TileSchedule):
+    elif isinstance(schedule, conv.TileSchedule) and isinstance(spec, Conv):
         values = _tiles(spec, schedule, threads)
-    else:
-        values = []
     found[: len(values)] = values
     return found
 
@@ -71,10 +69,10 @@ def _conv(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
     ]
 
 
-def _tiles(spec: ConvTiles, schedule: conv.TileSchedule, threads: int) -> list[float]:
+def _tiles(spec: Conv, schedule: conv.TileSchedule, threads: int) -> list[float]:
     total = conv.rows_of(spec).tiles
     turns = math.ceil(total / schedule.tiles)
-    deep = math.prod(conv.depth(spec))
+    deep = math.prod(spec.depth)
     group_kib = 2 * spec.halves * schedule.blocks * deep * LANES**2 / 1024
     weights_kib = group_kib * spec.out_channels / (schedule.blocks * LANES)
     pixels_kib = 2 * spec.halves * conv.read_of(spec) / 1024

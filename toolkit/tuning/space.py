@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
 
-from ..kernels.spec import Conv
-from ..lower.by_winograd import stages
+from ..kernels.spec import Conv, Spec, stages
 from ..targets.cpu import Cpu
 from .task import Task
 
@@ -32,9 +31,9 @@ def default(task: Task, target: Cpu) -> Choice:
     return Choice(outputs, target.schedule(main_spec(task.spec, outputs)))
 
 
-def main_spec(spec: Any, outputs: tuple[int, int] | None) -> Any:
+def main_spec(spec: Spec, outputs: tuple[int, int] | None) -> Spec:
     """The spec of the kernel that a choice's schedule is of."""
-    return spec if outputs is None else stages(spec, outputs)[1]
+    return stages(spec, outputs)[1] if outputs is not None and isinstance(spec, Conv) else spec
 
 
 @dataclass(frozen=True)

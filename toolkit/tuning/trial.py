@@ -8,20 +8,17 @@ seen an inference ago, the inputs were written a moment ago.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..kernels.spec import BLOCK, Convolution
-from ..kernels.spec_tiles import ConvTiles, pointer_of
-from ..lower.by_winograd import stages
+from ..kernels.spec import Conv, Spec, stages
 from ..lower.lower import symbol_of
 from ..lower.plan import Kernel, Placement, Plan, Ref, Space, Step
 from ..targets.cpu import Cpu
 from ..targets.library import RUNTIME, model_c
 from ..targets.link import CSRC, compile_c, link_shared, platform
 from ..targets.objects import compile_kernels
-from .buffers import Buffer, buffers
 from .space import Choice
 
 UNIT = 4096
@@ -56,46 +53,27 @@ class Setting:
 class _Call:
     """A kernel of a choice and the names of the buffers it gets, its output last."""
 
-    spec: Any
+    spec: Spec
     schedule: Any
     buffers: tuple[str, ...]
     macs: int = 0
 
 
-def _with_strides(spec: Any, batch: int, **found: Buffer | None) -> Any:
-    """The spec with the strides of dense storage, where there are several images: of what its pointers find."""
-    known = {field.name for field in fields(spec)}
-    strides = {f"{name}_stride": buffer.size // batch for name, buffer in found.items() if buffer is not None}
-    return replace(spec, **{name: s for name, s in strides.items() if name in known}) if batch > 1 else spec
-
-
-def _calls(spec: Any, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[str, Buffer]]:
-    """The kernels of a choice, and all buffers that they touch."""
-    sizes = buffers(spec)
-    macs = spec.macs if isinstance(spec, Convolution) else 0
-    outer = {"in": sizes["src"], "add": sizes.get("add"), "out": sizes["dst"]}
-    if choice.outputs is None and isinstance(spec, ConvTiles) and spec.split:
-        each = (_with_strides(output, spec.batch, out=sizes[pointer_of(i)]) for i, output in enumerate(spec.split))
-        spec = replace(spec, split=tuple(each))
-    if choice.outputs is None:
-        return [_Call(_with_strides(spec, spec.batch, **outer), choice.schedule, tuple(sizes), macs)], sizes
-    into, inner, back = stages(spec, choice.outputs)
-    vectors = spec.batch * inner.width * BLOCK
-    extra = {
-        "data": Buffer(into.points * into.blocks * vectors),
-        "products": Buffer(into.points * back.blocks * vectors),
-        "weight": Buffer(inner.out_channels * inner.channels),
-        "nothing": Buffer(inner.out_channels),
-    }
-    into, back = _with_strides(into, spec.batch, **outer), _with_strides(back, spec.batch, **outer)
-    inner = _with_strides(inner, spec.batch, **{"in": extra["data"], "out": extra["products"]})
-    add = ("add",) if spec.add else ()
+def _calls(spec: Spec, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[str, int]]:
+    """The kernels of a choice, and the bytes of all buffers that they touch."""
+    sizes = {operand.name: operand.bytes for operand in spec.operands}
+    if choice.outputs is None or not isinstance(spec, Conv):
+        return [_Call(spec.dense(), choice.schedule, tuple(sizes), spec.macs)], sizes
+    into, inner, back = (stage.dense() for stage in stages(spec, choice.outputs))
+    data, weight, nothing, products = inner.operands
+    extra = {"data": data, "products": products, "weight": weight, "nothing": nothing}
+    add = ("add",) if "add" in sizes else ()
     calls = [
         _Call(into, target.schedule(into), ("src", "data")),
-        _Call(inner, choice.schedule, ("data", "weight", "nothing", "products"), macs),
+        _Call(inner, choice.schedule, ("data", "weight", "nothing", "products"), spec.macs),
         _Call(back, target.schedule(back), ("products", "bias", *add, "dst")),
     ]
-    return calls, sizes | extra
+    return calls, sizes | {name: operand.bytes for name, operand in extra.items()}
 
 
 class _Arena:
@@ -116,11 +94,11 @@ def _whole(size: int) -> int:
     return -(-size // UNIT) * UNIT
 
 
-def plan(spec: Any, choices: Sequence[Choice], target: Cpu, setting: Setting) -> Plan:
+def plan(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting) -> Plan:
     """The steps of a trial: `ROUNDS` samples of each choice, in turns."""
     ways = [_calls(spec, choice, target) for choice in choices]
     names = dict.fromkeys(name for _, found in ways for name in found)
-    sizes = {name: max(found[name].bytes for _, found in ways if name in found) for name in names}
+    sizes = {name: max(found[name] for _, found in ways if name in found) for name in names}
     arena = _Arena()
     produced = _whole(sizes["src"]) + UNIT + _whole(sizes.get("add", 0))
     order = ["src", *(["add"] if "add" in sizes else []), *(n for n in sizes if n not in ("src", "add", "weight"))]
@@ -167,7 +145,7 @@ def _kernel(call: _Call, target: Cpu) -> Kernel:
     return Kernel(symbol, call.spec, call.schedule, len(call.buffers), target.units(call.spec, call.schedule))
 
 
-def build(spec: Any, choices: Sequence[Choice], target: Cpu, setting: Setting, path: Path) -> None:
+def build(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting, path: Path) -> None:
     """Write a trial's library to `path`.
 
     Raises:

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from ..errors import DeployError, UsageError
+from ..kernels.spec import Spec
 from ..lower.lower import symbol_of
 from ..targets.base import Target
 from ..targets.cpu import Cpu
@@ -18,7 +19,8 @@ from ..targets.precision import Precision
 from .database import FAILED, Database, Identity, read
 from .search import WORTH
 from .space import Choice, choice_of, default, knobs, main_spec
-from .task import KINDS, Task, canonical, key
+from .task import Task, key
+from .task import tunable as has_knobs
 
 
 @dataclass(frozen=True)
@@ -92,12 +94,12 @@ class TunedCpu(Cpu):
     used: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
 
     @cached_property
-    def _products(self) -> dict[Any, Better]:
+    def _products(self) -> dict[Spec, Better]:
         """Winograd's products are kernels of their own, which two tasks may share: the first by its key decides."""
-        found: dict[Any, Better] = {}
+        found: dict[Spec, Better] = {}
         for _, one in sorted(self.choices.items()):
             if one.choice.outputs is not None:
-                found.setdefault(canonical(main_spec(one.task.spec, one.choice.outputs)), one)
+                found.setdefault(main_spec(one.task.spec, one.choice.outputs).canonical(), one)
         return found
 
     def computing(self, row: Precision) -> TunedCpu:
@@ -105,7 +107,7 @@ class TunedCpu(Cpu):
         found = super().computing(row)
         return found if row == self.precision else replace(found, choices={}, used={})
 
-    def schedule(self, spec: Any) -> Any:
+    def schedule(self, spec: Spec) -> Any:
         found = self._find(spec)
         if found is None:
             return super().schedule(spec)
@@ -118,17 +120,17 @@ class TunedCpu(Cpu):
         }
         return schedule
 
-    def _find(self, spec: Any) -> Better | None:
-        if type(spec) not in KINDS.values():
+    def _find(self, spec: Spec) -> Better | None:
+        if not has_knobs(spec):
             return None
-        plain = canonical(spec)
+        plain = spec.canonical()
         if plain in self._products:
             return self._products[plain]
         candidates = (self.choices.get(key(plain, eligible)) for eligible in (True, False))
         return next((found for found in candidates if found is not None and found.choice.outputs is None), None)
 
-    def winograd(self, spec: Any) -> tuple[int, int] | None:
-        found = self.choices.get(key(canonical(spec), True))
+    def winograd(self, spec: Spec) -> tuple[int, int] | None:
+        found = self.choices.get(key(spec.canonical(), True))
         return super().winograd(spec) if found is None else found.choice.outputs
 
     def manifest(self) -> dict[str, Any]:

@@ -16,9 +16,9 @@ import torch
 
 from inception_deploy import targets
 from inception_deploy.errors import DeployError
+from inception_deploy.kernels.elements import BF16, PAIR, WIDE, element_of
 from inception_deploy.kernels.matrix import conv as matrix_conv
-from inception_deploy.kernels.spec import PAIR, WIDE, element_of
-from inception_deploy.kernels.spec_tiles import ConvTiles, Frame, PackPixels
+from inception_deploy.kernels.spec import Conv, Frame, tile_pixels
 
 ROUNDING = {"bfloat16": 2.0**-8, PAIR: 2.0**-17, WIDE: 0.0}
 """What storing a value as an element changes at most, of the value itself."""
@@ -117,16 +117,17 @@ def conv(
     dilation: tuple[int, int] = (1, 1),
     frame: tuple[int, int, int, int] = (0, 0, 0, 0),
     **more: Any,
-) -> ConvTiles:
+) -> Conv:
     height, width = ((s - (k - 1) * d - 1) // t + 1 for s, k, d, t in zip(size, kernel, dilation, stride, strict=True))
     groups = more.get("groups", 1)
+    more = {"in_element": BF16, "add_element": BF16, "out_element": BF16} | more
     strides = {}
     if batch > 1:
         framed = (height + frame[0] + frame[2]) * (width + frame[1] + frame[3])
         sizes = {"in": channels * size[0] * size[1], "add": out * height * width, "out": out * framed}
-        cells = {name: element_of(more.get(f"{name}_element", "bfloat16")).cell for name in sizes}
+        cells = {name: element_of(more[f"{name}_element"]).cell for name in sizes}
         strides = {f"{name}_stride": count // 32 * cells[name] for name, count in sizes.items()}
-    return ConvTiles(
+    return Conv(
         batch,
         channels // groups,
         *size,
@@ -213,7 +214,8 @@ def test_the_networks_input(
     random = np.random.default_rng(1)
     batch, height, pad = 2, 21, 2
     slots = next(count for count in (4, 8, 16) if count >= channels)
-    pack = PackPixels(batch, channels, slots, height, width, (pad, pad, pad, pad), element)
+    given = Conv(batch, channels, height, width, 32, 1, 1, taps)
+    pack = tile_pixels(given, slots, (pad, pad, pad, pad), element)
     near = np.float32 if element == PAIR else rounded
     x = near(random.standard_normal((batch, channels, height, width)))
     pixels = aligned(np.full((batch, pack.size // (pack.lines * pack.line), pack.lines, pack.line), 0xFFFF, np.uint16))
@@ -224,7 +226,7 @@ def test_the_networks_input(
     assert (np.abs(left) <= (ROUNDING[PAIR] * np.abs(framed) if element == PAIR else 0)).all()
     w = near(random.standard_normal((32, channels, *taps)))
     expected = torch.nn.functional.conv2d(torch.from_numpy(x), torch.from_numpy(w), None, stride, pad).numpy()
-    spec = ConvTiles(
+    spec = Conv(
         batch, slots, height + 2 * pad, width + 2 * pad, 32, *expected.shape[2:], taps, stride, planar=True,
         in_element=element, out_element=WIDE, in_stride=pack.size, out_stride=32 * expected.shape[2] * expected.shape[3],
     )  # fmt: skip
@@ -244,7 +246,7 @@ def test_the_networks_input(
 def test_a_frame_is_a_copy_and_zeros(run: Callable[..., None]) -> None:
     x = rounded(np.random.default_rng(2).standard_normal((2, 64, 5, 7)))
     frame = (1, 0, 2, 3)
-    spec = Frame(2, 2, 5, 7, frame, in_stride=64 * 35, out_stride=64 * 80)
+    spec = Frame(2, 2, 5, 7, frame, in_stride=64 * 35, out_stride=64 * 80, in_element=BF16)
     out = nothing((2, 2, 8, 10), "bfloat16")
     run(spec, blocked(x), out)
     assert np.array_equal(plain(out), np.pad(x, ((0, 0), (0, 0), (1, 2), (0, 3))))

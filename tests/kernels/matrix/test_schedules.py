@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from inception_deploy import targets
+from inception_deploy.kernels.elements import PAIR
 from inception_deploy.kernels.matrix import conv as matrix_conv
-from inception_deploy.kernels.spec import PAIR
-from inception_deploy.kernels.spec_tiles import ConvTiles
+from inception_deploy.kernels.spec import Conv
 
 
-def conv(channels: int, out: int, kernel: tuple[int, int], size: int, stride: int = 1) -> ConvTiles:
+def conv(channels: int, out: int, kernel: tuple[int, int], size: int, stride: int = 1) -> Conv:
     """A square output of pairs; the input has what the kernel reads around it."""
     height, width = ((size - 1) * stride + taps for taps in kernel)
-    return ConvTiles(1, channels, height, width, out, size, size, kernel, (stride, stride), in_element=PAIR)
+    return Conv(1, channels, height, width, out, size, size, kernel, (stride, stride), in_element=PAIR)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_no_tile_reads_beyond_the_input(kernel: tuple[int, int], size: int) -> N
         (conv(320, 32, (1, 1), 35), False),  # one group: there is no other order
     ],
 )
-def test_outputs_come_first_where_their_weights_stay(spec: ConvTiles, outer: bool) -> None:
+def test_outputs_come_first_where_their_weights_stay(spec: Conv, outer: bool) -> None:
     schedule = targets.parse("cpu:avx512-amx").schedule(spec)
     assert schedule.rows_outer == outer
     assert schedule.fetch == (matrix_conv.AHEAD_KIB if outer else matrix_conv.NEXT_GROUP)

@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inception_deploy.kernels import gpu, vector
+from inception_deploy.kernels.elements import BLOCK
 from inception_deploy.kernels.gpu import conv, table
+from inception_deploy.kernels.gpu import simple as gpu_simple
 from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
-from inception_deploy.kernels.spec import BLOCK, Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
+from inception_deploy.kernels.spec import Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
+from inception_deploy.kernels.vector import simple as cpu_simple
 
 INF = math.inf
 
@@ -282,8 +284,8 @@ BINARY = {
 
 
 def test_the_tables_have_what_a_cpu_has():
-    assert set(gpu.simple.UNARY) == set(vector.simple.UNARY) == set(UNARY)
-    assert set(gpu.simple.BINARY) == set(vector.simple.BINARY) == set(BINARY)
+    assert set(gpu_simple.UNARY) == set(cpu_simple.UNARY) == set(UNARY)
+    assert set(gpu_simple.BINARY) == set(cpu_simple.BINARY) == set(BINARY)
 
 
 @pytest.mark.parametrize("op", UNARY)

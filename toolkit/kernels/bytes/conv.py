@@ -5,7 +5,7 @@ to an int32; the four input bytes are one broadcast word. Weights are packed as 
 block][r][s][word][vectors * 16][4]`.
 
 Taps outside of the image are left out, as in fp32. The zero point they would have read is in the bias: see
-`spec_bytes.ConvInt8`.
+`spec.Conv`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import numpy as np
 from tvm import tirx
 
 from ..cut import split
+from ..elements import BLOCK
 from ..emit import Emitter, Expr, clamp, load, splat
-from ..spec import BLOCK
-from ..spec_bytes import ConvInt8, tap_sets
+from ..spec import Conv, tap_sets
 from ..vector import conv
 from ..vector.conv import ConvSchedule
 from .math import added, narrow, real, rounded, widen
@@ -37,7 +37,7 @@ WIDE_KERNEL, WIDE_PIXELS = 5, 6
 """Kernels from so many columns on do best with tiles of so many pixels: their edge tiles are code of their own."""
 
 
-def choose(spec: ConvInt8, *, lanes: int, registers: int) -> ConvSchedule:
+def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
     """`cpu_conv.choose` for a quarter of the depth (a word is what a float is there), where measuring found no better.
 
     docs/perf/cpu-int8.md holds it against measurements.
@@ -53,12 +53,12 @@ def choose(spec: ConvInt8, *, lanes: int, registers: int) -> ConvSchedule:
     return conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
 
 
-def units(spec: ConvInt8, schedule: ConvSchedule) -> int:
+def units(spec: Conv, schedule: ConvSchedule) -> int:
     """Work units of the kernel."""
     return conv.units(spec, schedule)
 
 
-def pack_weight(weight: np.ndarray, spec: ConvInt8, schedule: ConvSchedule) -> np.ndarray:
+def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.ndarray:
     """int8 `[O, I, r, s]` (physical channels) to the order the kernel reads. I is one group's input channels."""
     out, channels, rows, columns = weight.shape
     wide = schedule.lanes * schedule.vectors
@@ -72,17 +72,9 @@ class _Bytes(conv.Direct):
 
     elements = WORD
 
-    def __init__(self, spec: ConvInt8, schedule: ConvSchedule, name: str) -> None:
-        shift = spec.rounding is not None and spec.rounding.shift
-        pointers = [
-            ("src", "int32"),
-            ("weight", "int8"),
-            ("bias", "int32"),
-            ("factor", "int32" if shift else "float32"),
-        ]
-        pointers += [("sets", "int32")] if spec.row_sets > 1 else []
-        pointers += [("add", "uint8")] if spec.add else []
-        pointers += [("dst", "float32" if spec.rounding is None else "uint8")]
+    def __init__(self, spec: Conv, schedule: ConvSchedule, name: str) -> None:
+        # words of four bytes: what one broadcast reads
+        pointers = [(n, "int32" if n == "src" else element) for n, element in spec.pointers]
         super().__init__(spec, schedule, Emitter(name, pointers))
         self.in_lanes = 1 if spec.planar else BLOCK // WORD
         self.in_blocks = 1 if spec.planar else spec.channels // BLOCK
@@ -157,8 +149,8 @@ class _Bytes(conv.Direct):
             em.store(em.buffers["dst"], dst_at, clamp(real(acc) * factor, spec.activation))
             return
         q = em.let(rounded(acc, factor, spec.rounding), "q")
-        if spec.add is not None:
-            q = added(q, widen(load(em.buffers["add"], add_at, LANES)), spec.add)
+        if spec.addition is not None:
+            q = added(q, widen(load(em.buffers["add"], add_at, LANES)), spec.addition)
         em.store(em.buffers["dst"], dst_at, narrow(q))
 
 
@@ -168,6 +160,6 @@ def dot(acc: Expr, a: Expr, weight: Expr) -> Expr:
     return tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, unsigned, weight)
 
 
-def emit(spec: ConvInt8, schedule: ConvSchedule, name: str) -> tirx.PrimFunc:
+def emit(spec: Conv, schedule: ConvSchedule, name: str) -> tirx.PrimFunc:
     """The convolution as a TIR function of the emitter's C signature."""
     return _Bytes(spec, schedule, name).emit()

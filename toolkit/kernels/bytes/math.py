@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from ..elements import Addition, Rounding
 from ..emit import Expr, clamp, const, splat
-from ..spec_bytes import Addition, Rounding
 
 
 def whole(value: int, lanes: int) -> Expr:

@@ -7,9 +7,9 @@ from typing import Any
 from tvm import tirx
 
 from ..cut import runs, split
+from ..elements import BLOCK
 from ..emit import Emitter, Expr, clamp, const, load, splat
-from ..spec import BLOCK, WindowOp
-from ..spec_bytes import MapInt8, QuantizeInput, WindowInt8
+from ..spec import Map, Pixels, Window, WindowOp
 from ..vector.simple import SimpleSchedule
 from .math import added, narrow, nearest, real, rounded, shift_half, whole, widen
 
@@ -18,12 +18,12 @@ _PIXELS = 8
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
-def window_units(spec: WindowInt8) -> int:
+def window_units(spec: Window) -> int:
     """One work unit a row of a block of channels."""
     return spec.batch * spec.blocks * spec.out_height
 
 
-def emit_window(spec: WindowInt8, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_window(spec: Window, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """Max pool, average pool, depthwise convolution."""
     return _Window(spec, name).emit()
 
@@ -31,17 +31,9 @@ def emit_window(spec: WindowInt8, _schedule: SimpleSchedule, name: str) -> tirx.
 class _Window:
     """The parts of one kernel's code. Taps outside of the image are left out."""
 
-    def __init__(self, spec: WindowInt8, name: str) -> None:
+    def __init__(self, spec: Window, name: str) -> None:
         self.spec = spec
-        shift = spec.rounding is not None and spec.rounding.shift
-        pointers = [("src", "uint8")]
-        if spec.op is WindowOp.DEPTHWISE:
-            pointers += [("weight", "int8"), ("bias", "int32")]
-        if spec.op is not WindowOp.MAX:
-            pointers += [("factor", "int32" if shift else "float32")]
-        leaves = spec.rounding is None and spec.op is not WindowOp.MAX
-        pointers += [("dst", "float32" if leaves else "uint8")]
-        self.em = Emitter(name, pointers)
+        self.em = Emitter(name, spec.pointers)
 
     def inside(self, x: int | Expr, p: int, s: int) -> bool:
         """Column `s` of the window of pixel `x + p` lies inside the image."""
@@ -51,7 +43,7 @@ class _Window:
     def tile(self, src0: Expr, dst0: Expr, block: Expr, y: Expr, x: int | Expr, width: int) -> None:
         """`width` pixels of a row from column `x`."""
         em, spec = self.em, self.spec
-        (rows, columns), (step_y, step_x), (top, left) = spec.kernel, spec.stride, spec.pad
+        (rows, columns), (step_y, step_x), (top, left) = spec.kernel, spec.stride, spec.pad[:2]
         spread_y, spread_x = spec.dilation
         maximum, depthwise = spec.op is WindowOp.MAX, spec.op is WindowOp.DEPTHWISE
         acc = em.local(width * BLOCK, "uint8" if maximum else "int32")
@@ -124,17 +116,14 @@ class _Window:
 
 
 # -- one value at a time ---------------------------------------------------------------------------------------------
-def map_units(spec: MapInt8) -> int:
+def map_units(spec: Map) -> int:
     """One work unit a block of an image."""
     return spec.batch * spec.blocks
 
 
-def emit_map(spec: MapInt8, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_map(spec: Map, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """One value at a time, 16 of them at once."""
-    second = {"add": [("second", "uint8")], "table": [("table", "uint8")]}.get(spec.op, [])
-    source = "float32" if spec.op == "quantize" else "uint8"
-    result = "float32" if spec.op == "dequantize" else "uint8"
-    em = Emitter(name, [("src", source), *second, ("dst", result)])
+    em = Emitter(name, spec.pointers)
     with em.units() as unit:
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
         plane = spec.pixels * BLOCK
@@ -152,53 +141,56 @@ def emit_map(spec: MapInt8, _schedule: SimpleSchedule, name: str) -> tirx.PrimFu
     return em.finish()
 
 
-def _mapped(spec: MapInt8, em: Emitter, at: Expr, second: Expr) -> Expr:
+def _mapped(spec: Map, em: Emitter, at: Expr, second: Expr) -> Expr:
     """The result of 16 values."""
     value, how = load(em.buffers["src"], at, BLOCK), spec.rounding
     if spec.op == "add":
         assert spec.addition is not None
         return narrow(added(widen(value), widen(load(em.buffers["second"], second, BLOCK)), spec.addition))
     if spec.op == "dequantize":
-        return real(widen(value) - whole(spec.zero, BLOCK)) * const(spec.scale, BLOCK)
+        return real(widen(value) - whole(spec.zero, BLOCK)) * const(spec.constants[0], BLOCK)
     assert how is not None
     if spec.op == "quantize":
-        return narrow(nearest(value / const(spec.scale, BLOCK), how))
+        return narrow(nearest(value / const(spec.constants[0], BLOCK), how))
     if spec.op == "clip":
         low, high = splat(tirx.const(how.low, "uint8"), BLOCK), splat(tirx.const(how.high, "uint8"), BLOCK)
         return tirx.min(tirx.max(value, low), high)
     centred = widen(value) - whole(spec.zero, BLOCK)
     if not how.shift:
-        return narrow(rounded(centred, const(spec.scale, BLOCK), how))
-    shift = int(spec.scale)
+        return narrow(rounded(centred, const(spec.constants[0], BLOCK), how))
+    shift = int(spec.constants[0])
     acc = centred * whole(1 << max(0, -shift), BLOCK) + whole(shift_half(shift), BLOCK)
     return narrow(rounded(acc, whole(max(0, shift), BLOCK), how))
 
 
-def input_units(spec: QuantizeInput) -> int:
+def input_units(spec: Pixels) -> int:
     """One work unit a few thousand pixels."""
-    return spec.batch * -(-spec.pixels // _CHUNK)
+    return spec.batch * -(-spec.height * spec.width // _CHUNK)
 
 
 _CHUNK = 4096
 
 
-def emit_input(spec: QuantizeInput, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_input(spec: Pixels, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """Planes of float32 to pixels of four bytes."""
-    em = Emitter(name, [("src", "float32"), ("dst", "uint8")])
-    chunks = -(-spec.pixels // _CHUNK)
+    em = Emitter(name, spec.pointers)
+    plane = spec.height * spec.width
+    chunks = -(-plane // _CHUNK)
+    assert spec.rounding is not None
+    how = spec.rounding
 
     def pixel(src: Expr, dst: Expr) -> None:
-        for channel in range(4):
+        for channel in range(spec.slots):
             value: Any = tirx.const(0, "uint8")
             if channel < spec.channels:
-                value = load(em.buffers["src"], src + channel * spec.pixels)
-                value = tirx.Cast("uint8", nearest(value / const(spec.scale), spec.rounding))
+                value = load(em.buffers["src"], src + channel * plane)
+                value = tirx.Cast("uint8", nearest(value / const(spec.scale), how))
             em.store(em.buffers["dst"], dst + channel, value)
 
     with em.units() as unit:
         n, chunk = em.let(tirx.floordiv(unit, chunks), "n"), em.let(tirx.floormod(unit, chunks), "chunk")
         first = em.let(chunk * _CHUNK, "first")
-        end = em.let(tirx.min(first + _CHUNK, spec.pixels), "end")
+        end = em.let(tirx.min(first + _CHUNK, plane), "end")
         with em.loop(end - first, "pixel", first) as i:
-            pixel(n * (spec.channels * spec.pixels) + i, (n * spec.pixels + i) * 4)
+            pixel(n * (spec.channels * plane) + i, (n * plane + i) * spec.slots)
     return em.finish()

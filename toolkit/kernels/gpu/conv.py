@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from ..elements import BLOCK
 from ..emit import Expr, clamp, const, load
-from ..spec import BLOCK, Conv
+from ..spec import Conv
 from .emit import QUAD, SCRATCH, GpuEmitter, Launch, Program, both, div, fma, inside, mod
 
 QUADS = BLOCK // QUAD

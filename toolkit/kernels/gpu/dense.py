@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from ..elements import BLOCK
 from ..emit import clamp, const, load
-from ..spec import BLOCK, Conv
+from ..spec import Conv
 from .conv import pointers
 from .emit import QUAD, GpuEmitter, Launch, Program, div, fma, mod
 

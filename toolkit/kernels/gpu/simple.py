@@ -13,8 +13,9 @@ from typing import Any
 
 from tvm import tirx
 
+from ..elements import BLOCK
 from ..emit import Expr, clamp, const, load
-from ..spec import BLOCK, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
+from ..spec import GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
 from .emit import QUAD, GpuEmitter, Launch, Program, both, call, div, fma, inside, mod
 
 QUADS = BLOCK // QUAD

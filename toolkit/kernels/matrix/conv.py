@@ -3,8 +3,8 @@
 A tile register holds 16 rows of 64 bytes. A row of an input tile is one pixel's 32 channels as they lie in memory, so a
 tile is loaded with the distance between pixels as its stride, whatever the convolution's stride; a weight tile holds 16
 output channels of 16 pairs of input channels, packed in this order at export. One ``tdpbf16ps`` is 16 pixels x 16
-outputs x 32 inputs; of pairs of bfloat16 (`spec.PAIR`) it takes three. Sums stay in registers over all of the depth:
-1 tile of pixels x 2 of outputs, or 2 x 2, or 1 x 4.
+outputs x 32 inputs; of pairs of bfloat16 (`elements.PAIR`) it takes three. Sums stay in registers over all of the
+depth: 1 tile of pixels x 2 of outputs, or 2 x 2, or 1 x 4.
 
 All tiles of a kernel have the same number of rows: the last one of a row of pixels is moved back until it ends with it,
 and its first rows, which another tile has done, are not stored.
@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from ..elements import element_of
 from ..emit import Emitter, Expr, clamp, load
-from ..spec import element_of
-from ..spec_tiles import LANES, ConvTiles, Output, pointer_of
-from .layout import zero_frame
+from ..spec import Conv, Output, pointer_of
+from .layout import LANES, zero_frame
 
 ROWS = 16
 """Rows of a tile; fp32 in one."""
@@ -94,7 +94,7 @@ class Rows:
         return self.lines * self.count
 
 
-def rows_of(spec: ConvTiles) -> Rows:
+def rows_of(spec: Conv) -> Rows:
     """A pointwise convolution sees its image as one line. So may others, where those are fewer tiles: a tile takes
     nearly as long with 9 rows as with 16.
     """
@@ -113,22 +113,9 @@ def _cut(lines: int, width: int) -> Rows:
     return Rows(lines, width, count, -(-width // count))
 
 
-def depth(spec: ConvTiles) -> tuple[int, int, int]:
-    """Input blocks, kernel rows, and tiles a kernel row: the loops over the depth."""
-    rows, columns = spec.kernel
-    if spec.planar:
-        return 1, rows, -(-_reach(spec) * spec.channels // LANES)
-    return spec.channels // LANES, rows, columns
-
-
-def _reach(spec: ConvTiles) -> int:
-    """Columns from the first tap of a row to the last."""
-    return (spec.kernel[1] - 1) * spec.dilation[1] + 1
-
-
-def choose(spec: ConvTiles, *, lanes: int, registers: int) -> TileSchedule:
+def choose(spec: Conv, *, lanes: int, registers: int) -> TileSchedule:
     """1 x 2 tiles, whose five registers leave some to the neighbour on the same core (docs/perf/cpu-fp32-tiles.md)."""
-    deep = math.prod(depth(spec)) * LANES
+    deep = math.prod(spec.depth) * LANES
     turn = ROWS * LANES * deep * len(PRODUCTS[spec.halves])
     most = max(1, rows_of(spec).tiles * spec.batch * spec.out_channels // (LANES * LEAST_UNITS))
     schedule = TileSchedule(1, 1, max(1, min(rows_of(spec).tiles, most, round(UNIT_MACS / turn))))
@@ -138,12 +125,12 @@ def choose(spec: ConvTiles, *, lanes: int, registers: int) -> TileSchedule:
     return schedule
 
 
-def read_of(spec: ConvTiles) -> int:
+def read_of(spec: Conv) -> int:
     """Values of an image that are read."""
     return spec.height * spec.width * spec.channels * spec.groups
 
 
-def space(spec: ConvTiles, *, lanes: int, registers: int) -> Iterator[tuple[TileSchedule, dict[str, tuple[int, ...]]]]:
+def space(spec: Conv, *, lanes: int, registers: int) -> Iterator[tuple[TileSchedule, dict[str, tuple[int, ...]]]]:
     """The schedules worth a measurement: each register tile, with the values that the other knobs may take."""
     total = rows_of(spec).tiles
     for tiles, blocks in REGISTER_TILES:
@@ -154,24 +141,24 @@ def space(spec: ConvTiles, *, lanes: int, registers: int) -> Iterator[tuple[Tile
             yield TileSchedule(tiles, blocks, runs[-1]), knobs
 
 
-def _runs(spec: ConvTiles, schedule: TileSchedule) -> int:
+def _runs(spec: Conv, schedule: TileSchedule) -> int:
     return math.ceil(math.ceil(rows_of(spec).tiles / schedule.tiles) / schedule.run)
 
 
-def units(spec: ConvTiles, schedule: TileSchedule) -> int:
+def units(spec: Conv, schedule: TileSchedule) -> int:
     """Work units of the kernel."""
     return spec.batch * (spec.out_channels // (LANES * schedule.blocks)) * _runs(spec, schedule)
 
 
-def pack_weight(weight: np.ndarray, spec: ConvTiles, schedule: TileSchedule) -> np.ndarray:
+def pack_weight(weight: np.ndarray, spec: Conv, schedule: TileSchedule) -> np.ndarray:
     """`[O, I, r, s]` (physical channels) to bfloat16 (as uint16) `[O/32][depth][2][halves][pair][16][2]`."""
     out, channels, rows, columns = weight.shape
     if spec.planar:
-        taps = depth(spec)[2]
+        taps = spec.depth[2]
         line = np.zeros((out, rows, taps * LANES), np.float32)
-        slots = np.zeros((out, rows, _reach(spec), spec.channels), np.float32)
+        slots = np.zeros((out, rows, spec.reach, spec.channels), np.float32)
         slots[:, :, :: spec.dilation[1], :channels] = weight.transpose(0, 2, 3, 1)
-        line[..., : _reach(spec) * spec.channels] = slots.reshape(out, rows, -1)
+        line[..., : spec.reach * spec.channels] = slots.reshape(out, rows, -1)
         ordered = line.reshape(out, rows * taps, LANES)
     else:
         split = weight.reshape(out, channels // LANES, LANES, rows, columns)
@@ -193,14 +180,11 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 class _Tiles:
     """The state that the parts of one kernel's code share."""
 
-    def __init__(self, spec: ConvTiles, schedule: TileSchedule, name: str) -> None:
+    def __init__(self, spec: Conv, schedule: TileSchedule, name: str) -> None:
         self.spec, self.schedule = spec, schedule
-        pointers = [("src", spec.in_element), ("weight", spec.in_element), ("bias", "float32")]
-        added = [("add", spec.add_element)] if spec.add else []
-        written = [(pointer_of(i), output.out_element) for i, output in enumerate(spec.outputs)]
-        self.em = Emitter(name, [*pointers, *added, *written])
+        self.em = Emitter(name, spec.pointers)
         self.rows = rows_of(spec)
-        self.blocks, self.kernel_rows, self.taps = depth(spec)
+        self.blocks, self.kernel_rows, self.taps = spec.depth
         self.near = element_of(spec.in_element).cell
         self.pixel = spec.channels if spec.planar else self.near  # halves from one input pixel to the next
         self.line = -(-spec.width * self.pixel // LANES) * LANES
@@ -446,6 +430,6 @@ def _words(values: list[int]) -> Expr:
     return tirx.Shuffle([tirx.const(v, "uint32") for v in values], list(range(len(values))))
 
 
-def emit(spec: ConvTiles, schedule: TileSchedule, name: str) -> tirx.PrimFunc:
+def emit(spec: Conv, schedule: TileSchedule, name: str) -> tirx.PrimFunc:
     """The convolution as a TIR function of the emitter's C signature."""
     return _Tiles(spec, schedule, name).emit()

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from ..elements import BF16, element_of
 from ..emit import HALF, Emitter, Expr, load, nearest, splat
-from ..spec import element_of
-from ..spec_tiles import LANES, Frame, PackPixels, halves_of
+from ..spec import Frame, Frame4, Pixels
 from ..vector.simple import SimpleSchedule
 
+LANES = element_of(BF16).block
+"""bfloat16 in a row of a tile: 64 bytes, which is a cache line and the 16 floats of a block of fp32."""
 
-def zero_frame(
-    em: Emitter, at: Expr, height: int, width: int, frame: tuple[int, int, int, int], pointer: str = "dst"
-) -> None:
+
+def zero_frame(em: Emitter, at: Expr, height: int, width: int, frame: Frame4, pointer: str = "dst") -> None:
     """Write zeros around a plane of `height x width` pixels that begins, with its frame, at `at` of a pointer."""
     top, left, bottom, right = frame
     wide = left + width + right
@@ -41,7 +42,7 @@ def frame_units(spec: Frame) -> int:
 
 def emit_frame(spec: Frame, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """A copy of every plane, and zeros around it."""
-    em = Emitter(name, [("src", spec.in_element), ("dst", spec.in_element)])
+    em = Emitter(name, spec.pointers)
     cell = element_of(spec.in_element).cell
     top, left, bottom, right = spec.frame
     lines, wide = top + spec.height + bottom, left + spec.width + right
@@ -65,16 +66,16 @@ def emit_frame(spec: Frame, _schedule: SimpleSchedule, name: str) -> tirx.PrimFu
     return em.finish()
 
 
-def pixel_units(spec: PackPixels) -> int:
+def pixel_units(spec: Pixels) -> int:
     """One work unit a row of an image."""
     return spec.batch * spec.lines
 
 
-def emit_pixels(spec: PackPixels, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_pixels(spec: Pixels, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """Planes of fp32 to pixels of a few bfloat16: a vector of pixels at a time, the last one of a row moved back until
     it ends with it.
     """
-    em = Emitter(name, [("src", "float32"), ("dst", "bfloat16")])
+    em = Emitter(name, [("src", "float32"), ("dst", BF16)])
     top, left, _, _ = spec.frame
     plane = spec.height * spec.width
     lanes = schedule.lanes if spec.width >= schedule.lanes else 1
@@ -96,14 +97,14 @@ def emit_pixels(spec: PackPixels, schedule: SimpleSchedule, name: str) -> tirx.P
     return em.finish()
 
 
-def _side_by_side(em: Emitter, given: list[Expr], spec: PackPixels) -> list[Expr]:
+def _side_by_side(em: Emitter, given: list[Expr], spec: Pixels) -> list[Expr]:
     """The channels' vectors as bfloat16, all channels of a pixel together: the high halves, and the low ones."""
     lanes = given[0].ty.dtype.lanes
     words = "uint32" if lanes == 1 else f"uint32x{lanes}"
     none, half = (splat(tirx.const(value, "uint32"), lanes) for value in (0, 16))
     parts = [em.split(value) for value in given]
     found = []
-    for kept in range(halves_of(spec.out_element)):
+    for kept in range(element_of(spec.out_element).halves):
         # what bfloat16 does not hold is zero: two channels fit into 32 bits
         bits = [tirx.reinterpret(words, part[0] if kept == 0 else nearest(part[1])) for part in parts]
         bits += [none] * (spec.slots - len(bits))

@@ -20,8 +20,9 @@ import numpy as np
 from tvm import tirx
 
 from ..cut import runs, split
+from ..elements import BLOCK
 from ..emit import Emitter, Expr, clamp, fma, load, splat
-from ..spec import BLOCK, Conv, Convolution
+from ..spec import Conv
 
 LINE = 16
 """Floats in a cache line."""
@@ -67,25 +68,25 @@ class ConvSchedule:
     fetch: int = 0
 
 
-def image(spec: Convolution) -> tuple[int, int, int, int]:
+def image(spec: Conv) -> tuple[int, int, int, int]:
     """Input height and width, output height and width, as the kernel sees them (one row, if pointwise)."""
     if spec.pointwise:
         return 1, spec.height * spec.width, 1, spec.out_height * spec.out_width
     return spec.height, spec.width, spec.out_height, spec.out_width
 
 
-def tile_widths(spec: Convolution, schedule: ConvSchedule) -> list[int]:
+def tile_widths(spec: Conv, schedule: ConvSchedule) -> list[int]:
     """Widths of the tiles of one row."""
     return split(image(spec)[3], schedule.pixels)
 
 
-def row_blocks(spec: Convolution, schedule: ConvSchedule) -> int:
+def row_blocks(spec: Conv, schedule: ConvSchedule) -> int:
     """Work units along the rows (along the tiles, if pointwise)."""
     extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
     return -(-extent // schedule.rows)
 
 
-def units(spec: Convolution, schedule: ConvSchedule) -> int:
+def units(spec: Conv, schedule: ConvSchedule) -> int:
     """Work units of the kernel."""
     return spec.batch * (spec.out_channels // (schedule.lanes * schedule.vectors)) * row_blocks(spec, schedule)
 
@@ -99,7 +100,7 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.nd
     return np.ascontiguousarray(packed, dtype=np.float32)
 
 
-def choose(spec: Convolution, *, lanes: int, registers: int) -> ConvSchedule:
+def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
     """The schedule a cost model takes to be fastest; no measuring.
 
     The model counts cycles an accumulator: two multiply-adds or two loads each cycle, at least the latency of a chain
@@ -126,7 +127,7 @@ def choose(spec: Convolution, *, lanes: int, registers: int) -> ConvSchedule:
     return _streamed(spec, balanced(spec, min(options, key=lambda option: option[0])[1]))
 
 
-def _streamed(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:
+def _streamed(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     """How weights come to the tiles, as measuring showed it (docs/perf/tuning.md).
 
     A group of few tiles fetches nothing for the next one: each tile's share would be a burst. Nor does a k x k kernel
@@ -144,7 +145,7 @@ def _streamed(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:
     return replace(schedule, k_block=K_BLOCK, rows=max(schedule.rows, min(8 * schedule.rows, turns, most)))
 
 
-def balanced(spec: Convolution, schedule: ConvSchedule) -> ConvSchedule:
+def balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     """Units large enough to be worth handing out, and the loop order that reuses the larger operand."""
     wide = schedule.lanes * schedule.vectors
     depth = spec.channels * math.prod(spec.kernel)
@@ -193,7 +194,7 @@ class Direct:
     elements = 1
     """Weights in four bytes."""
 
-    def __init__(self, spec: Any, schedule: ConvSchedule, emitter: Emitter) -> None:
+    def __init__(self, spec: Conv, schedule: ConvSchedule, emitter: Emitter) -> None:
         self.spec, self.schedule, self.emitter = spec, schedule, emitter
         self.in_height, self.in_width, self.out_height, self.out_width = image(spec)
         self.in_lanes = spec.channels if spec.planar else BLOCK
@@ -423,5 +424,4 @@ class Direct:
 
 def emit(spec: Conv, schedule: ConvSchedule, name: str) -> tirx.PrimFunc:
     """The convolution as a TIR function of the emitter's C signature."""
-    pointers = ["src", "weight", "bias", *(["add"] if spec.add else []), "dst"]
-    return Direct(spec, schedule, Emitter(name, [(p, "float32") for p in pointers])).emit()
+    return Direct(spec, schedule, Emitter(name, spec.pointers)).emit()

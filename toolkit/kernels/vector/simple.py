@@ -8,8 +8,9 @@ from typing import Any
 
 from tvm import tirx
 
+from ..elements import element_of
 from ..emit import Emitter, Expr, clamp, const, load, splat, together
-from ..spec import GlobalAverage, Map, Pack, Softmax, Unpack, element_of
+from ..spec import GlobalAverage, Map, Pack, Softmax, Unpack
 from . import math
 
 
@@ -100,9 +101,7 @@ def map_units(spec: Map) -> int:
 def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """An elementwise operator."""
     lanes = schedule.lanes
-    pointers = ["src", *(["second"] if spec.second != "none" else []), "dst"]
-    types = {"src": spec.in_element, "second": spec.second_element or "float32", "dst": spec.out_element}
-    em = Emitter(name, [(p, types[p]) for p in pointers])
+    em = Emitter(name, spec.pointers)
     wide = element_of(spec.in_element).block
     near, there = element_of(spec.in_element).cell, element_of(spec.out_element).cell
     far = element_of(spec.second_element).cell if spec.second_element else wide
@@ -140,7 +139,7 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> ti
     """Mean over the pixels; four sums run side by side to hide the latency of the addition."""
     lanes = schedule.lanes
     chains = next(c for c in (4, 2, 1) if spec.pixels % c == 0)
-    em = Emitter(name, [("src", spec.in_element), ("dst", spec.out_element)])
+    em = Emitter(name, spec.pointers)
     near, there = element_of(spec.in_element), element_of(spec.out_element)
     with em.units() as unit:
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
@@ -168,7 +167,7 @@ def pack_units(spec: Pack) -> int:
 
 def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """NCHW to NCHW16c."""
-    em = Emitter(name, [("src", "float32"), ("table", "int32"), ("dst", spec.out_element)])
+    em = Emitter(name, spec.pointers)
     wide, cell = element_of(spec.out_element).block, element_of(spec.out_element).cell
     with em.units() as unit:
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
@@ -191,7 +190,7 @@ def unpack_units(spec: Unpack) -> int:
 
 def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """NCHW16c to NCHW."""
-    em = Emitter(name, [("src", spec.in_element), ("table", "int32"), ("dst", "float32")])
+    em = Emitter(name, spec.pointers)
     block, cell = element_of(spec.in_element).block, element_of(spec.in_element).cell
     with em.units() as unit:
         n, channel = (
@@ -219,7 +218,7 @@ def emit_softmax(spec: Softmax, schedule: SimpleSchedule, name: str) -> tirx.Pri
     """
     lanes = schedule.lanes
     whole = spec.length // lanes
-    em = Emitter(name, [("src", "float32"), ("dst", "float32")])
+    em = Emitter(name, spec.pointers)
     src, dst = em.buffers["src"], em.buffers["dst"]
     with em.units() as row:
         base = em.let(row * spec.length, "base")

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from tvm import tirx
 
 from ..cut import runs, split
+from ..elements import element_of
 from ..emit import Emitter, Expr, clamp, const, fma, load, together
 from ..matrix.layout import zero_frame
-from ..spec import Window, WindowOp, element_of
+from ..spec import Window, WindowOp
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,8 @@ def _exchanged(value: Expr, member: int) -> Expr:
 def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
     """The window operator as a TIR function of the emitter's C signature."""
     depthwise = spec.op is WindowOp.DEPTHWISE
-    pointers = ["src", *(["weight", "bias"] if depthwise else []), "dst"]
-    kept = {"src": spec.in_element, "dst": spec.out_element}
     near, there = element_of(spec.in_element), element_of(spec.out_element)
-    em = Emitter(name, [(p, kept.get(p, "float32")) for p in pointers])
+    em = Emitter(name, spec.pointers)
     lanes, wide = schedule.lanes, near.block
     number = together(spec.in_element, lanes)
     (rows, taps), (step_y, step_x) = spec.kernel, spec.stride

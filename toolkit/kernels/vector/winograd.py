@@ -12,8 +12,9 @@ from fractions import Fraction
 from tvm import tirx
 
 from ..cut import runs
+from ..elements import BLOCK
 from ..emit import Emitter, Expr, clamp, const, fma, load
-from ..spec import BLOCK, Conv, WinogradInput, WinogradOutput
+from ..spec import Conv, WinogradInput, WinogradOutput, stages
 from ..toom_cook import Matrix, transforms
 from .simple import SimpleSchedule
 
@@ -25,7 +26,14 @@ fewer weights and more products.
 
 def options(spec: Conv) -> list[tuple[int, int]]:
     """The tiles that a convolution can be computed with; none where Winograd's algorithm does not apply to it."""
-    if spec.planar or spec.groups > 1 or spec.stride != (1, 1) or spec.dilation != (1, 1) or max(spec.kernel) == 1:
+    if (
+        spec.in_element != "float32"
+        or spec.planar
+        or spec.groups > 1
+        or spec.stride != (1, 1)
+        or spec.dilation != (1, 1)
+        or max(spec.kernel) == 1
+    ):
         return []
     if any(taps not in OUTPUTS for taps in spec.kernel):
         return []
@@ -41,9 +49,7 @@ def pays(spec: Conv, *, lanes: int) -> tuple[int, int] | None:
     direct = spec.out_height * spec.out_width * weights * spec.kernel[0] * spec.kernel[1] / (2 * lanes)
 
     def cycles(outputs: tuple[int, int]) -> float:
-        shape = WinogradInput(
-            1, 0, spec.height, spec.width, spec.out_height, spec.out_width, outputs, spec.kernel, spec.pad
-        )
+        shape = stages(spec, outputs)[0]
         tiles = shape.tiles[0] * shape.tiles[1]
         products = shape.points * tiles * weights / (2 * lanes)
         moved = shape.points * tiles * (spec.channels * _MOVE_IN + spec.out_channels * _MOVE_OUT) / lanes
@@ -80,11 +86,6 @@ def _along(em: Emitter, matrix: Matrix, values: Sequence[Expr | None], lanes: in
     return [_combine(em, row, values, lanes) for row in matrix]
 
 
-def _band(spec: WinogradInput | WinogradOutput) -> list[tuple[str, str]]:
-    """The pointer that tells a band's first tile row: bands of one height share a kernel."""
-    return [("band", "int32")] if spec.band else []
-
-
 def input_units(spec: WinogradInput) -> int:
     """One work unit a tile row of a block."""
     return spec.batch * spec.blocks * spec.tiles[0]
@@ -93,7 +94,7 @@ def input_units(spec: WinogradInput) -> int:
 def emit_input(spec: WinogradInput, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """B^T d B of every tile."""
     lanes = schedule.lanes
-    em = Emitter(name, [("src", "float32"), *_band(spec), ("dst", "float32")])
+    em = Emitter(name, spec.pointers)
     (my, mx), (ry, rx), (top, left) = spec.outputs, spec.taps, spec.pad
     ny, nx = my + ry - 1, mx + rx - 1
     down, across = transforms(my, ry).bt, transforms(mx, rx).bt
@@ -153,8 +154,7 @@ def output_units(spec: WinogradOutput) -> int:
 def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
     """A^T m A of every tile, then bias, add and clamp."""
     lanes = schedule.lanes
-    pointers = ["bias", *(["add"] if spec.add else []), "dst"]
-    em = Emitter(name, [("src", "float32"), *_band(spec), *((p, "float32") for p in pointers)])
+    em = Emitter(name, spec.pointers)
     (my, mx), (ry, rx) = spec.outputs, spec.taps
     ny, nx = my + ry - 1, mx + rx - 1
     down, across = transforms(my, ry).at, transforms(mx, rx).at

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...kernels.spec import element_of
+from ...kernels.elements import element_of
 from ..layers import Storage, Value
 from ..reader import Reader, Refuse, blocks_of
 

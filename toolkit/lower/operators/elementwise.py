@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 import onnx
 
-from ...kernels.spec import BLOCK, PARTIAL, Conv, Map, Softmax, Window
+from ...kernels.elements import BLOCK
+from ...kernels.spec import PARTIAL, Conv, Map, Softmax, Window
 from ..layers import Layer, Param, Storage, Value
 from ..reader import Reader, Refuse
 from .common import attributes, identity, text
@@ -27,6 +28,8 @@ def open_epilogue(reader: Reader, name: str, *, add: bool) -> Layer | None:
     if layer is None or layer.value != name:
         return None
     spec = layer.spec
+    if spec.quantised:
+        return None
     if isinstance(spec, Conv):
         return layer if spec.activation is None and not (add and spec.add) else None
     if isinstance(spec, Window) and not add:
@@ -58,9 +61,7 @@ def activation(
             unary("clip", lambda _reader, _node: (low, high))(reader, node)
             return
         spec = layer.spec
-        layer.spec = (
-            replace(spec, constants=(low, high)) if isinstance(spec, Map) else replace(spec, activation=(low, high))
-        )
+        layer.spec = spec.told(**{"constants" if isinstance(spec, Map) else "activation": (low, high)})
         rename(reader, layer, node, node.input[0])
 
     return handler

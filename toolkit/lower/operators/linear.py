@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from ...kernels.spec import BLOCK, Conv, Window, WindowOp
+from ...kernels.elements import BLOCK
+from ...kernels.spec import Conv, Window, WindowOp
 from ..layers import Param, Storage
 from ..reader import Reader, Refuse
 from .common import attributes, identity_slots, image, new, window

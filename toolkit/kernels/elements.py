@@ -1,0 +1,99 @@
+"""What numbers are kept in, and how a sum becomes one of them again.
+
+Activations lie in blocks of channels, `[N][blocks][H][W][block]`; how many channels a block has is the element's
+affair. The networks' own inputs and outputs are plain NCHW.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BLOCK = 16
+"""Channels in a block of the NCHW16c layout, whatever the vector width of the machine."""
+
+
+@dataclass(frozen=True)
+class Element:
+    """What one number is kept in.
+
+    block: channels in a block. cell: a pixel of a block in memory, in what pointers count. stored: which is this dtype.
+    """
+
+    block: int
+    cell: int
+    stored: str
+
+    @property
+    def halves(self) -> int:
+        """Numbers of `stored` that one value is kept in."""
+        return self.cell // self.block
+
+
+BF16 = "bfloat16"
+"""The upper half of an fp32."""
+
+PAIR = "bf16x2"
+"""fp32 as the sum of two bfloat16: `high` is the value rounded, `low` what that left, rounded. A pixel of a block has
+32 high halves, then 32 low ones. Sixteen bits of the significand are kept: the error is at most 2^-18 of the value,
+which must be below bfloat16's largest, 3.39e38.
+"""
+
+WIDE = "float32x32"
+"""fp32 in blocks of 32 channels: beside pairs, for the values that no tile is loaded from. It takes as many bytes as a
+pair, and nothing is rounded.
+"""
+
+BYTE = "uint8"
+"""A quantised number: one scale and one zero point a tensor. A scheme's int8 lies as uint8 too, 128 higher, and so does
+its zero point: nothing else changes, and every instruction set that multiplies bytes takes unsigned ones times signed
+ones. What each number means is `quantize.arith`'s.
+"""
+
+ELEMENTS: dict[str, Element] = {
+    "float32": Element(BLOCK, BLOCK, "float32"),
+    BF16: Element(2 * BLOCK, 2 * BLOCK, "uint16"),
+    PAIR: Element(2 * BLOCK, 4 * BLOCK, "uint16"),
+    WIDE: Element(2 * BLOCK, 2 * BLOCK, "float32"),
+}
+"""What real numbers are kept in, by name. bfloat16 is kept in integers: TVM 0.27 crashes where it has to name LLVM's
+own type of it.
+"""
+
+TILED = (BF16, PAIR)
+"""What matrix tiles are loaded from."""
+
+
+def element_of(name: str) -> Element:
+    """The row of `ELEMENTS`; for the name of any other dtype, blocks of 16 of it."""
+    return ELEMENTS.get(name) or Element(BLOCK, BLOCK, name)
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """From an int32 accumulator to a byte: ``clamp(round(acc * factor) + zero, low, high)``.
+
+    shift: the factor is ``2^-n``: ``(acc + 2^(n-1)) >> n`` (`arith.requantize_shift`). Otherwise it is a float32, and
+    the product is rounded to the nearest, ties to even (`arith.requantize_scale`).
+    zero, low, high: of the uint8 as it lies; a Relu is in `low`.
+    """
+
+    zero: int
+    low: int
+    high: int
+    shift: bool = False
+
+
+@dataclass(frozen=True)
+class Addition:
+    """The sum of two quantised tensors, ``rounding((a - zero_a) * 2^shift_a + (b - zero_b) * 2^shift_b)``.
+
+    factor: of the rounding: a float32, or n where it is a shift.
+    unaligned: the float32 factors of both sides where their scales are no power of two apart; each side is multiplied
+        by its own then, and the float32 sum is rounded (`arith.add_scale`).
+    """
+
+    zeros: tuple[int, int]
+    shifts: tuple[int, int]
+    factor: float
+    rounding: Rounding
+    unaligned: tuple[float, float] | None = None

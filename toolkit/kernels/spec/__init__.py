@@ -1,0 +1,38 @@
+"""What the kernels compute, as frozen data: no TVM here, so that lowering, caching and every target can read it.
+
+A spec says what is computed, and its `*_element` fields in which numbers (`elements`); not how, nor with which
+instructions: that is the affair of a family of kernels. Activations are `[N][blocks][H][W][block]`; sizes count whole
+blocks of channels. A tensor may be a slice of a larger one (a branch of a concat): then the distance between its
+images, `*_stride`, is larger than its own size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .base import NONE, Frame4, Operand, Spec, built
+from .conv import Conv, Output, pointer_of, tap_sets
+from .layout import Frame, Pack, Pixels, Unpack, tile_pixels
+from .simple import PARTIAL, Extern, Map, Softmax
+from .window import GlobalAverage, Window, WindowOp
+from .winograd import WinogradInput, WinogradOutput, stages
+
+__all__ = [
+    "NONE", "PARTIAL", "Conv", "Extern", "Frame", "Frame4", "GlobalAverage", "Map", "Operand", "Output", "Pack",
+    "Pixels", "Softmax", "Spec", "Unpack", "Window", "WindowOp", "WinogradInput", "WinogradOutput", "decode",
+    "pointer_of", "stages", "tap_sets", "tile_pixels",
+]  # fmt: skip
+
+KINDS: dict[str, type[Spec]] = {
+    kind.__name__.lower(): kind
+    for kind in (Conv, Window, GlobalAverage, Map, Pack, Unpack, Pixels, Frame, Softmax, Extern, WinogradInput,
+                 WinogradOutput)
+}  # fmt: skip
+
+
+def decode(document: Mapping[str, Any]) -> Spec:
+    """The spec that `Spec.encode` gave. KeyError, TypeError or ValueError for anything else."""
+    values = dict(document)
+    found: Spec = built(KINDS[str(values.pop("kind"))], values)
+    return found

@@ -1,0 +1,128 @@
+"""What only moves values: between layouts, and into zeros."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..elements import Rounding, element_of
+from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result, source
+
+
+@dataclass(frozen=True)
+class Pack(Spec):
+    """NCHW of fp32 to blocks: slot `s` takes channel `table[s]`, or zeros where that is negative. Pointers: input,
+    table (int32), output.
+    """
+
+    batch: int
+    channels: int
+    blocks: int
+    pixels: int
+    out_stride: int = 0
+    out_element: str = "float32"
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (
+            source(self.batch * self.channels * self.pixels, stride=""),
+            constant("table", self.blocks * element_of(self.out_element).block, "int32"),
+            result(mapped(self.out_element, self.batch, self.blocks, self.pixels), self.out_element),
+        )
+
+
+@dataclass(frozen=True)
+class Unpack(Spec):
+    """Blocks to NCHW of fp32: channel `c` is slot `table[c]`. Pointers: input, table (int32), output."""
+
+    batch: int
+    channels: int
+    blocks: int
+    pixels: int
+    in_stride: int = 0
+    in_element: str = "float32"
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return (
+            source(mapped(self.in_element, self.batch, self.blocks, self.pixels), self.in_element),
+            constant("table", self.channels, "int32"),
+            result(self.batch * self.channels * self.pixels),
+        )
+
+
+@dataclass(frozen=True)
+class Pixels(Spec):
+    """NCHW of fp32 with few channels to `[N][H][W][slots]`: a pixel's channels side by side, then zeros; and zeros
+    around each image. Of pairs, all high halves of an image come first.
+
+    align: a line of pixels takes a multiple of so many elements. behind: lines of zeros that follow each image.
+    scale, rounding: of bytes, ``clamp(round(x / scale) + zero)``.
+    Pointers: input, output.
+    """
+
+    batch: int
+    channels: int
+    slots: int
+    height: int
+    width: int
+    frame: Frame4 = NONE
+    align: int = 1
+    behind: int = 0
+    scale: float = 1.0
+    rounding: Rounding | None = None
+    out_element: str = "float32"
+
+    @property
+    def lines(self) -> int:
+        """Lines of pixels of an image."""
+        return self.frame[0] + self.height + self.frame[2] + self.behind
+
+    @property
+    def line(self) -> int:
+        """Elements of a line."""
+        return -(-(self.frame[1] + self.width + self.frame[3]) * self.slots // self.align) * self.align
+
+    @property
+    def size(self) -> int:
+        """What pointers count of an image."""
+        return element_of(self.out_element).halves * self.lines * self.line
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        given = self.batch * self.channels * self.height * self.width
+        return source(given, stride=""), result(self.batch * self.size, self.out_element)
+
+
+@dataclass(frozen=True)
+class Frame(Spec):
+    """A copy with zeros around it. Pointers: input, output.
+
+    frame: top, left, bottom, right.
+    """
+
+    batch: int
+    blocks: int
+    height: int
+    width: int
+    frame: Frame4
+    in_stride: int = 0
+    out_stride: int = 0
+    in_element: str = "float32"
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        pixels = framed(self.height, self.width, self.frame)
+        return (
+            source(mapped(self.in_element, self.batch, self.blocks, self.height * self.width), self.in_element),
+            result(mapped(self.in_element, self.batch, self.blocks, pixels), self.in_element),
+        )
+
+
+def tile_pixels(spec: Any, slots: int, frame: Frame4, element: str) -> Pixels:
+    """The pixels that a convolution of bfloat16 reads of the network's own input: a row of a tile reads more than it
+    needs, at most to the end of the next line.
+    """
+    block = element_of(element).block
+    size = (spec.batch, spec.channels, slots, spec.height, spec.width)
+    return Pixels(*size, frame, align=block, behind=1, out_element=element)

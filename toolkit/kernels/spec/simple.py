@@ -1,0 +1,90 @@
+"""One value at a time, rows of values, and what TVM computes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from ..elements import BYTE, Addition, Rounding, element_of
+from .base import Operand, Spec, constant, mapped, result, source
+
+PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
+"""Operators of a `Map` that make infinities or worse of some finite values: not for storages with padding in them."""
+
+
+@dataclass(frozen=True)
+class Map(Spec):
+    """One value at a time on `[N][blocks][pixels][block]`.
+
+    op: of real numbers a name of `kernels.vector.simple.UNARY` or `BINARY`. Where bytes take part: ``quantize``
+        (float32 to bytes: ``clamp(round(x / c) + zero)``), ``dequantize`` (bytes to float32: ``(q - zero) * c``),
+        ``rescale`` (``rounding((q - zero) * c)``), ``clip`` (to `rounding`'s bounds; also a copy), ``add``
+        (`addition`), ``table`` (256 bytes).
+    second: the second operand: "none", "tensor" (same shape), "channel" (one value a channel, `[N or
+        1][blocks][block]`) or "table".
+    constants: the operator's numbers, e.g. the clamp's bounds, or the c above; of ``rescale`` n where it is a shift (to
+        the left where it is negative).
+    second_element: the second operand's; "" for a constant, which is fp32 in the input's blocks.
+    zero: of an input of bytes; of ``quantize`` it is in `rounding`.
+    Pointers: input, [second,] output.
+    """
+
+    op: str
+    batch: int
+    blocks: int
+    pixels: int
+    second: str = "none"
+    constants: tuple[float, ...] = ()
+    in_stride: int = 0
+    second_stride: int = 0
+    out_stride: int = 0
+    in_element: str = "float32"
+    second_element: str = ""
+    out_element: str = "float32"
+    zero: int = 0
+    rounding: Rounding | None = None
+    addition: Addition | None = None
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        size = (self.batch, self.blocks)
+        found = [source(mapped(self.in_element, *size, self.pixels), self.in_element)]
+        if self.second == "table":
+            found.append(constant("table", 256, BYTE))
+        elif self.second != "none":
+            pixels = 1 if self.second == "channel" else self.pixels
+            element = self.second_element or "float32"
+            each = element_of(self.second_element).cell if self.second_element else element_of(self.in_element).block
+            found.append(source(math.prod(size) * pixels * each, element, "second_stride", "second"))
+        return (*found, result(mapped(self.out_element, *size, self.pixels), self.out_element))
+
+
+@dataclass(frozen=True)
+class Softmax(Spec):
+    """Softmax of `rows` plain rows of `length` elements each. Pointers: input, output."""
+
+    rows: int
+    length: int
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return source(self.rows * self.length, stride=""), result(self.rows * self.length, stride="")
+
+
+@dataclass(frozen=True)
+class Extern(Spec):
+    """A loop nest of an operator that TVM's own default computes, on plain contiguous tensors.
+
+    function: the TIR function as JSON (`tvm.ir.save_json`), not yet scheduled. op: the ONNX operator.
+    reads, writes: dtype and elements of its parameters; what it writes comes last.
+    """
+
+    function: str
+    op: str
+    reads: tuple[tuple[str, int], ...] = ()
+    writes: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        found = [source(size, dtype, "", f"in{i}") for i, (dtype, size) in enumerate(self.reads)]
+        return (*found, *(result(size, dtype, "", f"out{i}") for i, (dtype, size) in enumerate(self.writes)))

@@ -14,7 +14,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from . import arith
-from .integer_network import Network, Step, read
+from .integer_network import IntegerNetwork, read
+from .integer_steps import IntegerStep
 from .pictures import Picture
 from .quantise import QuantizedModel, Quantizer
 from .runner import Runner
@@ -155,13 +156,13 @@ def _float_names(structure: Structure) -> dict[str, str]:
     }
 
 
-def _result(step: Step, values: dict[str, NDArray[Any]]) -> NDArray[Any]:
+def _result(step: IntegerStep, values: dict[str, NDArray[Any]]) -> NDArray[Any]:
     if step.output is None:
         return values[step.result]
     return arith.dequantize(values[step.output.name], step.output.params.scale, step.output.params.zero)
 
 
-def _alone(network: Network, step: Step, real: dict[str, NDArray[Any]]) -> NDArray[Any]:
+def _alone(network: IntegerNetwork, step: IntegerStep, real: dict[str, NDArray[Any]]) -> NDArray[Any]:
     """The result of one step on the float model's inputs, quantised."""
     values: dict[str, NDArray[Any]] = {}
     for tensor in step.inputs:
@@ -171,7 +172,9 @@ def _alone(network: Network, step: Step, real: dict[str, NDArray[Any]]) -> NDArr
     return _result(step, values)
 
 
-def _rows(steps: list[Step], errors: dict[str, _Errors], names: dict[str, str], network: Network) -> list[LayerError]:
+def _rows(
+    steps: list[IntegerStep], errors: dict[str, _Errors], names: dict[str, str], network: IntegerNetwork
+) -> list[LayerError]:
     made: dict[str, float] = {}
     rows = []
     for step in steps:

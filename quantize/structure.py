@@ -157,7 +157,7 @@ def _layer(node: ir.Node) -> Layer | None:
     if kind is None:
         return None
     chain = [node]
-    follow = {"linear": _is_activation, "add": _is_activation, "mean": _is_activation, "table": _is_function}.get(kind)
+    follow = {"linear": is_activation, "add": is_activation, "mean": is_activation, "table": is_function}.get(kind)
     while follow is not None:
         reader = only_reader(chain[-1].outputs[0])
         if reader is None or reader.graph is not node.graph or not follow(reader):
@@ -181,13 +181,13 @@ def _kind(node: ir.Node) -> str | None:
     if op == "Concat":
         return "concat" if all(v is not None and constant(v) is None for v in node.inputs) else None
     if op in ACTIVATIONS:
-        return "move" if _is_activation(node) else None
+        return "move" if is_activation(node) else None
     if op == "MaxPool":
         return "move" if _plain_window(node) and len(node.outputs) == 1 else None
     if op in MOVES:
         others_constant = all(v is None or constant(v) is not None for v in node.inputs[1:])
         return "move" if others_constant and constant(node.inputs[0]) is None else None
-    return "table" if _is_function(node) else None
+    return "table" if is_function(node) else None
 
 
 def _is_linear(node: ir.Node) -> bool:
@@ -213,13 +213,14 @@ def _plain_window(node: ir.Node) -> bool:
     return flat and undilated
 
 
-def _is_activation(node: ir.Node) -> bool:
+def is_activation(node: ir.Node) -> bool:
+    """A Relu, or a Clip with constant bounds."""
     if node.domain or node.op_type not in ACTIVATIONS:
         return False
     return all(value is None or constant(value) is not None for value in node.inputs[1:])
 
 
-def _is_function(node: ir.Node) -> bool:
+def is_function(node: ir.Node) -> bool:
     """One value in, one value out, by a rule that is the same everywhere in the tensor."""
     if node.domain or len(node.outputs) != 1:
         return False

@@ -15,7 +15,7 @@ from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph.rewrite import constant
 from inception_deploy.quantize import arith
 from inception_deploy.quantize.insert import settle_ties
-from inception_deploy.quantize.integer_network import Network, float_nodes, read
+from inception_deploy.quantize.integer_network import IntegerNetwork, float_nodes, read
 from inception_deploy.quantize.prepare import prepare
 from inception_deploy.quantize.quantise import QuantizedModel, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices, Params, scheme
@@ -107,7 +107,7 @@ def test_powers_of_two_differ_from_the_float_graph_at_ties_only(branchy: onnx.Mo
     assert differing < 0.1 * total
 
 
-def replay(meaning: Network, seen: dict[str, NDArray[Any]], feed: NDArray[np.float32]) -> Any:
+def replay(meaning: IntegerNetwork, seen: dict[str, NDArray[Any]], feed: NDArray[np.float32]) -> Any:
     """Every integer step computed from what onnxruntime had before it: (step, our bytes, onnxruntime's bytes)."""
     for step in meaning.steps:
         if step.kind in ("quantize", "dequantize") or step.output is None:
@@ -179,8 +179,8 @@ def test_every_switch_gives_a_model_that_runs_in_integers(
 def test_powers_of_two_never_shift_left(branchy: onnx.ModelProto, inputs: Make) -> None:
     for step in read(int8(branchy, inputs, scheme="power-of-two").model).steps:
         if step.kind == "linear" and step.output is not None:
-            assert step.weight_scale is not None
-            exponents = np.log2(step.weight_scale)
+            assert step.linear is not None
+            exponents = np.log2(step.linear.scale)
             shifts = step.output.params.exponent - step.inputs[0].params.exponent - exponents
             assert ((shifts >= 0) & (shifts <= 24) & (shifts == np.round(shifts))).all()
 

@@ -41,18 +41,30 @@ def fold_constants(model: ir.Model) -> int:
     """Compute at build time what depends on constants only.
 
     Given: ``y = f(c1, c2, ...)`` with every input constant (or only an input's known shape needed, as for Shape).
-    Result: ``y`` is an initialiser. The dequantisation of a quantised weight stays: it is what tells that it is one.
+    Result: ``y`` is an initialiser. The dequantisation of a quantised weight or bias stays: it is what tells that it is
+    one. A float weight behind QuantizeLinear and DequantizeLinear becomes integers behind the latter.
     """
     before = len(model.graph)
     optimizer.fold_constants(
         model,
         input_size_limit=FOLDABLE_ELEMENTS,
         output_size_limit=FOLDABLE_ELEMENTS,
-        should_fold=lambda node: False if node.op_type in ("QuantizeLinear", "DequantizeLinear") else None,
+        should_fold=_should_fold,
     )
     lift_constants(model)
     RemoveUnusedNodesPass()(model)
     return before - len(model.graph)
+
+
+def _should_fold(node: ir.Node) -> bool | None:
+    """No for a DequantizeLinear that a linear operator reads as its weight or bias; yes for what else quantises."""
+    if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        return None
+    weights = any(user.op_type in _WEIGHTED and index in (1, 2) for user, index in node.outputs[0].uses())
+    return node.op_type == "QuantizeLinear" or not weights
+
+
+_WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def remove_noops(model: ir.Model) -> int:

@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from inception_deploy.graph.rewrite import (
     constant,
+    dequantised,
     insert,
     integer,
     ints,
@@ -69,11 +70,14 @@ def _pads(node: ir.Node, mode: str) -> list[int] | None:
 
 
 def fuse_gemm(model: ir.Model) -> int:
-    """Given ``MatMul(x, W)`` or ``Add(MatMul(x, W), b)``, x (N, I), W (I, O) and b (O,) constant: ``Gemm(x, W, b)``."""
+    """Given ``MatMul(x, W)`` or ``Add(MatMul(x, W), b)``, x (N, I), W (I, O) and b (O,) constant: ``Gemm(x, W, b)``.
+
+    A constant may be quantised: the dequantisation of one.
+    """
     fired = 0
     for node in nodes(model, "MatMul"):
         x, weight = operand(node, 0), operand(node, 1)
-        if rank(x) != 2 or constant(weight) is None or rank(weight) != 2:
+        if rank(x) != 2 or not _is_constant(weight) or rank(weight) != 2:
             continue
         add, bias = _bias_after(node)
         end = node if add is None else add
@@ -128,7 +132,11 @@ def _bias_after(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
     if add is None or add.op_type != "Add" or add.domain or add.graph is not node.graph:
         return None, None
     other = add.inputs[1] if add.inputs[0] is node.outputs[0] else add.inputs[0]
-    return (add, other) if constant(other) is not None and shape(other) == (width,) else (None, None)
+    return (add, other) if _is_constant(other) and shape(other) == (width,) else (None, None)
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    return constant(value) is not None or dequantised(value) is not None
 
 
 def _means_over_map(node: ir.Node) -> bool:

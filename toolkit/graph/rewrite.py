@@ -35,6 +35,14 @@ def constant(value: ir.Value | None) -> Array | None:
     return value.const_value.numpy()
 
 
+def dequantised(value: ir.Value | None) -> ir.Node | None:
+    """The DequantizeLinear that makes `value` of a constant; None for any other value."""
+    maker = None if value is None else value.producer()
+    if maker is None or maker.op_type != "DequantizeLinear" or maker.domain or constant(maker.inputs[0]) is None:
+        return None
+    return maker
+
+
 def shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """A value's shape when every size is known."""
     if value is None or value.shape is None or not value.shape.is_static():

@@ -22,6 +22,7 @@ from ..kernels.elements import BLOCK, BYTE, Addition, Rounding
 from ..kernels.spec import Conv, Map, Pixels, Window, WindowOp, tap_sets
 from ..quantize import arith
 from ..quantize import integer_network as quantised
+from ..quantize.integer_steps import IntegerStep, Tensor, has_params, params_of
 from ..quantize.scheme import Params
 from .layers import Param, Storage, Value
 from .operators import common, layout, linear
@@ -72,7 +73,7 @@ class Integers:
         network = quantised.read(model)
         self.power_of_two = network.power_of_two
         graph = ir.from_proto(model).graph
-        self.starts: dict[str, quantised.Step] = {}
+        self.starts: dict[str, IntegerStep] = {}
         self.taken: set[str] = set()
         for step in network.steps:
             if self._has_kernel(step):
@@ -86,17 +87,21 @@ class Integers:
         outputs = {value.name for value in graph.outputs}
         self.wanted: set[str] = set()
         self.params: dict[str, _Raw] = {}
+        self.ways_out: dict[str, Params] = {}  # of a wanted DequantizeLinear, which may have numbers of its own
         for node in graph:
             name = node.outputs[0].name or ""
-            if node.op_type == "QuantizeLinear":
-                self.params[name] = _raw(quantised.params_of(node))
+            if node.op_type == "QuantizeLinear" and has_params(node):
+                self.params[name] = _raw(params_of(node))
             if node.op_type != "DequantizeLinear":
                 continue
             users = {user.outputs[0].name or "" for user, _ in node.outputs[0].uses()}
             if name in outputs or users - self.taken:
                 self.wanted.add(name)
-            if constant(node.inputs[0]) is None and name in self.wanted:
-                self.readers[node.inputs[0].name or ""] += 1  # type: ignore[union-attr]
+            source = node.inputs[0]
+            if source is not None and constant(source) is None and name in self.wanted:
+                self.readers[source.name or ""] += 1
+                if has_params(node):
+                    self.ways_out[name] = params_of(node)
         self._inputs: dict[str, Value] = {}
 
     # -- the walk ----------------------------------------------------------------------------------------------------
@@ -107,17 +112,17 @@ class Integers:
             self._step(self.starts[name])
         elif name in self.taken:
             pass
-        elif node.op_type == "QuantizeLinear":
+        elif node.op_type == "QuantizeLinear" and name in self.params and node.input[0] not in self.reader.constants:
             self._quantize(node)
         elif node.op_type == "DequantizeLinear" and name not in self.wanted:
             pass
-        elif node.op_type == "DequantizeLinear" and node.input[0] not in self.reader.constants:
+        elif name in self.ways_out:
             self._dequantize(node)
         else:
             return False
         return True
 
-    def _has_kernel(self, step: quantised.Step) -> bool:
+    def _has_kernel(self, step: IntegerStep) -> bool:
         node = step.nodes[0]
         axes = len(self.reader.shape(node.outputs[0].name or ""))
         if step.kind == "linear":
@@ -132,12 +137,12 @@ class Integers:
             return node.op_type in ("MaxPool", "Relu", "Clip") or (node.op_type in _VIEWS and self._keeps_order(step))
         return step.kind in ("add", "table") and axes in (2, 4)
 
-    def _keeps_order(self, step: quantised.Step) -> bool:
+    def _keeps_order(self, step: IntegerStep) -> bool:
         """A view that changes nothing, or flattens each image: blocks of channels stay what they are."""
         given, made = self.reader.shape(_read(step)), self._shape(step)
         return made in (given, (given[0], math.prod(given[1:])))
 
-    def _step(self, step: quantised.Step) -> None:
+    def _step(self, step: IntegerStep) -> None:
         handler = {
             "linear": self._linear, "add": self._add, "mean": self._mean, "concat": self._concat, "move": self._move,
             "table": self._table,
@@ -145,24 +150,24 @@ class Integers:
         handler(step)
 
     # -- values ------------------------------------------------------------------------------------------------------
-    def _shape(self, step: quantised.Step) -> tuple[int, ...]:
+    def _shape(self, step: IntegerStep) -> tuple[int, ...]:
         return self.reader.shape(step.nodes[-1].outputs[0].name or "")
 
-    def _blocked(self, tensor: quantised.Tensor) -> Value:
+    def _blocked(self, tensor: Tensor) -> Value:
         """A tensor in NCHW16c; the network's own input becomes so when somebody needs it."""
         if tensor.name not in self.reader.values:
             self._map_input(tensor.name)
         return self.reader.values[tensor.name]
 
-    def _result(self, step: quantised.Step, like: Storage, blocks: int, slots: np.ndarray, pixels: int) -> Storage:
+    def _result(self, step: IntegerStep, like: Storage, blocks: int, slots: np.ndarray, pixels: int) -> Storage:
         """Memory for a step's result: bytes, or float32 where it leaves as float."""
         name = step.output.name if step.output is not None else step.result
         return Storage(name, like.batch, pixels, blocks, slots, dtype="uint8" if step.output else "float32")
 
-    def _made(self, step: quantised.Step, storage: Storage, height: int, width: int) -> None:
+    def _made(self, step: IntegerStep, storage: Storage, height: int, width: int) -> None:
         self.reader.values[storage.name] = Value(storage.name, self._shape(step), storage, height, width)
 
-    def _rounding(self, step: quantised.Step) -> Rounding | None:
+    def _rounding(self, step: IntegerStep) -> Rounding | None:
         """To the bytes of a step's result, bounded by the Relu or Clip behind it; None where it leaves as float."""
         if step.output is None:
             return None
@@ -222,8 +227,8 @@ class Integers:
         return self._inputs[key].storage
 
     def _dequantize(self, node: onnx.NodeProto) -> None:
-        tensor = node.input[0]
-        how, value = self.params[tensor], self._blocked(quantised.Tensor(tensor, self.params[tensor].params))
+        params = self.ways_out[node.output[0]]
+        how, value = _raw(params), self._blocked(Tensor(node.input[0], params))
         source = value.storage
         spec = _dequantize(source, how)
         storage = replace(source, name=node.output[0], parent=None, parent_block=0, dtype="float32")
@@ -231,31 +236,31 @@ class Integers:
         self.reader.values[node.output[0]] = Value(node.output[0], value.shape, storage, value.height, value.width)
 
     # -- convolutions and fully connected layers -----------------------------------------------------------------------
-    def _linear(self, step: quantised.Step) -> None:
-        assert step.weight is not None
-        assert step.weight_scale is not None
-        out = len(step.weight)
-        bias = np.zeros(out, np.int32) if step.bias is None else step.bias.astype(np.int32)
+    def _linear(self, step: IntegerStep) -> None:
+        assert step.linear is not None
+        weight, scale, bias = step.linear.weight, step.linear.scale, step.linear.bias
+        out = len(weight)
+        bias = np.zeros(out, np.int32) if bias is None else bias.astype(np.int32)
         x = _raw(step.inputs[0].params)
         if step.output is None:
-            factor: np.ndarray = x.scale * step.weight_scale
+            factor: np.ndarray = x.scale * scale
         elif self.power_of_two:
-            exponents = np.round(np.log2(step.weight_scale)).astype(np.int32)
+            exponents = np.round(np.log2(scale)).astype(np.int32)
             factor = (step.output.params.exponent - x.params.exponent - exponents).astype(np.int32)
             bias = bias + np.where(factor > 0, 1 << np.maximum(factor - 1, 0), 0).astype(np.int32)
         else:
-            factor = arith.multiplier(x.params.scale, step.weight_scale, step.output.params.scale)
-        if step.nodes[0].op_type == "Gemm":
-            self._dense(step, x, step.weight, bias, factor)
+            factor = arith.multiplier(x.params.scale, scale, step.output.params.scale)
+        if step.nodes[0].op_type != "Conv":
+            self._dense(step, x, weight, bias, factor)
             return
         groups, channels = integer(step.nodes[0], "group", 1), self.reader.shape(_read(step))[1]
         if groups == channels == out and groups > 1:
-            self._depthwise(step, x, step.weight, bias, factor)
+            self._depthwise(step, x, weight, bias, factor)
         else:
-            self._conv(step, x, step.weight, bias, factor, groups)
+            self._conv(step, x, weight, bias, factor, groups)
 
     def _conv(
-        self, step: quantised.Step, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray, groups: int
+        self, step: IntegerStep, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray, groups: int
     ) -> None:
         node = step.nodes[0]
         kernel = (weight.shape[2], weight.shape[3])
@@ -287,7 +292,7 @@ class Integers:
         self.reader.emit("conv", _names(step), spec, operands, storage, storage.name, macs)
         self._made(step, storage, out_height, out_width)
 
-    def _dense(self, step: quantised.Step, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray) -> None:
+    def _dense(self, step: IntegerStep, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray) -> None:
         source = self._blocked(step.inputs[0]).storage
         blocks = -(-len(weight) // BLOCK)
         wide = linear.flat_weight(weight, source)
@@ -305,7 +310,7 @@ class Integers:
         self._made(step, storage, 1, 1)
 
     def _depthwise(
-        self, step: quantised.Step, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray
+        self, step: IntegerStep, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray
     ) -> None:
         value = self._blocked(step.inputs[0])
         kernel = (weight.shape[2], weight.shape[3])
@@ -318,7 +323,7 @@ class Integers:
     # -- windows -----------------------------------------------------------------------------------------------------
     def _window_spec(
         self,
-        step: quantised.Step,
+        step: IntegerStep,
         op: WindowOp,
         value: Value,
         zero: int,
@@ -336,7 +341,7 @@ class Integers:
         )  # fmt: skip
 
     def _window(
-        self, step: quantised.Step, op: str, value: Value, spec: Window, params: list[Param], macs: int = 0
+        self, step: IntegerStep, op: str, value: Value, spec: Window, params: list[Param], macs: int = 0
     ) -> Value:
         source = value.storage
         assert source.slots is not None
@@ -346,7 +351,7 @@ class Integers:
         self._made(step, storage, spec.out_height, spec.out_width)
         return self.reader.values[storage.name]
 
-    def _mean(self, step: quantised.Step) -> None:
+    def _mean(self, step: IntegerStep) -> None:
         node, x = step.nodes[0], _raw(step.inputs[0].params)
         value = self._blocked(step.inputs[0])
         size = (value.height, value.width)
@@ -370,7 +375,7 @@ class Integers:
         spec = self._window_spec(step, WindowOp.AVERAGE, value, x.zero, kernel, stride, pads, (1, 1))
         self._window(step, "average_pool", value, spec, [Param("raw", factor)])
 
-    def _move(self, step: quantised.Step) -> None:
+    def _move(self, step: IntegerStep) -> None:
         """A max pool, a Relu that stands alone, a view; and the change of scale behind it, where there is one."""
         assert step.output is not None
         node, value = step.nodes[0], self._blocked(step.inputs[0])
@@ -388,7 +393,7 @@ class Integers:
             value = self._rescaled(step, value, step.inputs[0].params)
         self.reader.values[step.output.name] = value
 
-    def _rescaled(self, step: quantised.Step, value: Value, given: Params) -> Value:
+    def _rescaled(self, step: IntegerStep, value: Value, given: Params) -> Value:
         """`value` in the scale of the step's output, bounded by what follows."""
         assert step.output is not None
         x, y, how = _raw(given), step.output.params, self._rounding(step)
@@ -405,7 +410,7 @@ class Integers:
         return self._mapped(step, spec, value, [])
 
     # -- joins and tables ----------------------------------------------------------------------------------------------
-    def _concat(self, step: quantised.Step) -> None:
+    def _concat(self, step: IntegerStep) -> None:
         assert step.output is not None
         values = []
         for tensor in step.inputs:
@@ -421,7 +426,7 @@ class Integers:
             values = [self._through_float(value, step.output.params, unfold) for value in values]
         layout.join(self.reader, step.output.name, self._shape(step), values)
 
-    def _add(self, step: quantised.Step) -> None:
+    def _add(self, step: IntegerStep) -> None:
         how = self._addition(step)
         if self._fused(step, how):
             return
@@ -436,23 +441,22 @@ class Integers:
         spec = Map("add", *size, "tensor", in_element=BYTE, second_element=BYTE, out_element=BYTE, addition=how)
         self._mapped(step, spec, left, [(right.storage, "second_stride")])
 
-    def _addition(self, step: quantised.Step) -> Addition:
+    def _addition(self, step: IntegerStep) -> Addition:
         """The numbers of an Add, as `quantize.network` computes it."""
         assert step.output is not None
         a, b = (_raw(tensor.params) for tensor in (step.inputs * 2)[:2])
         y, how = step.output.params, self._rounding(step)
         assert how is not None
-        zeros, ratio = (a.zero, b.zero), math.log2(a.params.scale / b.params.scale)
-        if ratio != int(ratio):
+        zeros, shifts = (a.zero, b.zero), quantised.alignment(a.params, b.params)
+        if shifts is None:
             sides = (float(a.scale / np.float32(y.scale)), float(b.scale / np.float32(y.scale)))
             return Addition(zeros, (0, 0), 1.0, replace(how, shift=False), sides)
-        shifts = (max(int(ratio), 0), max(-int(ratio), 0))
         finer = min(a.params.scale, b.params.scale)
         if self.power_of_two:
             return Addition(zeros, shifts, float(y.exponent - Params(finer, 0, "int8").exponent), how)
         return Addition(zeros, shifts, float(np.float32(finer) / np.float32(y.scale)), how)
 
-    def _fused(self, step: quantised.Step, how: Addition) -> bool:
+    def _fused(self, step: IntegerStep, how: Addition) -> bool:
         """The Add becomes the end of the convolution that makes one of its sides and has no other reader."""
         if len(step.inputs) < 2 or step.output is None:
             return False
@@ -486,7 +490,7 @@ class Integers:
             return True
         return False
 
-    def _table(self, step: quantised.Step) -> None:
+    def _table(self, step: IntegerStep) -> None:
         assert step.output is not None
         value = self._blocked(step.inputs[0])
         entries = quantised.table(step).astype(np.int16) + _raw(step.output.params).offset
@@ -495,7 +499,7 @@ class Integers:
         spec = Map("table", *size, "table", in_element=BYTE, out_element=BYTE)
         self._mapped(step, spec, value, [Param("raw", entries.astype(np.uint8))])
 
-    def _mapped(self, step: quantised.Step, spec: Map, value: Value, operands: list[Any]) -> Value:
+    def _mapped(self, step: IntegerStep, spec: Map, value: Value, operands: list[Any]) -> Value:
         source = value.storage
         assert source.slots is not None
         storage = self._result(step, source, source.blocks, source.slots, source.pixels)
@@ -505,7 +509,7 @@ class Integers:
         return result
 
 
-def _kept(step: quantised.Step) -> str:
+def _kept(step: IntegerStep) -> str:
     """What a step's result is kept in."""
     return BYTE if step.output is not None else "float32"
 
@@ -515,11 +519,11 @@ def _dequantize(source: Storage, how: _Raw) -> Map:
     return Map("dequantize", *size, constants=(float(how.scale),), in_element=BYTE, zero=how.zero)
 
 
-def _names(step: quantised.Step) -> list[str]:
+def _names(step: IntegerStep) -> list[str]:
     return [node.name or "" for node in step.nodes]
 
 
-def _read(step: quantised.Step) -> str:
+def _read(step: IntegerStep) -> str:
     """The name of the first value that a step's node reads."""
     value = step.nodes[0].inputs[0]
     assert value is not None
@@ -536,7 +540,7 @@ def _all_of(how: _Raw) -> Rounding:
     return Rounding(how.zero, 0, 255)
 
 
-def _clamp(step: quantised.Step) -> tuple[float, float] | None:
+def _clamp(step: IntegerStep) -> tuple[float, float] | None:
     """The bounds of a float result."""
     if step.output is not None or len(step.nodes) == 1:
         return None

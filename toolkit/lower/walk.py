@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..errors import DeployError
-from ..quantize.integer_network import is_ours
+from ..quantize.integer_network import is_quantised
 from .default import alone, extern
 from .integers import Integers
 from .layers import Network, Storage, Value
@@ -27,14 +27,14 @@ def read(model: onnx.ModelProto, *, integers: bool = False, element: str = "floa
     """The layers of an optimised model with static shapes.
 
     Args:
-        integers: a model that `quantize` wrote is computed in integers; otherwise in float32, as ONNX defines it.
+        integers: a quantised model is computed in integers where it can be; otherwise in float32, as ONNX defines it.
         element: what float activations are kept in.
 
     Raises:
         DeployError: a shape is not static, or an operator is neither ours nor TVM's.
     """
     reader = Reader(model, element)
-    steps = Integers(reader, reader.model) if integers and is_ours(model) else None
+    steps = Integers(reader, reader.model) if integers and is_quantised(model) else None
     graph = reader.model.graph
     feeds = [i for i in graph.input if i.name not in reader.constants]
     for index, feed in enumerate(feeds):

@@ -13,6 +13,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING
 
 from inception_deploy.errors import DeployError
+from inception_deploy.graph import qoperators
 from inception_deploy.graph.skeleton import check, restore, skeleton
 from inception_deploy.graph.spell import spell_out
 from inception_deploy.sources import halves, legacy
@@ -65,7 +66,9 @@ def load(path: str | Path, tell: Callable[[str], None] = lambda _: None) -> onnx
         _check_interface(model)
         if halves.widen(_graphs(model), _nodes(model.graph), _tensors(model)):
             tell(f"{path.name}: it computes in 16-bit floats; here it is computed in float32, its weights widened")
-        modern = _modern(_to_ir(model))
+        read = _to_ir(model)
+        qoperators.to_qdq(read)
+        modern = _modern(read)
         spell_out(modern)
         return ir.to_proto(_infer(modern))
 
@@ -381,6 +384,8 @@ def _check_operators(model: onnx.ModelProto) -> None:
     unknown: dict[str, list[str]] = {}
     for node in _nodes(model.graph):
         domain = node.domain if node.domain not in STANDARD_DOMAINS else ""
+        if qoperators.knows(domain, node.op_type):
+            continue
         if not onnx.defs.has(node.op_type, max_inclusive_version=versions.get(domain, 1), domain=domain):
             operator = f"{domain}.{node.op_type}".lstrip(".")
             unknown.setdefault(operator, []).append(node.name or ", ".join(node.output))

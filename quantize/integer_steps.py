@@ -1,0 +1,361 @@
+"""The integer steps of a QDQ model: what the nodes between its QuantizeLinear and DequantizeLinear stand for.
+
+A step is one node that computes, with the activation behind it, between tensors of bytes. Who wrote the model does not
+matter: scales and zero points may be anyone's, a bias may be float, a DequantizeLinear may have other numbers than the
+QuantizeLinear before it. A node that cannot be integers is a float step, which says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from inception_deploy.errors import DeployError
+from inception_deploy.graph.rewrite import (
+    Array,
+    constant,
+    dequantised,
+    integer,
+    ints,
+    number,
+    only_reader,
+    operand,
+    rank,
+    shape,
+    text,
+)
+
+from .arith import INT32
+from .scheme import LIMITS, Dtype, Params
+from .structure import ACTIVATIONS, FUNCTIONS, MEANS, MOVES, SCALARS, is_activation, is_function
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A quantised tensor: the name of its integers in the model, and what they mean to who makes or reads them."""
+
+    name: str
+    params: Params
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The numbers of a linear step: ``acc = sum (x - zero) * weight + bias``, one scale an output.
+
+    Args:
+        weight: int8 (O, I / groups, KH, KW) or (O, I). scale: float32 (O,). bias: int32 (O,), in the scale of `acc`.
+    """
+
+    weight: NDArray[np.int8]
+    scale: NDArray[np.float32]
+    bias: NDArray[np.int32] | None
+
+
+@dataclass(frozen=True)
+class IntegerStep:
+    """One integer step, or one float node.
+
+    Args:
+        kind: ``linear``, ``add``, ``mean``, ``concat``, ``move``, ``table``, ``float``, or the two edges ``quantize``
+            (a float tensor becomes integers) and ``dequantize`` (integers become one).
+        nodes: the ONNX nodes it stands for; the first names it.
+        inputs: the quantised tensors it reads, in order.
+        output: the quantised tensor it makes; None where its result leaves as float.
+        result: the name of its float result; the integers' dequantisation where there are both.
+        linear: the numbers of a linear step.
+        reason: why a float node is one.
+    """
+
+    kind: str
+    nodes: tuple[ir.Node, ...]
+    inputs: tuple[Tensor, ...]
+    output: Tensor | None
+    result: str
+    linear: Linear | None = None
+    reason: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the node that computes."""
+        return self.nodes[0].name or ""
+
+
+class _StaysFloatError(Exception):
+    """Why a node is no integer step."""
+
+
+def steps_of(graph: ir.Graph, *, ours: bool) -> list[IntegerStep]:
+    """All steps, in the graph's order.
+
+    Args:
+        ours: the insertion chose scales for which every sum fits 32 bits; otherwise that is checked.
+    """
+    made: set[ir.Node] = set()  # the QuantizeLinear nodes that belong to integer steps
+    taken: set[ir.Node] = set()
+    steps: list[IntegerStep] = []
+    for node in graph:
+        if node in taken or node in made or (node.op_type == "DequantizeLinear" and not _computed(node.inputs[0])):
+            continue
+        try:
+            step = _edge(node) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else _integer(node, ours)
+        except _StaysFloatError as why:
+            step = IntegerStep("float", (node,), (), None, node.outputs[0].name or "", reason=str(why))
+        if step.output is not None and step.kind != "quantize":
+            made.update(user for value in step.nodes[-1].outputs for user, _ in value.uses() if _quantised(value))
+        steps.append(step)
+        taken.update(step.nodes)
+    return steps
+
+
+# -- edges and tensors ------------------------------------------------------------------------------------------------
+
+
+def _edge(node: ir.Node) -> IntegerStep:
+    """A QuantizeLinear of what no integer step makes, or a DequantizeLinear; the latter counts where float reads it."""
+    params = _params(node)
+    if node.op_type == "QuantizeLinear":
+        tensor = Tensor(node.outputs[0].name or "", params)
+        return IntegerStep("quantize", (node,), (), tensor, _name(node.inputs[0]))
+    return IntegerStep(
+        "dequantize", (node,), (Tensor(_name(node.inputs[0]), params),), None, node.outputs[0].name or ""
+    )
+
+
+def _tensor(value: ir.Value) -> Tensor:
+    """The quantised tensor that a float value is the dequantisation of."""
+    maker = value.producer()
+    if maker is None or maker.op_type != "DequantizeLinear":
+        raise _StaysFloatError(f"it reads '{value.name}', which is not quantised")
+    return Tensor(_name(maker.inputs[0]), _params(maker))
+
+
+def _quantised(result: ir.Value) -> Tensor | None:
+    """The integers that a float result is turned into; it is read as float nowhere then."""
+    user = only_reader(result)
+    if user is None or user.op_type != "QuantizeLinear":
+        return None
+    try:
+        return Tensor(user.outputs[0].name or "", _params(user))
+    except _StaysFloatError:
+        return None
+
+
+def params_of(node: ir.Node) -> Params:
+    """The scale and zero point of a QuantizeLinear or DequantizeLinear.
+
+    Raises:
+        DeployError: (kind ``quantize``) they are no constant scalars of 8 bits.
+    """
+    try:
+        return _params(node)
+    except _StaysFloatError as why:
+        message = f"node '{node.name}' has no constant scale and zero point of 8 bits: {why}"
+        allowed = "one constant scale and zero point a tensor"
+        raise DeployError(message, kind="quantize", got=node.name, allowed=allowed) from why
+
+
+def has_params(node: ir.Node) -> bool:
+    """Whether `params_of` knows a QuantizeLinear or DequantizeLinear."""
+    try:
+        _params(node)
+    except _StaysFloatError:
+        return False
+    return True
+
+
+def _params(node: ir.Node) -> Params:
+    scale, zero = constant(operand(node, 1)), constant(operand(node, 2))
+    if scale is None or (zero is None and operand(node, 2) is not None):
+        raise _StaysFloatError("a scale is computed at run time")
+    if scale.size != 1:
+        raise _StaysFloatError("an activation has a scale for each channel")
+    kind = _integer_type(node)
+    if kind not in LIMITS:
+        raise _StaysFloatError(f"an activation is {kind or 'of an unknown type'}, not 8 bits")
+    number, offset = float(np.float32(scale.reshape(()))), int(zero.reshape(())) if zero is not None else 0
+    if not (np.isfinite(number) and number > 0):
+        raise _StaysFloatError(f"an activation has the scale {number}")
+    dtype: Dtype = "uint8" if kind == "uint8" else "int8"
+    return Params(number, offset, dtype)
+
+
+def _integer_type(node: ir.Node) -> str:
+    """numpy's name of the integers that a QuantizeLinear makes or a DequantizeLinear reads."""
+    zero = constant(operand(node, 2))
+    if zero is not None:
+        return str(zero.dtype)
+    value = node.outputs[0] if node.op_type == "QuantizeLinear" else node.inputs[0]
+    if value is not None and value.dtype is not None:
+        return str(value.dtype.numpy())
+    return "uint8" if node.op_type == "QuantizeLinear" else ""
+
+
+def _activations(node: ir.Node) -> list[ir.Value]:
+    """What a node reads, without constants and dequantised constants."""
+    return [value for value in node.inputs if value is not None and _computed(value)]
+
+
+def _computed(value: ir.Value | None) -> bool:
+    return constant(value) is None and dequantised(value) is None
+
+
+def _name(value: ir.Value | None) -> str:
+    return (value.name or "") if value is not None else ""
+
+
+# -- steps ------------------------------------------------------------------------------------------------------------
+
+
+def _integer(node: ir.Node, ours: bool) -> IntegerStep:
+    kind = _kind(node)
+    inputs = tuple(_tensor(value) for value in _activations(node))
+    if not inputs:
+        raise _StaysFloatError("it reads nothing that is quantised")
+    nodes = [node]
+    while (follower := only_reader(nodes[-1].outputs[0])) is not None and _follows(kind, follower, len(nodes)):
+        nodes.append(follower)
+    result = nodes[-1].outputs[0]
+    output = next(filter(None, map(_quantised, nodes[-1].outputs)), None)
+    if output is None and kind in ("move", "table", "concat"):
+        raise _StaysFloatError("its result is not quantised again")
+    linear = _linear(node, inputs[0].params, ours) if kind == "linear" else None
+    return IntegerStep(kind, tuple(nodes), inputs, output, result.name or "", linear)
+
+
+def _kind(node: ir.Node) -> str:
+    """What a node can be if all it reads is quantised."""
+    op = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
+    others_constant = all(value is None or not _computed(value) for value in node.inputs[1:])
+    if op in ("Conv", "Gemm", "MatMul"):
+        if rank(node.inputs[0]) not in (None, 4 if op == "Conv" else 2):
+            raise _StaysFloatError(f"integers know images only, not {rank(node.inputs[0])} axes")
+        return "linear"
+    if op == "Add" and len(_activations(node)) == 2:
+        if len({shape(node.inputs[0]), shape(node.inputs[1])} - {None}) > 1:
+            raise _StaysFloatError("its two sides have different shapes")
+        return "add"
+    if op in MEANS or op == "MaxPool":
+        _require_plain_window(node)
+        return "move" if op == "MaxPool" else "mean"
+    if op == "Concat" and len(_activations(node)) == len(node.inputs):
+        return "concat"
+    if op in ACTIVATIONS and is_activation(node):
+        return "move"
+    if op in MOVES and op not in ACTIVATIONS and others_constant:
+        return "move"
+    if is_function(node):
+        return "table"
+    if op in (*FUNCTIONS, *SCALARS, *MOVES, "Add", "Concat"):
+        raise _StaysFloatError(f"in integers {op} takes no such operands")
+    raise _StaysFloatError(f"there is no integer kernel for {op}")
+
+
+def _require_plain_window(node: ir.Node) -> None:
+    if rank(node.inputs[0]) not in (None, 4):
+        raise _StaysFloatError(f"integers know images only, not {rank(node.inputs[0])} axes")
+    if text(node, "auto_pad", "NOTSET") != "NOTSET":
+        raise _StaysFloatError("its padding depends on the size of the map, which is not known")
+    if node.op_type == "MaxPool":
+        if any(value.uses() for value in node.outputs[1:]):
+            raise _StaysFloatError("the indices of its maxima are used")
+    elif integer(node, "ceil_mode", 0) or any(step != 1 for step in ints(node, "dilations", [1])):
+        raise _StaysFloatError("in integers an average has no ceil_mode and no dilation")
+
+
+def _follows(kind: str, follower: ir.Node, length: int) -> bool:
+    if kind == "table":
+        return is_function(follower)
+    return kind in ("linear", "add", "mean") and length == 1 and is_activation(follower)
+
+
+# -- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _linear(node: ir.Node, x: Params, ours: bool) -> Linear:
+    """The weight with outputs first and no zero point, and the bias in the accumulator's scale."""
+    if node.op_type == "Conv" and text(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        raise _StaysFloatError("its padding depends on the size of the map, which is not known")
+    if integer(node, "transA", 0):
+        raise _StaysFloatError("transA is set")
+    outputs = 0 if node.op_type == "Conv" or integer(node, "transB", 0) else 1
+    weight, scale = _weight(node, outputs)
+    if node.op_type == "Gemm":
+        scale = (scale * np.float32(number(node, "alpha", 1.0))).astype(np.float32)
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        raise _StaysFloatError("a scale of its weights is not a positive number")
+    bias = _bias(node, np.float32(x.scale) * scale)
+    if not ours:
+        low, high = x.limits
+        reach = max(high - x.zero, x.zero - low)
+        most = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1) * reach
+        if (most + (0 if bias is None else np.abs(bias.astype(np.int64)))).max(initial=0) > INT32.max:
+            raise _StaysFloatError("a sum of its products may need more than 32 bits")
+    return Linear(weight, scale, bias)
+
+
+def _weight(node: ir.Node, outputs: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """int8 with its outputs on the first axis, and a scale for each; `outputs` is the axis they have in the model."""
+    maker = node.inputs[1].producer() if node.inputs[1] is not None else None
+    q, scale = (None, None) if maker is None else (constant(maker.inputs[0]), constant(operand(maker, 1)))
+    if maker is None or maker.op_type != "DequantizeLinear" or q is None or scale is None:
+        raise _StaysFloatError("its weights are not quantised")
+    if str(q.dtype) not in LIMITS or integer(maker, "block_size", 0):
+        raise _StaysFloatError(f"its weights are {q.dtype} in blocks or of other than 8 bits")
+    zero = constant(operand(maker, 2))
+    zero = np.zeros((), q.dtype) if zero is None else zero
+    axis = integer(maker, "axis", 1)
+    axis = axis + q.ndim if axis < 0 else axis
+    if (scale.size > 1 or zero.size > 1) and axis != outputs:
+        raise _StaysFloatError("its weights have a scale for each input")
+    if outputs == 1:
+        q = q.T
+    column = (-1,) + (1,) * (q.ndim - 1)
+    centred = q.astype(np.int16) - zero.astype(np.int16).reshape(column)
+    if centred.min(initial=0) < -128 or centred.max(initial=0) > 127:
+        raise _StaysFloatError("its weights less their zero point need 9 bits")
+    spread = np.broadcast_to(scale.astype(np.float32).reshape(-1), (len(q),))
+    return np.ascontiguousarray(centred.astype(np.int8)), spread
+
+
+def _bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None:
+    """int32 in the accumulator's scale: as it stands where it is quantised so, else rounded to it."""
+    value = operand(node, 2)
+    if value is None:
+        return None
+    real, kept = constant(value), dequantised(value)
+    beta = number(node, "beta", 1.0)
+    if kept is not None and beta == 1.0 and (exact := _exact_bias(kept, scale)) is not None:
+        return exact
+    real = real if kept is None else numbers_of(kept)
+    if real is None or real.size not in (1, scale.size) or (real.size > 1 and real.shape[-1] != real.size):
+        raise _StaysFloatError("its bias is computed at run time, or is not one number an output")
+    numbers = np.broadcast_to(real.astype(np.float64).reshape(-1) * beta, scale.shape)
+    rounded = np.rint(numbers / scale)
+    if not np.isfinite(rounded).all() or np.abs(rounded).max(initial=0) > INT32.max:
+        raise _StaysFloatError("its bias does not fit 32 bits in the scale of its products")
+    return np.asarray(rounded, np.int32)
+
+
+def _exact_bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None:
+    """The integers of a dequantised bias, where they are in that scale."""
+    q, own, zero = (constant(operand(node, index)) for index in range(3))
+    if q is None or own is None or q.dtype != np.int32 or q.size != scale.size or own.size not in (1, scale.size):
+        return None
+    same = np.allclose(np.broadcast_to(own.reshape(-1), scale.shape), scale, rtol=1e-6, atol=0)
+    return np.asarray(q.reshape(-1), np.int32) if same and (zero is None or not zero.any()) else None
+
+
+def numbers_of(node: ir.Node) -> Array | None:
+    """The numbers that the DequantizeLinear of a constant gives, float32; None for one in blocks."""
+    q, scale, zero = (constant(operand(node, index)) for index in range(3))
+    if q is None or scale is None or integer(node, "block_size", 0):
+        return None
+    if scale.size > 1:
+        sizes = [1] * q.ndim
+        sizes[integer(node, "axis", 1) % q.ndim if q.ndim > 1 else 0] = -1
+        scale, zero = scale.reshape(sizes), None if zero is None else zero.reshape(sizes)
+    centred = q.astype(np.float64) - (0 if zero is None else zero.astype(np.float64))
+    return np.asarray(centred * scale, np.float32)

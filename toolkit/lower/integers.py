@@ -309,9 +309,7 @@ class Integers:
         self.reader.emit("dense", _names(step), spec, operands, storage, storage.name, source.batch * weight.size)
         self._made(step, storage, 1, 1)
 
-    def _depthwise(
-        self, step: IntegerStep, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray
-    ) -> None:
+    def _depthwise(self, step: IntegerStep, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray) -> None:
         value = self._blocked(step.inputs[0])
         kernel = (weight.shape[2], weight.shape[3])
         stride, pads, dilation = common.window(self.reader, ir.to_proto(step.nodes[0]), kernel)

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from ..errors import DeployError
+from .operators.common import attributes
 from .operators.elementwise import emit_unary
 from .reader import Reader, Refuse
 
@@ -27,16 +28,41 @@ def quantize(reader: Reader, node: onnx.NodeProto) -> None:
 
 
 def dequantize(reader: Reader, node: onnx.NodeProto) -> None:
-    """DequantizeLinear of a value that `quantize` wrote: nothing is left to do. (Of a constant, it is folded before.)
+    """DequantizeLinear of what `quantize` made: the value itself, or, with a scale or zero point of its own, an affine
+    map of it. Of a constant: a constant.
+
+    With ``r = (q - z) * s`` given, ``(q - z') * s'`` is ``r * (s' / s) + (z - z') * s'``.
 
     Raises:
-        DeployError: its numbers are not those the value was quantised with, or its input is no such value.
+        DeployError: its input is nothing that QuantizeLinear made.
     """
-    wanted, made = _parameters(reader, node), reader.quantised.get(node.input[0])
-    if made != wanted:
-        message = f"node '{node.name}' (DequantizeLinear) has a scale, zero point or type of its own"
-        raise DeployError(message, kind="onnx", got=wanted, allowed=made or "the output of QuantizeLinear")
-    reader.values[node.output[0]] = reader.values[node.input[0]]
+    name = node.input[0]
+    if name in reader.constants:
+        reader.constants[node.output[0]] = _real(reader, node)
+        return
+    made = reader.quantised.get(name)
+    if made is None:
+        message = f"node '{node.name}' (DequantizeLinear) reads '{name}', which QuantizeLinear did not make"
+        raise DeployError(message, kind="onnx", got=name, allowed="the output of QuantizeLinear")
+    scale, zero, _ = _parameters(reader, node)
+    if (scale, zero) == made[:2]:
+        reader.values[node.output[0]] = reader.values[name]
+        return
+    emit_unary(reader, node, "affine", (scale / made[0], (made[1] - zero) * scale), reader.values[name])
+
+
+def _real(reader: Reader, node: onnx.NodeProto) -> np.ndarray:
+    """The numbers that a constant stands for."""
+    q, scale = reader.constants[node.input[0]], reader.constant(node.input[1], "the scale")
+    zero = _zero(reader, node, np.uint8)
+    sizes = [1] * q.ndim
+    if attributes(node).get("block_size", 0):
+        raise Refuse("a constant is quantised in blocks")
+    if scale.size > 1:
+        sizes[attributes(node).get("axis", 1)] = -1
+        zero = np.broadcast_to(zero.reshape(-1), scale.shape)
+    centred = (q.astype(np.int64) - zero.astype(np.int64).reshape(sizes)).astype(np.float32)
+    return np.asarray(centred * scale.astype(np.float32).reshape(sizes), np.float32)
 
 
 def _parameters(reader: Reader, node: onnx.NodeProto) -> tuple[float, int, str]:

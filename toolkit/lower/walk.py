@@ -52,7 +52,8 @@ def read(model: onnx.ModelProto, *, integers: bool = False, element: str = "floa
         if node.op_type == "Constant":
             reader.constants[node.output[0]] = constant_of(node)
             continue
-        if node.input and all(name in reader.constants or not name for name in node.input) and _fold(reader, node):
+        known = node.input and all(name in reader.constants or not name for name in node.input)
+        if known and node.op_type != "DequantizeLinear" and _fold(reader, node):
             continue
         if node.op_type != "DequantizeLinear":
             _no_integers(reader, [*node.input], f"node '{node.name}' ({node.op_type})")

@@ -102,7 +102,8 @@ def measure(path: Path, options: argparse.Namespace, bar: progress.Progress) -> 
         loop = Peak(targets.parse(manifest["target"]).isa, options.threads)
         calls: dict[str, Any] = {engine.name: partial(engine.run, x) for engine in ready}
         bar.note(f"{name}: measuring")
-        rows = bench.interleave(calls | {_PEAK: loop.run}, options.runs, bar, pause_s=bench.pause_s(calls))
+        found = bench.interleave(calls | {_PEAK: loop.run}, options.runs, bar, pause_s=bench.pause_s(calls))
+        rows = [{"engine": name, **figures} for name, figures in found.items()]
         bar.note(f"{name}: measured")
         peak = loop.flops / rows[-1]["p50_ms"] / 1e6
         for row in rows:

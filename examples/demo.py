@@ -13,18 +13,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from inception_deploy import pipeline, progress
-from inception_deploy.bundles import engines
-from inception_deploy.errors import DeployError
-from inception_deploy.reports import bench, run
-from inception_deploy.runtime import bundle
-from inception_deploy.runtime.preprocessing import from_dict, prepare
-from inception_deploy.sources import resolve
+import inception_deploy as idp
+from inception_deploy import progress
 
 DATA = Path(__file__).resolve().parent / "data"
 RUNS = 20
@@ -43,25 +39,22 @@ def main() -> int:
     options = parser.parse_args()
     console = Console() if sys.stdout.isatty() else Console(width=100)
     try:
-        photo(
-            console, resolve.Request(model=options.model, width=options.width), options.output / f"{options.model}-cpu"
-        )
+        photo(console, options.model, options.width, options.output / f"{options.model}-cpu")
         digits(console, options.output / "digits-cpu")
-    except DeployError as error:
+    except idp.DeployError as error:
         console.print(f"error: {error.message}", markup=False)
         return error.exit_code
     return 0
 
 
-def photo(console: Console, request: resolve.Request, destination: Path) -> None:
+def photo(console: Console, model: str, width: float, destination: Path) -> None:
     """Export, look at a photo, race onnxruntime."""
-    console.rule(f"{request.model}: from PyTorch to a compiled bundle")
-    export(console, request, destination)
-    with bundle.open(destination) as opened, progress.terminal() as bar:
-        seen = {
-            name: run.run(opened, pictures=[DATA / "photo.jpg"], runtime=name) for name in ("compiled", "onnxruntime")
-        }
-        times = bench.bench(opened, against=["onnxruntime"], runs=RUNS, progress=bar)
+    console.rule(f"{model}: from PyTorch to a compiled bundle")
+    export(console, destination, model, width=width)
+    picture = DATA / "photo.jpg"
+    seen = {name: idp.run(destination, picture, runtime=name) for name in ("compiled", "onnxruntime")}
+    with progress.terminal() as bar:
+        (times,) = idp.bench(destination, against=["onnxruntime"], runs=RUNS, progress=bar)
     table = Table(
         "class", "label", "compiled", "onnxruntime", title=f"top 5 of {DATA.name}/photo.jpg", title_justify="left"
     )
@@ -81,23 +74,20 @@ def photo(console: Console, request: resolve.Request, destination: Path) -> None
 def digits(console: Console, destination: Path) -> None:
     """Export the trained network and classify the held-out digits with the compiled bundle."""
     console.rule("handwritten digits: a trained network")
-    export(console, resolve.Request(model=str(DATA / "digits_irv2.safetensors"), batch=8), destination)
+    export(console, destination, DATA / "digits_irv2.safetensors", batch=8)
     with np.load(DATA / "digits_heldout.npz", allow_pickle=False) as held_out:
         pictures, labels = held_out["images"], held_out["labels"]
-    with bundle.open(destination) as opened:
-        how = from_dict(opened.manifest["preprocessing"])
-        x = np.stack([prepare(picture, how) for picture in pictures])
-        engine = engines.make("compiled", opened)
-        (logits,), _ = run.in_batches(engine, x, opened.input_shape[0])
+    with idp.load(destination) as net:
+        logits = np.asarray(net(pictures))
     right = int((logits.argmax(axis=1) == labels).sum())
     console.print(f"accuracy on {len(labels)} held-out digits: {right / len(labels):.2%} ({right} right)")
 
 
-def export(console: Console, request: resolve.Request, destination: Path) -> None:
+def export(console: Console, destination: Path, model: str | Path, **options: Any) -> None:
     """One export, with what it checked."""
     with progress.terminal() as bar:
-        document = pipeline.export(request, destination, force=True, progress=bar)
-    checked = json.loads((destination / bundle.VERIFY).read_text())["stages"]
+        document = idp.export(model, destination, force=True, progress=bar, **options)
+    checked = json.loads((destination / "verify.json").read_text())["stages"]
     console.print(f"wrote {destination} in {sum(document['seconds'].values()):.1f} s", highlight=False)
     for row in checked:
         console.print(

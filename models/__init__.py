@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from inception_deploy import front
 from inception_deploy.errors import UsageError, nearest
 from inception_deploy.runtime.labels import imagenet as labels
 from inception_deploy.runtime.preprocessing import Preprocessing
@@ -36,6 +37,8 @@ __all__ = [
     "spec",
     "specs",
 ]
+
+front(__name__)
 
 _BY_NAME = {entry.name: entry for entry in TABLE}
 

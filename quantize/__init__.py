@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from inception_deploy import front
+
 if TYPE_CHECKING:
     import onnx
 
     from .quantise import QuantizedModel
 
 __all__ = ["quantize"]
+
+
+front(__name__)
 
 
 def quantize(model: onnx.ModelProto, calibration: Any = None, **options: Any) -> QuantizedModel:

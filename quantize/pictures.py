@@ -18,9 +18,7 @@ from numpy.typing import NDArray
 
 from inception_deploy import artifact
 from inception_deploy.errors import DeployError
-from inception_deploy.runtime.preprocessing import Preprocessing, from_dict, load, prepare
-
-SUFFIXES = (".jpg", ".jpeg", ".png")
+from inception_deploy.runtime.preprocessing import Preprocessing, from_dict, load, pictures_below, prepare
 
 Given: TypeAlias = "str | Path | Pictures | Iterable[Any] | Callable[[], Iterable[Any]]"
 """What `pictures` takes: a path, or something in Python that gives arrays (C, H, W) or (N, C, H, W)."""
@@ -107,9 +105,7 @@ def _need(how: Preprocessing | None, path: Path) -> Preprocessing:
 
 
 def _folder(path: Path, how: Preprocessing, labels: Sequence[str] | None) -> Pictures:
-    files = [file for file in artifact.files_below(path) if file.suffix.lower() in SUFFIXES]
-    if not files:
-        raise _wrong(f"{path} holds no picture", got=0, allowed="JPEG and PNG files")
+    files = pictures_below(path, kind="calibration")
     classes = _classes(path, files, labels)
     sizes = [f"{file.relative_to(path).as_posix()} {file.stat().st_size}" for file in files]
 

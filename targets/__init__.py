@@ -7,10 +7,13 @@ import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from inception_deploy import front
 from inception_deploy.errors import DeployError, UsageError, nearest
 
 if TYPE_CHECKING:
     from .base import Target
+
+front(__name__)
 
 KINDS: dict[str, str] = {
     "cpu": "cpu",

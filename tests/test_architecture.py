@@ -30,6 +30,7 @@ ORDER = [
     {"reports"},
     {"tuning"},
     {"pipeline"},
+    {"api"},
     {"commands"},
     {"cli"},
     {"__main__"},
@@ -64,7 +65,7 @@ def imported(tree: ast.AST, module: str, is_package: bool) -> Iterator[str]:
                 up = node.level - (1 if is_package else 0)
                 parent = full.split(".")[: len(full.split(".")) - up]
                 base = ".".join([*parent, base]).rstrip(".")
-            # `from inception_deploy import bundle` names a module, `from ..bundle import open` a name in one.
+            # `from inception_deploy.runtime import bundle` names a module, `from ..bundle import open` a name in one.
             yield from (f"{base}.{alias.name}" for alias in node.names)
         else:
             yield from imported(node, module, is_package)

@@ -1,4 +1,4 @@
-"""The command line: parses, calls one library function, prints its result or its error. Loads nothing heavy itself.
+"""The command line: parses, calls one function of the front door, prints its result or its error. Loads nothing heavy.
 
 Exit status: 0 done, 1 a check failed or the work could not be done, 2 wrong usage, 130 Ctrl-C, 143 SIGTERM. With
 ``--json`` stdout holds exactly one JSON document, of the result or of the error; everything else, of other libraries
@@ -81,7 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    json_help = "print one JSON document on stdout and nothing else there"
     result = _Parser(
         prog=PROGRAM,
         description="Convolutional networks from PyTorch to verified, compiled bundles.",
@@ -92,14 +91,29 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     result.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    result.add_argument("--json", action="store_true", help=json_help)
+    _add_common(result)
+    result.set_defaults(json=False, verbosity=0)
     commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
     for command in COMMANDS:
-        _add(commands, command, json_help)
+        _add(commands, command)
     return result
 
 
-def _add(commands: argparse._SubParsersAction[_Parser], command: Command, json_help: str) -> None:
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    """What every command takes. No defaults: those of a command would undo what stands before it."""
+    json_help = "print one JSON document on stdout and nothing else there"
+    parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=json_help)
+    volume = parser.add_mutually_exclusive_group()
+    for flag, name, value, text in (
+        ("-v", "--verbose", 1, "say what each stage is working on"),
+        ("-q", "--quiet", -1, "say nothing but errors on stderr"),
+    ):
+        volume.add_argument(
+            flag, name, dest="verbosity", action="store_const", const=value, default=argparse.SUPPRESS, help=text
+        )
+
+
+def _add(commands: argparse._SubParsersAction[_Parser], command: Command) -> None:
     """The parser of a command, and of its parts."""
     one = commands.add_parser(
         command.name,
@@ -110,12 +124,11 @@ def _add(commands: argparse._SubParsersAction[_Parser], command: Command, json_h
         allow_abbrev=False,
     )
     command.arguments(one)
-    # SUPPRESS, or the default of the subparser would undo a --json before the command.
-    one.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help=json_help)
+    _add_common(one)
     if command.parts:
         parts = one.add_subparsers(dest="part", metavar="PART", title="parts", required=True, parser_class=_Parser)
         for part in command.parts:
-            _add(parts, part, json_help)
+            _add(parts, part)
     one.set_defaults(execute=command.execute, flags=[flag for action in one._actions for flag in action.option_strings])
 
 
@@ -126,7 +139,7 @@ def _run(arguments: list[str], as_json: bool) -> int:
         raise UsageError(f"no command given; see {PROGRAM} --help", kind="usage", allowed=names)
     if unknown:
         raise _unknown(unknown[0], options)
-    with _stdout_is_stderr(), progress.terminal() as bar:
+    with _stdout_is_stderr(), progress.terminal(options.verbosity) as bar:
         outcome: Outcome = options.execute(options, bar)
     if as_json:
         print(json.dumps(outcome.document, indent=2, allow_nan=False, ensure_ascii=False))

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import verify
+import inception_deploy.verify as verify
+
 from .errors import DeployError
 
 if TYPE_CHECKING:

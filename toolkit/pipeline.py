@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 
-from . import __version__, artifact, judge, targets, verify
+import inception_deploy.targets as targets
+import inception_deploy.verify as verify
+
+from . import __version__, artifact, judge
 from .errors import DeployError, UsageError
 from .graph import cost, driver
 from .lower.lower import lower

@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar on stderr where a person is watching, nothing where nobody is.
+"""Progress of long steps: a bar on stderr where a person is watching, one line a stage with its seconds elsewhere.
 
 Library functions take a `Progress` and call it; `NONE` is silent, `terminal()` gives the one the command line uses.
 """
@@ -23,7 +23,10 @@ class Progress(Protocol):
         """A new stage begins, e.g. ``"optimise"``; the one before it has ended."""
 
     def update(self, done: int, total: int, what: str = "") -> None:
-        """`done` of `total` parts of the current stage are finished; `what` names the part in work."""
+        """`done` of `total` parts of the current stage are finished; `what` names the part in work.
+
+        `total` is 0 where nobody knows how many there are.
+        """
 
     def note(self, text: str) -> None:
         """One line that the user should read, e.g. that the weights are untrained."""
@@ -40,17 +43,40 @@ class _Silent:
 NONE: Progress = _Silent()
 
 
-class _Notes(_Silent):
-    """Not a terminal: notes only, no bar and no control characters."""
+class _Lines:
+    """Not a terminal: notes, and a line a stage with its seconds when it has ended; no control characters.
+
+    parts: what a stage is working on is a line, too.
+    """
+
+    def __init__(self, parts: bool) -> None:
+        self._parts = parts
+        self._stage, self._what, self._since = "", "", 0.0
+
+    def stage(self, name: str) -> None:
+        self.end()
+        self._stage, self._what, self._since = name, "", time.perf_counter()
+
+    def update(self, done: int, total: int, what: str = "") -> None:
+        if self._parts and what and what != self._what:
+            self._what = what
+            print(f"  {what}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        print(text, file=sys.stderr)
+        print(text, file=sys.stderr, flush=True)
+
+    def end(self, how: str = "") -> None:
+        """The current stage has ended."""
+        if self._stage:
+            print(f"{self._stage}{how}: {time.perf_counter() - self._since:.2f} s", file=sys.stderr, flush=True)
+            self._stage = ""
 
 
 class _Bar:
-    def __init__(self, bar: RichProgress) -> None:
-        self._bar = bar
+    def __init__(self, bar: RichProgress, parts: bool) -> None:
+        self._bar, self._parts = bar, parts
         self._task: TaskID | None = None
+        self._what = ""
 
     def stage(self, name: str) -> None:
         if self._task is not None:
@@ -58,18 +84,37 @@ class _Bar:
         self._task = self._bar.add_task(name, total=None, what="")
 
     def update(self, done: int, total: int, what: str = "") -> None:
-        if self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, what=what)
+        if self._task is None:
+            return
+        # rich takes a total of 0 for "finished"; None makes the bar move until somebody knows.
+        self._bar.update(self._task, completed=done, total=total or None, what=what)
+        if self._parts and what and what != self._what:
+            self._what = what
+            self.note(f"  {what}")
 
     def note(self, text: str) -> None:
         self._bar.console.print(text, markup=False, highlight=False)
 
 
 @contextmanager
-def terminal() -> Iterator[Progress]:
-    """The command line's progress: a rich bar a stage on stderr if that is a terminal, else notes only."""
+def terminal(verbosity: int = 0) -> Iterator[Progress]:
+    """The command line's progress, on stderr.
+
+    Args:
+        verbosity: -1: nothing; 0: notes, and a bar a stage on a terminal, else a line; 1: what a stage is working on,
+            too.
+    """
+    if verbosity < 0:
+        yield NONE
+        return
     if not sys.stderr.isatty():
-        yield _Notes()
+        lines = _Lines(parts=verbosity > 0)
+        try:
+            yield lines
+        except BaseException:
+            lines.end(" failed after")
+            raise
+        lines.end()
         return
     from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -83,7 +128,7 @@ def terminal() -> Iterator[Progress]:
         TextColumn("[dim]{task.fields[what]}"),
     )
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield _Bar(bar)
+        yield _Bar(bar, parts=verbosity > 0)
 
 
 class Stopwatch:

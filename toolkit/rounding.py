@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from . import verify
+import inception_deploy.verify as verify
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

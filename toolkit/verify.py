@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from inception_deploy import front
 from inception_deploy.errors import DeployError
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ network is compared on the others."""
 
 _BROKEN = 0.5
 """An error that no noise excuses: where every input is louder, a comparison finds a network that is broken."""
+
+
+front(__name__)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 import zipfile
@@ -76,6 +77,7 @@ def test_both_runtimes_give_the_networks_numbers(call, branchy: str, exported: P
             "--output",
             tmp_path / "y.npy",
             "--json",
+            "--quiet",
             "--threads",
             1,
         ]
@@ -295,7 +297,10 @@ def test_a_person_sees_a_bar_and_a_program_does_not(exported: Path) -> None:
     assert json.loads(done.stdout)["ok"] is True
     assert b"\x1b[" in shown
     assert b"compiled" in shown
-    assert subprocess.run(command, capture_output=True).stderr == b""
+    lines = subprocess.run(command, capture_output=True, text=True).stderr.splitlines()
+    assert [line.split(":")[0] for line in lines] == ["open", "optimised", "compiled"]
+    assert all(re.fullmatch(r"\w+: \d+\.\d\d s", line) for line in lines)
+    assert subprocess.run([*command, "-q"], capture_output=True).stderr == b""
 
 
 def test_models_and_targets_have_their_documented_shape(call) -> None:

@@ -38,7 +38,7 @@ def pictures(folder: Path, count: int) -> list[Path]:
 def test_any_number_of_rows_goes_through_a_batch_of_two(opened: bundle.Bundle, tmp_path: Path, rows: int) -> None:
     x = np.random.default_rng(1).standard_normal((rows, 3, 8, 8), dtype=np.float32)
     np.save(tmp_path / "x.npy", x)
-    document = run(opened, tensor=tmp_path / "x.npy", runtime="onnxruntime", top_k=3, output=tmp_path / "y.npy")
+    document = run(opened, tmp_path / "x.npy", runtime="onnxruntime", top_k=3, output=tmp_path / "y.npy")
     got = np.load(tmp_path / "y.npy")
     padded = np.concatenate([x] * 6)[:6]
     want = np.concatenate([reference(opened, padded[i : i + 2]) for i in (0, 2, 4)])[:rows]
@@ -52,7 +52,7 @@ def test_any_number_of_rows_goes_through_a_batch_of_two(opened: bundle.Bundle, t
 
 
 def test_scores_are_probabilities(opened: bundle.Bundle, tmp_path: Path) -> None:
-    document = run(opened, pictures=pictures(tmp_path, 1), runtime="onnxruntime", top_k=7)
+    document = run(opened, pictures(tmp_path, 1), runtime="onnxruntime", top_k=7)
     assert sum(entry["score"] for entry in document["top"]) == pytest.approx(1, abs=1e-5)
     assert [entry["score"] for entry in document["top"]] == sorted((e["score"] for e in document["top"]), reverse=True)
     assert [entry["label"] for entry in document["top"]] == [str(entry["index"]) for entry in document["top"]]
@@ -60,14 +60,14 @@ def test_scores_are_probabilities(opened: bundle.Bundle, tmp_path: Path) -> None
 
 def test_labels_of_the_user(opened: bundle.Bundle, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("\n".join("abcdefg") + "\n")
-    top = run(opened, pictures=pictures(tmp_path, 1), runtime="onnxruntime", labels=tmp_path / "labels.txt")["top"]
+    top = run(opened, pictures(tmp_path, 1), runtime="onnxruntime", labels=tmp_path / "labels.txt")["top"]
     assert all(entry["label"] == "abcdefg"[entry["index"]] for entry in top)
     assert len(top) == 5
 
 
 def test_the_command_prints_one_document_and_a_list_a_picture(tiny_bundle: Path, tmp_path: Path, capfd) -> None:
     paths = [str(path) for path in pictures(tmp_path, 3)]
-    assert cli.main(["run", str(tiny_bundle), "--image", *paths, "--runtime", "onnxruntime", "--json"]) == 0
+    assert cli.main(["run", str(tiny_bundle), "--image", *paths, "--runtime", "onnxruntime", "--json", "-q"]) == 0
     out, err = capfd.readouterr()
     document = json.loads(out)
     assert err == ""
@@ -77,9 +77,9 @@ def test_the_command_prints_one_document_and_a_list_a_picture(tiny_bundle: Path,
     assert all(path in shown for path in paths)
 
 
-def wrong(opened: bundle.Bundle, **arguments) -> str:
+def wrong(opened: bundle.Bundle, given, **arguments) -> str:
     with pytest.raises(DeployError) as caught:
-        run(opened, runtime="onnxruntime", **arguments)
+        run(opened, given, runtime="onnxruntime", **arguments)
     return caught.value.message
 
 
@@ -97,39 +97,39 @@ def wrong(opened: bundle.Bundle, **arguments) -> str:
 def test_a_tensor_that_does_not_fit(opened: bundle.Bundle, tmp_path: Path, x: np.ndarray, got: str) -> None:
     path = tmp_path / "x.npy"
     np.save(path, x)
-    assert wrong(opened, tensor=path) == f"input {path} is {got}, the network takes float32 ['N', 3, 8, 8]"
+    assert wrong(opened, path) == f"input {path} is {got}, the network takes float32 ['N', 3, 8, 8]"
 
 
 def test_a_file_that_is_no_tensor(opened: bundle.Bundle, tmp_path: Path) -> None:
     path = tmp_path / "x.npy"
-    assert wrong(opened, tensor=path) == f"input {path} does not exist"
+    assert wrong(opened, path) == f"input {path} does not exist"
     path.write_text("hello")
-    assert wrong(opened, tensor=path).startswith(f"input {path} is not a .npy array")
+    assert wrong(opened, path).startswith(f"input {path} is not a .npy array")
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    assert wrong(opened, tensor=path).startswith(f"input {path} is not a .npy array: Object arrays cannot be loaded")
+    assert wrong(opened, path).startswith(f"input {path} is not a .npy array: Object arrays cannot be loaded")
     with path.open("wb") as file:
         np.savez(file, x=np.zeros(1))
-    assert wrong(opened, tensor=path) == f"input {path} is an archive of arrays"
+    assert wrong(opened, path) == f"input {path} is an archive of arrays"
     np.save(path, np.zeros((2, 3, 8, 8), np.float32))
     path.write_bytes(path.read_bytes()[:-8])
-    assert wrong(opened, tensor=path).startswith(f"input {path} is not a .npy array")
+    assert wrong(opened, path).startswith(f"input {path} is not a .npy array")
 
 
 def test_labels_that_do_not_fit(opened: bundle.Bundle, tmp_path: Path) -> None:
     image, path = pictures(tmp_path, 1), tmp_path / "labels.txt"
-    assert wrong(opened, pictures=image, labels=path) == f"labels {path} does not exist"
+    assert wrong(opened, image, labels=path) == f"labels {path} does not exist"
     path.write_text("a\nb\n")
-    assert wrong(opened, pictures=image, labels=path) == f"labels {path} has 2 lines, the network 7 classes"
+    assert wrong(opened, image, labels=path) == f"labels {path} has 2 lines, the network 7 classes"
     path.write_bytes(b"\xff\xfe")
-    assert wrong(opened, pictures=image, labels=path).startswith(f"labels {path} cannot be read")
+    assert wrong(opened, image, labels=path).startswith(f"labels {path} cannot be read")
 
 
 def test_an_output_that_cannot_be_written(opened: bundle.Bundle, tmp_path: Path) -> None:
     image = pictures(tmp_path, 1)
-    assert wrong(opened, pictures=image, output=Path("/dev/full")).startswith("no space left on the disk of /dev")
+    assert wrong(opened, image, output=Path("/dev/full")).startswith("no space left on the disk of /dev")
 
 
 def test_a_network_that_takes_no_pictures(opened: bundle.Bundle, tmp_path: Path) -> None:
     other = bundle.Bundle(opened.source, opened.folder, {**opened.manifest, "preprocessing": None})
     with pytest.raises(UsageError, match="does not take pictures"):
-        run(other, pictures=pictures(tmp_path, 1), runtime="onnxruntime")
+        run(other, pictures(tmp_path, 1), runtime="onnxruntime")

@@ -74,16 +74,16 @@ def load_compiled(bundle: Bundle, threads: int | None = None) -> CompiledModel:
     Raises:
         DeployError: (kind ``target``) the bundle's target cannot run here.
     """
-    from .. import targets
     from ..runtime import compiled
+    from ..targets import described, listing
 
-    if reason := targets.described(bundle.manifest["target_details"]).missing():
+    if reason := described(bundle.manifest["target_details"]).missing():
         raise DeployError(
             f"bundle {bundle.source} is for {bundle.manifest['target']}, which cannot run here: {reason}; "
             "--runtime onnxruntime runs its ONNX",
             kind="target",
             got=bundle.manifest["target"],
-            allowed=[row["name"] for row in targets.listing() if row["runs"]],
+            allowed=[row["name"] for row in listing() if row["runs"]],
         )
     return compiled.load(bundle.folder, threads=threads or default_threads())
 
@@ -180,7 +180,7 @@ def _timed(function: Callable[..., Any], x: Any) -> float:
 
 def _zoo_module(bundle: Bundle, engine: str) -> torch.nn.Module:
     """The bundle's network as a PyTorch module; its weights are the bundle's where those are untrained."""
-    from .. import models
+    from ..models import build
 
     zoo = bundle.manifest.get("zoo")
     if zoo is None:
@@ -190,7 +190,7 @@ def _zoo_module(bundle: Bundle, engine: str) -> torch.nn.Module:
             got=engine,
             allowed=[name for name in _ENGINES if not name.startswith("torch")],
         )
-    return models.build(
+    return build(
         bundle.manifest["model"],
         num_classes=zoo["num_classes"],
         width=zoo["width"],

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import ast
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from inception_deploy.errors import UsageError
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from inception_deploy.progress import Progress
-    from inception_deploy.sources import resolve
 
 
 Show: TypeAlias = "Callable[[Console], None]"
@@ -115,7 +115,7 @@ def add_network(parser: argparse.ArgumentParser) -> None:
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
-    """The options that name a network, shape it, and say what it is for: what `request_of` reads, and --target."""
+    """The options that name a network, shape it, and say what it is for: what `network_of` reads."""
     model = (
         "a network of the zoo, an .onnx file, or file.py:callable or package.module:callable that gives an nn.Module"
     )
@@ -131,24 +131,40 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help=random)
 
 
-def request_of(options: argparse.Namespace) -> resolve.Request:
-    """The network that the options of `add_source` name.
+def network_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `add_source` say, as the front door takes it.
 
     Raises:
         UsageError: an --option is no NAME=VALUE.
     """
-    from inception_deploy.sources import resolve
+    return {
+        "model": options.model,
+        "target": options.target,
+        "weights": options.weights,
+        "input_size": options.input_size,
+        "width": options.width,
+        "batch": options.batch,
+        "num_classes": options.num_classes,
+        "options": dict(parse_option(text) for text in options.option),
+        "seed": options.seed,
+    }
 
-    return resolve.Request(
-        model=options.model,
-        weights=options.weights,
-        input_size=options.input_size,
-        width=options.width,
-        batch=options.batch,
-        num_classes=options.num_classes,
-        seed=options.seed,
-        options=dict(resolve.parse_option(text) for text in options.option),
-    )
+
+def parse_option(text: str) -> tuple[str, Any]:
+    """``"scales=0.1,0.1,0.2"`` as a name and a Python value: numbers, tuples of them, true, false, or a word.
+
+    Raises:
+        UsageError: it has no ``=``.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise UsageError(
+            f"--option is '{text}'", kind="option", got=text, allowed="NAME=VALUE, e.g. scales=0.1,0.1,0.2"
+        )
+    try:
+        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value.lower(), value))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return name, value
 
 
 def add_quantisation(parser: argparse._ActionsContainer) -> None:

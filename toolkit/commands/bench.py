@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from inception_deploy.errors import UsageError
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_network, add_threads, line, positive, sequence, table
+from .base import Command, Outcome, Show, add_network, add_threads, line, positive, sequence, table
 
 _BUNDLE_RUNS, _TORCH_RUNS = 30, 10
+_FIGURES = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "sd_ms", "runs")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("bundle", nargs="*", type=Path, metavar="BUNDLE", help="bundles to time")
+    parser.add_argument("bundle", nargs="*", type=Path, metavar="BUNDLE", help="bundles to time, taking turns")
     parser.add_argument(
         "--against",
         type=_engines,
@@ -48,38 +50,28 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
             "bench takes bundles, or --model with --framework torch", kind="usage", allowed="one of the two"
         )
     documents = [_torch(options, progress)] if options.model else _bundles(options, progress)
-    return Outcome(documents[0] if len(documents) == 1 else documents, sequence(*map(_show, documents)))
+    return Outcome(documents[0] if len(documents) == 1 else documents, _show(documents))
 
 
 def _bundles(options: argparse.Namespace, progress: Progress) -> list[dict[str, Any]]:
-    from inception_deploy.bundles import engines
-    from inception_deploy.reports.bench import bench
-    from inception_deploy.runtime import bundle
+    from inception_deploy import bench
 
     zoo_only = {"--framework": options.framework, "--backward": options.backward or None, "--width": options.width,
                 "--num-classes": options.num_classes, "--input-size": options.input_size}  # fmt: skip
     for flag, value in zoo_only.items():
         if value is not None:
             raise UsageError(f"{flag} goes with --model, a bundle has its own", kind="usage", got=flag)
-    for name in options.against:
-        engines.check_peer(name)
-    documents = []
-    for path in options.bundle:
-        with bundle.open(path) as opened:
-            documents.append(
-                bench(
-                    opened,
-                    against=options.against,
-                    runs=options.runs or _BUNDLE_RUNS,
-                    threads=options.threads,
-                    progress=progress,
-                )
-            )
-    return documents
+    return bench(
+        *options.bundle,
+        against=options.against,
+        runs=options.runs or _BUNDLE_RUNS,
+        threads=options.threads,
+        progress=progress,
+    )
 
 
 def _torch(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
-    from inception_deploy.reports.bench import bench_torch
+    from inception_deploy import bench_torch
 
     if options.framework is None:
         raise UsageError("--model needs --framework", kind="usage", got=options.model, allowed=["torch"])
@@ -98,30 +90,41 @@ def _torch(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     )
 
 
-def _show(document: dict[str, Any]) -> Any:
-    head = f"{document['model']}, batch {document['batch']}, {document['threads']} threads, {document['machine']}"
-    ratio = document["ratio"]
-    columns = ("engine", "p50 ms", "p90 ms", "p99 ms", "mean ms", "sd ms", "runs", "ours / theirs")
-    rows = [
-        (
-            r["engine"],
-            r["p50_ms"],
-            r["p90_ms"],
-            r["p99_ms"],
-            r["mean_ms"],
-            r["sd_ms"],
-            r["runs"],
-            ratio.get(r["engine"], ""),
-        )
-        for r in document["results"]
+def _show(documents: Sequence[dict[str, Any]]) -> Show:
+    """One table of all bundles and engines, in which every ratio is to be read as ours over theirs."""
+    first = documents[0]
+    several = len(documents) > 1
+    heads = sorted({f"{d['model']}, batch {d['batch']}" for d in documents})
+    head = f"{'; '.join(heads)}, {first['threads']} threads, {first['machine']}"
+    rows = []
+    for document in documents:
+        for row in document["results"]:
+            what = f"{row['engine']} on {row['onnx']}" if "onnx" in row else row["engine"]
+            ratio = document["ratio"].get(row["engine"])
+            rows.append(
+                [
+                    *([document["bundle"], document["precision"]] if "bundle" in document else []),
+                    what,
+                    *(row[figure] for figure in _FIGURES),
+                    "" if ratio is None else ratio,
+                    *([document["ratio_to_first"] if row["engine"] == "compiled" else ""] if several else []),
+                ]
+            )
+    columns = [
+        *(["bundle", "precision"] if "bundle" in first else []),
+        "engine",
+        *(figure.replace("_", " ") for figure in _FIGURES),
+        "ours / theirs",
+        *(["to the first"] if several else []),
     ]
-    return sequence(line(head), table(columns, rows, right=range(1, 8)))
+    return sequence(line(head), table(columns, rows, right=range(columns.index("p50 ms"), len(columns))))
 
 
 COMMAND = Command(
     "bench",
-    "time bundles, next to other engines on the same input",
+    "time bundles, next to each other and to other engines",
     "inception-deploy bench irv2-cpu --against onnxruntime --runs 50 --threads 2\n"
+    "inception-deploy bench irv2-cpu irv2-int8 --against onnxruntime\n"
     "inception-deploy bench --model vgg16 --framework torch --backward",
     _arguments,
     _execute,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_quantisation, add_source, line, request_of, sequence, table
+from .base import Command, Outcome, add_quantisation, add_source, line, network_of, sequence, table
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,30 +38,22 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy import pipeline
-    from inception_deploy.quantize import job
-    from inception_deploy.quantize.quantise import Recipe
+    from inception_deploy import export
 
-    quantisation = None
-    if options.scheme or options.calibration or options.max_drop is not None or options.evaluate or options.images:
-        quantisation = job.Options(
-            recipe=Recipe(options.scheme or "float-scale"),
-            calibration=options.calibration,
-            images=options.images,
-            max_drop=options.max_drop,
-            evaluate=options.evaluate,
-        )
-    document = pipeline.export(
-        request_of(options),
-        options.output,
-        target=options.target,
+    document = export(
+        output=options.output,
         precision=options.precision,
-        quantisation=quantisation,
+        calibration=options.calibration,
+        scheme=options.scheme,
+        images=options.images,
+        max_drop=options.max_drop,
+        evaluate=options.evaluate,
         tuned=options.tuned,
         verified=not options.no_verify,
         keep_stages=options.keep_stages,
         force=options.force,
         progress=progress,
+        **network_of(options),
     )
     stages = table(("stage", "seconds"), document["seconds"].items(), right=(1,))
     return Outcome(document, sequence(stages, line(f"\nwrote {document['bundle']}")), ok=document["ok"])

@@ -19,10 +19,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy.reports import inspect
+    from inception_deploy import inspect
 
-    document = inspect.inspect(options.path, threads=options.threads, progress=progress)
-    shows = [_summary(document), line(""), _operators(document), line(""), _branches(document)]
+    document = inspect(options.path, threads=options.threads, progress=progress)
+    shows = [_summary(document), line("")]
+    if document["layers"] is None:
+        shows.append(line(f"operators and branches: {document['not_read']}"))
+    else:
+        shows += [_operators(document), line(""), _branches(document)]
     if document["kind"] == "bundle":
         shows += [line(""), _steps(document), line(""), _refusals(document)]
     return Outcome(document, sequence(*shows))
@@ -31,10 +35,11 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
 def _summary(document: dict[str, Any]) -> Show:
     rows = [
         ("model", document["model"]),
-        ("parameters", f"{document['parameters']:,}"),
+        ("weights, batch norms folded in", f"{document['parameters']:,}"),
         ("multiply-adds", f"{document['macs'] / 1e9:.4f} G"),
-        ("activations at their peak, unfused", _megabytes(document["peak_bytes"])),
     ]
+    if document["peak_bytes"] is not None:
+        rows.append(("activations at their peak, unfused", _megabytes(document["peak_bytes"])))
     if document["kind"] == "bundle":
         rows += [
             ("target", f"{document['target']}, {document['precision']}"),

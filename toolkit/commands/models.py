@@ -16,24 +16,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy import models
 
-    specs = models.specs()
-    document = [
-        {
-            "name": spec.name,
-            "aliases": list(spec.aliases),
-            "input": list(spec.input),
-            "parameters": spec.parameters,
-            "macs": spec.macs,
-            "top1": spec.top1,
-            "weights": spec.weights_source,
-            "options": {option.name: option.help for option in spec.options},
-        }
-        for spec in specs
-    ]
+    document = models()
     rows = [
-        (s.name, ", ".join(s.aliases), "x".join(map(str, s.input)), f"{s.parameters:,}", f"{s.macs / 1e9:.4f}", s.top1)
-        for s in specs
-    ]
+        (row["name"], ", ".join(row["aliases"]), "x".join(map(str, row["input"])), f"{row['parameters']:,}",
+         f"{row['macs'] / 1e9:.4f}", row["top1"])
+        for row in document
+    ]  # fmt: skip
     columns = ("name", "aliases", "input", "parameters", "GMACs", "top-1 %")
     return Outcome(document, table(columns, rows, right=(3, 4, 5)))
 

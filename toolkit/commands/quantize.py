@@ -39,31 +39,30 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy.quantize.job import Job, run
-    from inception_deploy.quantize.quantise import Recipe
-    from inception_deploy.quantize.repair import Repairs
-    from inception_deploy.quantize.scheme import Choices
+    from inception_deploy import quantize
 
-    recipe = Recipe(
-        options.scheme or "float-scale",
-        options.method,
-        options.percentile,
-        Choices(options.concat, options.add, options.average, options.moves),
-        Repairs(options.equalise, options.correct_bias, options.adaptive_rounding),
-    )
-    job = Job(
-        model=options.model,
-        output=options.output,
+    document = quantize(
+        options.model,
+        options.output,
         calibration=options.calibration,
-        recipe=recipe,
         ranges=options.ranges,
+        scheme=options.scheme or "float-scale",
+        method=options.method,
+        percentile=options.percentile,
         images=options.images,
         max_drop=options.max_drop,
         evaluate=options.evaluate,
+        concat=options.concat,
+        add=options.add,
+        average=options.average,
+        moves=options.moves,
+        equalise=options.equalise,
+        correct_bias=options.correct_bias,
+        adaptive_rounding=options.adaptive_rounding,
         force=options.force,
-        threads=options.threads or 0,
+        threads=options.threads,
+        progress=progress,
     )
-    document = run(job, progress)
     return Outcome(document, sequence(*_shows(document)))
 
 

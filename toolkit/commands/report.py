@@ -17,9 +17,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy.reports import page
+    from inception_deploy import report
 
-    document = page.write(options.bundle, options.output, threads=options.threads, progress=progress)
+    document = report(options.bundle, options.output, threads=options.threads, progress=progress)
     return Outcome(document, line(f"wrote {document['report']}"))
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_bundle, add_threads, line, positive, sequence, table
+from .base import Command, Outcome, Show, add_bundle, add_threads, line, positive, sequence, table
 
 RUNTIMES = ("compiled", "onnxruntime")
 
@@ -20,8 +21,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         default=[],
-        metavar="FILE",
-        help="JPEG or PNG files, prepared as the network wants them",
+        metavar="FILE|FOLDER",
+        help="JPEG or PNG files, or folders of them, prepared as the network wants them",
     )
     given.add_argument(
         "--input", type=Path, metavar="FILE.npy", help="the network's input: float32, (N, C, H, W), already prepared"
@@ -46,34 +47,43 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy.reports.run import run
-    from inception_deploy.runtime import bundle
+    from inception_deploy import run
 
-    progress.stage("load")
-    with bundle.open(options.bundle) as opened:
-        document = run(
-            opened,
-            pictures=options.image,
-            tensor=options.input,
-            runtime=options.runtime,
-            top_k=options.top_k,
-            labels=options.labels,
-            output=options.output,
-            threads=options.threads,
-        )
-    tops = document["top"] if not document["top"] or isinstance(document["top"][0], list) else [document["top"]]
-    names = [str(path) for path in options.image] or [f"row {index}" for index in range(len(tops))]
-    shows = [line(f"{document['runtime']}: {document['latency_ms']:.2f} ms")]
-    for name, top in zip(names, tops, strict=False):
-        rows = [(entry["index"], entry["label"], entry["score"]) for entry in top]
-        shows += [line(f"\n{name}"), table(("class", "label", "score"), rows, right=(0, 2))]
-    return Outcome(document, sequence(*shows))
+    document = run(
+        options.bundle,
+        options.input if options.input is not None else options.image,
+        runtime=options.runtime,
+        top_k=options.top_k,
+        labels=options.labels,
+        output=options.output,
+        threads=options.threads,
+        progress=progress,
+    )
+    head = line(f"{document['runtime']}: {document['latency_ms']:.2f} ms")
+    if not document["top"]:
+        shapes = ", ".join(f"{row['name']} {row['dtype']} {row['shape']}" for row in document["outputs"])
+        return Outcome(document, sequence(head, line(shapes)))
+    if len(document["inputs"]) == 1:
+        rows = [(entry["index"], entry["label"], entry["score"]) for entry in document["top"]]
+        shown = table(("class", "label", "score"), rows, right=(0, 2))
+        return Outcome(document, sequence(head, line(f"\n{document['inputs'][0]}"), shown))
+    return Outcome(document, sequence(head, line(""), _a_line_each(document)))
+
+
+def _a_line_each(document: dict[str, Any]) -> Show:
+    """The best class of each picture; ``--json`` has the others."""
+    rows = [
+        (name, *((top[0]["index"], top[0]["label"], top[0]["score"]) if top else (None, None, None)))
+        for name, top in zip(document["inputs"], document["top"], strict=True)
+    ]
+    return table(("picture", "class", "label", "score"), rows, right=(1, 3))
 
 
 COMMAND = Command(
     "run",
     "run a bundle on pictures or on a tensor",
     "inception-deploy run irv2-cpu --image photo.jpg --top-k 3\n"
+    "inception-deploy run irv2-cpu --image photos/ --json\n"
     "inception-deploy run irv2-cpu --input x.npy --runtime onnxruntime --output logits.npy",
     _arguments,
     _execute,

@@ -16,7 +16,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy import targets
 
-    document = targets.listing()
+    document = targets()
     rows = [(row["name"], row["needs"], row["builds"], row["runs"], row["reason"]) for row in document]
     return Outcome(document, table(("name", "needs", "builds here", "runs here", "why not"), rows))
 

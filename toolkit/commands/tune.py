@@ -8,7 +8,7 @@ from pathlib import Path
 from inception_deploy.errors import UsageError
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_source, add_threads, line, positive, request_of, sequence, table
+from .base import Command, Outcome, add_source, add_threads, line, network_of, positive, sequence, table
 
 _ROWS = 20
 
@@ -46,20 +46,19 @@ def _address(text: str) -> tuple[str, int]:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy.tuning.session import tune
+    from inception_deploy import tune
 
     if (options.tracker is None) != (options.key is None):
         raise UsageError("--tracker and --key go together", kind="usage", got="one of them", allowed="both, or neither")
     document = tune(
-        request_of(options),
-        options.output,
-        target=options.target,
+        output=options.output,
         trials=options.trials,
         resume=options.resume,
         tracker=options.tracker,
-        device_key=options.key,
+        key=options.key,
         threads=options.threads,
         progress=progress,
+        **network_of(options),
     )
     rows = document["layers"]
     shown = table(

@@ -16,13 +16,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
-    from inception_deploy import judge
-    from inception_deploy.reports import check
-    from inception_deploy.runtime import bundle
+    from inception_deploy import judge, verify
 
-    progress.stage("load")
-    with bundle.open(options.bundle) as opened:
-        document = check.verify_bundle(opened, threads=options.threads, progress=progress)
+    document = verify(options.bundle, threads=options.threads, progress=progress)
     columns = ("stage", "reference", "max abs", "max rel", "cosine", "same top-5", "allowed", "by", "ok", "")
     rows = [
         (r["stage"], r["reference"], r["max_abs"], r["max_rel"], r["cosine"], r["top5_same"],

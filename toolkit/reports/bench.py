@@ -8,53 +8,87 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
+
+import numpy as np
 
 from ..bundles import engines
 from ..progress import NONE, Progress
+from ..runtime import bundle as bundles
 
-if TYPE_CHECKING:
-    from ..runtime.bundle import Bundle
+Key = TypeVar("Key", bound=Hashable)
 
 _WARM_UP = 3
 _PAUSE_S, _TORCH_PAUSE_S = 0.002, 0.03
 """Between two runs: long enough for the other engine's workers to go to sleep. PyTorch's OpenMP looks for work for
 20 ms before it does.
 """
+_ON_ONNX = ("onnxruntime", "openvino")
+"""Engines that compute an ONNX of the bundle, not the library or the network's PyTorch module."""
 
 
 def bench(
-    bundle: Bundle,
+    paths: Sequence[Path],
     *,
     against: Sequence[str] = (),
     runs: int = 30,
     threads: int | None = None,
     progress: Progress = NONE,
-) -> dict[str, Any]:
-    """Time the compiled library of `bundle`, and the engines `against` it, on one random input.
+) -> list[dict[str, Any]]:
+    """Time the compiled libraries of some bundles, and the engines `against` them, each on one random input of its own.
+    All of them take turns, so that bundles compare with each other as well.
 
     Returns:
-        The document of ``bench``. ``ratio[peer]`` is our median over the peer's: below 1 we are faster.
+        A document of ``bench`` a bundle, with ``bundle`` (its path), ``model`` and ``precision``. A row of ``results``
+        has ``onnx``, the file that the engine computed, where it is not our library. ``ratio[peer]`` is our median over
+        the peer's, and ``ratio_to_first`` over that of the first bundle: below 1 we are faster.
 
     Raises:
-        DeployError: an engine is not installed or cannot run the bundle here.
+        UsageError: there is no such engine.
+        DeployError: an engine is not installed or cannot run a bundle here.
     """
-    import numpy as np
-
+    for name in against:
+        engines.check_peer(name)
     threads = threads or engines.default_threads()
-    progress.stage("load")
-    ready = [engines.make(name, bundle, threads=threads) for name in dict.fromkeys(["compiled", *against])]
-    x = np.random.default_rng(0).standard_normal(bundle.input_shape, dtype=np.float32)
-    calls = {engine.name: partial(engine.run, x) for engine in ready}
-    results = interleave(calls, runs, progress, pause_s=pause_s(calls))
-    ours = results[0]["p50_ms"]
-    return _document(threads, bundle.input_shape[0], results) | {
+    with ExitStack() as stack:
+        progress.stage("load")
+        opened = [stack.enter_context(bundles.open(path)) for path in paths]
+        calls: dict[tuple[int, str], Callable[[], object]] = {}
+        for index, bundle in enumerate(opened):
+            x = np.random.default_rng(0).standard_normal(bundle.input_shape, dtype=np.float32)
+            for name in dict.fromkeys(["compiled", *against]):
+                engine = engines.make(name, bundle, threads=threads)
+                calls[index, name] = partial(engine.run, x)
+        measured = interleave(calls, runs, progress, pause_s=pause_s(name for _, name in calls))
+        return [
+            _of_bundle(
+                bundle,
+                {name: figures for (number, name), figures in measured.items() if number == index},
+                threads,
+                measured[0, "compiled"]["p50_ms"],
+            )
+            for index, bundle in enumerate(opened)
+        ]
+
+
+def _of_bundle(
+    bundle: bundles.Bundle, measured: Mapping[str, Mapping[str, Any]], threads: int, first_ms: float
+) -> dict[str, Any]:
+    """A bundle's document of ``bench``; `first_ms` is the median of the first bundle's library."""
+    rows: list[dict[str, Any]] = [{"engine": name, **figures} for name, figures in measured.items()]
+    for row in rows:
+        if row["engine"] in _ON_ONNX:
+            row["onnx"] = bundle.onnx.name
+    ours = rows[0]["p50_ms"]
+    return _document(threads, bundle.input_shape[0], rows) | {
         "bundle": str(bundle.source),
-        "model": bundle.manifest["model"],
-        "ratio": {row["engine"]: round(ours / row["p50_ms"], 4) for row in results[1:]},
+        **{key: bundle.manifest[key] for key in ("model", "target", "precision")},
+        "ratio": {row["engine"]: round(ours / row["p50_ms"], 4) for row in rows[1:]},
+        "ratio_to_first": round(ours / first_ms, 4),
     }
 
 
@@ -77,12 +111,12 @@ def bench_torch(
     """
     import torch
 
-    from .. import models
+    from ..models import build
 
     threads = threads or engines.default_threads()
     torch.set_num_threads(threads)
     progress.stage("build")
-    module = models.build(name, width=width, num_classes=num_classes, input_size=input_size)
+    module = build(name, width=width, num_classes=num_classes, input_size=input_size)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn((batch, *module.input_shape), generator=generator)
 
@@ -97,7 +131,8 @@ def bench_torch(
     calls: dict[str, Callable[[], object]] = {"forward": forward}
     if backward:
         calls["forward-backward"] = forward_backward
-    document = _document(threads, batch, interleave(calls, runs, progress))
+    rows = [{"engine": name, **figures} for name, figures in interleave(calls, runs, progress).items()]
+    document = _document(threads, batch, rows)
     return document | {"model": module.spec.name, "framework": "torch", "ratio": {}}
 
 
@@ -107,22 +142,22 @@ def pause_s(names: Iterable[str]) -> float:
 
 
 def interleave(
-    calls: Mapping[str, Callable[[], object]], runs: int, progress: Progress = NONE, *, pause_s: float = _PAUSE_S
-) -> list[dict[str, Any]]:
+    calls: Mapping[Key, Callable[[], object]], runs: int, progress: Progress = NONE, *, pause_s: float = _PAUSE_S
+) -> dict[Key, dict[str, Any]]:
     """Time every function `runs` times, in rounds of one call each, after a warm-up.
 
     Args:
         pause_s: how long to wait before each call.
 
     Returns:
-        One row of ``results`` a function, in the given order.
+        The `statistics_of` each, in the given order.
     """
     progress.stage("warm up")
     for call in calls.values():
         for _ in range(_WARM_UP):
             call()
     progress.stage("measure")
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[Key, list[float]] = {name: [] for name in calls}
     names = list(calls)
     for done in range(runs):
         first = done % len(names)
@@ -132,13 +167,11 @@ def interleave(
             calls[name]()
             seconds[name].append(time.perf_counter() - start)
         progress.update(done + 1, runs)
-    return [{"engine": name, **statistics_of(values)} for name, values in seconds.items()]
+    return {name: statistics_of(values) for name, values in seconds.items()}
 
 
 def statistics_of(seconds: Sequence[float]) -> dict[str, Any]:
     """``p50_ms, p90_ms, p99_ms, mean_ms, sd_ms, runs`` of some durations; the deviation is that of the sample."""
-    import numpy as np
-
     ms = np.asarray(seconds, dtype=np.float64) * 1e3
     p50, p90, p99 = np.percentile(ms, [50, 90, 99])
     sd = ms.std(ddof=1) if len(ms) > 1 else 0.0

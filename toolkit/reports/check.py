@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import judge, verify
+import inception_deploy.verify as verify
+
+from .. import judge
 from ..bundles import engines
 from ..errors import DeployError
 from ..progress import NONE, Progress

@@ -1,7 +1,4 @@
-"""What is inside a bundle or an ONNX file: work, branches, memory, placement, and the measured time of each layer.
-
-(The trailing underscore keeps this module from hiding the standard library's `inspect`.)
-"""
+"""What is inside a bundle or an ONNX file: work, branches, memory, placement, and the measured time of each layer."""
 
 from __future__ import annotations
 
@@ -13,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundles import engines
 from ..errors import DeployError
-from ..graph import cost
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
-from ..sources import capture
 from . import check
 
 if TYPE_CHECKING:
@@ -29,34 +24,54 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
     """Describe the bundle or the ONNX file at `path`.
 
     Returns:
-        ``kind`` ("bundle" or "onnx"), ``model``, ``parameters``, ``macs``, ``nodes`` (count by operator), ``branches``
-        (where paths join: ``node``, ``op``, ``shape``, ``paths``), ``layers`` (``layer``, ``op``, ``macs``,
-        ``parameters``, ``shape``) and ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``,
-        ``arithmetic``, ``memory``, ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where
-        there was none), and ``steps``: one row a kernel call, with ``ms`` (median of several runs, each step alone) and
-        ``share`` of their sum; both None where the target does not run here.
+        ``kind`` ("bundle" or "onnx"), ``model``, ``parameters`` (weights of the ONNX, in which batch norms are folded:
+        fewer than were trained), ``macs``, ``nodes`` (count by operator), ``branches`` (where paths join: ``node``,
+        ``op``, ``shape``, ``paths``), ``layers`` (``layer``, ``op``, ``macs``, ``parameters``, ``shape``) and
+        ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``, ``arithmetic``, ``memory``,
+        ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was none), and
+        ``steps``: one row a kernel call, with ``ms`` (median of several runs, each step alone) and ``share`` of their
+        sum; both None where the target does not run here.
+
+        Where onnx is not installed, what is read from the ONNX of a bundle is None, and ``not_read`` says why.
 
     Raises:
         DeployError: the file or the bundle is damaged.
     """
-    if not path.is_dir() and path.suffix.lower() == ".onnx":
-        progress.stage("read")
-        return {"kind": "onnx", "model": path.stem, **_network(capture.load_onnx(path))}
     progress.stage("read")
+    if not path.is_dir() and path.suffix.lower() == ".onnx":
+        from ..sources import capture
+
+        return {"kind": "onnx", "model": path.stem, **_network(capture.load_onnx(path))}
     with bundles.open(path) as bundle:
+        return _bundle(bundle, _network_of(bundle), threads, progress)
+
+
+def _network_of(bundle: bundles.Bundle) -> dict[str, Any]:
+    """`_network` of the bundle, or as much of it as its manifest tells."""
+    try:
         import onnx
+    except ModuleNotFoundError:
+        known = bundle.manifest.get("cost", {})
+        unknown = dict.fromkeys(("other_ops", "peak_bytes", "nodes", "branches", "layers"))
+        return {
+            "parameters": known.get("parameters"),
+            "macs": known.get("macs"),
+            **unknown,
+            "not_read": "reading the ONNX needs inception-deploy[build]: pip install 'inception-deploy[build]'",
+        }
+    # The float network of an int8 bundle: it has the same branches and work, and says how many parameters.
+    return _network(onnx.load(str(bundle.folder / bundles.ONNX)))
 
-        # The float network of an int8 bundle: it has the same branches and work, and says how many parameters.
-        return _bundle(bundle, onnx.load(str(bundle.folder / bundles.ONNX)), threads, progress)
 
-
-def _bundle(bundle: bundles.Bundle, model: onnx.ModelProto, threads: int | None, progress: Progress) -> dict[str, Any]:
+def _bundle(
+    bundle: bundles.Bundle, network: Mapping[str, Any], threads: int | None, progress: Progress
+) -> dict[str, Any]:
     plan = bundle.document(bundles.PLAN)
     document = {
         "kind": "bundle",
         **{key: bundle.manifest[key] for key in ("model", "target", "precision")},
         "arithmetic": bundle.manifest.get("arithmetic"),
-        **_network(model),
+        **network,
         "memory": bundle.manifest["memory"],
         "placement": plan["placements"],
         "refusals": bundle.document(bundles.REFUSALS),
@@ -94,6 +109,8 @@ def _measured(refusal: Mapping[str, Any], steps: Sequence[Mapping[str, Any]]) ->
 
 
 def _network(model: onnx.ModelProto) -> dict[str, Any]:
+    from ..graph import cost
+
     found = cost.cost(model)
     return {
         "parameters": found.parameters,

@@ -10,11 +10,13 @@ numpy and Pillow are imported when the first picture comes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..artifact import files_below
 from ..errors import DeployError
 
 if TYPE_CHECKING:
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _FORMATS = ("JPEG", "PNG")
+_SUFFIXES = (".jpg", ".jpeg", ".png")
 _MAX_PIXELS = 1 << 28
 
 
@@ -88,6 +91,18 @@ def from_dict(fields: Mapping[str, Any]) -> Preprocessing:
         raise DeployError("manifest.json: field 'preprocessing' is out of range", kind="bundle", got=str(fields))
     _filter(result.interpolation)
     return result
+
+
+def pictures_below(folder: str | os.PathLike[str], *, kind: str = "image") -> list[Path]:
+    """Every picture file below a folder, by its name relative to it.
+
+    Raises:
+        DeployError: (of this kind) there is none.
+    """
+    found = [path for path in files_below(Path(folder)) if path.suffix.lower() in _SUFFIXES]
+    if not found:
+        raise DeployError(f"{folder} holds no picture", kind=kind, got=0, allowed="JPEG and PNG files")
+    return found
 
 
 def load(paths: Sequence[Path], preprocessing: Preprocessing) -> NDArray[np.float32]:

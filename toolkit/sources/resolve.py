@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .. import models
+import inception_deploy.models as models
+
 from ..errors import DeployError, UsageError
 from ..runtime.preprocessing import as_dict
 from . import capture, original
@@ -81,23 +81,6 @@ def resolve(request: Request) -> Source:
     if ":" in text or text.endswith(".py"):
         return _from_callable(request)
     return _from_zoo(request)
-
-
-def parse_option(text: str) -> tuple[str, Any]:
-    """``"scales=0.1,0.1,0.2"`` as a name and a Python value: numbers, tuples of them, true, false, or a word.
-
-    Raises:
-        UsageError: it has no ``=``.
-    """
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise UsageError(
-            f"--option is '{text}'", kind="option", got=text, allowed="NAME=VALUE, e.g. scales=0.1,0.1,0.2"
-        )
-    try:
-        return name, ast.literal_eval({"true": "True", "false": "False"}.get(value.lower(), value))
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return name, value
 
 
 def _from_zoo(request: Request) -> Source:

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import targets
 from ..bundles.engines import default_threads
 from ..errors import DeployError
 from ..graph import driver
@@ -26,6 +25,7 @@ from ..progress import NONE, Progress, Stopwatch
 from ..reports.bench import interleave
 from ..runtime import compiled
 from ..sources import resolve
+from ..targets import parse
 from ..targets.cpu import Cpu
 from . import database as databases
 from .devices import remote_runners, servers
@@ -67,7 +67,7 @@ def tune(
         DeployError: the database cannot be used, or nothing can be measured.
     """
     watch = Stopwatch(progress)
-    goal = tunable(targets.parse(target))
+    goal = tunable(parse(target))
     if reason := goal.unbuildable():
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
     threads = threads or default_threads()
@@ -176,8 +176,8 @@ def compare(goal: Cpu, untuned: Any, tuned: Any, threads: int, watch: Stopwatch)
             inputs = [random.standard_normal(port.shape, dtype=np.float32) for port in models[-1].inputs]
             calls[name] = partial(models[-1].run, *inputs)
         try:
-            rows = interleave(calls, _COMPARE_RUNS)
+            found = interleave(calls, _COMPARE_RUNS)
         finally:
             for model in models:
                 model.close()
-        return rows[0]["p50_ms"], rows[1]["p50_ms"]
+        return found["untuned"]["p50_ms"], found["tuned"]["p50_ms"]

@@ -1,0 +1,216 @@
+"""A bundle, ready to run: numpy, the compiled library in it, and Pillow where pictures come. Neither torch nor TVM.
+
+>>> net = load("irv2-cpu")
+>>> net("photo.jpg").top(3)
+>>> (logits,) = net(x).arrays          # x: float32 (N, 3, 299, 299)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DeployError
+from . import bundle, compiled
+from .given import Given, Input, Rows
+from .labels import imagenet
+from .preprocessing import Preprocessing, from_dict
+
+Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
+"""The outputs, in the manifest's order, for one input of the bundle's exact shape."""
+
+
+@dataclass(frozen=True)
+class Guess:
+    """One class: its place among the outputs, its name, and its probability (None where that is no number)."""
+
+    index: int
+    label: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a network gave. It is the first output where numpy wants an array: ``np.asarray(result)``.
+
+    Attributes:
+        outputs: by name, one array each, (rows, ...).
+        names: of the rows: the paths of pictures, or ``row 3``.
+    """
+
+    outputs: Mapping[str, NDArray[Any]]
+    names: tuple[str, ...]
+    _labels: Sequence[str]
+    _probabilities: bool
+    _single: bool
+
+    @property
+    def arrays(self) -> list[NDArray[Any]]:
+        """The outputs, in the network's order."""
+        return list(self.outputs.values())
+
+    def top(self, count: int = 5) -> Any:
+        """The best classes, best first: a list of `Guess` where one picture was given, else a list of such lists, one a
+        row. Empty lists where the first output is not (rows, classes).
+        """
+        rows = self.tops(count)
+        return rows[0] if self._single else rows
+
+    def tops(self, count: int = 5) -> list[list[Guess]]:
+        """`top` as one list a row, however many there are."""
+        logits = self.arrays[0]
+        if logits.ndim != 2:
+            return [[] for _ in self.names]
+        scores = logits.astype(np.float64)
+        if not self._probabilities:
+            scores = np.exp(scores - scores.max(axis=1, keepdims=True))
+            scores /= scores.sum(axis=1, keepdims=True)
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
+        return [
+            [Guess(int(index), self._labels[index], _finite(row[index])) for index in best]
+            for row, best in zip(scores, order, strict=True)
+        ]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        first = self.arrays[0]
+        return np.array(first, dtype=dtype) if copy else np.asarray(first, dtype=dtype)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(f"{name}: {array.dtype} {array.shape}" for name, array in self.outputs.items())
+        return f"Result({shapes})"
+
+
+class Model:
+    """A bundle, ready to run. Call it with anything in `given`'s table.
+
+    Attributes:
+        name, target, precision: of the manifest, e.g. ``inception_resnet_v2``, ``cpu``, ``int8``.
+        input: the shape, type and preprocessing of what it takes.
+        batch: images that are computed at once; other numbers of rows are cut and filled up.
+        labels: the names of the classes.
+        manifest: everything else that the bundle says of itself.
+    """
+
+    def __init__(
+        self,
+        opened: bundle.Bundle,
+        run: Run,
+        *,
+        labels: str | os.PathLike[str] | Sequence[str] | None = None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        manifest = opened.manifest
+        how = manifest["preprocessing"]
+        self.name: str = manifest["model"]
+        self.target: str = manifest["target"]
+        self.precision: str = manifest["precision"]
+        self.manifest = manifest
+        self.input = Input(
+            str(opened.source),
+            opened.input_shape,
+            manifest["inputs"][0]["dtype"],
+            None if how is None else from_dict(how),
+        )
+        self.batch = opened.input_shape[0]
+        self.labels = _labels(labels, manifest)
+        self.run, self._close = run, close
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How it wants pictures prepared; None where it does not take pictures."""
+        return self.input.preprocessing
+
+    def __call__(self, given: Given) -> Result:
+        """Run it.
+
+        Args:
+            given: a picture (path, PIL image, uint8 pixels), several (a list, a folder, an array), or the prepared
+                tensor (float32 (N, C, H, W), or a path to it as .npy).
+
+        Raises:
+            DeployError, UsageError: what was given does not fit, is missing or is damaged.
+        """
+        rows = self.input.rows(given)
+        return self.result(rows, ([*self.run(x)] for x, _ in rows.batches(self.batch)))
+
+    def result(self, rows: Rows, outputs: Iterator[Sequence[NDArray[Any]]]) -> Result:
+        """The `Result` of what `run` gave for each of the rows' batches."""
+        parts = [[np.array(array) for array in arrays] for arrays in outputs]  # some engines write over theirs
+        joined = [np.concatenate(arrays)[: len(rows)] for arrays in zip(*parts, strict=True)]
+        ports = self.manifest["outputs"]
+        named = {port["name"]: array for port, array in zip(ports, joined, strict=True)}
+        return Result(named, rows.names, self.labels, ports[0].get("kind") == "probabilities", rows.single)
+
+    def close(self) -> None:
+        """Free its threads and memory now, and not when it is collected."""
+        self._close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        outputs = ", ".join(str(tuple(port["shape"])) for port in self.manifest["outputs"])
+        what = f"{self.input.dtype} {self.input.shape} -> {outputs}"
+        return f"Model({self.name} for {self.target} in {self.precision}: {what})"
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    threads: int | None = None,
+    labels: str | os.PathLike[str] | Sequence[str] | None = None,
+) -> Model:
+    """Open a bundle, check every file of it against its hash, and load its compiled library.
+
+    Args:
+        path: a folder or .zip that `export` wrote.
+        threads: to compute with; every core this process may use where None.
+        labels: the names of the classes, or a text file with one a line; the bundle's, or ImageNet's, where None.
+
+    Raises:
+        DeployError: (kind ``bundle``) there is none, or it is damaged; as `compiled.load` where this machine cannot run
+            it.
+    """
+    with bundle.open(Path(path)) as opened:
+        library = compiled.load(opened.folder, threads=threads)
+        return Model(opened, library.run, labels=labels, close=library.close)
+
+
+def _labels(given: str | os.PathLike[str] | Sequence[str] | None, manifest: Mapping[str, Any]) -> Sequence[str]:
+    shape = manifest["outputs"][0]["shape"]
+    classes = shape[1] if len(shape) == 2 else 0
+    if given is None:
+        known = manifest.get("labels") or imagenet()
+        return known if classes == len(known) else [str(index) for index in range(classes)]
+    if not isinstance(given, (str, os.PathLike)):
+        names, subject = list(given), "the list of labels"
+    else:
+        names, subject = _read(Path(given)), f"labels {given}"
+    if len(names) != classes:
+        message = f"{subject} has {len(names)} lines, the network {classes} classes"
+        raise DeployError(message, kind="labels", got=len(names), allowed=classes)
+    return names
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise DeployError(f"labels {path} does not exist", kind="labels", got=str(path)) from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise DeployError(f"labels {path} cannot be read: {error}", kind="labels", got=str(path)) from error
+
+
+def _finite(score: np.float64) -> float | None:
+    """For JSON, which has no NaN and no infinity."""
+    return round(float(score), 6) if math.isfinite(score) else None

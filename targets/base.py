@@ -98,6 +98,11 @@ class Target(ABC):
         return self.precision.integers
 
     # -- asked by lowering -------------------------------------------------------------------------------------------
+    @property
+    def device(self) -> str:
+        """The device of the steps: the processor that the library runs on, unless a target says otherwise."""
+        return "cpu"
+
     @abstractmethod
     def schedule(self, spec: Spec) -> Any:
         """The schedule for a kernel spec."""

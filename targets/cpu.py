@@ -223,11 +223,13 @@ class Cpu(Target):
         return options(spec) if isinstance(spec, Conv) else []
 
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
+        from . import cpu_library
         from .library import write_library
         from .objects import compile_kernels
 
         objects = compile_kernels(plan.kernels.values(), self.tvm_target(), progress)
-        return write_library(plan, objects, folder, triple=self.isa.triple, features=self.isa.features)
+        parts = [cpu_library.part(plan, objects)]
+        return write_library(plan, parts, folder, triple=self.isa.triple, features=self.isa.features)
 
     def tvm_target(self) -> dict[str, Any]:
         """TVM's description of it."""

@@ -50,6 +50,10 @@ class Cuda(Target):
     def kind(self) -> str:
         return "cuda"
 
+    @property
+    def device(self) -> str:
+        return "cuda"
+
     def describe(self) -> dict[str, Any]:
         from .cuda_compile import OPTIONS, compiler
 

@@ -1,60 +1,123 @@
-"""A `Plan` as a shared library for GPUs: generated tables with the cubins in them, and the C runtime that launches
-them.
+"""The device `cuda` of a library: cubins, and tables of launches for `csrc/cuda_device.c`.
 
-The interface is the one of a CPU's library (`csrc/inception_deploy.h`). The library needs the C library alone;
-NVIDIA's driver library is looked for when a model is opened.
+The library needs the C library alone; NVIDIA's driver library is looked for when a model is opened.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from inception_deploy.errors import DeployError
 from inception_deploy.kernels.gpu.emit import SCRATCH, Program
 from inception_deploy.kernels.gpu.table import TEMPLATES, device_symbols
-from inception_deploy.lower.plan import Kernel, Plan
+from inception_deploy.lower.plan import Kernel, Memory, MemoryKind, Plan, Ref
 
-from .library import EXPORTS, HEADER, LIBRARY, SPACES, WEIGHTS, check, info_c, string, table
-from .link import CSRC, compile_c, link_shared
+from . import library
+from .link import compile_c
+from .tables import Part, arg, string, table
 
-RUNTIME = ("common.c", "cpu_features.c", "cuda_driver.c", "cuda_runtime.c")
-"""The parts of `csrc` that run a model on a GPU."""
+DEVICE = "cuda"
 
-_SCRATCH_SPACE = 4  # ID_SPACE_SCRATCH
+SOURCES = ("cuda_device.c", "cuda_driver.c")
+"""The parts of `csrc` that only this device needs."""
+_SCRATCH = Memory("scratch", DEVICE, MemoryKind.SCRATCH, 0)
 
 
 def write_library(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], folder: Path, *, triple: str) -> list[str]:
-    """Write `model.so`, `weights.bin` and the C header into `folder`. Equal arguments give equal bytes.
+    """`library.write_library` of a plan whose every step is on a GPU. The plan gets the scratch memory that launches
+    pass things on through.
 
     Args:
-        plan: what to run.
         cubins: for every architecture (``sm_80``), the machine code of every symbol of `plan.kernels`.
-        folder: an existing folder.
-        triple: the host's, a key of `link.PLATFORMS`.
-
-    Returns:
-        The names of the files written.
 
     Raises:
-        DeployError: ``plan``, where the plan contradicts itself; ``link``, where zig is missing or fails.
+        DeployError: ``plan``, where the plan contradicts itself or lacks code; ``link``, where zig is missing or fails.
     """
-    check(plan)
+    size = max((program(kernel).scratch for kernel in plan.kernels.values()), default=0)
+    plan = replace(plan, memories=(*plan.memories, replace(_SCRATCH, bytes=size)))
+    return library.write_library(plan, [part(plan, cubins, triple)], folder, triple=triple)
+
+
+def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> Part:
+    """The plan's steps on a GPU; the plan has a row for scratch memory.
+
+    Raises:
+        DeployError: ``plan``, where the plan contradicts itself or there is no code of a kernel for an architecture.
+    """
+    library.check(plan)
+    steps = {number: step for number, step in enumerate(plan.steps) if step.device == DEVICE}
+    symbols = sorted({step.kernel for step in steps.values()})
     for arch, images in cubins.items():
-        if missing := sorted(plan.kernels.keys() - images.keys()):
+        if missing := sorted(set(symbols) - images.keys()):
             raise DeployError(f"no code of {missing[0]} for {arch}", kind="plan", got=len(images))
-    sources = {name: (CSRC / name).read_text(encoding="utf-8") for name in RUNTIME}
-    objects = [compile_c(text, name, triple) for name, text in sources.items()]
-    objects.append(compile_c(tables_c(plan, list(cubins)), "model_cuda.c", triple))
-    texts = [
-        images_c(symbol, {arch: images[symbol] for arch, images in cubins.items()}) for symbol in sorted(plan.kernels)
+    programs = {symbol: program(plan.kernels[symbol]) for symbol in symbols}
+
+    first_function: dict[str, int] = {}
+    functions: list[str] = []
+    for module, symbol in enumerate(symbols):
+        first_function[symbol] = len(functions)
+        functions += [f"{{{string(name)}, {module}u}}" for name in device_symbols(symbol, programs[symbol])]
+
+    args: list[str] = []
+    launches: list[str] = []
+    code: list[str] = []
+    for step in steps.values():
+        its = programs[step.kernel].launches
+        code.append(f"{{{len(launches)}u, {len(its)}u}}")
+        for number, launch in enumerate(its):
+            grid = ", ".join(f"{extent}u" for extent in launch.grid)
+            function = first_function[step.kernel] + number
+            launches.append(f"{{{function}u, {{{grid}}}, {launch.block[0]}u, {len(args)}u}}")
+            refs = [step.args[index] if index != SCRATCH else Ref(_SCRATCH.name, 0) for index in launch.args]
+            args += [arg(plan, ref) for ref in refs]
+
+    texts = [images_c(symbol, {arch: images[symbol] for arch, images in cubins.items()}) for symbol in symbols]
+    embedded = compile_c("\n".join(texts), "images.c", triple, flags=("-Wno-overlength-strings",))
+    rows = {
+        "functions": ("id_cuda_function", functions),
+        "launches": ("id_cuda_launch", launches),
+        "args": ("id_arg", args),
+        "code": ("id_cuda_code", code),
+        "architectures": ("id_cuda_architecture", [_architecture(arch) for arch in cubins]),
+    }
+    declared = [line for arch in cubins for line in _images(symbols, arch)]
+    for name, (ctype, lines) in rows.items():
+        if lines or name != "code":  # an unused variable is an error
+            declared += table(f"const {ctype}", f"cuda_{name}", lines)
+    declared += [
+        "static const id_cuda_tables cuda_tables = {",
+        *(f"    .{name} = cuda_{name}," for name in rows if name != "code"),
+        f"    .arg_count = {len(args)},",
+        f"    .function_count = {len(functions)},",
+        f"    .module_count = {len(symbols)},",
+        f"    .architecture_count = {len(cubins)},",
+        "};",
     ]
-    objects.append(compile_c("\n".join(texts), "images.c", triple, flags=("-Wno-overlength-strings",)))
-    link_shared(objects, EXPORTS, folder / LIBRARY, triple, dl=True)
-    (folder / WEIGHTS).write_bytes(plan.weights)
-    shutil.copyfile(CSRC / HEADER, folder / HEADER)
-    return [LIBRARY, WEIGHTS, HEADER]
+    return Part(
+        device=DEVICE,
+        sources=SOURCES,
+        include="cuda_tables.h",
+        symbol="id_cuda_device",
+        declared=declared,
+        code={number: f"&cuda_code[{row}]" for row, number in enumerate(steps)},
+        tables="&cuda_tables",
+        objects=[embedded],
+        dl=True,
+    )
+
+
+def _architecture(arch: str) -> str:
+    major, minor = version(arch)
+    return f"{{{major}, {minor}, images_{arch}}}"
+
+
+def _images(symbols: Sequence[str], arch: str) -> list[str]:
+    """Declarations of every kernel's cubin for an architecture, and their table."""
+    names = [f"{symbol}_{arch}" for symbol in symbols]
+    declared = [f"extern const unsigned char {name}[];" for name in names]
+    return declared + table("const unsigned char *const", f"images_{arch}", names)
 
 
 def program(kernel: Kernel) -> Program:
@@ -82,66 +145,3 @@ def images_c(symbol: str, images: Mapping[str, bytes]) -> str:
 
 
 _BYTES = [f"\\{value:03o}" for value in range(256)]
-
-
-def tables_c(plan: Plan, archs: Sequence[str]) -> str:
-    """The C source of the tables that `csrc/cuda_tables.h` declares. It depends on the arguments only."""
-    symbols = sorted(plan.kernels)
-    programs = {symbol: program(plan.kernels[symbol]) for symbol in symbols}
-    described, fields = info_c(plan)
-    lines = ["/* Generated; the model's tables. */", "#include <stddef.h>", '#include "cuda_tables.h"', "", *described]
-
-    first_function: dict[str, int] = {}
-    functions: list[str] = []
-    for module, symbol in enumerate(symbols):
-        first_function[symbol] = len(functions)
-        functions += [f"{{{string(name)}, {module}u}}" for name in device_symbols(symbol, programs[symbol])]
-    lines += table("const id_device_function", "functions", functions)
-
-    args: list[str] = []
-    launches: list[str] = []
-    first_launch = ["0u"]
-    for step in plan.steps:
-        for number, launch in enumerate(programs[step.kernel].launches):
-            grid = ", ".join(f"{extent}u" for extent in launch.grid)
-            function = first_function[step.kernel] + number
-            launches.append(f"{{{function}u, {{{grid}}}, {launch.block[0]}u, {len(args)}u, {len(launch.args)}u}}")
-            for index in launch.args:
-                ref = step.args[index] if index != SCRATCH else None
-                args.append(
-                    f"{{UINT64_C({ref.offset}), {SPACES[ref.space]}, {ref.index}}}"
-                    if ref
-                    else f"{{0, {_SCRATCH_SPACE}, 0}}"
-                )
-        first_launch.append(f"{len(launches)}u")
-    lines += table("const id_arg", "args", args)
-    lines += table("const id_launch", "launches", launches)
-    lines += table("const uint32_t", "first_launch", first_launch)
-
-    rows = []
-    for arch in archs:
-        lines += [f"extern const unsigned char {symbol}_{arch}[];" for symbol in symbols]
-        lines += table("const unsigned char *const", f"images_{arch}", [f"{symbol}_{arch}" for symbol in symbols])
-        major, minor = version(arch)
-        rows.append(f"{{{major}, {minor}, images_{arch}}}")
-    lines += table("const id_architecture", "architectures", rows)
-    lines += ["const id_tables id_model_tables = {", *fields, "    .calls = NULL,", "    .args = NULL,", "};"]
-    cuda = {
-        "first_launch": "first_launch",
-        "launches": "launches",
-        "args": "args",
-        "functions": "functions",
-        "architectures": "architectures",
-        "arg_count": len(args),
-        "function_count": len(functions),
-        "module_count": len(symbols),
-        "architecture_count": len(archs),
-        "scratch_bytes": f"UINT64_C({max((p.scratch for p in programs.values()), default=0)})",
-    }
-    lines += [
-        "const id_cuda_tables id_model_cuda = {",
-        *(f"    .{name} = {value}," for name, value in cuda.items()),
-        "};",
-        "",
-    ]
-    return "\n".join(lines)

@@ -33,7 +33,7 @@ from .runtime import bundle
 from .runtime.compiled import load as load_compiled
 from .sources import capture as exporter
 from .sources import resolve
-from .targets.library import costs
+from .targets.cpu_library import costs
 from .targets.precision import Settled, settle
 from .tuning.tuned import TunedCpu
 from .tuning.tuned import load as load_tuned

@@ -1,37 +1,18 @@
-/* common.c - the weights file, aligned memory, a clock, the texts of the errors. */
+/* common.c - the weights file, aligned memory, a clock, the processors. */
 #define _GNU_SOURCE
 #include "common.h"
 
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "model_tables.h"
+#include "inception_deploy.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
 #define GOLDEN UINT64_C(0x9e3779b97f4a7c15)
-
-const id_info *id_describe(void) { return &id_model_tables.info; }
-
-const char *id_error(int code) {
-  switch (code) {
-    case ID_OK: return "no error";
-    case ID_ERROR_ARGUMENT: return "an argument is null or out of range";
-    case ID_ERROR_CPU: return "this processor lacks a feature that the library was built for";
-    case ID_ERROR_WEIGHTS_OPEN: return "the weights file cannot be opened or read";
-    case ID_ERROR_WEIGHTS_SIZE: return "the weights file has the wrong size: it is truncated, or belongs to another model";
-    case ID_ERROR_WEIGHTS_TAG: return "the weights file is damaged, or belongs to another model";
-    case ID_ERROR_MEMORY: return "out of memory";
-    case ID_ERROR_THREADS: return "the threads could not be started";
-    case ID_ERROR_KERNEL: return "a step of the model failed";
-    case ID_ERROR_BUSY: return "the handle is running in another thread";
-    case ID_ERROR_FORKED: return "the handle was opened before fork(); open the model in the process that runs it";
-    case ID_ERROR_DEVICE: return "no device or driver that the library was built for, or it failed";
-    default: return "unknown error code";
-  }
-}
 
 static uint64_t mix(uint64_t x) { /* the finaliser of splitmix64: a bijection, so that a change of any one word shows */
   x ^= x >> 30;
@@ -113,4 +94,13 @@ double id_seconds(void) {
   struct timespec now;
   clock_gettime(CLOCK_MONOTONIC, &now);
   return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+uint32_t id_processors(void) {
+  unsigned char mask[1024] = {0}; /* 8192 processors, as many as Linux supports */
+  const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
+  uint32_t count = 0;
+  for (long i = 0; i < bytes; ++i)
+    for (unsigned char byte = mask[i]; byte; byte &= (unsigned char)(byte - 1)) ++count;
+  return count > 0 ? count : 1;
 }

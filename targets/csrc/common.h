@@ -1,4 +1,4 @@
-/* common.h - what a runtime for any device needs: the weights file, aligned memory, a clock. Not public. */
+/* common.h - what a runtime for any device needs: the weights file, aligned memory, a clock, the processors. Not public. */
 #ifndef ID_COMMON_H
 #define ID_COMMON_H
 
@@ -21,5 +21,8 @@ void id_release(void *memory, uint64_t bytes);
 
 /* Seconds of a clock that never goes back. */
 double id_seconds(void);
+
+/* How many processors the calling thread may run on; at least 1. */
+uint32_t id_processors(void);
 
 #endif /* ID_COMMON_H */

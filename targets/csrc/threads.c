@@ -161,12 +161,3 @@ double id_spin_seconds(uint32_t threads) {
   /* With more threads than processors, who looks keeps from running whom it waits for. */
   return threads <= id_processors() ? SPIN_SECONDS : 0;
 }
-
-uint32_t id_processors(void) {
-  unsigned char mask[1024] = {0}; /* 8192 processors, as many as Linux supports */
-  const long bytes = syscall(SYS_sched_getaffinity, 0, sizeof mask, mask);
-  uint32_t count = 0;
-  for (long i = 0; i < bytes; ++i)
-    for (unsigned char byte = mask[i]; byte; byte &= (unsigned char)(byte - 1)) ++count;
-  return count > 0 ? count : 1;
-}

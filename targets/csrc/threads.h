@@ -41,7 +41,4 @@ void id_team_end(id_team *team);
 /* How long it pays to look before sleeping, with so many threads. */
 double id_spin_seconds(uint32_t threads);
 
-/* How many processors the calling thread may run on; at least 1. */
-uint32_t id_processors(void);
-
 #endif /* ID_THREADS_H */

@@ -18,7 +18,7 @@ from inception_deploy import cache, targets
 from inception_deploy.errors import DeployError
 from inception_deploy.kernels.elements import PAIR
 from inception_deploy.lower.lower import lower
-from inception_deploy.lower.plan import ALIGNMENT, Space
+from inception_deploy.lower.plan import ALIGNMENT, MemoryKind, port_memory
 
 POISON = 0xFF
 """Four of these bytes are a NaN: whatever is read before it was written shows in the result."""
@@ -73,11 +73,13 @@ class Compiled:
         for buffer, array in zip([*given, weights], [*raw, np.frombuffer(self.plan.weights, np.uint8)], strict=True):
             buffer[:] = array
         outputs = [fenced(port.bytes, side) for port in self.plan.outputs]
-        memory = {Space.ARENA: [arena], Space.WEIGHTS: [weights], Space.INPUT: given, Space.OUTPUT: outputs}
+        memory = {"arena": arena, "weights": weights}
+        memory |= {port_memory(MemoryKind.INPUT, i): buffer for i, buffer in enumerate(given)}
+        memory |= {port_memory(MemoryKind.OUTPUT, i): buffer for i, buffer in enumerate(outputs)}
         for _, steps in itertools.groupby(self.plan.steps, key=lambda step: step.wave):
             for step in reversed(list(steps)):
                 units = self.plan.kernels[step.kernel].units
-                args = [memory[a.space][a.index].ctypes.data + a.offset for a in step.args]
+                args = [memory[a.memory].ctypes.data + a.offset for a in step.args]
                 pointers = (ctypes.c_void_p * len(args))(*args)
                 for lo, hi in ((units // 2, units), (0, units // 2)):
                     assert getattr(self.library, step.kernel)(pointers, lo, hi) == 0

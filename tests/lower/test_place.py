@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from inception_deploy.lower import place
 from inception_deploy.lower.layers import Layer, Network, Storage
 from inception_deploy.lower.lower import lower
-from inception_deploy.lower.plan import ALIGNMENT, Space
+from inception_deploy.lower.plan import ALIGNMENT
 from inception_deploy.lower.walk import read
 
 pytestmark = pytest.mark.parametrize("target", ["avx2"], indirect=True)
@@ -205,11 +205,7 @@ def test_refusals_carry_node_operator_and_reason(builder, target):
 def test_every_address_lies_inside(builder, target):
     _, model = random_model(builder, [("concat", 0, 0), ("lrn", 1, 0), ("add", 2, 1), ("split", 3, 0)], 2)
     plan = lower(model, target)
-    sizes = {
-        Space.ARENA: plan.arena_bytes,
-        Space.WEIGHTS: len(plan.weights),
-        Space.INPUT: plan.inputs[0].bytes,
-        Space.OUTPUT: plan.outputs[0].bytes,
-    }
-    assert all(0 <= ref.offset < sizes[ref.space] for step in plan.steps for ref in step.args)
+    sizes = {memory.name: memory.bytes for memory in plan.memories}
+    assert sizes["weights"] == len(plan.weights)
+    assert all(0 <= ref.offset < sizes[ref.memory] for step in plan.steps for ref in step.args)
     assert all(0 <= p.offset <= p.offset + p.bytes <= plan.arena_bytes for p in plan.placements if p.shares is None)

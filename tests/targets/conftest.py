@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_deploy.lower.plan import Kernel, Plan, Port, Ref, Space, Step
-from inception_deploy.targets import library, link
+from inception_deploy.lower.plan import Kernel, Plan, Port, Ref, Step, memories
+from inception_deploy.targets import cpu_library, library, link
 
 COUNT = 4096
 BYTES = 4 * COUNT
@@ -26,25 +26,27 @@ class Tiny:
     """
 
     triple = TRIPLES.get(platform.machine(), "")
-    input = Ref(Space.INPUT, 0)
-    output = Ref(Space.OUTPUT, 0)
-    weight = Ref(Space.WEIGHTS, 0)
+    input = Ref("input:0", 0)
+    output = Ref("output:0", 0)
+    weight = Ref("weights", 0)
 
     def at(self, number: int) -> Ref:
-        return Ref(Space.ARENA, number * BYTES)
+        return Ref("arena", number * BYTES)
 
     def step(self, kernel: str, wave: int, *args: Ref, macs: int = 10_000_000, name: str = "") -> Step:
         return Step(kernel, args, wave, (name or f"{kernel}_{wave}",), kernel[2:], f"{kernel}_{wave}:0", macs)
 
     def plan(self, *steps: Step, weights: bytes | None = None, arrays: int = 0, outputs: int = 1) -> Plan:
+        weights = np.arange(COUNT, dtype="<f4").tobytes() if weights is None else weights
+        taken, given = (Port("pixels", (1, COUNT)),), tuple(Port(f"out{i}", (COUNT,)) for i in range(outputs))
         return Plan(
             target="cpu",
-            inputs=(Port("pixels", (1, COUNT)),),
-            outputs=tuple(Port(f"out{i}", (COUNT,)) for i in range(outputs)),
+            inputs=taken,
+            outputs=given,
             kernels={name: Kernel(name, None, None, count, COUNT // 16) for name, count in POINTERS.items()},
             steps=steps,
-            weights=np.arange(COUNT, dtype="<f4").tobytes() if weights is None else weights,
-            arena_bytes=max(arrays, 1) * BYTES,
+            weights=weights,
+            memories=memories(taken, given, arena=max(arrays, 1) * BYTES, weights=len(weights)),
         )
 
     def chain(self, length: int, *, macs: int = 10_000_000) -> Plan:
@@ -68,7 +70,8 @@ class Tiny:
         return dict.fromkeys(POINTERS, data)
 
     def write(self, plan: Plan, folder: Path, features: tuple[str, ...] = ()) -> list[str]:
-        return library.write_library(plan, self.objects(), folder, triple=self.triple, features=features)
+        parts = [cpu_library.part(plan, self.objects())]
+        return library.write_library(plan, parts, folder, triple=self.triple, features=features)
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def test_branches_of_one_wave_meet_in_the_next(tiny, build, pixels, threads) -> 
 
 
 def test_outputs_are_fresh_and_in_order(tiny, build, pixels) -> None:
-    second = tiny.output.__class__(tiny.output.space, 0, 1)
+    second = replace(tiny.output, memory="output:1")
     plan = tiny.plan(
         tiny.step("t_copy", 0, tiny.input, tiny.output),
         tiny.step("t_gather", 0, tiny.input, tiny.weight, second),
@@ -76,7 +76,7 @@ def test_outputs_are_fresh_and_in_order(tiny, build, pixels) -> None:
 def test_kernels_from_tvm(tiny, tmp_path, pixels) -> None:
     tvm = pytest.importorskip("tvm")
     from inception_deploy.kernels.emit import Emitter, load
-    from inception_deploy.targets import library
+    from inception_deploy.targets import cpu_library, library
 
     emitter = Emitter("t_copy", [("a", "float32"), ("out", "float32")])
     with emitter.units() as unit:
@@ -89,7 +89,7 @@ def test_kernels_from_tvm(tiny, tmp_path, pixels) -> None:
     built.write_to_file(str(tmp_path / "k.o"))
     plan = tiny.plan(tiny.step("t_copy", 0, tiny.input, tiny.output))
     objects = {**tiny.objects(), "t_copy": tmp_path / "k.o"}
-    library.write_library(plan, dict.fromkeys(objects, objects["t_copy"]), tmp_path, triple=tiny.triple)
+    library.write_library(plan, [cpu_library.part(plan, objects)], tmp_path, triple=tiny.triple)
     with compiled.load(tmp_path, threads=2) as model:
         np.testing.assert_array_equal(model.run(pixels)[0], pixels[0] + 1)
 
@@ -109,7 +109,9 @@ def test_unaligned_arrays_are_copied(tiny, build, pixels, planned) -> None:
     plan = tiny.chain(3)
     if planned:
         (port,) = plan.inputs
-        plan = replace(plan, inputs=(replace(port, copy=plan.arena_bytes),), arena_bytes=plan.arena_bytes + port.bytes)
+        arena, *others = plan.memories
+        larger = (replace(arena, bytes=arena.bytes + port.bytes), *others)
+        plan = replace(plan, inputs=(replace(port, copy=arena.bytes),), memories=larger)
     with compiled.load(build(plan), threads=2) as model:
         np.testing.assert_array_equal(model.run(unaligned)[0], tiny.chained(pixels, 3))
         # Python's own outputs are aligned; a C caller's need not be.
@@ -265,7 +267,7 @@ def test_a_fresh_process_needs_nothing_else(tiny, build) -> None:
 def test_only_the_interface_is_visible(tiny, build) -> None:
     loaded = ctypes.CDLL(str(build(tiny.chain(3)) / "model.so"))
     assert hasattr(loaded, "id_run")
-    hidden = ["t_gather", "id_schedule_make", "id_team_start", "id_model_tables", "__TVMBackendAllocWorkspace"]
+    hidden = ["t_gather", "id_chunks_make", "id_team_start", "id_model_tables", "__TVMBackendAllocWorkspace"]
     assert [name for name in hidden if hasattr(loaded, name)] == []
 
 

@@ -16,6 +16,10 @@ class KernelSet(Protocol):
     def name(self) -> str:
         """The target's name."""
 
+    @property
+    def device(self) -> str:
+        """Who does the steps: a name of `Step.device`."""
+
     def schedule(self, spec: Spec) -> Any:
         """The schedule for a spec."""
 

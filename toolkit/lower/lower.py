@@ -16,7 +16,7 @@ from .dump import text
 from .kernel_set import KernelSet
 from .layers import Layer, Network, Param, Storage
 from .pack import pack
-from .plan import ALIGNMENT, Kernel, Placement, Plan, Port, Ref, Space, Step
+from .plan import ALIGNMENT, ARENA, WEIGHTS, Kernel, MemoryKind, Placement, Plan, Port, Ref, Step, memories, port_memory
 from .walk import read
 
 Dump = Callable[[str, str], object]
@@ -156,7 +156,7 @@ def lower(
         args = []
         for operand in layer.operands:
             if isinstance(operand, Param):
-                args.append(Ref(Space.WEIGHTS, blob.add(pack(operand, layer, schedule, kernels))))
+                args.append(Ref(WEIGHTS, blob.add(pack(operand, layer, schedule, kernels))))
             else:
                 args.append(_ref(operand[0]))
         args.extend(_ref(storage) for storage in layer.writes)
@@ -165,20 +165,24 @@ def lower(
         table.setdefault(
             symbol, Kernel(symbol, layer.spec, schedule, len(args), units, kernels.launch(layer.spec, schedule))
         )
-        steps.append(Step(symbol, tuple(args), layer.wave, tuple(layer.nodes), layer.op, layer.value, layer.macs))
+        nodes = tuple(layer.nodes)
+        steps.append(
+            Step(symbol, tuple(args), layer.wave, nodes, layer.op, layer.value, layer.macs, device=kernels.device)
+        )
         if progress:
             progress(layer.value)
+    inputs = tuple(
+        Port(v.name, v.shape, v.storage.dtype, c.offset) for v, c in zip(network.inputs, network.copies, strict=True)
+    )
+    outputs = tuple(Port(v.name, v.shape, v.storage.dtype) for v in network.outputs)
     return Plan(
         target=kernels.name,
-        inputs=tuple(
-            Port(v.name, v.shape, v.storage.dtype, c.offset)
-            for v, c in zip(network.inputs, network.copies, strict=True)
-        ),
-        outputs=tuple(Port(v.name, v.shape, v.storage.dtype) for v in network.outputs),
+        inputs=inputs,
+        outputs=outputs,
         kernels=table,
         steps=tuple(steps),
         weights=b"".join(blob.parts),
-        arena_bytes=network.arena_bytes,
+        memories=memories(inputs, outputs, arena=network.arena_bytes, weights=blob.size, device=kernels.device),
         placements=_placements(network),
         refusals=tuple(network.refusals),
     )
@@ -205,8 +209,8 @@ def _with_strides(layer: Layer) -> Spec:
 def _ref(storage: Storage) -> Ref:
     port = storage.root.port
     if port is None:
-        return Ref(Space.ARENA, storage.address)
-    return Ref(Space(port[0]), storage.address, port[1])
+        return Ref(ARENA, storage.address)
+    return Ref(port_memory(MemoryKind(port[0]), port[1]), storage.address)
 
 
 def _placements(network: Network) -> tuple[Placement, ...]:

@@ -5,6 +5,7 @@ Data only: nothing here knows TVM or ONNX.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -17,22 +18,53 @@ ALIGNMENT = 64
 """Bytes. Every buffer and every parameter starts at a multiple of it."""
 
 
-class Space(str, Enum):
-    """The memory that an argument of a kernel points into."""
+HOST = "cpu"
+"""The device that the library itself runs on, whatever its make. It comes after the others and sees their memories."""
 
-    ARENA = "arena"  # activations; one block, allocated by the runtime
-    WEIGHTS = "weights"  # the read-only blob
-    INPUT = "input"  # the caller's buffers, `index` says which
-    OUTPUT = "output"
+
+class MemoryKind(str, Enum):
+    """What a memory is for."""
+
+    ARENA = "arena"  # activations
+    WEIGHTS = "weights"  # a part of the weights file; read only
+    INPUT = "input"  # the caller's buffer of one input
+    OUTPUT = "output"  # the caller's buffer of one output
+    SCRATCH = "scratch"  # used within a step
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A row of a plan's table of memories.
+
+    name: what a `Ref` calls it.
+    device: whose it is: who allocates it, or takes the input from the caller, or gives the output.
+    bytes: its size.
+    first: of weights, the offset in the weights file.  port: of inputs and outputs, which one.
+    """
+
+    name: str
+    device: str
+    kind: MemoryKind
+    bytes: int
+    first: int = 0
+    port: int = 0
+
+
+ARENA, WEIGHTS = MemoryKind.ARENA.value, MemoryKind.WEIGHTS.value
+"""What the memories of these kinds are called where there is one of each."""
+
+
+def port_memory(kind: MemoryKind, number: int) -> str:
+    """What the memory of an input or output is called."""
+    return f"{kind.value}:{number}"
 
 
 @dataclass(frozen=True)
 class Ref:
-    """A pointer argument: `offset` bytes into `space` (into buffer number `index` of it, for inputs and outputs)."""
+    """A pointer argument: `offset` bytes into the memory of that name."""
 
-    space: Space
+    memory: str
     offset: int
-    index: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,8 +87,9 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel call.
+    """One kernel call, or what else its device does at once.
 
+    device: who does it.  args: each into a memory that the device reaches.
     wave: steps of one wave do not depend on each other; waves run one after the other.
     layers: the names of the ONNX nodes it does the work of, the last one being its output's producer.
     output: the value it computes, as the ONNX graph names it.
@@ -70,6 +103,7 @@ class Step:
     op: str
     output: str
     macs: int = 0
+    device: str = HOST
 
     @property
     def name(self) -> str:
@@ -126,11 +160,35 @@ class Plan:
     kernels: dict[str, Kernel]
     steps: tuple[Step, ...]
     weights: bytes = field(repr=False)
-    arena_bytes: int = 0
+    memories: tuple[Memory, ...] = ()
     placements: tuple[Placement, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Every device that does or owns something, the host last."""
+        found = dict.fromkeys([*(m.device for m in self.memories), *(s.device for s in self.steps)])
+        return tuple(sorted(found, key=lambda device: device == HOST))
+
+    @property
+    def arena_bytes(self) -> int:
+        """Memory for activations, of all devices together."""
+        return sum(m.bytes for m in self.memories if m.kind is MemoryKind.ARENA)
 
     @property
     def waves(self) -> int:
         """How many barriers an inference takes."""
         return 1 + max((s.wave for s in self.steps), default=-1)
+
+
+def memories(
+    inputs: Sequence[Port], outputs: Sequence[Port], *, arena: int, weights: int, device: str = HOST
+) -> tuple[Memory, ...]:
+    """The table of a plan that runs on one device: an arena, the weights, and the caller's buffers."""
+    ports = [
+        Memory(port_memory(kind, number), device, kind, port.bytes, port=number)
+        for kind, those in ((MemoryKind.INPUT, inputs), (MemoryKind.OUTPUT, outputs))
+        for number, port in enumerate(those)
+    ]
+    arenas = Memory(ARENA, device, MemoryKind.ARENA, arena)
+    return (arenas, Memory(WEIGHTS, device, MemoryKind.WEIGHTS, weights), *ports)

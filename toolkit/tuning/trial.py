@@ -14,11 +14,13 @@ from typing import Any
 
 from ..kernels.spec import Conv, Spec, stages
 from ..lower.lower import symbol_of
-from ..lower.plan import Kernel, Placement, Plan, Ref, Space, Step
+from ..lower.plan import ARENA, Kernel, Placement, Plan, Ref, Step, memories
+from ..targets import cpu_library
 from ..targets.cpu import Cpu
-from ..targets.library import RUNTIME, model_c
+from ..targets.library import RUNTIME
 from ..targets.link import CSRC, compile_c, link_shared, platform
 from ..targets.objects import compile_kernels
+from ..targets.tables import model_c
 from .space import Choice
 
 UNIT = 4096
@@ -115,7 +117,7 @@ def plan(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting) -
     def prepare(what: str, offset: int, size: int) -> None:
         symbol = f"id_measure_{what}"
         kernels[symbol] = Kernel(symbol, None, None, 1, size // UNIT)
-        steps.append(Step(symbol, (Ref(Space.ARENA, offset),), len(steps), (what,), PREPARE, what, size))
+        steps.append(Step(symbol, (Ref(ARENA, offset),), len(steps), (what,), PREPARE, what, size))
 
     prepare("fill", 0, arena.bytes)
     for number in range(ROUNDS * len(ways)):
@@ -126,12 +128,13 @@ def plan(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting) -
         for call in ways[way][0]:
             kernel = _kernel(call, target)
             kernels[kernel.symbol] = kernel
-            args = tuple(Ref(Space.ARENA, addresses[name]) for name in call.buffers)
+            args = tuple(Ref(ARENA, addresses[name]) for name in call.buffers)
             steps.append(
                 Step(kernel.symbol, args, len(steps), ("layer",), f"choice {way}", call.buffers[-1], call.macs)
             )
     placements = tuple(Placement(name, where[name], sizes[name], 0, 0) for name in where)
-    return Plan(target.name, (), (), kernels, tuple(steps), b"", arena.bytes, placements)
+    table = memories((), (), arena=arena.bytes, weights=0)
+    return Plan(target.name, (), (), kernels, tuple(steps), b"", table, placements)
 
 
 def chosen(number: int, choices: int) -> int:
@@ -155,7 +158,8 @@ def build(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting, 
     triple = target.isa.triple
     own = [kernel for kernel in made.kernels.values() if kernel.spec is not None]
     objects = compile_kernels(own, target.tvm_target())
-    sources = [*RUNTIME, "measure.c", *platform(triple).sources]
+    part = cpu_library.part(made, objects, made.kernels.keys() - objects.keys())
+    sources = [*RUNTIME, *part.sources, "measure.c", *platform(triple).sources]
     runtime = [compile_c((CSRC / name).read_text(encoding="utf-8"), name, triple) for name in sources]
-    tables = compile_c(model_c(made, target.isa.features), "model.c", triple)
-    link_shared([tables, *runtime, *(objects[k.symbol] for k in own)], ENTRIES, path, triple)
+    tables = compile_c(model_c(made, [part], target.isa.features), "model.c", triple)
+    link_shared([tables, *runtime, *part.objects], ENTRIES, path, triple)

@@ -167,7 +167,7 @@ OPENING = {
     "cuMemAlloc_v2": ("memory", 5),
     "cuMemcpyHtoDAsync_v2": ("device", 1),
     "cuMemsetD8Async": ("device", 1),
-    "cuStreamSynchronize": ("device", 2),
+    "cuStreamSynchronize": ("device", 1),
 }
 
 

@@ -1,0 +1,175 @@
+/* api.c - the public interface over the devices of a model: every check of a handle, of its arguments and of its weights stands here. */
+#define _GNU_SOURCE
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "common.h"
+#include "device.h"
+
+struct id_model {
+  const id_tables *tables;
+  const unsigned char *weights; /* NULL where no device uses the mapped file */
+  id_site *sites;               /* per device */
+  void **states;                /* per device; NULL where it is not open */
+  uint32_t threads;
+  pid_t process;
+  int survives_fork;
+  _Atomic int busy;
+  _Atomic int failed; /* a step, or -1 */
+};
+
+static const id_device *device(const id_model *model, uint32_t index) { return model->tables->devices[index].type; }
+
+/* -- what needs no handle ----------------------------------------------------------------------------------------- */
+
+const id_info *id_describe(void) { return &id_model_tables.info; }
+
+const char *id_error(int code) {
+  switch (code) {
+    case ID_OK: return "no error";
+    case ID_ERROR_ARGUMENT: return "an argument is null or out of range";
+    case ID_ERROR_CPU: return "this processor lacks a feature that the library was built for";
+    case ID_ERROR_WEIGHTS_OPEN: return "the weights file cannot be opened or read";
+    case ID_ERROR_WEIGHTS_SIZE: return "the weights file has the wrong size: it is truncated, or belongs to another model";
+    case ID_ERROR_WEIGHTS_TAG: return "the weights file is damaged, or belongs to another model";
+    case ID_ERROR_MEMORY: return "out of memory";
+    case ID_ERROR_THREADS: return "the threads could not be started";
+    case ID_ERROR_KERNEL: return "a step of the model failed";
+    case ID_ERROR_BUSY: return "the handle is running in another thread";
+    case ID_ERROR_FORKED: return "the handle was opened before fork(); open the model in the process that runs it";
+    case ID_ERROR_DEVICE: return "no device or driver that the library was built for, or it failed";
+    default: return "unknown error code";
+  }
+}
+
+/* -- open and close ----------------------------------------------------------------------------------------------- */
+
+void *id_host_address(const id_model *model, uint32_t memory) {
+  const uint32_t owner = model->tables->memories[memory].device;
+  const id_device *it = device(model, owner);
+  return it->address && model->states[owner] ? it->address(model->states[owner], memory) : NULL;
+}
+
+static int open_devices(id_model *model) {
+  const id_tables *tables = model->tables;
+  model->survives_fork = 1;
+  int code = ID_OK, mapped = 0;
+  for (uint32_t i = 0; i < tables->device_count && code == ID_OK; ++i) {
+    const id_device *it = device(model, i);
+    model->sites[i] = (id_site){model, tables, model->weights, i, model->threads};
+    code = it->open(&model->sites[i], &model->states[i]);
+    if (code == ID_OK) model->survives_fork &= it->survives_fork(model->states[i]);
+    mapped |= it->maps_weights;
+  }
+  if (code == ID_OK && !mapped) {
+    id_unmap_weights(model->weights, tables->info.weights_bytes);
+    model->weights = NULL;
+  }
+  return code;
+}
+
+static int prepare(id_model *model, const char *weights_path) {
+  const id_info *info = &model->tables->info;
+  /* First: a wrong file is found out soonest. */
+  const int code = id_map_weights(weights_path, info->weights_bytes, info->weights_tag, &model->weights);
+  if (code != ID_OK) return code;
+  model->sites = calloc((size_t)model->tables->device_count + 1, sizeof *model->sites);
+  model->states = calloc((size_t)model->tables->device_count + 1, sizeof *model->states);
+  return model->sites && model->states ? open_devices(model) : ID_ERROR_MEMORY;
+}
+
+static uint32_t wanted_threads(int threads) {
+  int used = 0;
+  for (uint32_t i = 0; i < id_model_tables.device_count; ++i) used |= id_model_tables.devices[i].type->uses_threads;
+  const uint32_t count = !used ? 1 : threads ? (uint32_t)threads : id_processors();
+  return count > ID_MAX_THREADS ? ID_MAX_THREADS : count;
+}
+
+int id_open(const char *weights_path, int threads, id_model **model) {
+  if (!model) return ID_ERROR_ARGUMENT;
+  *model = NULL;
+  if (!weights_path || threads < 0 || threads > ID_MAX_THREADS) return ID_ERROR_ARGUMENT;
+  if (id_missing_feature()) return ID_ERROR_CPU;
+  id_model *made = calloc(1, sizeof *made);
+  if (!made) return ID_ERROR_MEMORY;
+  made->tables = &id_model_tables;
+  made->threads = wanted_threads(threads);
+  made->process = getpid();
+  atomic_init(&made->failed, -1);
+  const int code = prepare(made, weights_path);
+  if (code != ID_OK) {
+    id_close(made);
+    return code;
+  }
+  *model = made;
+  return ID_OK;
+}
+
+void id_close(id_model *model) {
+  if (!model) return;
+  const int child = getpid() != model->process;
+  for (uint32_t i = model->tables->device_count; model->states && i-- > 0;)
+    if (model->states[i]) device(model, i)->close(model->states[i], child);
+  free(model->states);
+  free(model->sites);
+  id_unmap_weights(model->weights, model->tables->info.weights_bytes);
+  free(model);
+}
+
+/* -- one inference ------------------------------------------------------------------------------------------------ */
+
+static int run_spans(id_model *model, double *seconds) {
+  const id_tables *tables = model->tables;
+  int code = ID_OK;
+  for (uint32_t i = 0; i < tables->span_count && code == ID_OK; ++i) {
+    const id_span *span = &tables->spans[i];
+    if (i > 0) {
+      const uint32_t before = tables->spans[i - 1].device;
+      if (device(model, before)->wait) code = device(model, before)->wait(model->states[before]);
+    }
+    uint32_t failed = 0;
+    if (code == ID_OK) code = device(model, span->device)->run(model->states[span->device], i, seconds, &failed);
+    if (code == ID_ERROR_KERNEL) atomic_store_explicit(&model->failed, (int)failed, memory_order_relaxed);
+  }
+  return code;
+}
+
+static int infer(id_model *model, const void *const *inputs, void *const *outputs, double *seconds) {
+  const uint32_t devices = model->tables->device_count;
+  int code = ID_OK;
+  uint32_t begun = 0;
+  for (; begun < devices && code == ID_OK; ++begun) code = device(model, begun)->begin(model->states[begun], inputs, outputs);
+  if (code == ID_OK) code = run_spans(model, seconds);
+  for (uint32_t i = 0; i < begun; ++i) {
+    const int ended = device(model, i)->end(model->states[i], outputs, code);
+    if (code == ID_OK) code = ended;
+  }
+  return code;
+}
+
+static int run(id_model *model, const void *const *inputs, void *const *outputs, double *seconds) {
+  if (!model || !inputs || !outputs) return ID_ERROR_ARGUMENT;
+  for (uint32_t i = 0; i < model->tables->info.input_count; ++i)
+    if (!inputs[i]) return ID_ERROR_ARGUMENT;
+  for (uint32_t i = 0; i < model->tables->info.output_count; ++i)
+    if (!outputs[i]) return ID_ERROR_ARGUMENT;
+  if (!model->survives_fork && getpid() != model->process) return ID_ERROR_FORKED;
+  if (atomic_exchange_explicit(&model->busy, 1, memory_order_acquire)) return ID_ERROR_BUSY;
+  atomic_store_explicit(&model->failed, -1, memory_order_relaxed);
+  const int code = infer(model, inputs, outputs, seconds);
+  atomic_store_explicit(&model->busy, 0, memory_order_release);
+  return code;
+}
+
+int id_run(id_model *model, const void *const *inputs, void *const *outputs) { return run(model, inputs, outputs, NULL); }
+
+int id_profile(id_model *model, const void *const *inputs, void *const *outputs, double *seconds_per_step) {
+  return seconds_per_step ? run(model, inputs, outputs, seconds_per_step) : ID_ERROR_ARGUMENT;
+}
+
+int id_failed_step(const id_model *model) {
+  return model ? atomic_load_explicit(&((id_model *)(uintptr_t)model)->failed, memory_order_relaxed) : -1;
+}
+
+int id_threads(const id_model *model) { return model ? (int)model->threads : 0; }

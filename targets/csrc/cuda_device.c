@@ -1,0 +1,282 @@
+/* cuda_device.c - the device `cuda`: steps are launches on an NVIDIA GPU.
+ *
+ * Everything of a handle goes through one stream, so launches run in order and share one scratch memory. The device's primary context
+ * is made current for the time of a call and no longer, which leaves the caller's own use of the GPU alone. */
+#include <stdlib.h>
+
+#include "cuda_driver.h"
+#include "cuda_tables.h"
+
+typedef struct cuda {
+  const id_site *site;
+  const id_cuda_tables *tables;
+  cu_driver driver;
+  int ordinal;
+  cu_context context; /* NULL until retained */
+  int is_current;     /* during an inference */
+  cu_stream stream;
+  cu_module *modules;
+  cu_function *functions;
+  cu_pointer *memories; /* per row of the table; 0 for those that are not this device's */
+  cu_pointer *values;   /* of every argument of every launch */
+  void **arguments;     /* their addresses, as the driver takes them */
+  cu_event *events;     /* for id_profile: one before every step, and one at the end; NULL until wanted */
+} cuda;
+
+static int is_mine(const cuda *self, const id_memory *memory) { return memory->device == self->site->device; }
+
+static int enter(const cuda *self) { return self->driver.context_push(self->context) == CU_SUCCESS; }
+
+static void leave(const cuda *self) {
+  cu_context popped;
+  self->driver.context_pop(&popped);
+}
+
+/* -- one inference ------------------------------------------------------------------------------------------------ */
+
+/* Put the copies of this device's inputs, or outputs, into the stream. */
+static int copy_ports(const cuda *self, uint32_t kind, const void *const *inputs, void *const *outputs) {
+  const id_tables *model = self->site->tables;
+  for (uint32_t i = 0; i < model->memory_count; ++i) {
+    const id_memory *it = &model->memories[i];
+    if (it->kind != kind || !is_mine(self, it)) continue;
+    const int code = kind == ID_MEMORY_INPUT
+                         ? self->driver.copy_in(self->memories[i], inputs[it->port], (size_t)it->bytes, self->stream)
+                         : self->driver.copy_out(outputs[it->port], self->memories[i], (size_t)it->bytes, self->stream);
+    if (code != CU_SUCCESS) return ID_ERROR_DEVICE;
+  }
+  return ID_OK;
+}
+
+static int cuda_begin(void *state, const void *const *inputs, void *const *outputs) {
+  cuda *self = state;
+  self->is_current = enter(self);
+  return self->is_current ? copy_ports(self, ID_MEMORY_INPUT, inputs, outputs) : ID_ERROR_DEVICE;
+}
+
+static int cuda_wait(void *state) {
+  const cuda *self = state;
+  return self->driver.stream_wait(self->stream) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
+}
+
+static int launch_step(const cuda *self, uint32_t step) {
+  const id_cuda_code *code = self->site->tables->calls[step].code;
+  for (uint32_t i = code->first_launch; i < code->first_launch + code->launch_count; ++i) {
+    const id_cuda_launch *it = &self->tables->launches[i];
+    if (self->driver.launch(self->functions[it->function], it->grid[0], it->grid[1], it->grid[2], it->threads, 1, 1, 0, self->stream,
+                            self->arguments + it->first_arg, NULL) != CU_SUCCESS)
+      return ID_ERROR_KERNEL;
+  }
+  return ID_OK;
+}
+
+static int record(const cuda *self, uint32_t event) {
+  return self->driver.event_record(self->events[event], self->stream) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
+}
+
+static void destroy_events(cuda *self) {
+  for (uint32_t i = 0; self->events && i <= self->site->tables->info.step_count; ++i)
+    if (self->events[i]) self->driver.event_destroy(self->events[i]);
+  free(self->events);
+  self->events = NULL;
+}
+
+static int make_events(cuda *self) {
+  if (self->events) return ID_OK;
+  const uint32_t steps = self->site->tables->info.step_count;
+  self->events = calloc((size_t)steps + 1, sizeof *self->events);
+  if (!self->events) return ID_ERROR_MEMORY;
+  for (uint32_t i = 0; i <= steps; ++i)
+    if (self->driver.event_create(&self->events[i], 0) != CU_SUCCESS) {
+      destroy_events(self);
+      return ID_ERROR_DEVICE;
+    }
+  return ID_OK;
+}
+
+static int read_events(cuda *self, const id_span *span, double *seconds) {
+  int code = cuda_wait(self);
+  for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step) {
+    float milliseconds = 0;
+    if (self->driver.event_elapsed(&milliseconds, self->events[step], self->events[step + 1]) != CU_SUCCESS) code = ID_ERROR_DEVICE;
+    seconds[step] = 1e-3 * (double)milliseconds;
+  }
+  return code;
+}
+
+static int cuda_run(void *state, uint32_t index, double *seconds, uint32_t *failed) {
+  cuda *self = state;
+  const id_span *span = &self->site->tables->spans[index];
+  int code = seconds ? make_events(self) : ID_OK;
+  for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step) {
+    if (seconds) code = record(self, step);
+    if (code == ID_OK) code = launch_step(self, step);
+    if (code == ID_ERROR_KERNEL) *failed = step;
+  }
+  if (seconds && code == ID_OK) code = record(self, span->last);
+  return seconds && code == ID_OK ? read_events(self, span, seconds) : code;
+}
+
+static int cuda_end(void *state, void *const *outputs, int code) {
+  cuda *self = state;
+  if (!self->is_current) return ID_OK; /* said by cuda_begin */
+  int ended = code == ID_OK ? copy_ports(self, ID_MEMORY_OUTPUT, NULL, outputs) : ID_OK;
+  /* Even after a failure: what is in the stream still uses the caller's memory. */
+  const int waited = cuda_wait(self);
+  if (ended == ID_OK) ended = waited;
+  leave(self);
+  self->is_current = 0;
+  return ended;
+}
+
+/* -- open --------------------------------------------------------------------------------------------------------- */
+
+/* The newest architecture whose code this device runs; NULL where there is none. */
+static const id_cuda_architecture *architecture(const cuda *self) {
+  int major, minor;
+  if (self->driver.device_attribute(&major, CU_COMPUTE_CAPABILITY_MAJOR, self->ordinal) != CU_SUCCESS ||
+      self->driver.device_attribute(&minor, CU_COMPUTE_CAPABILITY_MINOR, self->ordinal) != CU_SUCCESS)
+    return NULL;
+  const id_cuda_architecture *best = NULL;
+  for (uint32_t i = 0; i < self->tables->architecture_count; ++i) {
+    const id_cuda_architecture *it = &self->tables->architectures[i];
+    if (it->major == major && it->minor <= minor && (!best || it->minor > best->minor)) best = it;
+  }
+  return best;
+}
+
+static int load_kernels(cuda *self) {
+  const id_cuda_tables *tables = self->tables;
+  const id_cuda_architecture *chosen = architecture(self);
+  if (!chosen) return ID_ERROR_DEVICE;
+  self->modules = calloc((size_t)tables->module_count + 1, sizeof *self->modules);
+  self->functions = calloc((size_t)tables->function_count + 1, sizeof *self->functions);
+  if (!self->modules || !self->functions) return ID_ERROR_MEMORY;
+  for (uint32_t i = 0; i < tables->module_count; ++i)
+    if (self->driver.module_load(&self->modules[i], chosen->images[i]) != CU_SUCCESS) return ID_ERROR_DEVICE;
+  for (uint32_t i = 0; i < tables->function_count; ++i) {
+    const id_cuda_function *it = &tables->functions[i];
+    if (self->driver.module_function(&self->functions[i], self->modules[it->module], it->name) != CU_SUCCESS) return ID_ERROR_DEVICE;
+  }
+  return ID_OK;
+}
+
+static int allocate(const cuda *self, cu_pointer *pointer, uint64_t bytes) {
+  if (bytes > SIZE_MAX) return ID_ERROR_MEMORY;
+  const int code = self->driver.memory_allocate(pointer, bytes ? (size_t)bytes : 1);
+  return code == CU_SUCCESS ? ID_OK : code == CU_OUT_OF_MEMORY ? ID_ERROR_MEMORY : ID_ERROR_DEVICE;
+}
+
+/* What a memory holds before the first inference. Ports are copies of the caller's buffers. */
+static int fill(const cuda *self, cu_pointer pointer, const id_memory *memory) {
+  int code = CU_SUCCESS;
+  if (memory->kind == ID_MEMORY_WEIGHTS && memory->bytes)
+    code = self->driver.copy_in(pointer, self->site->weights + memory->first, (size_t)memory->bytes, self->stream);
+  /* As on a CPU: no NaN of an earlier owner can come into the padding of a layer. */
+  if (memory->kind == ID_MEMORY_ARENA && memory->bytes)
+    code = self->driver.memory_set(pointer, 0, (size_t)memory->bytes, self->stream);
+  return code == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
+}
+
+static int make_memories(cuda *self) {
+  const id_tables *model = self->site->tables;
+  self->memories = calloc((size_t)model->memory_count + 1, sizeof *self->memories);
+  if (!self->memories) return ID_ERROR_MEMORY;
+  int code = ID_OK;
+  for (uint32_t i = 0; i < model->memory_count && code == ID_OK; ++i) {
+    if (!is_mine(self, &model->memories[i])) continue;
+    code = allocate(self, &self->memories[i], model->memories[i].bytes);
+    if (code == ID_OK) code = fill(self, self->memories[i], &model->memories[i]);
+  }
+  return code;
+}
+
+static int resolve_arguments(cuda *self) {
+  const uint32_t count = self->tables->arg_count;
+  self->values = calloc((size_t)count + 1, sizeof *self->values);
+  self->arguments = calloc((size_t)count + 1, sizeof *self->arguments);
+  if (!self->values || !self->arguments) return ID_ERROR_MEMORY;
+  for (uint32_t i = 0; i < count; ++i) {
+    self->values[i] = self->memories[self->tables->args[i].memory] + self->tables->args[i].offset;
+    self->arguments[i] = &self->values[i];
+  }
+  return ID_OK;
+}
+
+/* With the context current. */
+static int prepare(cuda *self) {
+  if (self->driver.stream_create(&self->stream, CU_STREAM_NON_BLOCKING) != CU_SUCCESS) {
+    self->stream = NULL;
+    return ID_ERROR_DEVICE;
+  }
+  int code = load_kernels(self);
+  if (code == ID_OK) code = make_memories(self);
+  if (code == ID_OK) code = resolve_arguments(self);
+  const int waited = cuda_wait(self);
+  return code == ID_OK ? waited : code;
+}
+
+static int cuda_open(const id_site *site, void **state) {
+  cuda *self = calloc(1, sizeof *self);
+  if (!self) return ID_ERROR_MEMORY;
+  *state = self;
+  self->site = site;
+  self->tables = site->tables->devices[site->device].tables;
+  int count = 0;
+  int code = id_cuda_load(&self->driver);
+  if (code != ID_OK) return code;
+  const cu_driver *driver = &self->driver;
+  if (driver->device_count(&count) != CU_SUCCESS || count < 1) return ID_ERROR_DEVICE;
+  /* The first one that is visible: CUDA_VISIBLE_DEVICES chooses. */
+  if (driver->device_get(&self->ordinal, 0) != CU_SUCCESS || !architecture(self)) return ID_ERROR_DEVICE;
+  if (driver->context_retain(&self->context, self->ordinal) != CU_SUCCESS) {
+    self->context = NULL;
+    return ID_ERROR_DEVICE;
+  }
+  if (!enter(self)) return ID_ERROR_DEVICE;
+  code = prepare(self);
+  leave(self);
+  return code;
+}
+
+/* -- close -------------------------------------------------------------------------------------------------------- */
+
+static void give_back(cuda *self) {
+  const cu_driver *driver = &self->driver;
+  destroy_events(self);
+  for (uint32_t i = 0; self->memories && i < self->site->tables->memory_count; ++i)
+    if (self->memories[i]) driver->memory_free(self->memories[i]);
+  for (uint32_t i = 0; self->modules && i < self->tables->module_count; ++i)
+    if (self->modules[i]) driver->module_unload(self->modules[i]);
+  if (self->stream) driver->stream_destroy(self->stream);
+}
+
+static void cuda_close(void *state, int child) {
+  cuda *self = state;
+  if (self->context && !child) {
+    if (enter(self)) {
+      give_back(self);
+      leave(self);
+    }
+    self->driver.context_release(self->ordinal);
+  }
+  free(self->events);
+  free(self->memories);
+  free(self->modules);
+  free(self->functions);
+  free(self->values);
+  free(self->arguments);
+  free(self);
+}
+
+static int cuda_survives_fork(const void *state) { return (void)state, 0; }
+
+const id_device id_cuda_device = {
+    .open = cuda_open,
+    .close = cuda_close,
+    .begin = cuda_begin,
+    .run = cuda_run,
+    .wait = cuda_wait,
+    .end = cuda_end,
+    .survives_fork = cuda_survives_fork,
+};

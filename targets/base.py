@@ -111,10 +111,6 @@ class Target(ABC):
     def units(self, spec: Spec, schedule: Any) -> int:
         """Work units of the kernel."""
 
-    def launch(self, spec: Spec, schedule: Any) -> tuple[int, ...]:
-        """Grid and block sizes on a GPU; () elsewhere."""
-        return ()
-
     @abstractmethod
     def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
         """A convolution's weight `[O, I, r, s]` (channels in their slots) in the kernel's order."""

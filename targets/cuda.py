@@ -12,7 +12,7 @@ import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -21,9 +21,6 @@ from inception_deploy.kernels.spec import Conv, Spec
 
 from . import lacking_packages
 from .base import Progress, Target
-
-if TYPE_CHECKING:
-    from inception_deploy.kernels.gpu.emit import Launch
 
 DEFAULT = ("sm_80", "sm_90")
 """What `cuda` alone builds: A100 and its successors, and H100."""
@@ -100,16 +97,9 @@ class Cuda(Target):
 
     def units(self, spec: Spec, schedule: Any) -> int:
         """Blocks of threads of the first launch."""
-        grid = self._launches(spec, schedule)[0].grid
-        return math.prod(grid)
-
-    def launch(self, spec: Spec, schedule: Any) -> tuple[int, ...]:
-        return tuple(extent for launch in self._launches(spec, schedule) for extent in (*launch.grid, *launch.block))
-
-    def _launches(self, spec: Spec, schedule: Any) -> tuple[Launch, ...]:
         from inception_deploy.kernels.gpu.table import TEMPLATES
 
-        return TEMPLATES[type(spec)].program(spec, schedule).launches
+        return math.prod(TEMPLATES[type(spec)].program(spec, schedule).launches[0].grid)
 
     def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
         from inception_deploy.kernels.gpu.table import pack_weight

@@ -26,9 +26,6 @@ class KernelSet(Protocol):
     def units(self, spec: Spec, schedule: Any) -> int:
         """Work units of the kernel."""
 
-    def launch(self, spec: Spec, schedule: Any) -> tuple[int, ...]:
-        """Grid and block sizes on a GPU; () elsewhere."""
-
     def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
         """Weights `[O, I, r, s]` of a convolution in the kernel's order."""
 

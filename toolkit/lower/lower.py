@@ -162,9 +162,7 @@ def lower(
         args.extend(_ref(storage) for storage in layer.writes)
         symbol = symbol_of(layer.spec, schedule)
         units = kernels.units(layer.spec, schedule)
-        table.setdefault(
-            symbol, Kernel(symbol, layer.spec, schedule, len(args), units, kernels.launch(layer.spec, schedule))
-        )
+        table.setdefault(symbol, Kernel(symbol, layer.spec, schedule, len(args), units))
         nodes = tuple(layer.nodes)
         steps.append(
             Step(symbol, tuple(args), layer.wave, nodes, layer.op, layer.value, layer.macs, device=kernels.device)

@@ -74,7 +74,7 @@ class Kernel:
     symbol: its C name, derived from the content, so that equal kernels have equal names.
     spec, schedule: frozen dataclasses of `inception_deploy.kernels`; what is computed, and how.
     pointers: how many pointer arguments it takes.
-    units: work units, split freely among threads. launch: grid and block sizes on a GPU.
+    units: work units, split freely among threads.
     """
 
     symbol: str
@@ -82,7 +82,6 @@ class Kernel:
     schedule: Any
     pointers: int
     units: int
-    launch: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from inception_deploy.errors import UsageError
+from inception_deploy.kernels.gpu.table import TEMPLATES
 from inception_deploy.kernels.spec import Conv, GlobalAverage
 from inception_deploy.targets import cuda, cuda_compile, cuda_library
 
@@ -72,10 +75,12 @@ def test_architectures_as_the_driver_numbers_them():
     assert [cuda_library.version(arch) for arch in ("sm_80", "sm_89", "sm_120")] == [(8, 0), (8, 9), (12, 0)]
 
 
-def test_launches_are_in_the_plan():
+def test_units_are_the_blocks_of_the_first_launch():
     target = cuda.parse("cuda", "")
     average = GlobalAverage(2, 3, 64)
-    assert target.launch(average, target.schedule(average)) == (6, 1, 1, 256, 1, 1)
     assert target.units(average, target.schedule(average)) == 6
     small = Conv(1, 2080, 8, 8, 192, 8, 8, (1, 1))
-    assert len(target.launch(small, target.schedule(small))) == 12, "two launches: the parts, and their sum"
+    schedule = target.schedule(small)
+    launches = TEMPLATES[Conv].program(small, schedule).launches
+    assert len(launches) == 2, "the parts, and their sum"
+    assert target.units(small, schedule) == math.prod(launches[0].grid)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
-from inception_deploy.graph.fuse import explicit_pads, fuse_flatten, fuse_gemm, fuse_global_pool
+from inception_deploy.graph.fuse import fuse_flatten, fuse_gemm, fuse_global_pool
 
 MAP = "(float[{n},8,5,6] x, int64[2] axes) => (float[n,c{rest}] y) "
 
@@ -54,35 +53,6 @@ def test_a_mean_over_the_map(check_pass, build, operators, batch, axes) -> None:
 def test_a_pooling_of_the_whole_map(check_pass, build, operators) -> None:
     model = build("(float[2,8,5,6] x) => (float[n,c,h,w] y) { y = AveragePool<kernel_shape=[5,6]>(x) }")
     assert operators(check_pass.fires(fuse_global_pool, model)) == ["GlobalAveragePool"]
-
-
-@pytest.mark.parametrize("mode", ["SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET"])
-@pytest.mark.parametrize("window", ["", ", strides=[2,3]", ", strides=[3,2]"])
-def test_automatic_padding_is_written_out(check_pass, build, mode, window) -> None:
-    conv = f'Conv<auto_pad="{mode}"{window}>(x, w)'
-    pool = f'MaxPool<kernel_shape=[3,2], auto_pad="{mode}"{window}>(c)'
-    text = f"(float[2,3,12,13] x, float[4,3,3,2] w) => (float[n,c,h,v] y) {{ c = {conv}  y = {pool} }}"
-    result = check_pass.fires(explicit_pads, build(text), count=2)
-    assert not [a for node in result.graph.node for a in node.attribute if a.name == "auto_pad"]
-
-
-@pytest.mark.parametrize(("mode", "pads"), [("SAME_UPPER", [2, 0, 2, 1]), ("SAME_LOWER", [2, 1, 2, 0])])
-def test_a_dilated_window_pads_what_it_reaches(build, mode, pads) -> None:
-    """onnxruntime has no kernel for it."""
-    text = f'y = Conv<auto_pad="{mode}", dilations=[2,1]>(x, w)'
-    model = ir.from_proto(build(f"(float[2,3,12,13] x, float[4,3,3,2] w) => (float[n,c,h,v] y) {{ {text} }}"))
-    assert explicit_pads(model) == 1
-    assert list(model.graph[0].attributes["pads"].as_ints()) == pads
-
-
-def test_an_average_does_not_count_its_automatic_padding(check_pass, build) -> None:
-    pool = 'AveragePool<kernel_shape=[3,3], strides=[2,2], auto_pad="SAME_UPPER", ceil_mode=1>(x)'
-    check_pass.fires(explicit_pads, build(f"(float[2,3,8,8] x) => (float[n,c,h,w] y) {{ y = {pool} }}"))
-
-
-def test_automatic_padding_of_a_map_of_unknown_size_stays(check_pass, build) -> None:
-    text = '(float[2,3,h,v] x, float[4,3,3,3] k) => (float[n,c,i,j] y) { y = Conv<auto_pad="SAME_UPPER">(x, k) }'
-    check_pass.silent(explicit_pads, build(text))
 
 
 @pytest.mark.parametrize(

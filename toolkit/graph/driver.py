@@ -16,8 +16,9 @@ from inception_deploy.graph.branch import commute_pool, flatten_concats, merge_s
 from inception_deploy.graph.clean import fold_constants, lift_constants, remove_dead, remove_noops
 from inception_deploy.graph.cost import cost
 from inception_deploy.graph.fold import fold_affine, fold_batchnorm, fold_pads
-from inception_deploy.graph.fuse import explicit_pads, fuse_flatten, fuse_gemm, fuse_global_pool
+from inception_deploy.graph.fuse import fuse_flatten, fuse_gemm, fuse_global_pool
 from inception_deploy.graph.skeleton import check
+from inception_deploy.graph.windows import explicit_windows
 from inception_deploy.rounding import Rounding
 from inception_deploy.verify import run_onnx
 
@@ -63,7 +64,7 @@ MERGE_OFF = {
 
 PASSES: tuple[Pass, ...] = (
     Pass(lift_constants, "first: every other pass recognises constants by their being initialisers"),
-    Pass(explicit_pads, "before every pass that asks how a convolution or a pooling pads"),
+    Pass(explicit_windows, "before every pass that asks how a convolution or a pooling pads"),
     Pass(remove_noops, "before the folds: an Identity or Dropout between two operators would keep them apart"),
     Pass(fold_constants, "before the fusions and folds: they ask whether shapes, axes and weights are constants"),
     Pass(fuse_gemm, "before the affine folds: they know Gemm, not MatMul"),

@@ -27,48 +27,6 @@ from inception_deploy.graph.rewrite import (
 )
 
 
-def explicit_pads(model: ir.Model) -> int:
-    """Write the padding that `auto_pad` asks for as `pads`.
-
-    Given: a convolution or a pooling with ``auto_pad``. Result: the same without it. ``VALID`` pads nothing.
-    ``SAME_UPPER`` and ``SAME_LOWER`` pad so that the output has ``ceil(size / stride)`` places: ``(out - 1) * stride +
-    (kernel - 1) * dilation + 1 - size`` in all, half on each side, and an odd one behind (UPPER) or in front (LOWER).
-    Where that is negative nothing is padded. A node stays where its map's size is not known.
-    """
-    fired = 0
-    for node in nodes(model, "Conv", "MaxPool", "AveragePool", "LpPool"):
-        mode = text(node, "auto_pad", "NOTSET")
-        pads = _pads(node, mode)
-        if "auto_pad" not in node.attributes or pads is None:
-            continue
-        node.attributes.pop("auto_pad")
-        if mode != "NOTSET":
-            node.attributes["pads"] = ir.AttrInt64s("pads", pads)
-            node.attributes.pop("ceil_mode", None)  # an auto_pad has the last word on the output's size
-        fired += 1
-    return fired
-
-
-def _pads(node: ir.Node, mode: str) -> list[int] | None:
-    """What `auto_pad` comes to: begins, then ends."""
-    source = operand(node, 0)
-    weight = shape(operand(node, 1)) if node.op_type == "Conv" else None
-    kernel = ints(node, "kernel_shape") or list(weight[2:] if weight else ())
-    if not kernel or mode in ("NOTSET", "VALID"):
-        return [0] * 2 * len(kernel) if kernel else None
-    sizes = source.shape[2:] if source is not None and source.shape is not None else ()
-    if len(sizes) != len(kernel) or not all(isinstance(size, int) for size in sizes):
-        return None
-    before, after = [], []
-    steps, spread = ints(node, "strides", [1] * len(kernel)), ints(node, "dilations", [1] * len(kernel))
-    for size, window, step, apart in zip(map(int, map(str, sizes)), kernel, steps, spread, strict=True):
-        total = max(0, (-(-size // step) - 1) * step + (window - 1) * apart + 1 - size)
-        small, large = total // 2, total - total // 2
-        before.append(small if mode == "SAME_UPPER" else large)
-        after.append(large if mode == "SAME_UPPER" else small)
-    return before + after
-
-
 def fuse_gemm(model: ir.Model) -> int:
     """Given ``MatMul(x, W)`` or ``Add(MatMul(x, W), b)``, x (N, I), W (I, O) and b (O,) constant: ``Gemm(x, W, b)``.
 

@@ -107,14 +107,23 @@ def _swish(f: _Formula) -> ir.Value | None:
     return f("Mul", x, f("Sigmoid", scaled))
 
 
-def _training_batch_norm(f: _Formula) -> ir.Value | None:
-    """``normal(x over all axes but the channels) * scale + bias``, and the running statistics where they are read:
-    ``momentum * old + (1 - momentum) * new``.
+def _batch_norm(f: _Formula) -> ir.Value | None:
+    """In training ``normal(x over all axes but channels) * scale + bias``, and the running statistics where they are
+    read: ``momentum * old + (1 - momentum) * new``. With statistics that the network computes itself, ``(x - mean) /
+    sqrt(var + epsilon) * scale + bias``. One with constants stays: it is folded into its neighbours.
     """
     x, axes = operand(f.node, 0), rank(operand(f.node, 0))
-    if not integer(f.node, "training_mode", 0) or x is None or axes is None:
+    training, epsilon = integer(f.node, "training_mode", 0), number(f.node, "epsilon", 1e-5)
+    makers = [value.producer() for value in f.node.inputs[3:5] if value is not None]
+    computed = any(maker is not None and maker.op_type in _STATISTICS for maker in makers)
+    if x is None or axes is None or not (training or computed):
         return None
-    y, mean, var = f.normal(x, [0, *range(2, axes)], number(f.node, "epsilon", 1e-5))
+    column = f.constant("column", [-1, *[1] * (axes - 2)], np.int64)
+    scale, bias, mean, var = (f("Reshape", operand(f.node, index), column) for index in range(1, 5))
+    if not training:
+        deviation = f("Sqrt", f("Add", var, f.constant("epsilon", epsilon)))
+        return f("Add", f("Mul", f("Div", f("Sub", x, mean), deviation), scale), bias)
+    y, mean, var = f.normal(x, [0, *range(2, axes)], epsilon)
     momentum = number(f.node, "momentum", 0.9)
     flat = f.constant("flat", [-1], np.int64)
     for index, new in ((1, mean), (2, var)):
@@ -124,13 +133,14 @@ def _training_batch_norm(f: _Formula) -> ir.Value | None:
             kept = f("Mul", old, f.constant("momentum", momentum))
             added = f("Mul", f("Reshape", new, flat), f.constant("rest", 1 - momentum))
             hand_over(output, f("Add", kept, added))
-    column = f.constant("column", [-1, *[1] * (axes - 2)], np.int64)
-    scale, bias = (f("Reshape", operand(f.node, index), column) for index in (1, 2))
     return f("Add", f("Mul", y, scale), bias)
 
 
+_STATISTICS = ("Add", "Div", "Mul", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Reshape", "Squeeze", "Sub")
+"""What a mean or a variance that is computed comes out of."""
+
 SPELLINGS: dict[str, Callable[[_Formula], ir.Value | None]] = {
-    "BatchNormalization": _training_batch_norm,
+    "BatchNormalization": _batch_norm,
     "GroupNormalization": _group_norm,
     "LpNormalization": _lp_norm,
     "MeanVarianceNormalization": _mvn,

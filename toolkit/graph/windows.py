@@ -70,9 +70,9 @@ def _ready(model: ir.Model) -> list[ir.Node]:
     unsure: set[ir.Value] = set()
     found = []
     for node in model.graph:
-        doubtful = any(value in unsure for value in node.inputs)
+        doubtful = any(value in unsure for value in node.inputs if value is not None)
         implicit = node.domain == "" and _is_implicit(node)
-        if implicit and not doubtful and shape(node.inputs[0]) is not None and _kernel(node):
+        if implicit and not doubtful and (_sizes(node) is not None or text(node, "auto_pad", "NOTSET") == "VALID"):
             found.append(node)
         if doubtful or (implicit and integer(node, "ceil_mode", 0)):
             unsure.update(node.outputs)
@@ -80,11 +80,9 @@ def _ready(model: ir.Model) -> list[ir.Node]:
 
 
 def _is_implicit(node: ir.Node) -> bool:
-    if node.op_type not in ("Conv", "ConvTranspose", *POOLS):
-        return False
-    return text(node, "auto_pad", "NOTSET") != "NOTSET" or bool(
-        integer(node, "ceil_mode", 0) or ints(node, "output_shape")
-    )
+    names = ("auto_pad", "output_shape") if node.op_type in ("Conv", "ConvTranspose") else ("auto_pad",)
+    asked = node.op_type in ("Conv", "ConvTranspose", *POOLS) and bool(_kernel(node))
+    return asked and (any(name in node.attributes for name in names) or bool(integer(node, "ceil_mode", 0)))
 
 
 def _kernel(node: ir.Node) -> tuple[int, ...]:
@@ -93,11 +91,18 @@ def _kernel(node: ir.Node) -> tuple[int, ...]:
     return tuple(ints(node, "kernel_shape", weight[2:] if weight else ()))
 
 
+def _sizes(node: ir.Node) -> list[int] | None:
+    """Those of the axes that the window slides over, where all are known."""
+    x = operand(node, 0)
+    sizes = [] if x is None or x.shape is None else [size for size in x.shape[2:] if isinstance(size, int)]
+    return sizes if len(sizes) == len(_kernel(node)) else None
+
+
 def _axes(node: ir.Node) -> list[Window]:
-    kernel, sizes = _kernel(node), (shape(node.inputs[0]) or ())[2:]
+    kernel = _kernel(node)
     strides, dilations = ints(node, "strides", [1] * len(kernel)), ints(node, "dilations", [1] * len(kernel))
     extents = [(size - 1) * dilation + 1 for size, dilation in zip(kernel, dilations, strict=True)]
-    return [Window(*axis) for axis in zip(sizes, strides, extents, strict=True)]
+    return [Window(*axis) for axis in zip(_sizes(node) or [0] * len(kernel), strides, extents, strict=True)]
 
 
 def _explicit(node: ir.Node) -> None:
@@ -105,9 +110,10 @@ def _explicit(node: ir.Node) -> None:
     pads = ints(node, "pads", [0] * 2 * len(axes)) if mode == "NOTSET" else [0] * 2 * len(axes)
     if node.op_type == "ConvTranspose":
         pads = _transposed(node, axes, mode, pads)
-    elif mode in SAME:
-        pads = same_pads(mode, axes)
-    elif integer(node, "ceil_mode", 0):
+    elif mode in SAME:  # of a pool without the gaps of its dilation, whose output then is smaller than the rule says
+        plain = [axis._replace(extent=size) for axis, size in zip(axes, _kernel(node), strict=True)]
+        pads = same_pads(mode, plain if node.op_type in POOLS else axes)
+    if integer(node, "ceil_mode", 0):
         added = ceil_pads(axes, pads)
         if any(added) and any(pads) and node.op_type == "AveragePool" and integer(node, "count_include_pad", 0):
             _pad_before(node, pads)

@@ -27,6 +27,7 @@ from inception_deploy.graph.rewrite import (
     shape,
     text,
 )
+from inception_deploy.verify import bound
 
 from .arith import INT32
 from .scheme import LIMITS, Dtype, Params
@@ -344,7 +345,7 @@ def _exact_bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] 
     q, own, zero = (constant(operand(node, index)) for index in range(3))
     if q is None or own is None or q.dtype != np.int32 or q.size != scale.size or own.size not in (1, scale.size):
         return None
-    same = np.allclose(np.broadcast_to(own.reshape(-1), scale.shape), scale, rtol=1e-6, atol=0)
+    same = np.allclose(np.broadcast_to(own.reshape(-1), scale.shape), scale, rtol=bound("rounding"), atol=0)
     return np.asarray(q.reshape(-1), np.int32) if same and (zero is None or not zero.any()) else None
 
 

@@ -107,6 +107,45 @@ def tolerance(stage: str) -> Tolerance:
     return TOLERANCES[stage]
 
 
+BOUNDS: dict[str, tuple[float, str]] = {
+    "float64": (1e-10, "the same formula in another order, in float64"),
+    "exp": (3e-7, "our polynomial for exp, relative"),
+    "elementary": (4e-7, "our polynomials for erf, tanh and the like"),
+    "rounding": (1e-6, "a few roundings of float32"),
+    "kernel": (2e-6, "one layer or two in float32, added in another order"),
+    "window": (4e-6, "a mean or a depthwise convolution, whose terms cancel"),
+    "kernels": (1e-5, "some layers in float32, Winograd's transforms among them"),
+    "network": (3e-5, "a whole network at a small width, in float32"),
+    "pairs": (1e-4, "some layers in pairs of bfloat16"),
+    "bf16-layers": (0.03, "some layers in bfloat16: roundings of 2**-8 where they add up at their worst"),
+    "step": (0.01, "what lies at a tie may round to the next of 256 steps"),
+    "int8-energy": (0.01, "what 8 bits lose of the energy of a small network's output"),
+    "int8-layers": (0.05, "the same integers beside float layers, a step at the start grown through some layers"),
+    "int8-scores": (0.02, "the same after a Softmax"),
+    "half": (1e-4, "half a step, and the rounding of float32 beside it, in steps"),
+    "percentile": (0.05, "a percentile of some thousand samples"),
+    "resized": (0.02, "a flat picture through a resize in 8 bits and the normalisation"),
+    "visible": (0.1, "less than this, and nobody would see that a picture was moved"),
+    "timing": (0.05, "made-up times with a noise of 1%"),
+    "predicted": (0.03, "the cost model on points like those it has seen"),
+    "expected-gain": (1e-3, "the normal distribution function by an approximation"),
+    "accuracy": (0.006, "three of 500 pictures: what another machine's rounding may change"),
+    "scores": (1e-4, "one network in two runtimes, after a Softmax"),
+    "printed": (0.01, "shares and ratios that were rounded to be printed"),
+    "printed-ms": (1e-3, "milliseconds and shares rounded to three places"),
+    "paper": (0.01, "figures that a paper prints with two or three digits"),
+    "paper-macs": (0.02, "multiply-adds, where a paper counts some of the small layers and we all"),
+    "paper-parameters": (0.03, "parameters, where a paper leaves out biases or normalisation"),
+}
+"""What single kernels, layers and reports are compared with, mostly by tests: the limit, and why it is right. Some are
+relative to the largest value and some to one's own; the comparison says it."""
+
+
+def bound(name: str) -> float:
+    """The limit of a row of `BOUNDS`."""
+    return BOUNDS[name][0]
+
+
 @dataclass(frozen=True)
 class Scores:
     """What an output of class numbers was chosen from, in the reference.

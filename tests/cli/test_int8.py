@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from inception_deploy import verify
+from inception_deploy.verify import tolerance
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +107,7 @@ def test_both_runtimes_run_the_int8_network(call, int8: Path, tmp_path: Path) ->
         file = tmp_path / f"{runtime}.npy"
         assert call("run", int8, "--input", x, "--runtime", runtime, "--output", file).status == 0
         outputs.append(np.load(file))
-    assert np.abs(outputs[0] - outputs[1]).max() < 0.1 * np.abs(outputs[1]).max()
+    assert np.abs(outputs[0] - outputs[1]).max() <= tolerance("emulated-int8").max_rel * np.abs(outputs[1]).max()
 
 
 def test_a_quantised_onnx_is_int8_by_itself(call, int8: Path, tmp_path: Path) -> None:

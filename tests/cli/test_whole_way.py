@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from inception_deploy import artifact, verify
+from inception_deploy.verify import bound
 
 PHOTO = Path(__file__).resolve().parents[2] / "examples" / "data" / "photo.jpg"
 STAGES = ["onnx", "optimised", "compiled"]
@@ -98,7 +99,9 @@ def test_pictures(call, exported: Path) -> None:
         assert result.status == 0
         tops.append(result.document["top"])
     assert [entry["index"] for entry in tops[0]] == [entry["index"] for entry in tops[1]]
-    assert [entry["score"] for entry in tops[0]] == pytest.approx([entry["score"] for entry in tops[1]], abs=1e-4)
+    assert [entry["score"] for entry in tops[0]] == pytest.approx(
+        [entry["score"] for entry in tops[1]], abs=bound("scores")
+    )
     assert len(tops[0]) == 3
 
 
@@ -165,7 +168,7 @@ def test_bench(call, exported: Path) -> None:
     keys = {"engine", "p50_ms", "p90_ms", "p99_ms", "mean_ms", "sd_ms", "runs"}
     assert all(keys <= set(row) and row["runs"] == 3 for row in document["results"])
     ours, theirs = (row["p50_ms"] for row in document["results"])
-    assert document["ratio"]["onnxruntime"] == pytest.approx(ours / theirs, rel=0.01)
+    assert document["ratio"]["onnxruntime"] == pytest.approx(ours / theirs, rel=bound("printed"))
     assert (document["threads"], document["batch"]) == (1, 2)
     assert "ours / theirs" in call("bench", exported, "--runs", 1).out
 
@@ -176,7 +179,7 @@ def test_inspect_a_bundle_and_its_onnx(call, exported: Path) -> None:
     document = result.document
     assert document["kind"] == "bundle"
     assert [step["layer"] for step in document["steps"]]
-    assert sum(step["share"] for step in document["steps"]) == pytest.approx(1, abs=0.01)
+    assert sum(step["share"] for step in document["steps"]) == pytest.approx(1, abs=bound("printed"))
     assert document["memory"]["arena_bytes"] > 0
     assert {join["op"] for join in document["branches"]} >= {"Concat"}
     plain = call("inspect", exported / "model.onnx", "--json").document
@@ -250,7 +253,7 @@ def test_an_operator_without_a_kernel_of_ours_is_listed_with_its_share(call, tmp
     (measured,) = document["refusals"]
     assert 0 < measured["share"] < 1
     assert measured["ms"] == pytest.approx(
-        sum(s["ms"] for s in document["steps"] if row["node"] in s["layers"]), abs=1e-3
+        sum(s["ms"] for s in document["steps"] if row["node"] in s["layers"]), abs=bound("printed-ms")
     )
     assert row["reason"] in call("inspect", tmp_path / "b").out
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from inception_deploy.kernels.spec import Conv
 from inception_deploy.kernels.toom_cook import Transforms, transform_weight, transforms
 from inception_deploy.kernels.vector.winograd import OUTPUTS, pays
+from inception_deploy.verify import bound
 
 
 def as_arrays(t: Transforms, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -23,7 +24,9 @@ def test_the_matrices_compute_the_correlation(outputs: int, taps: int, seed: int
     rng = np.random.default_rng(seed)
     data, kernel = rng.standard_normal(outputs + taps - 1), rng.standard_normal(taps)
     bt, g, at = as_arrays(transforms(outputs, taps), np.float64)
-    np.testing.assert_allclose(at @ ((g @ kernel) * (bt @ data)), np.correlate(data, kernel, "valid"), atol=1e-10)
+    np.testing.assert_allclose(
+        at @ ((g @ kernel) * (bt @ data)), np.correlate(data, kernel, "valid"), atol=bound("float64")
+    )
 
 
 @pytest.mark.parametrize(("taps", "outputs"), [(taps, n) for taps in OUTPUTS if taps > 1 for n in OUTPUTS[taps]])
@@ -35,7 +38,7 @@ def test_the_error_in_fp32_is_below_1e_5(taps: int, outputs: int) -> None:
     kernel = rng.standard_normal((64, taps)).astype(np.float32)
     got = ((kernel @ g.T) * (data @ bt.T)).sum(1, dtype=np.float32) @ at.T
     expected = sum(data[:, :, k : k + outputs].astype(np.float64) * kernel[:, k, None] for k in range(taps)).sum(1)
-    assert np.sqrt(((got - expected) ** 2).mean() / (expected**2).mean()) < 1e-5
+    assert np.sqrt(((got - expected) ** 2).mean() / (expected**2).mean()) < bound("kernels")
 
 
 def test_too_many_points_are_refused() -> None:
@@ -47,7 +50,7 @@ def test_a_filter_is_transformed_along_both_axes() -> None:
     weight = np.random.default_rng(0).standard_normal((2, 3, 3, 1)).astype(np.float32)
     rows = as_arrays(transforms(4, 3), np.float64)[1]
     np.testing.assert_allclose(
-        transform_weight(weight, (4, 1)), np.einsum("ar,oir->aoi", rows, weight[..., 0]), rtol=1e-6
+        transform_weight(weight, (4, 1)), np.einsum("ar,oir->aoi", rows, weight[..., 0]), rtol=bound("rounding")
     )
 
 

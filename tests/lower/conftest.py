@@ -19,6 +19,9 @@ from inception_deploy.errors import DeployError
 from inception_deploy.kernels.elements import PAIR
 from inception_deploy.lower.lower import lower
 from inception_deploy.lower.plan import ALIGNMENT, MemoryKind, port_memory
+from inception_deploy.verify import bound
+
+KERNEL = bound("kernel")
 
 POISON = 0xFF
 """Four of these bytes are a NaN: whatever is read before it was written shows in the result."""
@@ -85,7 +88,7 @@ class Compiled:
                     assert getattr(self.library, step.kernel)(pointers, lo, hi) == 0
         return [out.view(port.dtype).reshape(port.shape) for out, port in zip(outputs, self.plan.outputs, strict=True)]
 
-    def check(self, *inputs: np.ndarray, tolerance: float = 2e-6) -> list[np.ndarray]:
+    def check(self, *inputs: np.ndarray, tolerance: float = KERNEL) -> list[np.ndarray]:
         """Run, and compare with onnxruntime: relative to the largest value of each output. Pairs of bfloat16 have 7
         bits less than fp32, a few of which its own rounding hides.
         """

@@ -13,9 +13,9 @@ from inception_deploy import targets
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.kernels.elements import WIDE
 from inception_deploy.kernels.spec import Conv
+from inception_deploy.verify import bound
 
-FEW_LAYERS = 0.03
-"""Relative to the largest output: some roundings of 2**-8 each, where they add up at their worst."""
+FEW_LAYERS = bound("bf16-layers")
 
 CompiledBf16 = Callable[[Any], Any]
 

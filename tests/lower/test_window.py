@@ -6,6 +6,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from inception_deploy.verify import bound
+
 BUDGET = settings(
     max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
 )
@@ -48,7 +50,7 @@ def test_average_pool(compiled, builder, shape, batch, channels, include):
     made = compiled(
         b.model(b.op("AveragePool", b.input(batch, channels, *size), count_include_pad=include, **attributes))
     )
-    made.check(*b.inputs.values(), tolerance=1e-6)
+    made.check(*b.inputs.values(), tolerance=bound("rounding"))
     assert not made.plan.refusals
 
 
@@ -65,7 +67,7 @@ def test_global_pools(compiled, builder, size):
         b.op("AveragePool", x, kernel_shape=list(size)),
     ]
     made = compiled(b.model(*outputs))
-    made.check(*b.inputs.values(), tolerance=1e-6)
+    made.check(*b.inputs.values(), tolerance=bound("rounding"))
     assert not made.plan.refusals
 
 
@@ -104,7 +106,7 @@ def test_the_zeros_around_a_window_are_its_own(compiled, builder, kind, batch):
     else:
         y = b.op(kind, x, **window)
     made = compiled(b.model(b.conv(y, 40, 24, (3, 5), pads=[1, 3, 0, 2])))
-    made.check(*b.inputs.values(), tolerance=4e-6)
+    made.check(*b.inputs.values(), tolerance=bound("window"))
     assert "frame" not in [step.op for step in made.plan.steps]
 
 
@@ -128,7 +130,7 @@ def test_groups_of_few_channels(compiled, builder, group):
     y = b.op("Relu", b.conv(x, 64, 64, (3, 3), group=64 // group, strides=[2, 1], pads=[1, 2, 0, 1]))
     y = b.conv(y, 64, 64, (2, 3), group=64 // group, dilations=[2, 3])
     made = compiled(b.model(b.conv(y, 64, 20, (1, 1))))
-    made.check(*b.inputs.values(), tolerance=4e-6)
+    made.check(*b.inputs.values(), tolerance=bound("window"))
     if made.pairs:
         groups = [getattr(kernel.spec, "group", 1) for kernel in made.plan.kernels.values()]
         assert sorted(groups)[-2:] == ([1, 1] if group == 8 else [group, group])

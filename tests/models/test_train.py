@@ -12,13 +12,16 @@ from torch.utils.data import TensorDataset
 from inception_deploy import models
 from inception_deploy.models.base import Outputs
 from inception_deploy.models.train import AUXILIARY_WEIGHT, Recipe, accuracy, jitter, loss, train
+from inception_deploy.verify import bound
 
 
 def test_label_smoothing_by_hand() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0]])
     logp = logits[0] - math.log(sum(math.exp(value) for value in logits[0].tolist()))
     expected = -(0.9 * logp[0] + 0.1 * logp.mean())
-    assert float(loss(logits, torch.tensor([0]), smoothing=0.1)) == pytest.approx(float(expected), rel=1e-6)
+    assert float(loss(logits, torch.tensor([0]), smoothing=0.1)) == pytest.approx(
+        float(expected), rel=bound("rounding")
+    )
 
 
 def test_auxiliary_losses_are_weighed() -> None:
@@ -27,7 +30,7 @@ def test_auxiliary_losses_are_weighed() -> None:
     parts = [float(loss(logits, labels)) for logits in (main, first, second)]
     outputs = Outputs(main, (first, second))
     assert float(loss(outputs, labels, auxiliary_weight=0.3)) == pytest.approx(
-        parts[0] + 0.3 * (parts[1] + parts[2]), rel=1e-6
+        parts[0] + 0.3 * (parts[1] + parts[2]), rel=bound("rounding")
     )
     assert AUXILIARY_WEIGHT == {"googlenet": 0.3, "googlenet-textbook": 0.3, "inception_v3": 0.4}
 
@@ -75,11 +78,11 @@ def test_training_is_repeatable() -> None:
 def test_jitter_moves_pictures_a_little() -> None:
     images: Tensor = stripes(4, 16).tensors[0]
     still = jitter(images, torch.Generator().manual_seed(0), degrees=0.0, shift=0.0, zoom=0.0)
-    torch.testing.assert_close(still, images, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(still, images, atol=bound("kernels"), rtol=bound("kernels"))
     moved = jitter(images, torch.Generator().manual_seed(0))
     assert moved.shape == images.shape
-    assert not torch.allclose(moved, images, atol=0.1)
-    assert float(moved.abs().max()) <= float(images.abs().max()) + 1e-5
+    assert not torch.allclose(moved, images, atol=bound("visible"))
+    assert float(moved.abs().max()) <= float(images.abs().max()) + bound("kernels")
 
 
 def test_accuracy_counts() -> None:

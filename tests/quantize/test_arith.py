@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inception_deploy.quantize import arith
+from inception_deploy.verify import bound
 
 int32s = st.integers(-(2**31), 2**31 - 1)
 bytes_ = st.integers(-128, 127)
@@ -77,7 +78,7 @@ def test_quantising_is_within_half_a_step_or_saturated(x: float, scale: float, z
     q = int(arith.quantize(np.array([x], np.float32), scale, zero, "uint8")[0])
     back = float(arith.dequantize(np.array([q], np.uint8), scale, zero)[0])
     if 0 < q < 255:
-        assert abs(back - x) <= scale * (0.5 + 1e-4)
+        assert abs(back - x) <= scale * (0.5 + bound("half"))
     else:
         assert (back >= x - scale * 0.5001) if q == 0 else (back <= x + scale * 0.5001)
 

@@ -13,6 +13,7 @@ from inception_deploy.errors import UsageError
 from inception_deploy.quantize import ranges
 from inception_deploy.quantize.histogram import BINS, Histogram
 from inception_deploy.quantize.scheme import SCHEMES
+from inception_deploy.verify import bound
 
 FLOAT, SIGNED, SHIFT = SCHEMES["float-scale"], SCHEMES["float-scale-int8"], SCHEMES["power-of-two"]
 numbers = st.lists(
@@ -76,11 +77,11 @@ def test_minmax_covers_everything(outlier: Histogram) -> None:
 
 def test_percentile_leaves_out_what_it_says(normal: Histogram, outlier: Histogram) -> None:
     low, high = ranges.choose(normal, FLOAT, "percentile", percentile=99.0)
-    assert low == pytest.approx(-2.576, abs=0.05)
-    assert high == pytest.approx(2.576, abs=0.05)
+    assert low == pytest.approx(-2.576, abs=bound("percentile"))
+    assert high == pytest.approx(2.576, abs=bound("percentile"))
     low, high = ranges.choose(outlier, FLOAT, "percentile", percentile=99.0)
     assert low == 0
-    assert high == pytest.approx(2.576, abs=0.05)
+    assert high == pytest.approx(2.576, abs=bound("percentile"))
     assert ranges.choose(normal, FLOAT, "percentile", percentile=100) == (normal.low, normal.high)
 
 

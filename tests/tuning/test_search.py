@@ -11,6 +11,7 @@ from inception_deploy.tuning.measure import Timing
 from inception_deploy.tuning.search import Search
 from inception_deploy.tuning.space import Space, main_spec
 from inception_deploy.tuning.tuned import better, with_choices
+from inception_deploy.verify import bound
 
 from .conftest import Formula
 
@@ -41,7 +42,7 @@ def test_the_default_is_trial_zero_and_is_not_counted(folder, tasks, formula) ->
     search = searched(folder, tasks, formula, 1)
     assert [choice for _, choice in formula.asked[:3]] == [state.space.default for state in search.states]
     assert search.trials == 1
-    assert [state.seconds for state in search.states] == pytest.approx([1e-3] * 3, rel=0.05)
+    assert [state.seconds for state in search.states] == pytest.approx([1e-3] * 3, rel=bound("timing"))
 
 
 def test_it_goes_on_where_it_stopped(folder, tasks, formula, target) -> None:

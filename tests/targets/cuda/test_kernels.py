@@ -15,6 +15,7 @@ from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
 from inception_deploy.kernels.spec import Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
 from inception_deploy.kernels.vector import simple as cpu_simple
+from inception_deploy.verify import bound
 
 INF = math.inf
 
@@ -86,7 +87,7 @@ def check_conv(gpu, spec, schedule=None):
     given += [laid_out(blocked(addend), spec.add_stride)] if spec.add else []
     gpu.call(spec, [*given, out], schedule)
     want = blocked(convolution(x, weight, bias, addend, spec).astype(np.float32)).reshape(spec.batch, -1)
-    np.testing.assert_allclose(out[:, : want.shape[1]], want, atol=3e-6 * max(1.0, np.abs(want).max()))
+    np.testing.assert_allclose(out[:, : want.shape[1]], want, atol=bound("window") * max(1.0, np.abs(want).max()))
     assert np.isnan(out[:, want.shape[1] :]).all(), "wrote into a neighbour"
 
 
@@ -221,7 +222,7 @@ def test_window(gpu, spec):
     packed = np.ascontiguousarray(weight.reshape(spec.blocks, BLOCK, *spec.kernel).transpose(0, 2, 3, 1))
     gpu.call(spec, [source, *([packed, bias] if spec.op is WindowOp.DEPTHWISE else []), out])
     want = blocked(window_reference(x, weight, bias, spec).astype(np.float32)).reshape(spec.batch, -1)
-    np.testing.assert_allclose(out[:, :plane], want, atol=2e-6)
+    np.testing.assert_allclose(out[:, :plane], want, atol=bound("kernel"))
     assert np.isnan(out[:, plane:]).all()
 
 
@@ -238,7 +239,7 @@ def test_global_average(gpu):
         want = (
             x[:, : spec.blocks * spec.pixels * BLOCK].reshape(spec.batch, spec.blocks, spec.pixels, BLOCK).mean(axis=2)
         )
-        np.testing.assert_allclose(out[:, : spec.blocks * BLOCK], want.reshape(spec.batch, -1), atol=1e-6)
+        np.testing.assert_allclose(out[:, : spec.blocks * BLOCK], want.reshape(spec.batch, -1), atol=bound("rounding"))
 
 
 def _softplus(x):
@@ -297,7 +298,7 @@ def test_unary(gpu, op):
     out = np.full_like(x, np.nan)
     gpu.call(Map(op, 2, 3, 5, constants=constants, in_stride=240, out_stride=240), [x, out])
     want = function(x.astype(np.float64))
-    np.testing.assert_allclose(out, want, rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(out, want, rtol=bound("kernel"), atol=bound("rounding"))
 
 
 @pytest.mark.parametrize("op", BINARY)
@@ -309,7 +310,7 @@ def test_binary(gpu, op, second):
     out = np.full_like(x, np.nan)
     strides = {"in_stride": 240, "second_stride": 240 if second == "tensor" else 48, "out_stride": 240}
     gpu.call(Map(op, 2, 3, 5, second, (-0.5, 0.5), **strides), [x, y, out])
-    np.testing.assert_allclose(out, np.clip(BINARY[op](x, y), -0.5, 0.5), rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(out, np.clip(BINARY[op](x, y), -0.5, 0.5), rtol=bound("kernel"), atol=bound("rounding"))
 
 
 def test_pack_and_unpack(gpu):
@@ -333,4 +334,4 @@ def test_softmax(gpu, length):
     out = np.full_like(x, np.nan)
     gpu.call(Softmax(3, length), [x, out])
     exponentials = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
-    np.testing.assert_allclose(out, exponentials / exponentials.sum(axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(out, exponentials / exponentials.sum(axis=1, keepdims=True), atol=bound("rounding"))

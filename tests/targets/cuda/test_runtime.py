@@ -23,6 +23,7 @@ from inception_deploy.lower.lower import lower
 from inception_deploy.runtime import compiled
 from inception_deploy.targets import cuda, cuda_library
 from inception_deploy.targets.cuda_compile import kernel_source
+from inception_deploy.verify import bound
 
 from .conftest import fake_cubin
 
@@ -103,7 +104,7 @@ def network(gpu, built):
 
 
 def right(network, outputs) -> None:
-    np.testing.assert_allclose(outputs[0], network.expected, atol=1e-6)
+    np.testing.assert_allclose(outputs[0], network.expected, atol=bound("rounding"))
 
 
 def test_gives_what_onnxruntime_gives(gpu, network):
@@ -272,6 +273,7 @@ import ctypes, pathlib
 from inception_deploy.runtime import compiled
 from inception_deploy.errors import DeployError
 from inception_deploy.targets import cuda
+from inception_deploy.verify import bound
 try:
     ctypes.CDLL("libcuda.so.1")
 except OSError:

@@ -169,6 +169,16 @@ def test_packages_import_light(light: str) -> None:
     assert loaded_by(f"import {name}") == set()
 
 
+@pytest.mark.parametrize("name", ["runtime.model", "runtime.given", "runtime.bundle", "runtime.compiled"])
+def test_the_runtime_needs_numpy_alone(name: str) -> None:
+    assert loaded_by(f"import inception_deploy.{name}") <= {"numpy"}
+
+
+def test_the_front_door_is_light() -> None:
+    code = "import inception_deploy as idp; [getattr(idp, name) for name in idp.__all__]; idp.models(); idp.targets()"
+    assert loaded_by(code) <= {"numpy"}
+
+
 def loaded_by(code: str) -> set[str]:
     """The heavy packages that a fresh interpreter has loaded after `code`."""
     script = f"import sys, json\n{code}\nprint('\\n' + json.dumps(sorted({HEAVY!r} & set(sys.modules))))"

@@ -1,0 +1,117 @@
+"""The front door: what `import inception_deploy as idp` gives, and the README's lines that use it."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import numpy as np
+import pytest
+
+import inception_deploy as idp
+from inception_deploy import api
+from inception_deploy.commands import COMMANDS
+from inception_deploy.errors import DeployError
+
+ROOT = Path(__file__).resolve().parents[1]
+TWICE = {"models", "quantize", "targets", "verify"}
+"""Names of modules, too; such a module can be called."""
+
+
+def test_every_name_is_there_and_every_command_is_a_function() -> None:
+    assert set(idp.__all__) <= set(dir(idp))
+    functions = {name for name in idp.__all__ if name in vars(api)}
+    assert all(callable(getattr(idp, name)) for name in functions)
+    commands = {command.name for command in COMMANDS if not command.parts}
+    assert commands <= functions
+    with pytest.raises(AttributeError, match="module 'inception_deploy' has no attribute 'exprot'"):
+        _ = idp.exprot
+
+
+def test_no_module_has_the_name_of_a_function_unless_it_is_callable() -> None:
+    modules = {path.stem for folder in ("toolkit", "models", "targets", "quantize") for path in [ROOT / folder]}
+    modules |= {path.stem for path in (ROOT / "toolkit").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert modules & set(idp.__all__) == TWICE
+    for name in idp.__all__:
+        found = getattr(idp, name)
+        assert isinstance(found, ModuleType) == (name in TWICE)
+
+
+@pytest.mark.parametrize(
+    "first", ["", "import inception_deploy.models, inception_deploy.verify, inception_deploy.quantize"]
+)
+def test_functions_stay_functions_whatever_is_imported(first: str) -> None:
+    script = f"""
+{first}
+import inception_deploy as idp
+from inception_deploy import export, models, quantize, targets, verify
+assert callable(export) and not hasattr(export, "__path__")
+assert [row["name"] for row in models()] == models.names() == [row["name"] for row in idp.models()]
+assert targets()[0]["name"] == targets.parse("cpu:avx2").kind
+import inception_deploy.pipeline
+assert idp.export is export
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_a_module_shows_its_functions_signature() -> None:
+    assert inspect.signature(idp.quantize) == inspect.signature(api.quantize)
+    assert isinstance(idp.export, FunctionType)
+
+
+def test_the_command_line_adds_nothing() -> None:
+    """What a command's options can say, the function of its name takes."""
+    from inception_deploy.cli import parser
+
+    actions = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
+    renamed = {"model": "model", "bundle": "bundle", "image": "given", "input": "given", "option": "options",
+               "no_verify": "verified", "key": "key", "path": "path"}  # fmt: skip
+    for command in COMMANDS:
+        if command.parts or command.name == "bench":  # bench is two functions
+            continue
+        takes = set(inspect.signature(getattr(api, command.name)).parameters)
+        says = {renamed.get(a.dest, a.dest) for a in actions.choices[command.name]._actions}
+        assert says - {"help", "json", "verbosity"} <= takes, command.name
+        assert takes - {"progress"} <= says, command.name
+
+
+def test_a_missing_package_of_the_builder_is_named(monkeypatch: pytest.MonkeyPatch, tiny_bundle: Path) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(DeployError) as caught:
+        idp.load(tiny_bundle, runtime="onnxruntime")
+    assert caught.value.kind == "install"
+    assert caught.value.message == (
+        "load needs the packages of inception-deploy[build]: pip install 'inception-deploy[build]'"
+    )
+
+
+def test_a_missing_package_of_the_users_is_the_users(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("import no_such_package\ndef build(): pass\n")
+    with pytest.raises(DeployError, match="no_such_package") as caught:
+        idp.export(f"{tmp_path / 'net.py'}:build", tmp_path / "out")
+    assert caught.value.kind != "install"
+
+
+def test_another_engine_is_a_model_too(tiny_bundle: Path) -> None:
+    net = idp.load(tiny_bundle, runtime="onnxruntime", labels=list("abcdefg"))
+    assert net(np.zeros((9, 9, 3), np.uint8)).top(1)[0].label in "abcdefg"
+
+
+def test_the_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As printed, with LeNet-5 for the large network and the repository's own pictures."""
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    assert len(blocks) == 1, "README has one block of Python, which this test runs"
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "photos/a.jpg", "photos/b.jpg"):
+        (tmp_path / name).write_bytes((ROOT / "examples" / "data" / "photo.jpg").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(blocks[0].replace("irv2", "lenet5"), "README.md", "exec"), names)
+    assert (tmp_path / "lenet5-cpu" / "model.so").exists()
+    assert isinstance(names["net"], idp.Model)

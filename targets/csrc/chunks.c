@@ -93,8 +93,7 @@ int id_chunks_make(id_chunking *chunking, const id_tables *tables, const id_span
       shares[0].end = chunking->chunk_count;
       if (joins) continue;
     } else {
-      code = cut(chunking, &capacity, tables, first, last, total,
-                 chunking->shares + (size_t)chunking->phases * workers);
+      code = cut(chunking, &capacity, tables, first, last, total, chunking->shares + (size_t)chunking->phases * workers);
     }
     chunking->serial[chunking->phases++] = (uint8_t)serial;
   }

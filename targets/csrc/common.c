@@ -75,8 +75,7 @@ void *id_allocate(uint64_t bytes) {
   if (bytes == 0) bytes = 1;
   if (bytes > SIZE_MAX - 2 * HUGE_PAGE) return NULL;
   const size_t size = whole_pages(bytes);
-  unsigned char *memory =
-      mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  unsigned char *memory = mmap(NULL, size + HUGE_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return NULL;
   const size_t before = (HUGE_PAGE - (uintptr_t)memory % HUGE_PAGE) % HUGE_PAGE;
   if (before) munmap(memory, before);

@@ -17,10 +17,10 @@ typedef struct id_claim {
 typedef struct cpu {
   const id_site *site;
   const id_tables *tables;
-  void **memories;  /* per row of the table: where it is; NULL for buffers of the caller's, and where it is out of reach */
-  void **copies;    /* per row: an aligned copy of a caller's buffer that is not aligned; NULL until needed */
-  void **pointers;  /* every argument of every step, resolved */
-  id_team *team;    /* NULL for one thread */
+  void **memories;    /* per row of the table: where it is; NULL for buffers of the caller's, and where it is out of reach */
+  void **copies;      /* per row: an aligned copy of a caller's buffer that is not aligned; NULL until needed */
+  void **pointers;    /* every argument of every step, resolved */
+  id_team *team;      /* NULL for one thread */
   id_chunking *waves; /* per span */
   id_chunking *steps; /* per span, for id_profile; made when first wanted */
   double spin;
@@ -166,8 +166,7 @@ static int cpu_begin(void *state, const void *const *inputs, void *const *output
   for (uint32_t i = 0; i < tables->arg_count; ++i) {
     const id_arg *arg = &tables->args[i];
     const id_memory *memory = &tables->memories[arg->memory];
-    if (is_port(memory) && is_mine(self, memory))
-      self->pointers[i] = (unsigned char *)self->memories[arg->memory] + arg->offset;
+    if (is_port(memory) && is_mine(self, memory)) self->pointers[i] = (unsigned char *)self->memories[arg->memory] + arg->offset;
   }
   return ID_OK;
 }

@@ -91,20 +91,19 @@ static const struct {
   unsigned long entry, bit;
 } features[] = {
 #if defined(__aarch64__)
-    {"fp", AT_HWCAP, 0},        {"asimd", AT_HWCAP, 1},     {"crc32", AT_HWCAP, 7},     {"atomics", AT_HWCAP, 8},
-    {"fphp", AT_HWCAP, 9},      {"asimdhp", AT_HWCAP, 10},  {"asimdrdm", AT_HWCAP, 12}, {"asimddp", AT_HWCAP, 20},
-    {"sve", AT_HWCAP, 22},      {"asimdfhm", AT_HWCAP, 23}, {"sve2", AT_HWCAP2, 1},     {"i8mm", AT_HWCAP2, 13},
+    {"fp", AT_HWCAP, 0},     {"asimd", AT_HWCAP, 1},     {"crc32", AT_HWCAP, 7},     {"atomics", AT_HWCAP, 8},
+    {"fphp", AT_HWCAP, 9},   {"asimdhp", AT_HWCAP, 10},  {"asimdrdm", AT_HWCAP, 12}, {"asimddp", AT_HWCAP, 20},
+    {"sve", AT_HWCAP, 22},   {"asimdfhm", AT_HWCAP, 23}, {"sve2", AT_HWCAP2, 1},     {"i8mm", AT_HWCAP2, 13},
     {"bf16", AT_HWCAP2, 14},
 #else
-    {"neon", AT_HWCAP, 12},     {"vfpv3", AT_HWCAP, 13},    {"vfpv4", AT_HWCAP, 16},    {"idiva", AT_HWCAP, 17},
-    {"idivt", AT_HWCAP, 18},    {"fphp", AT_HWCAP, 22},     {"asimdhp", AT_HWCAP, 23},  {"asimddp", AT_HWCAP, 24},
+    {"neon", AT_HWCAP, 12},  {"vfpv3", AT_HWCAP, 13}, {"vfpv4", AT_HWCAP, 16},   {"idiva", AT_HWCAP, 17},
+    {"idivt", AT_HWCAP, 18}, {"fphp", AT_HWCAP, 22},  {"asimdhp", AT_HWCAP, 23}, {"asimddp", AT_HWCAP, 24},
 #endif
 };
 
 static int has(const char *name) {
   for (size_t i = 0; i < sizeof features / sizeof features[0]; ++i)
-    if (strcmp(features[i].name, name) == 0)
-      return (int)(getauxval(features[i].entry) >> features[i].bit & 1u);
+    if (strcmp(features[i].name, name) == 0) return (int)(getauxval(features[i].entry) >> features[i].bit & 1u);
   return 0;
 }
 

@@ -63,8 +63,8 @@ static int launch_step(const cuda *self, uint32_t step) {
   const id_cuda_code *code = self->site->tables->calls[step].code;
   for (uint32_t i = code->first_launch; i < code->first_launch + code->launch_count; ++i) {
     const id_cuda_launch *it = &self->tables->launches[i];
-    if (self->driver.launch(self->functions[it->function], it->grid[0], it->grid[1], it->grid[2], it->threads, 1, 1, 0, self->stream,
-                            self->arguments + it->first_arg, NULL) != CU_SUCCESS)
+    if (self->driver.launch(self->functions[it->function], it->grid[0], it->grid[1], it->grid[2], it->threads, 1, 1, 0,
+                            self->stream, self->arguments + it->first_arg, NULL) != CU_SUCCESS)
       return ID_ERROR_KERNEL;
   }
   return ID_OK;
@@ -156,7 +156,8 @@ static int load_kernels(cuda *self) {
     if (self->driver.module_load(&self->modules[i], chosen->images[i]) != CU_SUCCESS) return ID_ERROR_DEVICE;
   for (uint32_t i = 0; i < tables->function_count; ++i) {
     const id_cuda_function *it = &tables->functions[i];
-    if (self->driver.module_function(&self->functions[i], self->modules[it->module], it->name) != CU_SUCCESS) return ID_ERROR_DEVICE;
+    if (self->driver.module_function(&self->functions[i], self->modules[it->module], it->name) != CU_SUCCESS)
+      return ID_ERROR_DEVICE;
   }
   return ID_OK;
 }

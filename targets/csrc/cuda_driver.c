@@ -21,8 +21,8 @@ int id_cuda_load(cu_driver *driver) {
   void *library = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL);
   if (!library) return ID_ERROR_DEVICE;
   int missing = 0;
-#define ID_CUDA_LOOK_UP(member, name, parameters)              \
-  driver->member = (int(*) parameters)look_up(library, name);  \
+#define ID_CUDA_LOOK_UP(member, name, parameters)             \
+  driver->member = (int(*) parameters)look_up(library, name); \
   missing |= !driver->member;
   ID_CUDA_FUNCTIONS(ID_CUDA_LOOK_UP)
 #undef ID_CUDA_LOOK_UP

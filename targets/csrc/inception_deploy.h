@@ -69,8 +69,8 @@ typedef struct id_step {
 
 /* Everything known of the model without opening it. */
 typedef struct id_info {
-  uint32_t abi_version; /* ID_ABI_VERSION of the library */
-  const char *target;   /* the target it was built for, as the export command took it */
+  uint32_t abi_version;        /* ID_ABI_VERSION of the library */
+  const char *target;          /* the target it was built for, as the export command took it */
   const char *const *features; /* the `feature_count` processor features it needs, as /proc/cpuinfo has them */
   uint32_t feature_count;
   uint64_t arena_bytes;   /* memory for activations, per handle */

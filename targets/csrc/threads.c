@@ -54,14 +54,12 @@ void id_signal_wait(id_signal *signal, uint32_t seen, double spin) {
   } while (id_seconds() - start < spin);
   /* All sequentially consistent: either id_signal_wake sees the sleeper, or the futex call sees the new value. */
   atomic_fetch_add(&signal->asleep, 1);
-  while (atomic_load(&signal->value) == seen)
-    syscall(SYS_futex, &signal->value, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+  while (atomic_load(&signal->value) == seen) syscall(SYS_futex, &signal->value, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
   atomic_fetch_sub(&signal->asleep, 1);
 }
 
 void id_signal_wake(id_signal *signal) {
-  if (atomic_load(&signal->asleep) > 0)
-    syscall(SYS_futex, &signal->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+  if (atomic_load(&signal->asleep) > 0) syscall(SYS_futex, &signal->value, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 static int enter(id_team *team) {

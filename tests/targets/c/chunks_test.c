@@ -66,7 +66,8 @@ static int check(const id_tables *tables, const id_span *span, uint32_t round, u
   if (next_chunk != chunking.chunk_count) wrong |= complain("chunks that no share has", round, workers);
   for (uint32_t step = 0; step < tables->info.step_count; ++step)
     for (int32_t unit = 0; unit < id_cpu_code_of(tables, step)->units; ++unit)
-      if (done[step][unit] != (step >= span->first && step < span->last)) wrong |= complain("a unit is not done exactly once", round, workers);
+      if (done[step][unit] != (step >= span->first && step < span->last))
+        wrong |= complain("a unit is not done exactly once", round, workers);
   id_chunks_free(&chunking);
   return wrong;
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 from inception_deploy import artifact
 from inception_deploy.errors import DeployError
-from inception_deploy.runtime.preprocessing import Preprocessing
+from inception_deploy.runtime.preprocessing import Preprocessing, from_dict
 
 from . import spec
 from .assemble import assemble
@@ -91,10 +91,7 @@ def read_info(path: str | os.PathLike[str]) -> TrainedInfo:
         fields = json.loads(metadata[_ENTRY])
         if fields.pop("schema") != _SCHEMA:
             raise ValueError(f"its schema is not {_SCHEMA}")
-        how = fields.pop("preprocessing")
-        preprocessing = Preprocessing(
-            tuple(how["mean"]), tuple(how["std"]), how["resize"], tuple(how["crop"]), how["interpolation"]
-        )
+        preprocessing = from_dict(fields.pop("preprocessing"), f"{path}: 'preprocessing' in '{_ENTRY}'")
         fields["classes"] = tuple(map(str, fields["classes"]))
         channels, height, columns = map(int, fields["input"])
         return TrainedInfo(**{**fields, "input": (channels, height, columns)}, preprocessing=preprocessing)

@@ -16,7 +16,7 @@ from inception_deploy import artifact
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph import driver
 from inception_deploy.progress import NONE, Progress
-from inception_deploy.sources import resolve
+from inception_deploy.sources import preparing, resolve
 
 from .calibrate import Ranges
 from .pictures import pictures
@@ -75,11 +75,13 @@ class Job(Options):
         model: as for ``export --model``.
         output: the .onnx to write.
         force: replace `output`.
+        preprocessing: what the user says of it.
     """
 
     model: str
     output: Path
     force: bool = False
+    preprocessing: preparing.Said = field(default_factory=preparing.Said)
 
 
 def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
@@ -94,7 +96,7 @@ def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
         raise DeployError(message, kind="exists", got=str(job.output), allowed="a path that does not exist yet")
     job.known()
     progress.stage("export")
-    source = resolve.resolve(resolve.Request(model=job.model))
+    source = resolve.resolve(resolve.Request(model=job.model, preprocessing=job.preprocessing))
     for note in source.notes:
         progress.note(note)
     exported = source.onnx(lambda what: progress.update(0, 0, what))
@@ -106,6 +108,7 @@ def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
             model, job, preprocessing=source.preprocessing, labels=source.labels, state=state, progress=progress
         )
         progress.stage("write")
+        preparing.put(result.model, source.preprocessing)
         with artifact.atomic_file(job.output) as partial:
             onnx.save(result.model, str(partial))
     return {"model": str(job.output), **document}

@@ -63,10 +63,10 @@ def pictures(
 ) -> Pictures:
     """Open a source of inputs.
 
-    A folder's JPEG and PNG files, at any depth, in the order of their names; the folder that a file lies in is its
-    class, by name or by number. An .npz with an array ``images`` or ``x`` (or only one array), and ``labels`` or
-    ``y``: float32 (N, C, H, W) is taken as it is, uint8 (N, H, W) or (N, H, W, C) is pictures and is preprocessed.
-    An iterable, or a function that gives one: float arrays, taken as they are.
+    A folder's pictures, at any depth, in the order of their names; the folder that a file lies in is its class, by name
+    or by number. An .npz with an array ``images`` or ``x`` (or only one array), and ``labels`` or ``y``: float32 (N, C,
+    H, W) is taken as it is, float16 and float64 as float32, and uint8 (N, H, W) or (N, H, W, C) is pictures and is
+    preprocessed. An iterable, or a function that gives one: float arrays, taken as they are.
 
     Args:
         shape: (C, H, W) of the network's input.
@@ -89,7 +89,7 @@ def pictures(
             source = _npz(path, shape, how)
         else:
             what = "does not exist" if not path.exists() else "is neither a folder nor an .npz"
-            raise _wrong(f"{path} {what}", got=str(path), allowed="a folder of JPEG and PNG files, or an .npz")
+            raise _wrong(f"{path} {what}", got=str(path), allowed="a folder of pictures, or an .npz")
     else:
         source = _python(given, shape)
     if limit is not None:
@@ -142,11 +142,11 @@ def _npz(path: Path, shape: Sequence[int], how: Preprocessing | None) -> Picture
     ready: Callable[[NDArray[Any]], NDArray[np.float32]]
     if dtype == np.uint8 and len(sizes) in (3, 4):
         ready = partial(_prepared, how=_need(how, path))
-    elif dtype == np.float32 and len(sizes) == 4:
-        ready = np.ascontiguousarray
+    elif dtype.kind == "f" and len(sizes) == len(shape) + 1:
+        ready = partial(np.ascontiguousarray, dtype=np.float32)
     else:
         message = f"{path}: array '{name}' is {dtype} of shape {list(sizes)}"
-        allowed = f"float32 (N, {', '.join(map(str, shape))}), or uint8 pictures (N, H, W) or (N, H, W, C)"
+        allowed = f"floats (N, {', '.join(map(str, shape))}), or uint8 pictures (N, H, W) or (N, H, W, C)"
         raise _wrong(message, got=f"{dtype} {list(sizes)}", allowed=allowed)
     if not sizes[0]:
         raise _wrong(f"{path}: array '{name}' is empty", got=0, allowed="at least one picture")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .runtime.model import Model
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
+Preparing: TypeAlias = "PathLike | Mapping[str, Any] | None"
 Document: TypeAlias = "dict[str, Any]"
 
 P = ParamSpec("P")
@@ -95,6 +96,7 @@ def export(
     num_classes: int | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    preprocessing: Preparing = None,
     calibration: PathLike | None = None,
     scheme: str | None = None,
     images: int | None = None,
@@ -120,6 +122,8 @@ def export(
         input_size: height and width.  width: a factor on all channels.  batch: images at once.  num_classes: of the
             classifier.  options: what the network has of its own, e.g. ``{"scales": (0.1, 0.1, 0.2)}``.
         seed: of untrained weights and of the random input.
+        preprocessing: how a picture becomes the input, where the network does not say or is to have another: a mapping
+            with the keys of `Preprocessing`, or a JSON file of them.
         calibration: for int8: a folder of pictures, or an .npz of pictures or of prepared inputs.
         scheme, images: for int8: what the integers mean, and on how many pictures to calibrate.
         max_drop, evaluate: for int8: points of top-1 that may be lost on these labelled pictures; layers go back to
@@ -150,7 +154,7 @@ def export(
             evaluate=_path(evaluate),
         )
     return pipeline.export(
-        _request(model, weights, input_size, width, batch, num_classes, options, seed),
+        _request(model, weights, input_size, width, batch, num_classes, options, seed, preprocessing),
         Path(output),
         target=target,
         precision=precision,
@@ -177,6 +181,7 @@ def tune(
     num_classes: int | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
+    preprocessing: Preparing = None,
     resume: bool = False,
     tracker: tuple[str, int] | None = None,
     key: str | None = None,
@@ -188,7 +193,7 @@ def tune(
     >>> tune("irv2", "irv2.db", trials=64)
 
     Args:
-        model, target, weights ... seed: as for `export`.
+        model, target, weights ... preprocessing: as for `export`.
         output: the database, a folder that keeps every measurement.
         trials: choices to measure, of all layers together.
         resume: go on with the database that stands at `output`.
@@ -204,7 +209,7 @@ def tune(
     from .tuning.session import tune as search
 
     return search(
-        _request(model, weights, input_size, width, batch, num_classes, options, seed),
+        _request(model, weights, input_size, width, batch, num_classes, options, seed, preprocessing),
         Path(output),
         target=target,
         trials=trials,
@@ -236,6 +241,7 @@ def quantize(
     equalise: bool = False,
     correct_bias: bool = False,
     adaptive_rounding: bool = False,
+    preprocessing: Preparing = None,
     force: bool = False,
     threads: int | None = None,
     progress: Progress = NONE,
@@ -253,7 +259,7 @@ def quantize(
             ``power-of-two-tensor``.
         method, percentile: how ranges are chosen: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
         images: calibrate on the first so many only.
-        max_drop, evaluate: as for `export`.
+        max_drop, evaluate, preprocessing: as for `export`.
         concat, add, average, moves: how the scales of neighbours relate (`inception_deploy.quantize.scheme.Choices`).
         equalise, correct_bias, adaptive_rounding: repairs of the weights.
         force: replace what stands at `output`.
@@ -270,6 +276,7 @@ def quantize(
     from .quantize.quantise import Recipe
     from .quantize.repair import Repairs
     from .quantize.scheme import Choices
+    from .sources import preparing
 
     recipe = Recipe(
         scheme,
@@ -288,6 +295,7 @@ def quantize(
         max_drop=max_drop,
         evaluate=_path(evaluate),
         force=force,
+        preprocessing=preparing.said(preprocessing),
         threads=threads or 0,
     )
     return quantise(job, progress)
@@ -478,7 +486,9 @@ def _request(
     num_classes: int | None,
     options: Mapping[str, Any] | None,
     seed: int,
+    preprocessing: Preparing,
 ) -> Any:
+    from .sources import preparing
     from .sources.resolve import Request
 
     return Request(
@@ -490,6 +500,7 @@ def _request(
         num_classes=num_classes,
         seed=seed,
         options=dict(options or {}),
+        preprocessing=preparing.said(preprocessing),
     )
 
 

@@ -32,7 +32,7 @@ from .reports import check
 from .runtime import bundle
 from .runtime.compiled import load as load_compiled
 from .sources import capture as exporter
-from .sources import resolve
+from .sources import preparing, resolve
 from .targets.cpu_library import costs
 from .targets.precision import Settled, settle
 from .tuning.tuned import TunedCpu
@@ -185,6 +185,7 @@ class _Export:
         outputs = self._outputs(model)
         self._compare("optimised", before, outputs, exported)
         del exported
+        preparing.put(model, self.facts["preprocessing"])
         onnx.save(model, str(self.folder / bundle.ONNX))
         work = cost.cost(model)
         self.facts["passes"] = [_effect(effect) for effect in effects if effect.fired]

@@ -129,6 +129,33 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=own)
     random = "of the untrained weights and the random input (default: 0)"
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help=random)
+    how = "how a picture becomes the network's input, where that is not known or is to be another"
+    add_preprocessing(parser.add_argument_group("preprocessing", how))
+
+
+_PREPROCESSING = (
+    ("mean", "R,G,B", "taken from every channel after --scale, in the order of --color"),
+    ("std", "R,G,B", "what every channel is then divided by"),
+    ("scale", "S", "what pixels of 0..255 are multiplied with, e.g. 1/255, 1, 1/127.5"),
+    ("color", "C", "the order of the channels: rgb, bgr, or gray for one channel"),
+    ("resize", "N", "pixels of the shorter side before the crop"),
+    ("crop", "N", "the crop at the centre, N or HxW: the network's input size"),
+    ("interpolation", "I", "of the resize: nearest, bilinear, bicubic or lanczos, as Pillow does it"),
+    ("layout", "L", "of the input: nchw or nhwc"),
+)
+
+
+def add_preprocessing(parser: argparse._ActionsContainer) -> None:
+    """The options that say how a picture becomes the network's input: what `preprocessing_of` reads."""
+    for name, metavar, text in _PREPROCESSING:
+        parser.add_argument(f"--{name}", metavar=metavar, help=text)
+    file = "a JSON file with the same keys, e.g. the part 'preprocessing' of a manifest"
+    parser.add_argument("--preprocessing", type=Path, metavar="FILE.json", help=file)
+
+
+def preprocessing_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What the options of `add_preprocessing` say, as the front door takes it."""
+    return {"file": options.preprocessing, **{name: getattr(options, name) for name, *_ in _PREPROCESSING}}
 
 
 def network_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -147,6 +174,7 @@ def network_of(options: argparse.Namespace) -> dict[str, Any]:
         "num_classes": options.num_classes,
         "options": dict(parse_option(text) for text in options.option),
         "seed": options.seed,
+        "preprocessing": preprocessing_of(options),
     }
 
 
@@ -169,7 +197,7 @@ def parse_option(text: str) -> tuple[str, Any]:
 
 def add_quantisation(parser: argparse._ActionsContainer) -> None:
     """The options that say how a float model becomes int8: what `quantize` and `export` have in common."""
-    pictures = "a folder of JPEG and PNG files, or an .npz of pictures or of prepared inputs"
+    pictures = "a folder of pictures (JPEG, PNG, WebP, BMP, TIFF), or an .npz of pictures or of prepared inputs"
     parser.add_argument("--calibration", type=Path, metavar="DIR|FILE.npz", help=pictures)
     schemes = "what the integers mean: float-scale (default), float-scale-int8, power-of-two, power-of-two-tensor"
     parser.add_argument("--scheme", metavar="S", help=schemes)

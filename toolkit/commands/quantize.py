@@ -8,7 +8,17 @@ from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_quantisation, add_threads, line, sequence, table
+from .base import (
+    Command,
+    Outcome,
+    add_preprocessing,
+    add_quantisation,
+    add_threads,
+    line,
+    preprocessing_of,
+    sequence,
+    table,
+)
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +26,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "model", metavar="MODEL.onnx", help="a float32 ONNX; or a network of the zoo or a trained file, as for export"
     )
     add_quantisation(parser)
+    how = "how the pictures of --calibration become the network's input; the same as for export"
+    add_preprocessing(parser.add_argument_group("preprocessing", how))
     parser.add_argument(
         "--method", default="mse", metavar="M", help="how ranges are chosen: minmax, percentile, entropy, mse (default)"
     )
@@ -60,6 +72,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         correct_bias=options.correct_bias,
         adaptive_rounding=options.adaptive_rounding,
         force=options.force,
+        preprocessing=preprocessing_of(options),
         threads=options.threads,
         progress=progress,
     )

@@ -13,7 +13,7 @@ from ..bundles import engines
 from ..errors import DeployError
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
-from ..runtime.preprocessing import from_dict, load
+from ..runtime.preprocessing import from_dict, load, normalised
 from ..targets import precision
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ PHOTO = Path(__file__).with_name("data") / "photo.jpg"
 """The photo that export and verify look at: a real picture has structure that random numbers lack."""
 
 
-def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: int) -> dict[str, NDArray[np.float32]]:
+def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: int) -> dict[str, NDArray[Any]]:
     """What the stages are compared on: a real photo, where the network takes pictures, and random numbers of two kinds.
 
     A network may be so sensitive on one of them that nothing can be told (`rounding`); hardly one is on all.
@@ -39,21 +39,24 @@ def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: 
         preprocessing: as in the manifest; None for a network that does not take pictures.
 
     Returns:
-        By name, float32 arrays of `shape`: ``photo``; ``random``, of a normal distribution; ``uniform``, pixels of any
-        colour, prepared.
+        By name, arrays of `shape`, float32 or what the preprocessing says: ``photo``; ``random``, of a normal
+        distribution, where the input is float; ``uniform``, pixels of any colour, prepared.
     """
     import numpy as np
 
     random = np.random.default_rng(seed)
     normal = random.standard_normal(tuple(shape), dtype=np.float32)
-    uniform = random.random(tuple(shape), dtype=np.float32)
     if preprocessing is None:
-        return {"random": normal, "uniform": uniform}
+        return {"random": normal, "uniform": random.random(tuple(shape), dtype=np.float32)}
     how = from_dict(preprocessing)
     photo = load([PHOTO], how)[0]
-    batch = [np.roll(photo, 7 * index, axis=-1) for index in range(shape[0])]
-    mean, std = (np.asarray(values, np.float32).reshape(-1, 1, 1) for values in (how.mean, how.std))
-    return {"photo": np.stack(batch), "random": normal, "uniform": (uniform - mean) / std}
+    across = -1 if how.layout == "nchw" else -2
+    pixels = random.integers(0, 256, (shape[0], *how.crop, len(how.mean)), np.uint8)
+    return {
+        "photo": np.stack([np.roll(photo, 7 * index, axis=across) for index in range(shape[0])]),
+        **({"random": normal} if how.dtype == "float32" else {}),
+        "uniform": np.stack([normalised(picture, how) for picture in pixels]),
+    }
 
 
 def inputs_for_int8(given: Mapping[str, NDArray[np.float32]], model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:

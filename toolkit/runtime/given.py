@@ -121,8 +121,8 @@ class Input:
         how = self.preprocessing
         if how is None:
             raise UsageError(
-                f"bundle {self.source} does not take pictures (its input is {list(self.shape)}); "
-                "give the prepared tensor, --input on the command line",
+                f"bundle {self.source} does not take pictures: its input {list(self.shape)} is none of 1 or 3 "
+                "channels; give the prepared tensor, --input on the command line",
                 kind="image",
                 got="a picture",
                 allowed=f"{self.dtype} {['N', *self.shape[1:]]}",

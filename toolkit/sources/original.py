@@ -42,6 +42,13 @@ def run_file(path: Path, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]
         raise DeployError(message, kind="verify", got=reason, allowed="a file that onnxruntime runs") from error
 
 
+def described(path: Path) -> onnx.ModelProto:
+    """The file without the weights that lie beside it: what it says of itself."""
+    import onnx
+
+    return onnx.load(str(path), load_external_data=False)
+
+
 def in_halves(path: Path) -> onnx.ModelProto | None:
     """The file, where a weight or a cast of it is a float of 16 bits; None elsewhere, and then nothing is kept."""
     import onnx

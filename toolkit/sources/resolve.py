@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import inception_deploy.models as models
 
 from ..errors import DeployError, UsageError
-from ..runtime.preprocessing import as_dict
-from . import capture, original
+from . import capture, hub, original, preparing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from ..models.base import Network
 
 _DEFAULT_SIZE = 224
+_UINT8 = 2
+"""onnx.TensorProto.UINT8, without loading onnx."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Request:
     num_classes: int | None = None
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: preparing.Said = field(default_factory=preparing.Said)
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,31 @@ def resolve(request: Request) -> Source:
         return _from_onnx(request)
     if text.endswith(".safetensors"):
         return _from_trained(request)
+    if hub.is_folder(Path(text)):
+        return _from_folder(request, Path(text))
+    if request.weights is not None and hub.is_folder(request.weights):
+        return _from_folder(request, request.weights)
     if ":" in text or text.endswith(".py"):
         return _from_callable(request)
     return _from_zoo(request)
 
 
-def _from_zoo(request: Request) -> Source:
+def _from_folder(request: Request, path: Path) -> Source:
+    """A folder of the Hugging Face hub, as --model or, for a network of the zoo, as --weights."""
+    folder = hub.read(path)
+    if request.weights is None:
+        request = replace(request, model=folder.name)
+    elif request.weights != path:
+        message = f"--weights does not go with {path}: it holds its own"
+        raise UsageError(message, kind="usage", got=str(request.weights), allowed="one of both")
+    elif models.resolve(request.model) != folder.name:
+        message = f"{path} holds {folder.name}, not {request.model}"
+        raise DeployError(message, kind="weights", got=folder.name, allowed=models.resolve(request.model))
+    classes = folder.classes if request.num_classes is None else request.num_classes
+    return _from_zoo(replace(request, weights=folder.weights, num_classes=classes), folder)
+
+
+def _from_zoo(request: Request, folder: hub.Folder | None = None) -> Source:
     name = models.resolve(request.model)
     spec = models.spec(name)
     width = 1.0 if request.width is None else request.width
@@ -99,7 +120,10 @@ def _from_zoo(request: Request) -> Source:
     untrained = f"{name}: the weights are untrained (random, seed {request.seed}); --weights FILE loads trained ones"
     classes = spec.num_classes if request.num_classes is None else request.num_classes
     notes = () if module.trained else (untrained,)
-    return _from_network(module, request.batch, classes, width, request.options, None, notes)
+    labels = None
+    if folder is not None:
+        module.preprocessing, labels = folder.preprocessing, folder.labels
+    return _from_network(module, request, classes, width, request.options, labels, notes)
 
 
 def _from_trained(request: Request) -> Source:
@@ -107,12 +131,12 @@ def _from_trained(request: Request) -> Source:
     shaping = {"--weights": request.weights, "--input-size": request.input_size}
     _refuse_zoo_options(request, "a trained network", shaping)
     module, info = models.load_trained(request.model)
-    return _from_network(module, request.batch, len(info.classes), info.width, info.options, tuple(info.classes), ())
+    return _from_network(module, request, len(info.classes), info.width, info.options, tuple(info.classes), ())
 
 
 def _from_network(
     module: Network,
-    batch: int | None,
+    request: Request,
     classes: int,
     width: float,
     options: Mapping[str, Any],
@@ -126,8 +150,9 @@ def _from_network(
         "options": {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()},
         "trained": module.trained,
     }
-    preprocessing = as_dict(module.preprocessing)
-    return _from_module(module.spec.name, module, (batch or 1, *module.input_shape), preprocessing, zoo, labels, notes)
+    name, shape = module.spec.name, (request.batch or 1, *module.input_shape)
+    preprocessing, told = preparing.settled(module.preprocessing, request.preprocessing, shape, name)
+    return _from_module(name, module, shape, preprocessing, zoo, labels, (*notes, *told))
 
 
 def _from_callable(request: Request) -> Source:
@@ -146,11 +171,10 @@ def _from_callable(request: Request) -> Source:
         notes.append(
             f"{request.model}: the input size is not known; taken as {size[0]}x{size[1]}, --input-size changes it"
         )
-    preprocessing, assumed = _assumed_preprocessing(request.model, (request.batch or 1, channels, *size))
+    shape = (request.batch or 1, channels, *size)
+    preprocessing, assumed = preparing.settled(None, request.preprocessing, shape, request.model)
     name = request.model.rpartition(":")[2]
-    return _from_module(
-        name, module, (request.batch or 1, channels, *size), preprocessing, None, None, (*notes, *assumed)
-    )
+    return _from_module(name, module, shape, preprocessing, None, None, (*notes, *assumed))
 
 
 def _from_onnx(request: Request) -> Source:
@@ -162,9 +186,11 @@ def _from_onnx(request: Request) -> Source:
     told: list[str] = []
     path = Path(request.model)
     model = capture.load_onnx(path, batch=request.batch, input_size=request.input_size, static=True, tell=told.append)
-    port = model.graph.input[0].name
-    shape = [entry.dim_value for entry in model.graph.input[0].type.tensor_type.shape.dim]
-    preprocessing, notes = _assumed_preprocessing(request.model, shape)
+    port, tensor = model.graph.input[0].name, model.graph.input[0].type.tensor_type
+    shape = [entry.dim_value for entry in tensor.shape.dim]
+    own = preparing.of_onnx(original.described(path), request.model)
+    dtype = "uint8" if tensor.elem_type == _UINT8 else "float32"
+    preprocessing, notes = preparing.settled(own, request.preprocessing, shape, request.model, dtype=dtype)
 
     def reference(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
         return original.run_file(path, {port: x})
@@ -223,15 +249,6 @@ def _input_channels(module: torch.nn.Module) -> int:
 
     convolutions = (layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d))
     return next((layer.in_channels for layer in convolutions), 3)
-
-
-def _assumed_preprocessing(name: str, shape: Sequence[int]) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """ImageNet's usual preprocessing for a user's network that takes (N, 1 or 3, H, W), and a line that says so."""
-    if len(shape) != 4 or shape[1] not in (1, 3):
-        return None, ()
-    usual = models.spec("resnet50").preprocessing.at(*shape[2:]).channels(shape[1])
-    note = f"{name}: its preprocessing is not known, ImageNet's is assumed; run --input passes by it"
-    return as_dict(usual), (note,)
 
 
 def _load_weights(module: torch.nn.Module, path: Path) -> None:

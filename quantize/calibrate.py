@@ -151,10 +151,15 @@ def _look_at_all(
         if state is not None and done - saved >= save_every:
             statistics.save(state)
             saved = done
+    if not done:
+        message = f"{pictures.name}: there is no picture, so nothing can be calibrated"
+        raise DeployError(message, kind="calibration", got=done, allowed="at least one picture")
     if not statistics.images:
-        what = f"all {done} pictures are of one colour" if done else "there is no picture"
-        message = f"{pictures.name}: {what}, so nothing can be calibrated"
-        raise DeployError(message, kind="calibration", got=statistics.images, allowed="at least one picture")
+        progress.note(f"{pictures.name}: all {done} pictures are of one colour: the ranges say little")
+        statistics.images, statistics.constant = done, []
+        for batch in runner.batches(pictures.read(0)):
+            for name, values in look(runner, batch, chunks):
+                _count(statistics.histograms[name], values, name, batch[0].name)
     if state is not None and done > saved:
         statistics.save(state)
 

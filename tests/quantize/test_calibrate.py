@@ -128,10 +128,9 @@ def test_a_state_of_something_else_is_replaced_and_a_damaged_one_refused(
 def test_pictures_that_cannot_be_used_leave_no_state(branchy: onnx.ModelProto, inputs: Make, tmp_path: Path) -> None:
     data = inputs(SHAPE, 5)
     data[4, 0, 0, 0] = np.nan
-    for given in (data, np.ones((4, *SHAPE), np.float32)):
-        with pytest.raises(DeployError):
-            statistics(branchy, given, state=tmp_path / "state.npz", save_every=2)
-        assert not list(tmp_path.iterdir())
+    with pytest.raises(DeployError):
+        statistics(branchy, data, state=tmp_path / "state.npz", save_every=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_pictures_of_one_colour_are_left_out_and_named(branchy: onnx.ModelProto, inputs: Make) -> None:
@@ -143,8 +142,8 @@ def test_pictures_of_one_colour_are_left_out_and_named(branchy: onnx.ModelProto,
     assert same(seen, statistics(branchy, data))
     assert any("one colour were left out: input 2" in note for note in calibrate.notes(seen))
     assert any("4 pictures only" in note for note in calibrate.notes(seen))
-    with pytest.raises(DeployError, match="all 2 pictures are of one colour"):
-        statistics(branchy, np.zeros((2, *SHAPE), np.float32))
+    alone = statistics(branchy, np.zeros((2, *SHAPE), np.float32))
+    assert (alone.images, alone.constant) == (2, [])  # there is nothing better
 
 
 @pytest.mark.parametrize(
@@ -234,13 +233,13 @@ def test_sources_that_are_none_say_what_is_allowed(tmp_path: Path, inputs: Make)
     (tmp_path / "broken.npz").write_bytes(b"no zip")
     np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
     np.savez(tmp_path / "none.npz", x=inputs(SHAPE, 0))
-    np.savez(tmp_path / "double.npz", x=inputs(SHAPE, 2).astype(np.float64))
+    np.savez(tmp_path / "whole.npz", x=inputs(SHAPE, 2).astype(np.int64))
     np.savez(tmp_path / "objects.npz", x=np.array([None, {}], dtype=object))
     np.savez(tmp_path / "labels.npz", x=inputs(SHAPE, 2), labels=np.zeros(3, int))
     np.savez(tmp_path / "raw.npz", images=np.zeros((2, 8, 8), np.uint8))
     for name, message in (
         ("missing", "does not exist"), ("empty", "holds no picture"), ("broken.npz", "cannot be read"),
-        ("two.npz", "has arrays"), ("none.npz", "is empty"), ("double.npz", "is float64"), ("objects.npz", "objects"),
+        ("two.npz", "has arrays"), ("none.npz", "is empty"), ("whole.npz", "is int64"), ("objects.npz", "objects"),
         ("labels.npz", "not one integer a picture"),
     ):  # fmt: skip
         with pytest.raises(DeployError, match=message):

@@ -109,14 +109,13 @@ def spoilt(value: float) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda data: np.full_like(data, 0.5), "all 20 pictures are of one colour"),
         (spoilt(np.nan), "[18] holds NaN or infinity"),
         (spoilt(-np.inf), "[18] holds NaN or infinity"),
         (lambda data: data[:0], "array 'x' is empty"),
         (lambda data: data[:, :, :10], "has the shape [3, 10, 12]; the network takes [3, 12, 12]"),
         (lambda data: data[:, :1], "has the shape [1, 12, 12]; the network takes [3, 12, 12]"),
         (lambda data: data[0, 0], "array 'x' is float32 of shape [12, 12]"),
-        (lambda data: data.astype(np.float64), "array 'x' is float64"),
+        (lambda data: data.astype(np.int32), "array 'x' is int32"),
         (lambda data: (data > 0).astype(np.uint8) * 255, "a picture has 12 channels"),
     ],
 )
@@ -132,6 +131,23 @@ def test_inputs_that_cannot_be_used(
     assert (code, document["error"]["kind"]) == (1, "calibration")
     assert message in document["error"]["message"]
     assert sorted(files.iterdir()) == before
+
+
+def test_float64_is_taken_as_float32(files: Path, inputs: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    for dtype in (np.float32, np.float64):
+        np.savez(files / "inputs.npz", x=inputs((3, 12, 12), 20).astype(dtype))
+        out = files / f"{np.dtype(dtype)}.onnx"
+        assert call(capsys, files / "model.onnx", "--calibration", files / "inputs.npz", "-o", out)[0] == 0
+    assert (files / "float32.onnx").read_bytes() == (files / "float64.onnx").read_bytes()
+
+
+def test_blank_pictures_are_used_where_there_is_nothing_else(
+    files: Path, inputs: Make, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(files / "inputs.npz", x=np.full_like(inputs((3, 12, 12), 20), 0.5))
+    options = ["--calibration", str(files / "inputs.npz"), "-o", str(files / "out.onnx")]
+    assert cli.main(["quantize", str(files / "model.onnx"), *options]) == 0
+    assert "all 20 pictures are of one colour: the ranges say little" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture

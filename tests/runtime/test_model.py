@@ -110,7 +110,9 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
 
 def test_a_network_that_takes_no_pictures() -> None:
     other = Model(Bundle(Path("t"), Path("t"), tiny_manifest() | {"preprocessing": None}), sums)
-    with pytest.raises(UsageError, match=r"bundle t does not take pictures: its input .* is none of 1 or 3 channels; give"):
+    with pytest.raises(
+        UsageError, match=r"bundle t does not take pictures: its input .* is none of 1 or 3 channels; give"
+    ):
         other(PIXELS)
     assert other(np.zeros((1, 3, SIZE, SIZE), np.float32)).arrays[0].shape == (1, CLASSES)
 

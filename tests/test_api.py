@@ -67,9 +67,11 @@ def test_a_module_shows_its_functions_signature() -> None:
 def test_the_command_line_adds_nothing() -> None:
     """What a command's options can say, the function of its name takes."""
     from inception_deploy.cli import parser
+    from inception_deploy.commands.base import _PREPROCESSING
 
     actions = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
-    renamed = {"model": "model", "bundle": "bundle", "image": "given", "input": "given", "option": "options",
+    parts = dict.fromkeys((name for name, *_ in _PREPROCESSING), "preprocessing")
+    renamed = parts | {"model": "model", "bundle": "bundle", "image": "given", "input": "given", "option": "options",
                "no_verify": "verified", "key": "key", "path": "path"}  # fmt: skip
     for command in COMMANDS:
         if command.parts or command.name == "bench":  # bench is two functions

@@ -330,8 +330,10 @@ def load(
     from .runtime.model import Model
 
     with bundles.open(Path(bundle)) as opened:
-        engine = engines.make(runtime, opened, threads=threads)
-        return Model(opened, engine.run, labels=labels)
+        if runtime == "compiled":
+            library = engines.load_compiled(opened, threads)
+            return Model(opened, library.run, labels=labels, close=library.close)
+        return Model(opened, engines.make(runtime, opened, threads=threads).run, labels=labels)
 
 
 @_needs_builder

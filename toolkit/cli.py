@@ -29,6 +29,9 @@ PROGRAM = "inception-deploy"
 TRACEBACK = "INCEPTION_DEPLOY_TRACEBACK"
 """An environment variable: where it is set, an error that is our own fault prints its traceback."""
 
+_WIDE = 1000
+"""Columns of what is no terminal: a table in a file or a pipe is as wide as its content, and nothing is folded."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 """An error is one line, whatever a file's name or another library's message holds."""
 
@@ -147,7 +150,7 @@ def _run(arguments: list[str], as_json: bool) -> int:
         from rich.console import Console
 
         # Not a terminal: as wide as the content, so that a table in a file or a pipe is not folded.
-        outcome.show(Console() if sys.stdout.isatty() else Console(width=200))
+        outcome.show(Console() if sys.stdout.isatty() else Console(width=_WIDE))
     sys.stdout.flush()
     return 0 if outcome.ok else 1
 

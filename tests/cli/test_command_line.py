@@ -224,3 +224,25 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
     command = f"{sys.executable} -m inception_deploy models --json | head -c 1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[", "")
+
+
+@pytest.mark.parametrize("width", [60, 80, 100])
+def test_a_narrow_table_breaks_no_word_that_fits(width: int) -> None:
+    import io
+
+    from rich.console import Console
+
+    from inception_deploy.commands.base import table
+
+    name = "mixed6e/branch7x7dbl/2/activation"
+    rows = [(name, "conv", 1975808.25, "this machine lacks amx_bf16", f"{name}/more")] * 2
+    screen = io.StringIO()
+    table(("slowest steps", "op", "time in ms", "why not", "written into"), rows, right=(2,))(
+        Console(file=screen, width=width)
+    )
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    shown = screen.getvalue()
+    for word in ("1.976e+06", "conv", "machine", "lacks", "branch7x7dbl/", "activation", "slowest"):
+        assert word in shown, word
+    assert "…" not in shown

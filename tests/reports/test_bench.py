@@ -103,3 +103,33 @@ def test_torch_compile_gives_the_same_answer(tiny_bundle: Path, monkeypatch: pyt
 
 def test_torch_engines_get_time_to_calm_down() -> None:
     assert bench.pause_s(["compiled", "torch-compile"]) > 0.02 > bench.pause_s(["compiled", "onnxruntime"])
+
+
+def test_bundles_take_turns_and_are_shown_in_one_table(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(tiny_bundle, other)
+    calls: list[str] = []
+
+    def run(bundle: bundle.Bundle, threads: int):
+        return lambda x: calls.append(bundle.source.name) or []
+
+    monkeypatch.setitem(engines._ENGINES, "compiled", run)
+    argv = ["bench", str(tiny_bundle), str(other), "--against", "onnxruntime", "--runs", "2"]
+    assert cli.main([*argv, "--json"]) == 0
+    documents = json.loads(capfd.readouterr().out)
+    assert calls[-4:] in (["bundle", "other"] * 2, ["bundle", "other", "other", "bundle"])
+    for path, document in zip((tiny_bundle, other), documents, strict=True):
+        assert (document["bundle"], document["precision"], document["batch"]) == (str(path), "fp32", 2)
+        ours, theirs = document["results"]
+        assert "onnx" not in ours
+        assert (theirs["engine"], theirs["onnx"]) == ("onnxruntime", "model.onnx")
+        assert document["ratio"]["onnxruntime"] == pytest.approx(ours["p50_ms"] / theirs["p50_ms"], abs=1e-3)
+        assert document["ratio_to_first"] > 0
+    assert documents[0]["ratio_to_first"] == 1
+    assert cli.main(argv) == 0
+    shown = capfd.readouterr().out
+    assert f"{other} in fp32" in shown
+    assert "onnxruntime on model.onnx" in shown
+    assert "to the first" in shown

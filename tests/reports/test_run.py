@@ -134,3 +134,18 @@ def test_a_network_that_takes_no_pictures(opened: bundle.Bundle, tmp_path: Path)
     other = bundle.Bundle(opened.source, opened.folder, {**opened.manifest, "preprocessing": None})
     with pytest.raises(UsageError, match="does not take pictures"):
         run(other, pictures(tmp_path, 1), runtime="onnxruntime")
+
+
+def test_a_folder_is_a_line_a_picture(tiny_bundle: Path, tmp_path: Path, capfd) -> None:
+    paths = pictures(tmp_path, 5)
+    argv = ["run", str(tiny_bundle), "--image", str(tmp_path), "--runtime", "onnxruntime"]
+    assert cli.main([*argv, "--json"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert document["inputs"] == [str(path) for path in paths]
+    assert [len(top) for top in document["top"]] == [5] * 5
+    assert document["outputs"][0]["shape"] == [5, 7]
+    assert cli.main(argv) == 0
+    lines = capfd.readouterr().out.splitlines()
+    rows = [line for line in lines if line.startswith(str(tmp_path))]
+    assert [row.split()[0] for row in rows] == document["inputs"]
+    assert [int(row.split()[1]) for row in rows] == [top[0]["index"] for top in document["top"]]

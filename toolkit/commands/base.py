@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Callable, Iterable, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from inception_deploy.errors import UsageError
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from inception_deploy.progress import Progress
 
+
+_SHORT, _LEAST = 14, 8
+"""A column of no more than so many letters is not narrowed, and no other one further than that."""
 
 Show: TypeAlias = "Callable[[Console], None]"
 """Prints a result for a person."""
@@ -208,22 +212,59 @@ def add_quantisation(parser: argparse._ActionsContainer) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> Show:
-    """A `show` that prints a table; the columns whose numbers are in `right` are aligned right."""
+    """A `show` that prints a table; the columns whose numbers are in `right` are aligned right.
+
+    Where the terminal is too narrow, numbers and short words keep their width, and the other columns share what is
+    left: their cells take several lines, broken where a word or a part of a name ends.
+    """
     content = [[_text(cell) for cell in row] for row in rows]
+    right = frozenset(right)
 
     def show(console: Console) -> None:
         from rich.table import Table
         from rich.text import Text
 
+        heads, widths = list(columns), [max(map(len, cells)) for cells in zip(columns, *content, strict=True)]
+        if sum(widths) + 2 * len(widths) > console.width:
+            heads, widths = _narrowed(columns, content, right, console.width)
         result = Table(box=None, header_style="bold", pad_edge=False)
-        for index, column in enumerate(columns):
-            result.add_column(column, justify="right" if index in set(right) else "left", overflow="fold")
+        for index, head in enumerate(heads):
+            justify: Literal["right", "left"] = "right" if index in right else "left"
+            result.add_column(head, justify=justify, no_wrap=True)
         for row in content:
-            result.add_row(*[Text(cell) for cell in row])
+            result.add_row(*[Text(_broken(cell, width)) for cell, width in zip(row, widths, strict=True)])
         console.print(result)
 
-    right = frozenset(right)
     return show
+
+
+def _narrowed(
+    columns: Sequence[str], content: Sequence[Sequence[str]], right: Container[int], room: int
+) -> tuple[list[str], list[int]]:
+    """Heads and widths of a table's columns that fit into `room`, if that can be."""
+    cells = [max((len(row[index]) for row in content), default=0) for index in range(len(columns))]
+    fixed = [index in right or widest <= _SHORT for index, widest in enumerate(cells)]
+    words = [max(map(len, column.split()), default=0) for column in columns]
+    widths = [max(pair) for pair in zip(cells, words, strict=True)]
+    left = room - 2 * len(columns) - sum(width for width, keeps in zip(widths, fixed, strict=True) if keeps)
+    wanted = sum(width for width, keeps in zip(widths, fixed, strict=True) if not keeps)
+    for index, keeps in enumerate(fixed):
+        if not keeps and wanted > left:
+            widths[index] = max(words[index], _LEAST, widths[index] * left // wanted)
+    return [_broken(column, width) for column, width in zip(columns, widths, strict=True)], widths
+
+
+def _broken(text: str, width: int) -> str:
+    """`text` in lines of at most `width` letters, broken after a space or a separator, in a word if it has to be."""
+    lines = [""]
+    for part in re.findall(r"[^\s/_|,:-]*[\s/_|,:-]*", text):
+        if lines[-1] and len(lines[-1]) + len(part.rstrip()) > width:
+            lines.append("")
+        while len(part.rstrip()) > width:
+            lines[-1], part = part[:width], part[width:]
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def _text(cell: object) -> str:

@@ -13,7 +13,7 @@ from inception_deploy.progress import Progress
 from .base import Command, Outcome, Show, add_network, add_threads, line, positive, sequence, table
 
 _BUNDLE_RUNS, _TORCH_RUNS = 30, 10
-_FIGURES = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "sd_ms", "runs")
+_FIGURES = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "sd_ms")
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -91,33 +91,24 @@ def _torch(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
 
 
 def _show(documents: Sequence[dict[str, Any]]) -> Show:
-    """One table of all bundles and engines, in which every ratio is to be read as ours over theirs."""
+    """One table of all bundles and engines; a bundle's precision, and the ONNX that an engine computed, stand in it."""
     first = documents[0]
     several = len(documents) > 1
-    heads = sorted({f"{d['model']}, batch {d['batch']}" for d in documents})
-    head = f"{'; '.join(heads)}, {first['threads']} threads, {first['machine']}"
+    heads = dict.fromkeys(f"{document['model']}, batch {document['batch']}" for document in documents)
+    head = f"{'; '.join(heads)}; {first['threads']} threads, {first['results'][0]['runs']} rounds, {first['machine']}"
     rows = []
     for document in documents:
+        if "bundle" in document:
+            ratio = document["ratio_to_first"] if several else ""
+            rows.append([f"{document['bundle']} in {document['precision']}", *[""] * len(_FIGURES), "", ratio])
         for row in document["results"]:
-            what = f"{row['engine']} on {row['onnx']}" if "onnx" in row else row["engine"]
-            ratio = document["ratio"].get(row["engine"])
-            rows.append(
-                [
-                    *([document["bundle"], document["precision"]] if "bundle" in document else []),
-                    what,
-                    *(row[figure] for figure in _FIGURES),
-                    "" if ratio is None else ratio,
-                    *([document["ratio_to_first"] if row["engine"] == "compiled" else ""] if several else []),
-                ]
-            )
-    columns = [
-        *(["bundle", "precision"] if "bundle" in first else []),
-        "engine",
-        *(figure.replace("_", " ") for figure in _FIGURES),
-        "ours / theirs",
-        *(["to the first"] if several else []),
-    ]
-    return sequence(line(head), table(columns, rows, right=range(columns.index("p50 ms"), len(columns))))
+            engine = f"{row['engine']} on {row['onnx']}" if "onnx" in row else row["engine"]
+            ratio = document["ratio"].get(row["engine"], "")
+            rows.append([f"  {engine}", *(row[figure] for figure in _FIGURES), ratio, ""])
+    columns = ["engine", *(figure.replace("_", " ") for figure in _FIGURES), "ours / theirs", "to the first"]
+    if not several:
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    return sequence(line(head), table(columns, rows, right=range(1, len(columns))))
 
 
 COMMAND = Command(

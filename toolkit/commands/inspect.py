@@ -77,6 +77,8 @@ def _operators(document: dict[str, Any]) -> Show:
 
 
 def _branches(document: dict[str, Any]) -> Show:
+    if not document["branches"]:
+        return line("no branches")
     rows = [
         (row["node"], row["op"], len(row["paths"]), " | ".join(f"{path['macs'] / 1e6:.1f}" for path in row["paths"]))
         for row in document["branches"]
@@ -94,11 +96,12 @@ def _steps(document: dict[str, Any]) -> Show:
         place = where.get(step["output"])
         rate = f"{step['macs'] / step['ms'] / 1e6:.1f}" if step["macs"] and step["ms"] else "-"
         share = f"{100 * step['share']:.1f} %"
+        lies = f"{place['offset'] / 1e3:.0f}+{place['bytes'] / 1e3:.0f}" if place else "-"
         rows.append(
             (step["layer"], step["op"], f"{step['macs'] / 1e6:.1f}", f"{step['ms']:.3f}", share, rate,
-             f"{place['offset']}+{place['bytes']}" if place else "-", place["shares"] if place else None)
+             lies, place["shares"] if place else None)
         )  # fmt: skip
-    columns = ("slowest steps", "op", "MMACs", "ms", "share", "GMAC/s", "arena offset+bytes", "written into")
+    columns = ("slowest steps", "op", "MMACs", "ms", "share", "GMAC/s", "arena kB", "written into")
     return table(columns, rows, right=(2, 3, 4, 5, 6))
 
 

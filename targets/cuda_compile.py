@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from inception_deploy import cache
+from inception_deploy import artifact, cache
 from inception_deploy.errors import DeployError
 
 if TYPE_CHECKING:
@@ -134,8 +133,7 @@ class Nvcc:
         return Nvcc(path, f"nvcc {found.group(1)}", archs) if found and archs else None
 
     def cubin(self, source: str, arch: str) -> bytes:
-        with tempfile.TemporaryDirectory(prefix="inception-deploy-") as name:
-            folder = Path(name)
+        with artifact.temporary() as folder:
             (folder / "kernel.cu").write_text(source, encoding="utf-8")
             command = [self.path, "-cubin", f"-arch={arch}", *OPTIONS, "-w", "-o", "kernel.cubin", "kernel.cu"]
             done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", check=False)

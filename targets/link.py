@@ -11,14 +11,13 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-from inception_deploy import cache
+from inception_deploy import artifact, cache
 from inception_deploy.errors import DeployError
 
 from .clib import LIBRARIES, stub
@@ -81,8 +80,7 @@ def compile_c(source: str, name: str, triple: str, *, flags: Sequence[str] = ())
     headers = [part for path in sorted(CSRC.glob("*.h")) for part in (path.name, path.read_text(encoding="utf-8"))]
 
     def make() -> bytes:
-        with tempfile.TemporaryDirectory(prefix="inception-deploy-") as name_of_folder:
-            folder = Path(name_of_folder)
+        with artifact.temporary() as folder:
             (folder / name).write_text(source, encoding="utf-8")
             _zig([*options, "-I", str(CSRC), "-o", "out.o", name], f"compiling {name}", folder)
             return (folder / "out.o").read_bytes()
@@ -104,8 +102,7 @@ def link_shared(
         triple: a key of `PLATFORMS`.
         dl: the objects also use `dlopen` and its like.
     """
-    with tempfile.TemporaryDirectory(prefix="inception-deploy-") as name:
-        folder = Path(name)
+    with artifact.temporary() as folder:
         (folder / "exports.map").write_text(f"{{ global: {' '.join(f'{s};' for s in exports)} local: *; }};\n")
         inputs = [f"{number}.o" for number in range(len(objects))]
         for file, data in zip(inputs, objects, strict=True):
@@ -131,8 +128,7 @@ def _stub(soname: str, triple: str) -> bytes:
     def make() -> bytes:
         # -w: every one of these functions contradicts what the compiler knows of the name.
         data = compile_c(wanted.source, "stub.c", triple, flags=("-w", "-fno-builtin", "-fvisibility=default"))
-        with tempfile.TemporaryDirectory(prefix="inception-deploy-") as name:
-            folder = Path(name)
+        with artifact.temporary() as folder:
             (folder / "stub.o").write_bytes(data)
             (folder / "stub.map").write_text(wanted.script)
             options = ["-soname", soname, "--version-script=stub.map", "--build-id=none"]
@@ -158,16 +154,21 @@ def zig_version() -> str:
 
 def _zig(arguments: Sequence[str], doing: str, folder: Path) -> None:
     """Run zig in `folder`. DeployError with its first error message where it fails."""
-    zig = cache.directory() / "zig"
-    environment = {
-        **os.environ,
-        "ZIG_GLOBAL_CACHE_DIR": str(zig / "global"),
-        "ZIG_LOCAL_CACHE_DIR": str(zig / "local"),
-        "LC_ALL": "C",
-    }
-    done = subprocess.run(
+    usual = cache.directory() / "zig"
+    done = _zig_once(arguments, folder, usual)
+    if done.returncode != 0 and not cache.is_writable(usual):
+        done = _zig_once(arguments, folder, cache.private() / "zig")
+    if done.returncode != 0:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        first = next((line for line in lines if "error" in line), lines[0] if lines else f"status {done.returncode}")
+        raise DeployError(f"{doing} failed: {first}", kind="link", got="\n".join(lines[:20]))
+
+
+def _zig_once(arguments: Sequence[str], folder: Path, cached: Path) -> subprocess.CompletedProcess[str]:
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(cached / "global"), "ZIG_LOCAL_CACHE_DIR": str(cached / "local")}
+    return subprocess.run(
         [sys.executable, "-m", "ziglang", *arguments],
-        env=environment,
+        env={**os.environ, **caches, "LC_ALL": "C"},
         cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -175,7 +176,3 @@ def _zig(arguments: Sequence[str], doing: str, folder: Path) -> None:
         errors="replace",
         check=False,
     )
-    if done.returncode != 0:
-        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-        first = next((line for line in lines if "error" in line), lines[0] if lines else f"status {done.returncode}")
-        raise DeployError(f"{doing} failed: {first}", kind="link", got="\n".join(lines[:20]))

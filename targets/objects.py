@@ -11,13 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import Any
 
+from inception_deploy import artifact
 from inception_deploy.lower.plan import Kernel
 
 PIPELINE: dict[str, Any] = {
@@ -48,8 +47,8 @@ def compile_tir(func: Any, tvm_target: dict[str, Any]) -> bytes:
     module = tvm.IRModule({str(func.attrs["global_symbol"]): func})
     with target, tvm.transform.PassContext(opt_level=PIPELINE["opt_level"], config=PIPELINE["config"]):
         built = tvm.get_global_func(PIPELINE["build"])(tvm.transform.Sequential(passes)(module), target)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "kernel.o"
+    with artifact.temporary() as folder:
+        path = folder / "kernel.o"
         built.write_to_file(str(path))
         return path.read_bytes()
 

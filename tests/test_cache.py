@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -130,3 +132,34 @@ def test_where_it_is(monkeypatch, tmp_path) -> None:
     assert cache.directory() == tmp_path / "xdg" / "inception-deploy"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     assert cache.directory() == tmp_path / ".cache" / "inception-deploy"
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("INCEPTION_DEPLOY_CACHE", "/dev/null/cache")
+    assert not cache.is_writable(cache.directory())
+    assert cache.is_writable(tmp_path / "new" / "folder")
+    make = Maker()
+    assert [cache.fetch("a", ".o", make) for _ in range(2)] == [b"made"] * 2
+    assert make.calls == 2
+
+
+def test_without_a_home(tmp_path) -> None:
+    """A user whom the system does not know, as in some containers: the cache is the process's own, and goes with it."""
+    script = """
+import os, pwd
+pwd.getpwuid = lambda uid: {}[uid]
+from inception_deploy import cache
+assert cache.directory() == cache.directory()
+assert cache.fetch("a", ".o", lambda: b"made") == b"made" and os.listdir(cache.directory())
+print(cache.directory())
+"""
+    kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "INCEPTION_DEPLOY_CACHE")}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**kept, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path)
+    assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from . import cache
 from .errors import DeployError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -96,7 +97,7 @@ def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
     """
     remove_abandoned(destination)
     _refuse_existing(destination, force)
-    with _explain_full_disk(destination.parent):
+    with explain_full_disk(destination.parent):
         made = _make_parents(destination.parent)
 
         def undo() -> None:
@@ -119,7 +120,7 @@ def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
 @contextmanager
 def atomic_file(destination: Path) -> Iterator[Path]:
     """A path to write to that becomes `destination` when the block ends well. Devices are written directly."""
-    with _explain_full_disk(destination.parent):
+    with explain_full_disk(destination.parent):
         if destination.exists() and not destination.is_file():
             yield destination
             return
@@ -234,21 +235,48 @@ def _make_parents(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _explain_full_disk(folder: Path) -> Iterator[None]:
+def temporary() -> Iterator[Path]:
+    """A folder for files of a moment. DeployError ``disk`` names a disk that is full, whatever it was that failed."""
+    try:
+        above = Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise DeployError(f"{error.strerror}; {_TMPDIR}", kind="disk", got=str(error), allowed=_TMPDIR) from error
+    try:
+        with tempfile.TemporaryDirectory(prefix="inception-deploy-", dir=above) as name:
+            yield Path(name)
+    except Exception as error:
+        full = _for_want_of_space(error, above) or not cache.is_writable(above)
+        if not full or getattr(error, "kind", "") == "disk":
+            raise
+        raise _full_disk(above, f"of the temporary files; {_TMPDIR}", _TMPDIR) from error
+
+
+_TMPDIR = "set TMPDIR to a folder that has room"
+
+
+@contextmanager
+def explain_full_disk(folder: Path) -> Iterator[None]:
     """Turn the many faces of a full disk into one error: some libraries report it as anything but an OSError."""
     try:
         yield
     except DeployError:
         raise
     except Exception as error:
-        if not (isinstance(error, OSError) and error.errno in _FULL) and not _is_full(folder):
+        if not _for_want_of_space(error, folder):
             raise
-        raise DeployError(
-            f"no space left on the disk of {folder}; nothing was written",
-            kind="disk",
-            got=f"{shutil.disk_usage(_nearest_existing(folder)).free} bytes free",
-            allowed="enough free space for the result (an fp32 bundle takes about three times the weights)",
-        ) from error
+        allowed = "enough free space for the result (an fp32 bundle takes about three times the weights)"
+        raise _full_disk(folder, "; nothing was written", allowed) from error
+
+
+def _for_want_of_space(error: Exception, folder: Path) -> bool:
+    return (isinstance(error, OSError) and error.errno in _FULL) or _is_full(folder)
+
+
+def _full_disk(folder: Path, rest: str, allowed: str) -> DeployError:
+    free = shutil.disk_usage(_nearest_existing(folder)).free
+    space = "" if rest.startswith(";") else ", that "
+    message = f"no space left on the disk of {folder}{space}{rest}"
+    return DeployError(message, kind="disk", got=f"{free} bytes free", allowed=allowed)
 
 
 def _is_full(folder: Path) -> bool:

@@ -8,12 +8,15 @@ removed (``find ... -mtime +14 -delete``).
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 
 _VARIABLE = "INCEPTION_DEPLOY_CACHE"
@@ -22,14 +25,43 @@ _DIGEST = hashlib.sha256().digest_size
 
 
 def directory() -> Path:
-    """``$INCEPTION_DEPLOY_CACHE``, else ``inception-deploy`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """``$INCEPTION_DEPLOY_CACHE``, else ``inception-deploy`` in ``$XDG_CACHE_HOME`` or ``~/.cache``; `private` for who
+    has no home.
+    """
     own = os.environ.get(_VARIABLE)
     if own:
         return Path(own).expanduser().absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
     # The XDG specification says that a relative path is to be ignored.
-    base = Path(shared) if shared and Path(shared).is_absolute() else Path("~/.cache").expanduser()
+    try:
+        base = Path(shared) if shared and Path(shared).is_absolute() else Path("~/.cache").expanduser()
+    except RuntimeError:  # neither HOME nor an entry of the user
+        base = private()
     return base / "inception-deploy"
+
+
+@lru_cache(maxsize=1)
+def private() -> Path:
+    """A folder of this process, removed at its end: for what cannot do without a cache where there is none.
+
+    Raises:
+        OSError: there is no room for temporary files.
+    """
+    made = Path(tempfile.mkdtemp(prefix="inception-deploy-cache-"))
+    owner = os.getpid()
+    atexit.register(lambda: shutil.rmtree(made, ignore_errors=True) if os.getpid() == owner else None)
+    return made
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether files can be written into a folder, which is made where it is missing."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 16))
+    except OSError:
+        return False
+    return True
 
 
 def key(*material: str | bytes) -> str:

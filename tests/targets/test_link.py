@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from inception_deploy import cache
 from inception_deploy.errors import DeployError
-from inception_deploy.targets import clib, library, link
+from inception_deploy.targets import clib, cpu_library, library, link
 
 
 @pytest.fixture
@@ -93,15 +95,15 @@ def test_an_object_that_is_none(tiny, tmp_path) -> None:
         link.link_shared([b"garbage"], ["f"], tmp_path / "f.so", tiny.triple)
 
 
-def test_a_kernel_without_an_object(tiny, tmp_path) -> None:
-    plan = tiny.chain(1)
-    with pytest.raises(DeployError, match="no compiled kernel for t_copy"):
-        library.write_library(plan, {"t_gather": b""}, tmp_path, triple=tiny.triple)
+def test_a_kernel_without_an_object(tiny) -> None:
+    with pytest.raises(DeployError, match="no compiled kernel for t_gather"):
+        cpu_library.part(tiny.chain(1), {"t_copy": b""})
 
 
 def test_an_unknown_machine(tiny, tmp_path) -> None:
     with pytest.raises(DeployError, match="no linker is set up for vax-unknown") as caught:
-        library.write_library(tiny.chain(1), tiny.objects(), tmp_path, triple="vax-unknown")
+        parts = [cpu_library.part(tiny.chain(1), tiny.objects())]
+        library.write_library(tiny.chain(1), parts, tmp_path, triple="vax-unknown")
     assert "x86_64-linux-gnu" in str(caught.value.allowed)
 
 
@@ -147,3 +149,47 @@ def test_versions_of_a_stub(soname) -> None:
             ("GLIBC_2.16", "GLIBC_2.2.5"),
             ("GLIBC_2.17", "GLIBC_2.16"),
         ]
+
+
+@pytest.mark.parametrize("home", ["cache", "home"])
+def test_a_cache_that_cannot_be_written_slows_and_does_not_fail(tiny, monkeypatch, home) -> None:
+    """Not zig's either, which does nothing without one."""
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("INCEPTION_DEPLOY_CACHE", raising=False)
+    monkeypatch.setenv(*{"cache": ("INCEPTION_DEPLOY_CACHE", "/dev/null/x"), "home": ("HOME", "/dev/null")}[home])
+    assert link.compile_c("int f(void); int f(void) { return 1; }\n", "f.c", tiny.triple).startswith(b"\x7fELF")
+    with pytest.raises(DeployError, match=r"compiling f\.c failed: f\.c:1:"):  # an error stays one
+        link.compile_c("wrong\n", "f.c", tiny.triple)
+
+
+FULL = """
+import resource, sys
+from inception_deploy.errors import DeployError
+from inception_deploy.targets import link
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+try:
+    link.compile_c("int f(void); int f(void) { return 1; }" + 500 * " " + chr(10), "f.c", sys.argv[2])
+except DeployError as error:
+    print(error.kind, error.message)
+"""
+
+
+@pytest.mark.parametrize(
+    ("room", "message"),
+    [
+        (100, "no space left on the disk of {}, that of the temporary files; set TMPDIR to a folder that has room"),
+        (1000, "no space left on the disk of {}, that of the temporary files; set TMPDIR to a folder that has room"),
+        (0, "No usable temporary directory found in ['{}', "),
+    ],
+)
+def test_a_full_folder_for_temporary_files_is_named(tiny, tmp_path, room, message) -> None:
+    """No file may become larger than `room` bytes, which is as if the disk were full."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(room), tiny.triple],
+        env={**os.environ, "TMPDIR": str(tmp_path), "INCEPTION_DEPLOY_CACHE": "/dev/null/x"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("disk " + message.format(tmp_path)), done.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -105,7 +105,8 @@ def open(path: Path) -> Iterator[Bundle]:
     elif path.is_file() and zipfile.is_zipfile(path):
         temporary = Path(tempfile.mkdtemp(prefix="inception-deploy-"))
         with artifact.undoing(lambda: shutil.rmtree(temporary, ignore_errors=True)):
-            _extract(path, temporary)
+            with artifact.explain_full_disk(temporary):
+                _extract(path, temporary)
             yield _check(temporary, path)
         shutil.rmtree(temporary, ignore_errors=True)
     else:

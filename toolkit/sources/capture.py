@@ -16,7 +16,6 @@ import importlib
 import importlib.util
 import logging
 import sys
-import tempfile
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from inception_deploy import artifact
 from inception_deploy.errors import DeployError, UsageError, nearest
 from inception_deploy.graph.clean import fold_constants
 from inception_deploy.graph.skeleton import check, restore, skeleton
@@ -301,8 +301,8 @@ def _export_by_tracing(
     from torch.jit._trace import TracerWarning
 
     try:
-        with _quiet() as caught, tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
+        with _quiet() as caught, artifact.temporary() as folder:
+            path = folder / "model.onnx"
             torch.onnx.export(
                 module,
                 (example,),

@@ -130,17 +130,17 @@ def _transposed(node: ir.Node, axes: list[Window], mode: str, pads: list[int]) -
     """The pads of a transposed convolution that give a wanted size: `output_shape`, or SAME's ``size * stride``.
 
     It makes ``stride * (size - 1) + extent + output_padding`` places, of which the pads are cut off. Where fewer than
-    wanted are made, `output_padding` grows.
+    wanted are made, `output_padding` grows for an `output_shape`, and SAME makes as many as there are.
     """
-    wanted = ints(node, "output_shape")[-len(axes) :]
-    if not wanted and mode in SAME:
+    wanted = stated = ints(node, "output_shape")[-len(axes) :]
+    if not stated and mode in SAME:
         wanted = [axis.size * axis.stride for axis in axes]
     if not wanted:
         return pads
     beyond = ints(node, "output_padding", [0] * len(axes))
     made = [a.stride * (a.size - 1) + a.extent + more for a, more in zip(axes, beyond, strict=True)]
     missing = [max(0, size - count) for size, count in zip(wanted, made, strict=True)]
-    if any(missing):
+    if stated and any(missing):
         grown = [more + lack for more, lack in zip(beyond, missing, strict=True)]
         node.attributes["output_padding"] = ir.AttrInt64s("output_padding", grown)
     totals = [max(0, count - size) for size, count in zip(wanted, made, strict=True)]

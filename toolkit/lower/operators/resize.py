@@ -32,7 +32,7 @@ def resize(reader: Reader, node: onnx.NodeProto) -> None:
         for axis in range(len(shape))
         if (out[axis], scales[axis], regions[axis]) != (shape[axis], 1.0, (0.0, 1.0))
     ]
-    if not maps:
+    if shape == out or not maps:  # onnxruntime copies where no size changes, whatever the scales and the region say
         identity(reader, node)
         return
     if reader.dtype(node.input[0]) != "float32" and rule.mode != "nearest":

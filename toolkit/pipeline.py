@@ -22,7 +22,7 @@ import onnx
 import inception_deploy.targets as targets
 import inception_deploy.verify as verify
 
-from . import __version__, artifact, judge
+from . import __version__, artifact, feeds, judge
 from .errors import DeployError, UsageError
 from .graph import cost, driver
 from .lower.lower import lower
@@ -157,9 +157,8 @@ class _Export:
         """PyTorch to simplified ONNX, and its outputs."""
         self.watch.stage("export")
         model = source.onnx(self._say)
-        shape = [extent.dim_value for extent in model.graph.input[0].type.tensor_type.shape.dim]
         if self.wanted.verified:
-            self.given = check.inputs(shape, source.preprocessing, self.seed)
+            self.given = check.inputs_of(feeds.ports(model)[0], source.preprocessing, self.seed)
         outputs = self._outputs(model)
         before = {name: source.reference(x) for name, x in self.given.items()}
         self._compare("onnx", before, outputs, source.rounded or model, origin=source.origin)
@@ -208,6 +207,9 @@ class _Export:
             int8 = model
         else:
             self.watch.stage("quantize")
+            if len(names := [port["name"] for port in feeds.ports(model)]) > 1:
+                message = f"a network of {len(names)} inputs cannot be quantised: calibration feeds one"
+                raise DeployError(message, kind="quantize", got=names, allowed="one input, or a quantised ONNX")
             int8 = self._quantised(model, self.wanted.quantisation or job.Options())
         self.watch.stage("verify")
         judged = check.inputs_for_int8(self.given, int8) if self.given else {}
@@ -284,9 +286,10 @@ class _Export:
         stage = target.precision.stage
         if reason := target.missing():
             return [{"stage": stage, "reason": reason}]
-        compiled = load_compiled(self.folder)
+        compiled, ports = load_compiled(self.folder), feeds.ports(model)
         exact = not target.precision.approximate
-        self._compare(stage, expected, {key: compiled.run(x) for key, x in self.given.items()}, model, exact=exact)
+        got = {key: compiled.run(*feeds.feed(ports, x).values()) for key, x in self.given.items()}
+        self._compare(stage, expected, got, model, exact=exact)
         return []
 
     def write(self, target: Target, plan: Plan, not_run: list[dict[str, str]]) -> dict[str, Any]:
@@ -315,9 +318,9 @@ class _Export:
         self, model: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]] | None = None
     ) -> dict[str, check.Outputs]:
         """What an ONNX gives for the inputs, by their names."""
-        port = model.graph.input[0].name
+        ports = feeds.ports(model)
         given = self.given if given is None else given
-        return {name: verify.run_onnx(model, {port: x}) for name, x in given.items()}
+        return {name: verify.run_onnx(model, feeds.feed(ports, x)) for name, x in given.items()}
 
     def _compare(
         self,

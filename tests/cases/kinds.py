@@ -373,11 +373,26 @@ def outputs() -> Iterator[Case]:
     yield net.case("weight_is_output", y, weight)
 
 
+def inputs() -> Iterator[Case]:
+    """Several inputs, and inputs of whole numbers."""
+    net = Net()
+    x = net.stem()
+    other = net.input(1, 8, 1, 1)
+    yield net.case("two_inputs", net.op("Mul", x, other))
+    net = Net()
+    x, index = net.stem(), net.input(3, dtype="int64")
+    yield net.case("index_input", net.op("Gather", x, index, axis=1))
+    net = Net()
+    bytes_ = net.input(1, 8, 6, 3, dtype="uint8")
+    x = net.op("Transpose", net.op("Cast", bytes_, to=TensorProto.FLOAT), perm=[0, 3, 1, 2])
+    yield net.case("bytes_input", net.op("Conv", x, net.weight(8, 3, 3, 3)))
+
+
 KINDS: dict[str, Callable[[], Iterator[Case]]] = {
     kind.__name__: kind
     for kind in (
         resize_modes, resize_sizes, resize_axes, resize_cubic, resize_crop, upsample, legacy_broadcast, pool_ceil, pool_padded,
-        conv_padded, conv_transpose, norms, topk, unpool, scatter, col2im, branches, dynamic, clips, newer, halves, outputs,
+        conv_padded, conv_transpose, norms, topk, unpool, scatter, col2im, branches, dynamic, clips, newer, halves, outputs, inputs,
     )
 }  # fmt: skip
 

@@ -23,8 +23,8 @@ class Engine(Protocol):
 
     name: str
 
-    def run(self, x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
-        """The outputs, in the graph's order, for one input of the bundle's exact shape."""
+    def run(self, *arrays: NDArray[Any]) -> Sequence[NDArray[Any]]:
+        """The outputs, in the graph's order, for one array an input, of the bundle's exact shapes."""
 
 
 def check_peer(name: str) -> None:
@@ -43,7 +43,7 @@ def _require_known(name: str, known: Iterable[str]) -> None:
 class _Function:
     """An engine made of a name and a function."""
 
-    def __init__(self, name: str, run: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]) -> None:
+    def __init__(self, name: str, run: Callable[..., Sequence[NDArray[Any]]]) -> None:
         self.name = name
         self.run = run
 
@@ -64,7 +64,7 @@ def make(name: str, bundle: Bundle, *, threads: int | None = None) -> Engine:
     return _Function(name, _ENGINES[name](bundle, threads or default_threads()))
 
 
-def _compiled(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+def _compiled(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
     return load_compiled(bundle, threads).run
 
 
@@ -88,7 +88,7 @@ def load_compiled(bundle: Bundle, threads: int | None = None) -> CompiledModel:
     return compiled.load(bundle.folder, threads=threads or default_threads())
 
 
-def _onnxruntime(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+def _onnxruntime(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -98,11 +98,11 @@ def _onnxruntime(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]]
     # Its workers spin after a run, waiting for the next: they would take the cores of whatever is measured after it.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: session.run(None, {name: x})
+    names = [port.name for port in session.get_inputs()]
+    return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
 
-def _openvino(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+def _openvino(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
     try:
         import openvino
     except ImportError as error:
@@ -113,14 +113,14 @@ def _openvino(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], S
     compiled = openvino.Core().compile_model(str(bundle.onnx), "CPU", how)
     count = len(compiled.outputs)
 
-    def run(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
-        result = compiled(x)
+    def run(*arrays: NDArray[Any]) -> Sequence[NDArray[Any]]:
+        result = compiled(list(arrays))
         return [result[index] for index in range(count)]
 
     return run
 
 
-def _torch(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+def _torch(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
     import torch
 
     module = _zoo_module(bundle, "torch")
@@ -133,7 +133,7 @@ def _torch(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequ
     return run
 
 
-def _torch_compile(bundle: Bundle, threads: int) -> Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]:
+def _torch_compile(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
     """Inductor at its best: weights frozen (folded, and packed for oneDNN), in the faster of the two memory formats."""
     import copy
 
@@ -210,7 +210,7 @@ def _not_installed(name: str, how: str) -> DeployError:
     )
 
 
-_ENGINES: dict[str, Callable[[Bundle, int], Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]]] = {
+_ENGINES: dict[str, Callable[[Bundle, int], Callable[..., Sequence[NDArray[Any]]]]] = {
     "compiled": _compiled,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,

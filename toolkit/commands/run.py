@@ -25,7 +25,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="JPEG or PNG files, or folders of them, prepared as the network wants them",
     )
     given.add_argument(
-        "--input", type=Path, metavar="FILE.npy", help="the network's input: float32, (N, C, H, W), already prepared"
+        "--input",
+        type=Path,
+        metavar="FILE.npy",
+        help="the network's input: float32, (N, C, H, W), already prepared; of several inputs a .npz of them by name",
     )
     parser.add_argument(
         "--runtime",

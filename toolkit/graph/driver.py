@@ -12,6 +12,7 @@ import onnx_ir as ir
 
 from inception_deploy import judge
 from inception_deploy.errors import DeployError, UsageError
+from inception_deploy.feeds import feed, ports
 from inception_deploy.graph.branch import commute_pool, flatten_concats, merge_siblings
 from inception_deploy.graph.clean import fold_constants, lift_constants, remove_dead, remove_noops
 from inception_deploy.graph.cost import cost
@@ -159,16 +160,9 @@ def optimise(
     return optimised, effects
 
 
-def random_feeds(model: onnx.ModelProto, *, seed: int = 0) -> dict[str, NDArray[np.float32]]:
-    """Standard normal numbers for every input of `model`; a symbolic size is 2, so that mixing up rows shows."""
-    generator = np.random.default_rng(seed)
-    constants = {tensor.name for tensor in model.graph.initializer}
-    feeds = {}
-    for value in model.graph.input:
-        if value.name not in constants:
-            sizes = [dim.dim_value if dim.HasField("dim_value") else 2 for dim in value.type.tensor_type.shape.dim]
-            feeds[value.name] = generator.standard_normal(sizes, dtype=np.float32)
-    return feeds
+def random_feeds(model: onnx.ModelProto, *, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Numbers for every input of `model`; a symbolic size is 2, so that mixing up rows shows."""
+    return feed(ports(model), seed=seed)
 
 
 def _prepare(model: onnx.ModelProto) -> ir.Model:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from ..bundles import engines
+from ..feeds import feed
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
 
@@ -59,10 +60,10 @@ def bench(
         opened = [stack.enter_context(bundles.open(path)) for path in paths]
         calls: dict[tuple[int, str], Callable[[], object]] = {}
         for index, bundle in enumerate(opened):
-            x = np.random.default_rng(0).standard_normal(bundle.input_shape, dtype=np.float32)
+            arrays = feed(bundle.manifest["inputs"]).values()
             for name in dict.fromkeys(["compiled", *against]):
                 engine = engines.make(name, bundle, threads=threads)
-                calls[index, name] = partial(engine.run, x)
+                calls[index, name] = partial(engine.run, *arrays)
         measured = interleave(calls, runs, progress, pause_s=pause_s(name for _, name in calls))
         return [
             _of_bundle(

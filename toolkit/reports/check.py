@@ -11,6 +11,7 @@ import inception_deploy.verify as verify
 from .. import judge
 from ..bundles import engines
 from ..errors import DeployError
+from ..feeds import feed, numbers, ports
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
 from ..runtime.preprocessing import from_dict, load, normalised
@@ -59,6 +60,18 @@ def inputs(shape: Sequence[int], preprocessing: Mapping[str, Any] | None, seed: 
     }
 
 
+def inputs_of(port: Mapping[str, Any], preprocessing: Mapping[str, Any] | None, seed: int) -> dict[str, NDArray[Any]]:
+    """`inputs` for the first input of a network, a row of the manifest's ``inputs``; of integers that are no picture,
+    two random ones.
+    """
+    import numpy as np
+
+    if preprocessing is not None or port["dtype"] == "float32":
+        return inputs(port["shape"], preprocessing, seed)
+    random = np.random.default_rng(seed)
+    return {name: numbers(port, random) for name in ("random", "uniform")}
+
+
 def inputs_for_int8(given: Mapping[str, NDArray[np.float32]], model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
     """What an int8 model is compared on: the photo of `inputs`; else its random numbers, cut to the calibrated range.
 
@@ -83,8 +96,9 @@ def rounding_of(
     from ..quantize import integer_network
     from ..rounding import Rounding
 
-    name = model.graph.input[0].name
-    feeds = {key: {name: x} for key, x in given.items()}
+    inputs = ports(model)
+    name = inputs[0]["name"]
+    feeds = {key: feed(inputs, x) for key, x in given.items()}
     if not integer_network.is_ours(model):
         return Rounding(model, feeds, run=lambda model, feeds: verify.run_onnx(model, feeds, threads=threads or 0))
     steps = integer_network.read(model).steps
@@ -116,9 +130,9 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     import onnx
 
     recorded = {entry["stage"]: entry for entry in bundle.document(bundles.VERIFY)["stages"]}
-    given = inputs(bundle.input_shape, bundle.manifest["preprocessing"], int(bundle.manifest.get("seed", 0)))
+    taken = bundle.manifest["inputs"]
+    given = inputs_of(taken[0], bundle.manifest["preprocessing"], int(bundle.manifest.get("seed", 0)))
     stages: dict[str, Mapping[str, object]] = {name: {**entry, "recorded": True} for name, entry in recorded.items()}
-    name = bundle.manifest["inputs"][0]["name"]
     computed = precision.of(bundle.manifest)
     stage = computed.stage
     model = onnx.load(str(bundle.folder / bundles.ONNX))
@@ -127,7 +141,7 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     given = given | judged
 
     def run_onnx(model: onnx.ModelProto) -> dict[str, Outputs]:
-        return {key: verify.run_onnx(model, {name: x}, threads=threads or 0) for key, x in given.items()}
+        return {key: verify.run_onnx(model, feed(taken, x), threads=threads or 0) for key, x in given.items()}
 
     progress.stage("optimised")
     expected = run_onnx(model)
@@ -156,7 +170,7 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
         stages.pop(stage, None)
         not_run.append({"stage": stage, "reason": error.message})
     else:
-        got = {key: engine.run(x) for key, x in judged.items()}
+        got = {key: engine.run(*feed(taken, x).values()) for key, x in judged.items()}
         rounding = rounding_of(model if int8 is None else int8, judged, threads=threads)
         found = judge.row(stage, expected, got, rounding, allowance=not computed.approximate)
         stages[stage] = {**found, "recorded": False}

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..bundles import engines
 from ..errors import DeployError
+from ..feeds import feed
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
-from . import check
 
 if TYPE_CHECKING:
     import onnx
@@ -86,9 +86,9 @@ def _bundle(
         if error.kind != "target":
             raise
         return document | {"steps": _steps(plan["steps"], None), "not_run": error.message}
-    x = check.inputs(bundle.input_shape, None, 0)["random"]
-    compiled.run(x)
-    profiles = [[step.ms for step in compiled.profile(x)] for _ in range(_PROFILES)]
+    arrays = [*feed(bundle.manifest["inputs"]).values()]
+    compiled.run(*arrays)
+    profiles = [[step.ms for step in compiled.profile(*arrays)] for _ in range(_PROFILES)]
     steps = _steps(plan["steps"], [statistics.median(times) for times in zip(*profiles, strict=True)])
     return document | {"steps": steps, "refusals": [_measured(row, steps) for row in document["refusals"]]}
 

@@ -65,7 +65,7 @@ def run(
         nonlocal latency
         done = 0
         for x, count in rows.batches(model.batch):
-            yield model.run(x)
+            yield model.compute(x)
             if not done:
                 latency = _latency(model, x)
             done += count
@@ -89,11 +89,11 @@ def run(
     }
 
 
-def _latency(model: Model, x: NDArray[Any]) -> float:
+def _latency(model: Model, x: NDArray[Any] | tuple[NDArray[Any], ...]) -> float:
     """The median of some runs, in milliseconds, of a model that has run before."""
     seconds = []
     for _ in range(_TIMED_RUNS):
         start = time.perf_counter()
-        model.run(x)
+        model.compute(x)
         seconds.append(time.perf_counter() - start)
     return round(statistics.median(seconds) * 1e3, 3)

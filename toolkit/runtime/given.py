@@ -8,6 +8,7 @@
     an array of the input's     the prepared tensor, with any number of rows: float32 (N, C, H, W) for most networks
     type and shape
     a list or tuple             several pictures, each one of the above
+    a mapping, or `.npz`        an array for every input by its name, of its exact shape: for networks of several
 
 Pictures are prepared by the bundle's `Preprocessing`; a tensor is taken as it is.
 """
@@ -15,7 +16,8 @@ Pictures are prepared by the bundle's `Preprocessing`; a tensor is taken as it i
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 Picture: TypeAlias = "str | os.PathLike[str] | Image | NDArray[np.uint8]"
 """One picture: a file, a PIL image, or its pixels."""
 
-Given: TypeAlias = "Picture | NDArray[Any] | Sequence[Picture]"
+Given: TypeAlias = "Picture | NDArray[Any] | Sequence[Picture] | Mapping[str, NDArray[Any]]"
 """Everything in the table above."""
 
 
@@ -48,12 +50,18 @@ class Rows:
     names: tuple[str, ...]
     single: bool
     _row: Callable[[int], NDArray[Any]]
+    _every: tuple[NDArray[Any], ...] = ()
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def batches(self, size: int) -> Iterator[tuple[NDArray[Any], int]]:
-        """(`size` rows, how many of them count): the last batch is filled up with its last row."""
+    def batches(self, size: int) -> Iterator[tuple[NDArray[Any] | tuple[NDArray[Any], ...], int]]:
+        """(`size` rows, how many of them count): the last batch is filled up with its last row. Of a network of several
+        inputs the one batch that was given, an array an input.
+        """
+        if self._every:
+            yield self._every, len(self)
+            return
         for start in range(0, len(self), size):
             rows = [self._row(index) for index in range(start, min(start + size, len(self)))]
             yield np.stack(rows + rows[-1:] * (size - len(rows))), len(rows)
@@ -67,12 +75,14 @@ class Input:
         source: the bundle, for messages.
         shape: with the batch first.  dtype: of the prepared tensor.
         preprocessing: None for a network that does not take pictures.
+        every: the manifest's rows of all inputs, of which this is the first.
     """
 
     source: str
     shape: tuple[int, ...]
     dtype: str
     preprocessing: Preprocessing | None
+    every: tuple[Mapping[str, Any], ...] = ()
 
     def rows(self, given: Given) -> Rows:
         """Rows of the input, of anything in the module's table.
@@ -81,6 +91,12 @@ class Input:
             DeployError: (kind ``input`` or ``image``) a file is missing or damaged, or an array does not fit.
             UsageError: (kind ``image``) the network does not take pictures.
         """
+        if isinstance(given, Mapping) or _is_archive(given):
+            return self._every(given if isinstance(given, Mapping) else _archive(Path(given)))  # type: ignore[arg-type]
+        if len(self.every) > 1:
+            names = [port["name"] for port in self.every]
+            message = f"bundle {self.source} takes {len(names)} inputs ({', '.join(names)})"
+            raise DeployError(message, kind="input", got=1, allowed="an array for each by its name, or a .npz of them")
         if isinstance(given, (str, os.PathLike)):
             return self._path(Path(given))
         if isinstance(given, np.ndarray):
@@ -106,6 +122,22 @@ class Input:
         if picture and len(array) and (array.ndim == 3 or (array.ndim == 4 and array.shape[-1] in (1, 3, 4))):
             return self._pictures(list(array), [f"picture {index}" for index in range(len(array))])
         return self._tensor(array, "the array")
+
+    def _every(self, given: Mapping[str, NDArray[Any]]) -> Rows:
+        """An array for every input."""
+        names = [port["name"] for port in self.every]
+        if sorted(given) != sorted(names):
+            message = f"the arrays are called {', '.join(sorted(given)) or 'nothing'}, the inputs {', '.join(names)}"
+            raise DeployError(message, kind="input", got=sorted(given), allowed=names)
+        for port in self.every:
+            array = np.asarray(given[port["name"]])
+            if array.dtype != port["dtype"] or list(array.shape) != list(port["shape"]):
+                got, allowed = f"{array.dtype} {list(array.shape)}", f"{port['dtype']} {list(port['shape'])}"
+                message = f"input {port['name']!r} is {got}, the network takes {allowed}"
+                raise DeployError(message, kind="input", got=got, allowed=allowed)
+        arrays = tuple(np.ascontiguousarray(given[name]) for name in names)
+        rows = len(arrays[0]) if arrays[0].ndim else 1
+        return Rows(tuple(f"row {index}" for index in range(rows)), False, lambda _: arrays[0], arrays)
 
     def _fits(self, array: NDArray[Any]) -> bool:
         return array.dtype == self.dtype and array.ndim == len(self.shape) and array.shape[1:] == self.shape[1:]
@@ -158,6 +190,22 @@ def _require_picture(given: object, name: str) -> None:
         got = f"{given.dtype} {list(given.shape)}"
     allowed = "a path, a PIL image, or uint8 pixels (H, W) or (H, W, C) of 1, 3 or 4 channels"
     raise DeployError(f"{name} is {got}", kind="input", got=got, allowed=allowed)
+
+
+def _is_archive(given: object) -> bool:
+    return isinstance(given, (str, os.PathLike)) and Path(given).suffix.lower() == ".npz"
+
+
+def _archive(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a .npz by their names."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError as error:
+        raise DeployError(f"input {path} does not exist", kind="input", got=str(path), allowed="a .npz file") from error
+    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+        message = f"input {path} is not an archive of arrays: {error}"
+        raise DeployError(message, kind="input", got=str(path), allowed="a .npz file") from error
 
 
 def _read(path: Path) -> NDArray[Any]:

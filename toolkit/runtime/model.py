@@ -117,6 +117,7 @@ class Model:
             opened.input_shape,
             manifest["inputs"][0]["dtype"],
             None if how is None else from_dict(how),
+            tuple(manifest["inputs"]),
         )
         self.batch = opened.input_shape[0]
         self.labels = _labels(labels, manifest)
@@ -138,15 +139,28 @@ class Model:
             DeployError, UsageError: what was given does not fit, is missing or is damaged.
         """
         rows = self.input.rows(given)
-        return self.result(rows, ([*self.run(x)] for x, _ in rows.batches(self.batch)))
+        return self.result(rows, ([*self.compute(x)] for x, _ in rows.batches(self.batch)))
+
+    def compute(self, x: NDArray[Any] | tuple[NDArray[Any], ...]) -> Sequence[NDArray[Any]]:
+        """`run` on a batch of `Rows`: an array, or a tuple of one an input."""
+        return self.run(*x) if isinstance(x, tuple) else self.run(x)
 
     def result(self, rows: Rows, outputs: Iterator[Sequence[NDArray[Any]]]) -> Result:
         """The `Result` of what `run` gave for each of the rows' batches."""
         parts = [[np.array(array) for array in arrays] for arrays in outputs]  # some engines write over theirs
-        joined = [np.concatenate(arrays)[: len(rows)] for arrays in zip(*parts, strict=True)]
         ports = self.manifest["outputs"]
-        named = {port["name"]: array for port, array in zip(ports, joined, strict=True)}
+        named = {
+            port["name"]: self._joined(arrays, port, len(rows))
+            for port, arrays in zip(ports, zip(*parts, strict=True), strict=True)
+        }
         return Result(named, rows.names, self.labels, ports[0].get("kind") == "probabilities", rows.single)
+
+    def _joined(self, arrays: Sequence[NDArray[Any]], port: Mapping[str, Any], rows: int) -> NDArray[Any]:
+        """The batches of an output, one after the other; of one that has rows, as many as were given."""
+        if not port["shape"]:
+            return arrays[0] if len(arrays) == 1 else np.stack(arrays)
+        whole = np.concatenate(arrays)
+        return whole[:rows] if port["shape"][0] == self.batch else whole
 
     def close(self) -> None:
         """Free its threads and memory now, and not when it is collected."""

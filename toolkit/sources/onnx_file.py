@@ -36,6 +36,9 @@ TARGET_OPSET = 20
 OLDEST_IR = 8
 """The file format of opset 18; before version 4 every initialiser had to be listed as an input as well."""
 
+INPUT_TYPES = ("FLOAT", "UINT8", "INT8", "INT32", "INT64", "BOOL")
+"""What a run-time input may be."""
+
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -76,10 +79,11 @@ def load(path: str | Path, tell: Callable[[str], None] = lambda _: None) -> onnx
 def fix_batch(
     model: onnx.ModelProto, batch: int | None = None, input_size: Sequence[int] | None = None
 ) -> onnx.ModelProto:
-    """`model` with its input's symbolic sizes given values, and every other shape inferred anew.
+    """`model` with its inputs' symbolic sizes given values, and every other shape inferred anew.
 
     Args:
-        model: one input, (N, C, H, W) or (N, H, W, C) where the size is to be set; left as it was.
+        model: left as it was. Where the size is to be set, at least one input has four axes, (N, C, H, W) or
+            (N, H, W, C).
         batch: the first axis; None for the file's own, or 1 where it leaves that open.
         input_size: (H, W); None where the file has both.
 
@@ -89,7 +93,18 @@ def fix_batch(
     import onnx_ir as ir
 
     copy = ir.from_proto(model)
-    value = copy.graph.inputs[0]
+    pictures = [value for value in copy.graph.inputs if value.shape is not None and len(value.shape) == 4]
+    for value in copy.graph.inputs:
+        value.shape = _fixed(value, batch, input_size if value in pictures or not pictures else None)
+    for output in copy.graph.outputs:
+        output.shape = None
+    return ir.to_proto(_infer(copy))
+
+
+def _fixed(value: ir.Value, batch: int | None, input_size: Sequence[int] | None) -> ir.Shape:
+    """The shape of an input with its symbolic sizes given values."""
+    import onnx_ir as ir
+
     if value.shape is None:
         raise DeployError(f"input {value.name!r} has no shape", kind="onnx", allowed="a shape, symbolic or not")
     sizes: list[int | None] = [size if isinstance(size, int) else None for size in value.shape]
@@ -114,10 +129,7 @@ def fix_batch(
     if None in sizes:
         message = f"input {value.name!r} leaves sizes open: {[s or '?' for s in sizes]}; give --input-size"
         raise DeployError(message, kind="input-size", got=[s or "?" for s in sizes], allowed="a height and a width")
-    value.shape = ir.Shape(sizes)
-    for output in copy.graph.outputs:
-        output.shape = None
-    return ir.to_proto(_infer(copy))
+    return ir.Shape(sizes)
 
 
 # -- reading --------------------------------------------------------------------------------------------------------
@@ -476,29 +488,31 @@ def _cycle(waiting: list[set[int]]) -> list[int]:
 
 
 def _check_interface(model: onnx.ModelProto) -> None:
-    """One float32 input; initialisers that are listed as inputs too (files before IR version 4) leave that list."""
+    """Inputs of float32, whole numbers or truth values; initialisers that are listed as inputs too (files before IR
+    version 4) leave that list.
+    """
     import onnx
 
     graph = model.graph
     initializers = {tensor.name for tensor in graph.initializer}
     real = [value for value in graph.input if value.name not in initializers]
-    if len(real) != 1:
-        names = [value.name for value in real]
-        raise DeployError(f"has {len(real)} inputs {names}", kind="onnx", got=names, allowed="one image input")
-    kind = real[0].type.tensor_type
-    if kind.elem_type != onnx.TensorProto.FLOAT:
+    if not real:
+        raise DeployError("has no input", kind="onnx", got=0, allowed="at least one input")
+    for value in real:
+        kind = value.type.tensor_type
         got = onnx.TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "no tensor"
-        how = "; export it with float32 inputs (keep_io_types)" if got in ("FLOAT16", "BFLOAT16") else ""
-        message = f"input {real[0].name!r} is not float32 but {got.lower()}{how}"
-        raise DeployError(message, kind="onnx", got=got, allowed="FLOAT")
-    if not kind.HasField("shape") or not kind.shape.dim:
-        message = f"input {real[0].name!r} has no shape"
-        raise DeployError(message, kind="onnx", got=None, allowed="(N, C, H, W), symbolic or not")
+        if got not in INPUT_TYPES:
+            how = "; export it with float32 inputs (keep_io_types)" if got in ("FLOAT16", "BFLOAT16") else ""
+            message = f"input {value.name!r} is not float32 but {got.lower()}{how}"
+            raise DeployError(message, kind="onnx", got=got, allowed=INPUT_TYPES)
+        if not kind.HasField("shape") or not kind.shape.dim:
+            message = f"input {value.name!r} has no shape"
+            raise DeployError(message, kind="onnx", got=None, allowed="(N, C, H, W), symbolic or not")
     if not graph.output:
         raise DeployError("has no output", kind="onnx", got=0, allowed="at least one output")
-    kept = type(real[0]).FromString(real[0].SerializeToString())
+    kept = [type(value).FromString(value.SerializeToString()) for value in real]
     del graph.input[:]
-    graph.input.append(kept)
+    graph.input.extend(kept)
     model.ir_version = max(model.ir_version, OLDEST_IR)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import inception_deploy.models as models
 
+from .. import feeds
 from ..errors import DeployError, UsageError
 from . import capture, hub, original, preparing
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from ..models.base import Network
 
 _DEFAULT_SIZE = 224
-_UINT8 = 2
-"""onnx.TensorProto.UINT8, without loading onnx."""
 
 
 @dataclass(frozen=True)
@@ -186,14 +185,13 @@ def _from_onnx(request: Request) -> Source:
     told: list[str] = []
     path = Path(request.model)
     model = capture.load_onnx(path, batch=request.batch, input_size=request.input_size, static=True, tell=told.append)
-    port, tensor = model.graph.input[0].name, model.graph.input[0].type.tensor_type
-    shape = [entry.dim_value for entry in tensor.shape.dim]
+    ports = feeds.ports(model)
     own = preparing.of_onnx(original.described(path), request.model)
-    dtype = "uint8" if tensor.elem_type == _UINT8 else "float32"
+    shape, dtype = ports[0]["shape"] if ports[0]["dtype"] in ("float32", "uint8") else (), ports[0]["dtype"]
     preprocessing, notes = preparing.settled(own, request.preprocessing, shape, request.model, dtype=dtype)
 
     def reference(x: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
-        return original.run_file(path, {port: x})
+        return original.run_file(path, feeds.feed(ports, x))
 
     return Source(
         path.stem,

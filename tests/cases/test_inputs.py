@@ -1,0 +1,38 @@
+"""A network of several inputs, from the command line: exported, verified again, run, timed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from inception_deploy.cli import main
+
+from .kinds import cases
+
+
+def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    case = next(cases("two_inputs"))
+    path, bundle = tmp_path / "net.onnx", tmp_path / "bundle"
+    onnx.save(case.model, str(path))
+    assert main(["export", "--model", str(path), "-o", str(bundle)]) == 0
+    capsys.readouterr()
+    assert main(["verify", str(bundle), "--json"]) == 0
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert (stages[0]["stage"], stages[0]["reference"]) == ("onnx", "original file")
+    np.savez(tmp_path / "given.npz", **case.inputs)
+    for runtime in ("compiled", "onnxruntime"):
+        out = tmp_path / f"{runtime}.npy"
+        given = ["--input", str(tmp_path / "given.npz"), "--output", str(out)]
+        assert main(["run", str(bundle), *given, "--runtime", runtime]) == 0
+        assert np.allclose(np.load(out), case.right()[0], rtol=1e-5, atol=1e-6)
+    assert main(["bench", str(bundle), "--against", "onnxruntime", "--runs", "1"]) == 0
+    np.save(tmp_path / "one.npy", case.inputs["x"])
+    assert main(["run", str(bundle), "--input", str(tmp_path / "one.npy")]) == 1
+    assert "takes 2 inputs (x, x1)" in capsys.readouterr().err
+    np.savez(tmp_path / "other.npz", x=case.inputs["x"])
+    assert main(["run", str(bundle), "--input", str(tmp_path / "other.npz")]) == 1
+    assert "the arrays are called x, the inputs x, x1" in capsys.readouterr().err

@@ -90,6 +90,7 @@ def build(
     in_channels: int | None = None,
     seed: int = 0,
     weights: str | os.PathLike[str] | None = None,
+    ema: bool = False,
     **options: Any,
 ) -> Network:
     """The network as an nn.Module in eval mode: (N, C, H, W) float32 -> (N, num_classes) float32 logits.
@@ -101,11 +102,13 @@ def build(
         input_size: height and width; the published size where None.
         in_channels: colour channels of the input; the published number where None.
         seed: of the initial weights where `weights` is None. Same seed, same numbers.
-        weights: a .safetensors or .pth file, see `weights.load`.
+        weights: a file of trained weights, see `checkpoint.load`.
+        ema: take that file's averaged weights, where it has plain ones too.
         options: of this network, see `ModelSpec.options`.
 
     Returns:
-        A module with `trained` (whether weights were loaded), `input_shape` (C, H, W), `preprocessing` and `spec`.
+        A module with `trained` (whether weights were loaded), `notes` (what loading them chose and changed),
+        `input_shape` (C, H, W), `preprocessing` and `spec`.
 
     Raises:
         UsageError: an unknown name or option, or a value out of range.
@@ -128,7 +131,7 @@ def build(
     else:
         from .checkpoint import load
 
-        load(module, weights, module.spec.name)
+        module.notes = load(module, weights, module.spec.name, ema=ema).notes
         module.trained = True
     return module.eval()
 

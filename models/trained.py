@@ -18,7 +18,8 @@ from inception_deploy.runtime.preprocessing import Preprocessing, from_dict
 from . import spec
 from .assemble import assemble
 from .base import Network
-from .checkpoint import fit, read
+from .checkpoint import fit
+from .weights_file import read
 
 # One metadata entry that holds JSON: safetensors does not keep the order of several.
 _ENTRY = "inception_deploy"

@@ -90,6 +90,7 @@ def export(
     target: str = "cpu",
     precision: str | None = None,
     weights: PathLike | None = None,
+    ema: bool = False,
     input_size: int | tuple[int, int] | None = None,
     width: float | None = None,
     batch: int | None = None,
@@ -118,7 +119,8 @@ def export(
         output: the bundle to write: a folder, or a .zip.
         target: what to compile for (``targets()``).
         precision: ``fp32``, ``int8`` or ``bf16``; fp32 where None, and int8 where the model is a quantised ONNX.
-        weights: a .safetensors or .pth file.
+        weights: a .safetensors file, or what torch.save wrote, whatever its name.  ema: take averaged weights, where
+            it has plain ones too.
         input_size: height and width.  width: a factor on all channels.  batch: images at once.  num_classes: of the
             classifier.  options: what the network has of its own, e.g. ``{"scales": (0.1, 0.1, 0.2)}``.
         seed: of untrained weights and of the random input.
@@ -154,7 +156,7 @@ def export(
             evaluate=_path(evaluate),
         )
     return pipeline.export(
-        _request(model, weights, input_size, width, batch, num_classes, options, seed, preprocessing),
+        _request(model, weights, ema, input_size, width, batch, num_classes, options, seed, preprocessing),
         Path(output),
         target=target,
         precision=precision,
@@ -175,6 +177,7 @@ def tune(
     trials: int,
     target: str = "cpu",
     weights: PathLike | None = None,
+    ema: bool = False,
     input_size: int | tuple[int, int] | None = None,
     width: float | None = None,
     batch: int | None = None,
@@ -209,7 +212,7 @@ def tune(
     from .tuning.session import tune as search
 
     return search(
-        _request(model, weights, input_size, width, batch, num_classes, options, seed, preprocessing),
+        _request(model, weights, ema, input_size, width, batch, num_classes, options, seed, preprocessing),
         Path(output),
         target=target,
         trials=trials,
@@ -482,6 +485,7 @@ def report(bundle: PathLike, output: PathLike, *, threads: int | None = None, pr
 def _request(
     model: PathLike,
     weights: PathLike | None,
+    ema: bool,
     input_size: int | tuple[int, int] | None,
     width: float | None,
     batch: int | None,
@@ -496,6 +500,7 @@ def _request(
     return Request(
         model=os.fspath(model),
         weights=_path(weights),
+        ema=ema,
         input_size=_size(input_size),
         width=width,
         batch=batch,

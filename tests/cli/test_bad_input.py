@@ -167,8 +167,8 @@ def test_a_pickle_that_is_not_weights_is_not_run(refused, tmp_path: Path) -> Non
     ("name", "content", "message"),
     [
         ("w.safetensors", b"\x10\0\0\0\0\0\0\0nonsense", "cannot be read as safetensors"),
-        ("w.pth", b"hello", "is not a checkpoint of plain tensors"),
-        ("w.bin", b"hello", "is not a weights file that is known here"),
+        ("w.pth", b"hello", "is no weights file that is known here"),
+        ("w.bin", b"hello", "is no weights file that is known here"),
     ],
 )
 def test_a_file_that_is_not_weights(refused, tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from inception_deploy import models
 from inception_deploy.errors import DeployError
-from inception_deploy.models import checkpoint, trained
+from inception_deploy.models import checkpoint, trained, weights_file
 from inception_deploy.models.assemble import assemble
 from inception_deploy.models.base import Network
 from inception_deploy.models.keys import KeyMap
@@ -142,10 +142,10 @@ def test_a_librarys_file_fills_the_network(name: str, keys: KeyMap) -> None:
     tensors = values(module)
     theirs = as_theirs(tensors, keys)
     assert len(theirs) == len(tensors), "two of our parameters have the same name there"
-    assert checkpoint.fit(module, theirs, name) == keys.library
+    assert checkpoint.fit(module, theirs, name).library == keys.library
     assert filled_with(module, tensors)
     without = small(name)
-    assert checkpoint.fit(without, theirs, name) == keys.library
+    assert checkpoint.fit(without, theirs, name).library == keys.library
     assert filled_with(without, {key: value for key, value in tensors.items() if not key.startswith("aux.")})
 
 
@@ -159,7 +159,7 @@ def test_our_own_files(tmp_path: Path, name: str, suffix: str) -> None:
         save_file(tensors, path)
     else:
         torch.save(tensors, path)
-    assert checkpoint.load(module, path, models.resolve(name)) == "this project"
+    assert checkpoint.load(module, path, models.resolve(name)).library == "this project"
     assert filled_with(module, tensors)
 
 
@@ -205,7 +205,7 @@ def test_timm_writes_vggs_hidden_layers_as_convolutions() -> None:
     theirs = as_theirs(tensors, keys)
     theirs["pre_logits.fc1.weight"] = theirs["pre_logits.fc1.weight"].reshape(512, 64, 7, 7)
     theirs["pre_logits.fc2.weight"] = theirs["pre_logits.fc2.weight"].reshape(512, 512, 1, 1)
-    assert checkpoint.fit(module, theirs, "vgg11") == "timm"
+    assert checkpoint.fit(module, theirs, "vgg11").library == "timm"
     assert filled_with(module, tensors)
 
 
@@ -290,9 +290,11 @@ def saved(value: object) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("w.pth", b"", "is not a checkpoint of plain tensors"),
-        ("w.pth", b"no pickle at all", "is not a checkpoint of plain tensors"),
+        ("w.pth", b"", "is no weights file that is known here: it begins with nothing"),
+        ("w.pth", b"no pickle at all", "is no weights file that is known here: it begins with b'no pickl'"),
         ("w.pth", pickle.dumps({"a": 1}), "is not a checkpoint of plain tensors"),
+        ("w.pth", b"version https://git-lfs.github.com/spec/v1", "is no weights file but a Git LFS pointer"),
+        ("w.pth", b"\x89HDF\r\n", "is no weights file but an HDF5 file"),
         ("w.pth", saved({"a": 1}), "holds no state dict: not a tensor: a"),
         ("w.pth", saved([1, 2]), "holds no state dict but a list"),
         (
@@ -303,7 +305,7 @@ def saved(value: object) -> bytes:
         ("w.pt", saved({}), "holds no state dict but a dict"),
         ("w.safetensors", b"", "cannot be read as safetensors"),
         ("w.safetensors", b"\xff" * 64, "cannot be read as safetensors"),
-        ("w.onnx", b"x", r"its name ends in '\.onnx'"),
+        ("w.onnx", b"x", "is no weights file that is known here"),
     ],
 )
 def test_files_that_are_no_weights(
@@ -312,7 +314,7 @@ def test_files_that_are_no_weights(
     monkeypatch.chdir(tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DeployError, match=message) as caught:
-        checkpoint.read(tmp_path / name)
+        weights_file.read(tmp_path / name)
     assert caught.value.kind == "weights"
     assert caught.value.exit_code == 1
     assert "weights_only" not in caught.value.message, "torch's advice to load it unsafely must not reach the user"
@@ -321,10 +323,8 @@ def test_files_that_are_no_weights(
 
 def test_a_pickled_module_is_no_state_dict(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2), tmp_path / "w.pth")
-    with pytest.raises(
-        DeployError, match=r"is not a checkpoint of plain tensors .*: .*GLOBAL torch\.nn\.modules\.linear\.Linear"
-    ):
-        checkpoint.read(tmp_path / "w.pth")
+    with pytest.raises(DeployError, match=r"holds a whole pickled module \(with torch\.nn\.modules\.linear\.Linear\)"):
+        weights_file.read(tmp_path / "w.pth")
 
 
 def test_a_truncated_file(tmp_path: Path) -> None:
@@ -333,15 +333,15 @@ def test_a_truncated_file(tmp_path: Path) -> None:
         write(values(small("resnet18")), path)
         path.write_bytes(path.read_bytes()[:-1000])
         with pytest.raises(DeployError, match=str(path)):
-            checkpoint.read(path)
+            weights_file.read(path)
 
 
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     with pytest.raises(DeployError, match="does not exist"):
-        checkpoint.read(tmp_path / "w.pth")
+        weights_file.read(tmp_path / "w.pth")
     (tmp_path / "w.pt").mkdir()
     with pytest.raises(DeployError, match="is not a file"):
-        checkpoint.read(tmp_path / "w.pt")
+        weights_file.read(tmp_path / "w.pt")
 
 
 class TestTrained:
@@ -378,7 +378,7 @@ class TestTrained:
     def test_auxiliary_heads_are_left_behind(self, tmp_path: Path) -> None:
         module = small("inception_v3", aux=True)
         trained.save(tmp_path / "v3.safetensors", module, self.info(module))
-        assert not any(key.startswith("aux.") for key in checkpoint.read(tmp_path / "v3.safetensors"))
+        assert not any(key.startswith("aux.") for key in weights_file.read(tmp_path / "v3.safetensors").tensors)
 
     @pytest.mark.parametrize(
         ("metadata", "message"),

@@ -126,8 +126,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="M", help=model)
     target = "what to compile for; `targets` lists them (default: cpu)"
     parser.add_argument("--target", default="cpu", metavar="T", help=target)
-    weights = "a .safetensors or .pth file with trained weights"
+    weights = "trained weights: a .safetensors file or what torch.save wrote, whatever its name"
     parser.add_argument("--weights", type=Path, metavar="FILE", help=weights)
+    parser.add_argument("--ema", action="store_true", help="of a weights file that has both, take the averaged weights")
     add_network(parser)
     own = "an option of the network itself, e.g. scales=0.1,0.1,0.2; `models --json` lists them"
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=own)
@@ -172,6 +173,7 @@ def network_of(options: argparse.Namespace) -> dict[str, Any]:
         "model": options.model,
         "target": options.target,
         "weights": options.weights,
+        "ema": options.ema,
         "input_size": options.input_size,
         "width": options.width,
         "batch": options.batch,

@@ -181,6 +181,16 @@ def load_callable(text: str) -> torch.nn.Module:
     return made.eval()
 
 
+def as_float32(module: torch.nn.Module) -> list[str]:
+    """Make the parameters and buffers of `module` float32, in place; a line for the user where some were not."""
+    dtypes = {tensor.dtype for tensor in (*module.parameters(), *module.buffers())}
+    others = {str(kind).removeprefix("torch.") for kind in dtypes if kind.is_floating_point} - {"float32"}
+    if not others:
+        return []
+    module.float()
+    return [f"the module is {', '.join(sorted(others))}; it is converted to float32"]
+
+
 def simplify(model: ir.Model) -> ir.Model:
     """Run onnxsim on `model` without its weights, name what has no name, infer shapes, drop what tells of the producer.
 

@@ -31,6 +31,7 @@ class Request:
 
     model: str
     weights: Path | None = None
+    ema: bool = False
     input_size: tuple[int, int] | None = None
     width: float | None = None
     batch: int | None = None
@@ -75,6 +76,8 @@ def resolve(request: Request) -> Source:
         DeployError: a file cannot be read, or the user's code fails.
     """
     text = request.model
+    if request.ema and request.weights is None:
+        raise UsageError("--ema chooses weights of a file", kind="usage", got="--ema", allowed="--weights FILE --ema")
     if text.lower().endswith(".onnx"):
         return _from_onnx(request)
     if text.endswith(".safetensors"):
@@ -114,11 +117,12 @@ def _from_zoo(request: Request, folder: hub.Folder | None = None) -> Source:
         input_size=request.input_size,
         seed=request.seed,
         weights=request.weights,
+        ema=request.ema,
         **request.options,
     )
     untrained = f"{name}: the weights are untrained (random, seed {request.seed}); --weights FILE loads trained ones"
     classes = spec.num_classes if request.num_classes is None else request.num_classes
-    notes = () if module.trained else (untrained,)
+    notes = module.notes if module.trained else (untrained,)
     labels = None
     if folder is not None:
         module.preprocessing, labels = folder.preprocessing, folder.labels
@@ -160,11 +164,13 @@ def _from_callable(request: Request) -> Source:
     _refuse_zoo_options(request, "a callable")
     torch.manual_seed(request.seed)
     module = capture.load_callable(request.model)
+    notes = [f"{request.model}: {note}" for note in capture.as_float32(module)]
     if request.weights is not None:
-        _load_weights(module, request.weights)
+        from ..models import checkpoint
+
+        notes += checkpoint.load(module, request.weights, ema=request.ema).notes
     channels = _input_channels(module)
     size = request.input_size
-    notes = []
     if size is None:
         size = (_DEFAULT_SIZE, _DEFAULT_SIZE)
         notes.append(
@@ -247,14 +253,3 @@ def _input_channels(module: torch.nn.Module) -> int:
 
     convolutions = (layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d))
     return next((layer.in_channels for layer in convolutions), 3)
-
-
-def _load_weights(module: torch.nn.Module, path: Path) -> None:
-    """A checkpoint whose names are those of the user's own module."""
-    from ..models import checkpoint as weights
-
-    try:
-        module.load_state_dict(weights.read(path))
-    except RuntimeError as error:  # torch's, which lists missing, unexpected and wrongly shaped keys, one a line
-        lines = [line.strip() for line in str(error).splitlines()[1:]]
-        raise DeployError(f"{path} does not fit the module: {' '.join(lines)}", kind="weights", got=lines) from error

@@ -244,3 +244,14 @@ def test_shapes_must_be_fixed(target):
     )
     with pytest.raises(DeployError, match="the shape of 'x' is not fixed"):
         lower(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), target)
+
+
+def test_all_that_nobody_can_do_is_listed(builder, target):
+    b = builder()
+    x = b.op("Multinomial", b.input(1, 4), sample_size=2, dtype=6)
+    y = b.op("Abs", b.op("RandomNormalLike", b.op("Cast", x, to=1)))
+    with pytest.raises(
+        DeployError, match=r"node 'Multinomial_0' .*; nor can be: RandomNormalLike \(RandomNormalLike_2\)"
+    ) as caught:
+        lower(b.model(y), target)
+    assert caught.value.got == ["Multinomial", "RandomNormalLike"]

@@ -45,10 +45,21 @@ def extern(reader: Reader, node: onnx.NodeProto, reason: str) -> None:
             f"node '{node.name}' ({name}) cannot be compiled: {reason}, and TVM's default fails: {error}",
             kind="operator",
             got=node.op_type,
-            allowed="the operators in docs/operators.md",
+            allowed="the operators in docs/operators.md; onnx.utils.extract_model cuts a graph before the others",
         ) from error
     if program.nests:
         reader.network.refusals.append(Refusal(node.name, node.op_type, reason))
+
+
+def importable(reader: Reader, node: onnx.NodeProto) -> bool:
+    """Whether `extern` would do, as far as that shows without the node's neighbours."""
+    names = [name for name in (*node.input, *node.output) if name and name not in reader.constants]
+    try:
+        if any(not reader.known(name) for name in names):
+            return False
+        return bool(_program(alone(reader, node, [name for name in node.output if name and reader.uses[name]])))
+    except (Unsupported, DeployError):
+        return False
 
 
 def alone(reader: Reader, node: onnx.NodeProto, wanted: list[str]) -> bytes:

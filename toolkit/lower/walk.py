@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from ..errors import DeployError
 from ..quantize.integer_network import is_quantised
-from .default import alone, extern
+from .default import alone, extern, importable
 from .integers import Integers
 from .layers import Network, Storage, Value
 from .operators.written import copy
@@ -63,12 +63,33 @@ def read(model: onnx.ModelProto, *, integers: bool = False, element: str = "floa
                 raise Refuse(f"there is no kernel of ours for {node.op_type}")
             handler(reader, node)
         except Refuse as refuse:
-            extern(reader, node, str(refuse))
+            try:
+                extern(reader, node, str(refuse))
+            except DeployError as error:
+                raise _with_others(reader, node, error) from error
     _no_integers(reader, reader.output_names, "the graph's output")
     for index, output in enumerate(graph.output):
         _give_out(reader, index, output.name)
     _drop_unused(reader)
     return reader.network
+
+
+def _with_others(reader: Reader, node: onnx.NodeProto, error: DeployError) -> DeployError:
+    """`error`, which says that a node cannot be compiled, with the operators behind it that cannot either: a user who
+    mends one at a time would see one at a time.
+    """
+    if error.kind != "operator":
+        return error
+    nodes = list(reader.model.graph.node)
+    found: dict[str, list[str]] = {}
+    for other in nodes[nodes.index(node) + 1 :]:
+        ours = other.op_type in OPS and other.domain in ("", "ai.onnx")
+        if not ours and any(reader.uses[name] for name in other.output) and not importable(reader, other):
+            found.setdefault(other.op_type, []).append(other.name)
+    listed = "; ".join(f"{operator} ({', '.join(names[:3])})" for operator, names in sorted(found.items()))
+    message = error.message + (f"; nor can be: {listed}" if listed else "")
+    got = [error.got, *sorted(found)] if found else error.got
+    return DeployError(message, kind=error.kind, got=got, allowed=error.allowed)
 
 
 def _no_integers(reader: Reader, names: list[str], who: str) -> None:

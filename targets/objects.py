@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-from inception_deploy import artifact
 from inception_deploy.lower.plan import Kernel
 
 PIPELINE: dict[str, Any] = {
@@ -47,10 +46,10 @@ def compile_tir(func: Any, tvm_target: dict[str, Any]) -> bytes:
     module = tvm.IRModule({str(func.attrs["global_symbol"]): func})
     with target, tvm.transform.PassContext(opt_level=PIPELINE["opt_level"], config=PIPELINE["config"]):
         built = tvm.get_global_func(PIPELINE["build"])(tvm.transform.Sequential(passes)(module), target)
-    with artifact.temporary() as folder:
-        path = folder / "kernel.o"
-        built.write_to_file(str(path))
-        return path.read_bytes()
+    # a file of memory: on a full disk LLVM would end the process
+    with os.fdopen(os.memfd_create("kernel.o"), "rb") as file:
+        built.write_to_file(f"/proc/self/fd/{file.fileno()}", "o")
+        return file.read()
 
 
 def object_key(tir: str, tvm_target: dict[str, Any]) -> str:

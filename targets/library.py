@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inception_deploy.errors import DeployError
-from inception_deploy.lower.plan import ALIGNMENT, Memory, MemoryKind, Plan, Step
+from inception_deploy.lower.plan import ALIGNMENT, Memory, MemoryKind, Plan, Port, Step
 
 from .link import CSRC, compile_c, link_shared, platform
 from .tables import Part, model_c
@@ -81,9 +81,6 @@ def check(plan: Plan, features: Sequence[str] = ()) -> None:
         raise DeployError("the plan has two memories of one name", kind="plan", got=[m.name for m in plan.memories])
     for memory in plan.memories:
         _check_memory(plan, memory)
-    for port in plan.inputs:
-        if port.copy is not None and (port.copy % ALIGNMENT or not 0 <= port.copy <= plan.arena_bytes - port.bytes):
-            raise DeployError(f"the copy of input {port.name} lies outside of the arena", kind="plan", got=port.copy)
     wave = 0
     for step in plan.steps:
         kernel = plan.kernels.get(step.kernel)
@@ -114,6 +111,8 @@ def _check_memory(plan: Plan, memory: Memory) -> None:
     ports = {MemoryKind.INPUT: plan.inputs, MemoryKind.OUTPUT: plan.outputs}.get(memory.kind)
     if ports is not None:
         fits = 0 <= memory.port < len(ports) and memory.bytes == ports[memory.port].bytes
+        if fits and ports[memory.port].copy is not None:
+            _check_copy(plan, ports[memory.port], memory.device)
     elif memory.kind is MemoryKind.WEIGHTS:
         fits = 0 <= memory.first <= len(plan.weights) - memory.bytes and memory.first % ALIGNMENT == 0
     else:
@@ -121,6 +120,14 @@ def _check_memory(plan: Plan, memory: Memory) -> None:
     if not fits or memory.bytes < 0:
         message = f"the plan's memory {memory.name} is no {memory.kind.value} of it"
         raise DeployError(message, kind="plan", got=str(memory))
+
+
+def _check_copy(plan: Plan, port: Port, device: str) -> None:
+    """The copy of an input lies in the first arena of the device that takes it."""
+    arenas = (m.bytes for m in plan.memories if m.device == device and m.kind is MemoryKind.ARENA)
+    room = next(arenas, 0)
+    if port.copy is not None and (port.copy % ALIGNMENT or not 0 <= port.copy <= room - port.bytes):
+        raise DeployError(f"the copy of input {port.name} lies outside of the arena", kind="plan", got=port.copy)
 
 
 def _reaches(plan: Plan, device: str, memory: Memory) -> bool:

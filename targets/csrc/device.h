@@ -41,6 +41,7 @@ typedef struct id_device {
 
   /* Whether an inference may run in the child of a fork(). */
   int (*survives_fork)(const void *state);
+
   int maps_weights; /* it uses the mapped weights file as long as it is open */
   int uses_threads; /* of id_site */
 } id_device;

@@ -170,6 +170,16 @@ def test_rows_that_do_not_fit_the_plan(row):
     assert caught.value.kind == "plan"
 
 
+def test_the_copy_of_an_input_lies_in_its_devices_arena():
+    plan = stream.plan(())
+    for copy in (64, 2 * stream.BYTES, -64, 4):  # a larger arena is another device's
+        table = tuple(replace(m, bytes=stream.BYTES) if m.name == "arena" else m for m in plan.memories)
+        moved = replace(plan, memories=table, inputs=(replace(plan.inputs[0], copy=copy),))
+        with pytest.raises(DeployError, match="the copy of input pixels lies outside of the arena"):
+            library.check(moved)
+    library.check(replace(plan, inputs=(replace(plan.inputs[0], copy=64),)))
+
+
 def test_two_memories_of_one_name():
     with pytest.raises(DeployError, match="two memories of one name"):
         library.check(stream.plan((), stream.rows(Memory("dram", "cpu", MemoryKind.ARENA, 64))))

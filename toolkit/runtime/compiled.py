@@ -30,7 +30,7 @@ _MACHINES = {62: "x86_64", 183: "aarch64", 40: "armv7l", 3: "i686", 243: "riscv6
 """ELF's `e_machine` as `platform.machine()` spells it."""
 
 
-class _Port(ctypes.Structure):
+class _IdPort(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
         ("dtype", ctypes.c_char_p),
@@ -40,7 +40,7 @@ class _Port(ctypes.Structure):
     )
 
 
-class _Step(ctypes.Structure):
+class _IdStep(ctypes.Structure):
     _fields_ = (
         ("name", ctypes.c_char_p),
         ("op", ctypes.c_char_p),
@@ -49,7 +49,7 @@ class _Step(ctypes.Structure):
     )
 
 
-class _Info(ctypes.Structure):
+class _IdInfo(ctypes.Structure):
     _fields_ = (
         ("abi_version", ctypes.c_uint32),
         ("target", ctypes.c_char_p),
@@ -62,9 +62,9 @@ class _Info(ctypes.Structure):
         ("output_count", ctypes.c_uint32),
         ("step_count", ctypes.c_uint32),
         ("wave_count", ctypes.c_uint32),
-        ("inputs", ctypes.POINTER(_Port)),
-        ("outputs", ctypes.POINTER(_Port)),
-        ("steps", ctypes.POINTER(_Step)),
+        ("inputs", ctypes.POINTER(_IdPort)),
+        ("outputs", ctypes.POINTER(_IdPort)),
+        ("steps", ctypes.POINTER(_IdStep)),
     )
 
 
@@ -100,7 +100,7 @@ class CompiledModel:
         arena_bytes: memory for activations.  waves: barriers an inference takes.
     """
 
-    def __init__(self, library: ctypes.CDLL, info: _Info, handle: ctypes.c_void_p) -> None:
+    def __init__(self, library: ctypes.CDLL, info: _IdInfo, handle: ctypes.c_void_p) -> None:
         self._library = library
         self._info = info
         self._handle: ctypes.c_void_p | None = handle
@@ -281,10 +281,10 @@ def _check_elf(path: Path) -> None:
         raise DeployError(f"{path} is cut short", kind="library", got=f"{size} bytes")
 
 
-def _declare(library: ctypes.CDLL, path: Path) -> _Info:
+def _declare(library: ctypes.CDLL, path: Path) -> _IdInfo:
     """Give ctypes the types of the interface, and read the description. DeployError where it is not such a library."""
     try:
-        library.id_describe.restype = ctypes.POINTER(_Info)
+        library.id_describe.restype = ctypes.POINTER(_IdInfo)
         library.id_missing_feature.restype = ctypes.c_char_p
         library.id_error.restype = ctypes.c_char_p
         library.id_open.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p))
@@ -297,7 +297,7 @@ def _declare(library: ctypes.CDLL, path: Path) -> _Info:
         library.id_close.restype = None
     except AttributeError as error:
         raise DeployError(f"{path} is not a compiled model: {error}", kind="library", got=str(error)) from error
-    info: _Info = library.id_describe().contents
+    info: _IdInfo = library.id_describe().contents
     if info.abi_version != ABI_VERSION:
         raise DeployError(
             f"{path} was compiled by another version of inception-deploy; export the model again",
@@ -306,7 +306,7 @@ def _declare(library: ctypes.CDLL, path: Path) -> _Info:
     return info
 
 
-def _ports(array: ctypes._Pointer[_Port], count: int) -> tuple[Port, ...]:
+def _ports(array: ctypes._Pointer[_IdPort], count: int) -> tuple[Port, ...]:
     ports = (array[i] for i in range(count))
     return tuple(Port(p.name.decode(), tuple(p.shape[: p.axes]), p.dtype.decode()) for p in ports)
 

@@ -78,7 +78,7 @@ def test_the_indices_of_the_maxima_are_computed_only_where_they_are_used(compile
     b = builder()
     values, indices = b.op("MaxPool", b.input(1, 4, 6, 6), outputs=2, kernel_shape=[2, 2])
     made = compiled(b.model(values, indices))
-    assert [step.op for step in made.plan.steps if "MaxPool_0" in step.layers] == ["extern"] * 2
+    assert {step.op for step in made.plan.steps if "MaxPool_0" in step.layers} == {"extern"}
     made.check(*b.inputs.values())
 
 

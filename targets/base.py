@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inception_deploy.errors import DeployError, UsageError
+from inception_deploy.kernels.isa import Isa
 from inception_deploy.kernels.spec import Spec
 
 from .precision import MULTIPLY_ADDS, Precision, names, rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from inception_deploy.kernels.table import Found
 
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, what)` during a long step."""
@@ -30,16 +33,18 @@ class Target(ABC):
 
     Attributes:
         name: as the user writes it, e.g. ``cpu:avx512``.
+        isa: what its kernels are generated for.
         precision: what it computes in.
     """
 
     name: str
+    isa: Isa
     precision: Precision = field(default=MULTIPLY_ADDS, kw_only=True)
 
     @property
-    @abstractmethod
     def kind(self) -> str:
         """``cpu``, ``arm`` or ``cuda``: what the table of graph passes is keyed by."""
+        return self.isa.kind
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
@@ -100,20 +105,26 @@ class Target(ABC):
     # -- asked by lowering -------------------------------------------------------------------------------------------
     @property
     def device(self) -> str:
-        """The device of the steps: the processor that the library runs on, unless a target says otherwise."""
-        return "cpu"
+        """The device of the steps."""
+        return "cuda" if self.isa.gpu else "cpu"
 
-    @abstractmethod
+    def family(self, spec: Spec) -> Found:
+        """The kernels that compute a spec. DeployError ``kernel`` where there are none."""
+        from inception_deploy.kernels.table import find
+
+        return find(spec, self.isa)
+
     def schedule(self, spec: Spec) -> Any:
-        """The schedule for a kernel spec."""
+        """The schedule for a spec."""
+        return self.family(spec).family.choose(spec, self.isa)
 
-    @abstractmethod
     def units(self, spec: Spec, schedule: Any) -> int:
         """Work units of the kernel."""
+        return self.family(spec).family.units(spec, schedule)
 
-    @abstractmethod
     def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
         """A convolution's weight `[O, I, r, s]` (channels in their slots) in the kernel's order."""
+        return self.family(spec).family.pack(weight, spec, schedule)
 
     def winograd(self, spec: Spec) -> tuple[int, int] | None:
         """Outputs of a Winograd tile, where that is faster for a convolution; None where it is computed directly."""

@@ -9,9 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from inception_deploy.errors import DeployError, UsageError, nearest
+from inception_deploy.kernels.isa import ISAS, Isa
 from inception_deploy.kernels.spec import Conv, Spec
 
 from . import lacking_packages
@@ -21,80 +20,6 @@ from .precision import names as precision_names
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-@dataclass(frozen=True)
-class Isa:
-    """An instruction set that kernels are generated for.
-
-    name: what follows the colon of a target. machine: what `platform.machine()` says of hosts that run it.
-    mcpu, mattr, mtriple: LLVM's. triple: the linker's. lanes, registers: of an fp32 vector register file.
-    features: what a CPU must have, in the names of /proc/cpuinfo; checked before a bundle is run.
-    integers: it multiplies bytes. tiles: it multiplies tiles of bfloat16.
-    """
-
-    name: str
-    kind: str
-    machine: str
-    mtriple: str
-    triple: str
-    mcpu: str
-    lanes: int
-    registers: int
-    features: tuple[str, ...] = ()
-    mattr: tuple[str, ...] = ()
-    integers: bool = False
-    tiles: bool = False
-
-    def has(self, need: str) -> bool:
-        """It has what a row of `precision.PRECISIONS` needs."""
-        return {"tiles": self.tiles, "integers": self.integers}.get(need, not need)
-
-
-def _aarch64(core: str, *features: str) -> Isa:
-    """A 64-bit ARM core under Linux."""
-    return Isa(
-        core, "arm", "aarch64", "aarch64-unknown-linux-gnu", "aarch64-linux-gnu", core, 4, 32, ("asimd", *features)
-    )
-
-
-_AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
-_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
-
-_AMX = ("amx_bf16", "amx_tile", "avx512_bf16")
-
-
-def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str, ...], **more: Any) -> Isa:
-    """An x86-64 CPU under Linux, of a level of the psABI."""
-    triples = ("x86_64-unknown-linux-gnu", "x86_64-linux-gnu")
-    return Isa(name, "cpu", "x86_64", *triples, f"x86-64-{level}", lanes, registers, features, **more)
-
-
-ISAS: tuple[Isa, ...] = (
-    _x86("avx512", "v4", 16, 32, _AVX512),
-    _x86("avx2", "v3", 8, 16, _AVX2),
-    _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), integers=True),
-    _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"), tiles=True),
-    _aarch64("cortex-a72"),
-    _aarch64("cortex-a53"),
-    _aarch64("cortex-a76", "asimddp"),
-    _aarch64("neoverse-n1", "asimddp"),
-    Isa(
-        "cortex-a9",
-        "arm",
-        "armv7l",
-        "armv7-unknown-linux-gnueabihf",
-        "arm-linux-gnueabihf",
-        "cortex-a9",
-        4,
-        16,
-        ("neon",),
-        ("+neon",),
-    ),
-)
-"""`cpu` without a suffix takes the first of its kind that this machine has all features of, and that has what the way
-of computing needs. `arm` takes the first.
-"""
 
 
 def host_features() -> frozenset[str]:
@@ -130,13 +55,7 @@ def lacking(isa: Isa) -> list[str]:
 
 @dataclass(frozen=True)
 class Cpu(Target):
-    """A CPU with one of the instruction sets above."""
-
-    isa: Isa
-
-    @property
-    def kind(self) -> str:
-        return self.isa.kind
+    """A CPU with one of the instruction sets of `kernels.isa`."""
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -189,32 +108,10 @@ class Cpu(Target):
         short = lacking(self.isa)
         return f"this machine ({platform.machine()}) lacks {', '.join(short)}" if short else None
 
-    def schedule(self, spec: Spec) -> Any:
-        from inception_deploy.kernels.table import template
-
-        return template(spec).choose(spec, lanes=self.isa.lanes, registers=self.isa.registers)
-
-    def units(self, spec: Spec, schedule: Any) -> int:
-        from inception_deploy.kernels.table import template
-
-        return template(spec).units(spec, schedule)
-
-    def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
-        from inception_deploy.kernels.table import template
-
-        packed: np.ndarray = template(spec).pack(weight, spec, schedule)
-        return packed
-
     def winograd(self, spec: Spec) -> tuple[int, int] | None:
         from inception_deploy.kernels.vector.winograd import pays
 
         return pays(spec, lanes=self.isa.lanes) if isinstance(spec, Conv) else None
-
-    def space(self, spec: Spec) -> list[tuple[Any, dict[str, tuple[int, ...]]]]:
-        """The schedules that tuning may choose from: `kernels.cpu.Template.space`."""
-        from inception_deploy.kernels.table import template
-
-        return list(template(spec).space(spec, lanes=self.isa.lanes, registers=self.isa.registers))
 
     def winograd_options(self, spec: Spec) -> list[tuple[int, int]]:
         """The Winograd tiles that tuning may choose from."""

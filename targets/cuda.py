@@ -7,17 +7,14 @@ Building takes no GPU. A bundle holds machine code for each of the target's arch
 from __future__ import annotations
 
 import ctypes
-import math
 import platform
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from inception_deploy.errors import UsageError
-from inception_deploy.kernels.spec import Conv, Spec
+from inception_deploy.kernels.isa import ISAS, gpu
 
 from . import lacking_packages
 from .base import Progress, Target
@@ -25,7 +22,7 @@ from .base import Progress, Target
 DEFAULT = ("sm_80", "sm_90")
 """What `cuda` alone builds: A100 and its successors, and H100."""
 
-KNOWN = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
+KNOWN = tuple(isa.name for isa in ISAS if isa.gpu)
 """What `targets` lists; any other one that the compiler at hand knows is taken as well, from sm_75 on."""
 
 _OLDEST = 75
@@ -38,18 +35,10 @@ class Cuda(Target):
     """GPUs of one or more architectures.
 
     Attributes:
-        archs: as NVIDIA's compiler names them, oldest first.
+        archs: as NVIDIA's compiler names them, oldest first. `isa` is the oldest: what runs there runs on all.
     """
 
     archs: tuple[str, ...]
-
-    @property
-    def kind(self) -> str:
-        return "cuda"
-
-    @property
-    def device(self) -> str:
-        return "cuda"
 
     def describe(self) -> dict[str, Any]:
         from .cuda_compile import OPTIONS, compiler
@@ -89,23 +78,6 @@ class Cuda(Target):
         if any(version(arch)[0] == major and version(arch)[1] <= minor for arch in self.archs):
             return None
         return f"the GPU here is sm_{major}{minor}, which does not run code for {', '.join(self.archs)}"
-
-    def schedule(self, spec: Spec) -> Any:
-        from inception_deploy.kernels.gpu.table import TEMPLATES
-
-        return TEMPLATES[type(spec)].choose(spec)
-
-    def units(self, spec: Spec, schedule: Any) -> int:
-        """Blocks of threads of the first launch."""
-        from inception_deploy.kernels.gpu.table import TEMPLATES
-
-        return math.prod(TEMPLATES[type(spec)].program(spec, schedule).launches[0].grid)
-
-    def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
-        from inception_deploy.kernels.gpu.table import pack_weight
-
-        assert isinstance(spec, Conv)
-        return pack_weight(weight, spec, schedule)
 
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
         from .cuda_compile import compile_kernels
@@ -150,11 +122,11 @@ def parse(kind: str, suffix: str) -> Cuda:
         UsageError: something that is no architecture, or an older one than sm_75.
     """
     if not suffix:
-        return Cuda(kind, DEFAULT)
+        return Cuda(kind, gpu(DEFAULT[0]), DEFAULT)
     archs = suffix.split(",")
     for arch in archs:
         if not re.fullmatch(r"sm_\d{2,3}", arch) or int(arch[3:]) < _OLDEST:
             message = f"there is no target '{kind}:{suffix}': '{arch}' is not an architecture from sm_{_OLDEST} on"
             raise UsageError(message, kind="target", got=f"{kind}:{suffix}", allowed=names(kind))
     ordered = tuple(sorted(set(archs), key=lambda arch: int(arch[3:])))
-    return Cuda(f"{kind}:{suffix}", ordered)
+    return Cuda(f"{kind}:{suffix}", gpu(ordered[0]), ordered)

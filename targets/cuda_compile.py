@@ -227,9 +227,9 @@ def kernel_source(kernel: Kernel) -> str:
     from . import cuda_source
 
     def write() -> bytes:
-        from inception_deploy.kernels.gpu.table import TEMPLATES
+        from inception_deploy.kernels.table import BY_NAME
 
-        functions = TEMPLATES[type(kernel.spec)].emit(kernel.spec, kernel.schedule, kernel.symbol)
+        functions = BY_NAME[kernel.family].emit(kernel.spec, kernel.schedule, kernel.symbol)
         return cuda_source.source(functions).encode()
 
     writer = Path(cuda_source.__file__).read_bytes()

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.gpu.emit import SCRATCH, Program
-from inception_deploy.kernels.gpu.table import TEMPLATES, device_symbols
+from inception_deploy.kernels.family import SCRATCH, Program
+from inception_deploy.kernels.table import BY_NAME
 from inception_deploy.lower.plan import Kernel, Memory, MemoryKind, Plan, Ref
 
 from . import library
@@ -58,7 +58,7 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
     functions: list[str] = []
     for module, symbol in enumerate(symbols):
         first_function[symbol] = len(functions)
-        functions += [f"{{{string(name)}, {module}u}}" for name in device_symbols(symbol, programs[symbol])]
+        functions += [f"{{{string(name)}, {module}u}}" for name in programs[symbol].symbols(symbol)]
 
     args: list[str] = []
     launches: list[str] = []
@@ -122,7 +122,10 @@ def _images(symbols: Sequence[str], arch: str) -> list[str]:
 
 def program(kernel: Kernel) -> Program:
     """The launches of a plan's kernel."""
-    return TEMPLATES[type(kernel.spec)].program(kernel.spec, kernel.schedule)
+    launches = BY_NAME[kernel.family].program
+    if launches is None:
+        raise DeployError(f"kernel {kernel.symbol} is of {kernel.family}, not of a GPU", kind="plan", got=kernel.family)
+    return launches(kernel.spec, kernel.schedule)
 
 
 def version(arch: str) -> tuple[int, int]:

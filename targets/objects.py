@@ -29,10 +29,10 @@ PIPELINE: dict[str, Any] = {
 
 def emit(kernel: Kernel) -> Any:
     """The kernel as a `tirx.PrimFunc` with the C symbol `kernel.symbol`."""
-    from inception_deploy.kernels.table import template
+    from inception_deploy.kernels.table import BY_NAME
 
-    assert kernel.spec is not None
-    return template(kernel.spec).emit(kernel.spec, kernel.schedule, kernel.symbol)
+    (func,) = BY_NAME[kernel.family].emit(kernel.spec, kernel.schedule, kernel.symbol)
+    return func
 
 
 def compile_tir(func: Any, tvm_target: dict[str, Any]) -> bytes:

@@ -387,6 +387,8 @@ def layout(plan: Plan) -> dict[str, Any]:
             "layers": list(s.layers),
             "op": s.op,
             "kernel": s.kernel,
+            "family": plan.kernels[s.kernel].family,
+            "refused": dict(plan.kernels[s.kernel].refused),
             "wave": s.wave,
             "macs": s.macs,
             "output": s.output,

@@ -13,7 +13,7 @@ import pytest
 
 from inception_deploy import kernels, targets
 from inception_deploy.kernels.spec import GlobalAverage
-from inception_deploy.lower.lower import symbol_of
+from inception_deploy.lower.lower import kernel_of
 from inception_deploy.lower.plan import Kernel
 from inception_deploy.targets import cuda_compile, objects
 
@@ -23,8 +23,7 @@ GOAL = TARGET.tvm_target()
 
 
 def average(spec: GlobalAverage = SPEC) -> Kernel:
-    schedule = TARGET.schedule(spec)
-    return Kernel(symbol_of(spec, schedule), spec, schedule, 2, TARGET.units(spec, schedule))
+    return kernel_of(TARGET, spec)
 
 
 @dataclass
@@ -138,11 +137,12 @@ def test_a_symbol_says_what_is_computed() -> None:
 def test_the_digest_of_tir_is_the_same_everywhere() -> None:
     """In another process, with other hashes of strings and other addresses."""
     code = (
+        "from dataclasses import replace\n"
         "from inception_deploy.targets import objects, parse\n"
         "from inception_deploy.kernels.spec import GlobalAverage\n"
-        "from inception_deploy.lower.plan import Kernel\n"
+        "from inception_deploy.lower.lower import kernel_of\n"
         "spec = GlobalAverage(1, 1, 4)\n"
-        "print(objects.tir_digest(objects.emit(Kernel('k', spec, parse('cpu:avx2').schedule(spec), 2, 1))))"
+        "print(objects.tir_digest(objects.emit(replace(kernel_of(parse('cpu:avx2'), spec), symbol='k'))))"
     )
     out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert out.stdout.strip() == objects.tir_digest(objects.emit(replace(average(), symbol="k")))
@@ -165,9 +165,7 @@ def test_cuda_is_written_again_after_an_edit_only(tmp_path, monkeypatch) -> None
     monkeypatch.setenv("INCEPTION_DEPLOY_CACHE", str(tmp_path))
     written: list[Any] = []
     monkeypatch.setattr(cuda_source, "source", lambda functions: written.append(functions) or "void k();")
-    from inception_deploy.kernels.gpu.table import TEMPLATES
-
-    kernel = Kernel("k", SPEC, TEMPLATES[type(SPEC)].choose(SPEC), 2, 1)
+    kernel = kernel_of(targets.parse("cuda"), SPEC)
 
     def texts() -> tuple[str, int]:
         cuda_compile.kernel_source.cache_clear()

@@ -11,7 +11,7 @@ import pytest
 from inception_deploy import kernels
 from inception_deploy.errors import DeployError
 from inception_deploy.kernels.spec import Window, WindowOp
-from inception_deploy.kernels.versions import VERSIONS, versions_of
+from inception_deploy.kernels.table import VERSIONS, versions_of
 from inception_deploy.tuning import database
 from inception_deploy.tuning.database import HEADER, RECORDS, WORKLOADS, Identity
 from inception_deploy.tuning.space import Space, knobs
@@ -134,7 +134,7 @@ def test_an_edit_of_the_kernels_changes_nothing(filled, tasks, monkeypatch) -> N
     assert (len(found.records), found.notes()) == (3, [])
 
 
-@pytest.mark.parametrize(("family", "left"), [("vector.conv", 1), ("vector.winograd", 1), ("vector.window", 3)])
+@pytest.mark.parametrize(("family", "left"), [("vector.conv", 1), ("vector.winograd_out", 1), ("vector.window", 3)])
 def test_a_changed_kernel_voids_its_familys_records_only(filled, tasks, target, monkeypatch, family, left) -> None:
     pool = Task(Window(WindowOp.MAX, 1, 2, 17, 17, 8, 8, (3, 3), (2, 2), (0, 0, 0, 0)), False, 1, ("e",))
     default = knobs(Space(tasks[0], target).default)
@@ -158,7 +158,7 @@ def test_a_changed_kernel_voids_its_familys_records_only(filled, tasks, target, 
 def test_every_family_that_is_tuned_states_a_version(tasks, tiled) -> None:
     for task in (*tasks, *tiled):
         versions = versions_of(task.spec, task.eligible)
-        assert ("vector.winograd" in versions) == task.eligible
+        assert ("vector.winograd_in" in versions) == task.eligible
         assert set(versions) <= set(VERSIONS)
 
 

@@ -67,7 +67,7 @@ def test_its_plan_is_sound(tasks, here) -> None:
         for batch in (1, 3):
             spec = replace(task.spec, batch=batch)
             space = Space(replace(task, spec=spec), here)
-            options = {choice.outputs: choice for choice in [space.default, *(f.base for f in space.families)]}
+            options = {choice.outputs: choice for choice in [space.default, *(g.base for g in space.groups)]}
             for choice in options.values():
                 made = trial.plan(spec, [space.default, choice], here, SETTING)
                 check(made, here.isa.features)
@@ -88,7 +88,7 @@ def test_trials_on_tiles(tiled) -> None:
         for batch in (1, 3):
             spec = replace(task.spec, batch=batch)
             space = Space(replace(task, spec=spec), target)
-            other = replace(space.families[0].base)
+            other = replace(space.groups[0].base)
             made = trial.plan(spec, [space.default, other], target, SETTING)
             check(made, target.isa.features)
             assert all(ref.offset % 64 == 0 for step in made.steps for ref in step.args)

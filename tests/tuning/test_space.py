@@ -53,7 +53,7 @@ def test_choices_are_buildable_and_come_back_from_their_knobs(tasks, target) -> 
         assert len(space) > 200
         for choice in found:
             assert choice_of(knobs(choice), task, target) == choice
-            assert features(task.spec, choice, 2).shape == (WIDTH,)
+            assert features(task.spec, choice, target, 2).shape == (WIDTH,)
             assert choice.schedule.lanes == 8
             assert choice.schedule.vectors * choice.schedule.pixels < 16
             for name, value in knobs(choice).items():
@@ -72,7 +72,7 @@ def test_choices_for_tiles(tiled) -> None:
         space = Space(task, target)
         for choice in [space.default, *space.sample(random, 30), *space.neighbours(space.default)]:
             assert choice_of(knobs(choice), task, target) == choice
-            assert features(task.spec, choice, 2).shape == (WIDTH,)
+            assert features(task.spec, choice, target, 2).shape == (WIDTH,)
             assert target.units(task.spec, choice.schedule) >= 1
             if isinstance(task.spec, Conv):
                 assert 2 * choice.schedule.tiles * choice.schedule.blocks <= 6

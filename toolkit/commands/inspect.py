@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     else:
         shows += [_operators(document), line(""), _branches(document)]
     if document["kind"] == "bundle":
-        shows += [line(""), _steps(document), line(""), _refusals(document)]
+        shows += [line(""), _kernels(document), line(""), _steps(document), line(""), _refusals(document)]
     return Outcome(document, sequence(*shows))
 
 
@@ -84,6 +85,17 @@ def _branches(document: dict[str, Any]) -> Show:
         for row in document["branches"]
     ]
     return table(("branches join at", "by", "paths", "MMACs of each"), rows, right=(2,))
+
+
+def _kernels(document: dict[str, Any]) -> Show:
+    """Whose kernels compute the steps, and why those that would have been preferred do not."""
+    counts = Counter((step.get("family") or "", tuple(step.get("refused", {}).items())) for step in document["steps"])
+    rows = [
+        (family, count, "; ".join(f"{name}: {reason}" for name, reason in refused) or None)
+        for (family, refused), count in sorted(counts.items())
+        if family
+    ]
+    return table(("kernels of", "calls", "preferred, but"), rows, right=(1,)) if rows else line("")
 
 
 def _steps(document: dict[str, Any]) -> Show:

@@ -18,6 +18,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import PointerType, PrimType, StringImm
 
+from . import x86
 from .elements import BF16, BLOCK, PAIR, element_of
 
 Expr = Any  # tvm.ir.Expr; operators on it build expressions
@@ -102,16 +103,6 @@ class Emitter:
         self._add(tirx.AllocBuffer(buffer))
         return buffer
 
-    def lines(self, size: int, name: str) -> tuple[Any, Expr]:
-        """fp32 scratch that stays in memory: the buffer, and the index in it at which a cache line begins.
-
-        TVM aligns what is on the stack to 16 bytes at most, and every other access would touch two lines.
-        """
-        buffer = self.local(size + _LINE, "float32", name)
-        self._imports.add(_TO_LINE_IR)
-        skip = tirx.call_extern(_INT, "to_line", tirx.address_of(load(buffer, 0)))
-        return buffer, self.let(tirx.floordiv(skip, 4), "line")
-
     def store(self, buffer: Any, index: Expr, value: Expr) -> None:
         """`buffer[index ...] = value`, as wide as `value`."""
         lanes = value.ty.dtype.lanes
@@ -163,8 +154,13 @@ class Emitter:
             bits = self.let(tirx.reinterpret("uint32", values[0]), "bits")
             odd = (bits >> _bits(16, 1)) & _bits(1, 1)
             return tirx.Cast(HALF, (bits + _bits(0x7FFF, 1) + odd) >> _bits(16, 1))
-        self._imports.add(_NARROW_IR)
-        return tirx.call_extern(_vector(HALF, lanes * len(values)), f"narrow{lanes * len(values)}", *values)
+        lanes *= len(values)
+        return self.inline(x86.NARROW, f"narrow{lanes}", _vector(HALF, lanes), *values)
+
+    def inline(self, module: str, function: str, dtype: str, *values: Expr) -> Expr:
+        """A call of a function of a module in LLVM's own language, for what TVM has no word for."""
+        self._imports.add(module)
+        return tirx.call_extern(dtype, function, *values)
 
     def run(self, call: Expr) -> None:
         """A call for what it does, not for what it gives."""
@@ -218,37 +214,6 @@ define internal ptr @argument(ptr %args, i32 %index) alwaysinline {
 
 HALF = element_of(BF16).stored
 """The type that bfloat16 is kept in."""
-
-_LINE = 16
-"""fp32 in a cache line."""
-
-_TO_LINE_IR = """; ModuleID = 'line'
-define internal i32 @to_line(ptr %p) alwaysinline {
-  %i = ptrtoint ptr %p to i64
-  %n = sub i64 0, %i
-  %m = and i64 %n, 63
-  %r = trunc i64 %m to i32
-  ret i32 %r
-}
-"""
-"""Bytes from an address to the next cache line."""
-
-_NARROW_IR = """; ModuleID = 'bfloat16'
-target triple = "x86_64-unknown-linux-gnu"
-declare <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float>)
-declare <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float>, <16 x float>)
-define internal <16 x i16> @narrow16(<16 x float> %a) alwaysinline {
-  %r = call <16 x bfloat> @llvm.x86.avx512bf16.cvtneps2bf16.512(<16 x float> %a)
-  %i = bitcast <16 x bfloat> %r to <16 x i16>
-  ret <16 x i16> %i
-}
-define internal <32 x i16> @narrow32(<16 x float> %a, <16 x float> %b) alwaysinline {
-  %r = call <32 x bfloat> @llvm.x86.avx512bf16.cvtne2ps2bf16.512(<16 x float> %b, <16 x float> %a)
-  %i = bitcast <32 x bfloat> %r to <32 x i16>
-  ret <32 x i16> %i
-}
-"""
-"""The machine's instructions that round to bfloat16, which TVM has no type for. Inlined where they are called."""
 
 
 def widen(value: Expr) -> Expr:

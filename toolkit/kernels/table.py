@@ -1,70 +1,83 @@
-"""The CPU's kernels in one table: what computes which spec. A new kernel is one file and one line here."""
+"""Every family of kernels in order of preference: of those of a spec's kind, the first that serves it computes it.
+
+A new family is one file and one line here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from . import spec
+from ..errors import DeployError
 from .bytes import conv as bytes_conv
 from .bytes import simple as bytes_simple
+from .family import Family
+from .gpu import conv as gpu_conv
+from .gpu import dense as gpu_dense
+from .gpu import extern as gpu_extern
+from .gpu import simple as gpu_simple
+from .isa import ISAS, Isa
 from .matrix import conv as matrix_conv
 from .matrix import layout as matrix_layout
+from .spec import Conv, Spec, WinogradInput, WinogradOutput
 from .vector import conv, extern, simple, window, winograd
+
+FAMILIES: tuple[Family[Any, Any], ...] = (
+    matrix_conv.CONV,
+    *matrix_layout.FAMILIES,
+    bytes_conv.CONV,
+    *bytes_simple.FAMILIES,
+    conv.CONV,
+    window.WINDOW,
+    *simple.FAMILIES,
+    *winograd.FAMILIES,
+    extern.EXTERN,
+    gpu_dense.DENSE,
+    gpu_conv.CONV,
+    *gpu_simple.FAMILIES,
+    gpu_extern.EXTERN,
+)
+
+BY_NAME = {family.name: family for family in FAMILIES}
+
+VERSIONS = {family.name: family.version for family in FAMILIES}
+"""What records of tuning are of."""
 
 
 @dataclass(frozen=True)
-class Template:
-    """What a file of kernels gives.
+class Found:
+    """The family that computes a spec, and why those before it did not: reasons by the family's name."""
 
-    choose(spec, lanes=, registers=) -> schedule. units(spec, schedule) -> int. emit(spec, schedule, name) -> PrimFunc.
-    pack(weight, spec, schedule) -> the weight as the kernel reads it.
-    space(spec, lanes=, registers=) -> what a search tries: schedules, each with the values that some of its fields may
-    take instead; none where there is nothing to tune.
+    family: Family[Any, Any]
+    refused: tuple[tuple[str, str], ...]
+
+
+def find(spec: Spec, isa: Isa) -> Found:
+    """What computes a spec on an instruction set.
+
+    Raises:
+        DeployError: ``kernel``: nothing does; with every family's reason.
     """
-
-    choose: Callable[..., Any]
-    units: Callable[[Any, Any], int]
-    emit: Callable[[Any, Any, str], Any]
-    pack: Callable[[Any, Any, Any], Any] = conv.pack_weight
-    space: Callable[..., Iterable[tuple[Any, dict[str, tuple[int, ...]]]]] = lambda _spec, **_machine: ()
-
-
-def _simple(units: Callable[[Any], int], emit: Callable[[Any, Any, str], Any]) -> Template:
-    def choose(_spec: Any, *, lanes: int, registers: int) -> simple.SimpleSchedule:
-        return simple.SimpleSchedule(lanes)
-
-    return Template(choose, lambda s, _schedule: units(s), emit)
+    refused: list[tuple[str, str]] = []
+    for family in FAMILIES:
+        if family.kind is type(spec):
+            reason = family.serves(spec, isa)
+            if reason is None:
+                return Found(family, tuple(refused))
+            refused.append((family.name, reason))
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in refused) or "there is no family of such kernels"
+    message = f"no kernel of {isa.name} computes a {spec.describe()} ({reasons})"
+    raise DeployError(message, kind="kernel", got=spec.describe(), allowed=[name for name, _ in refused])
 
 
-_REAL: dict[type, Template] = {
-    spec.Conv: Template(conv.choose, conv.units, conv.emit, space=conv.space),
-    spec.Window: Template(window.choose, window.units, window.emit, space=window.space),
-    spec.GlobalAverage: _simple(simple.average_units, simple.emit_average),
-    spec.Map: _simple(simple.map_units, simple.emit_map),
-    spec.Pack: _simple(simple.pack_units, simple.emit_pack),
-    spec.Softmax: _simple(simple.softmax_units, simple.emit_softmax),
-    spec.Extern: Template(extern.choose, extern.units, extern.emit),
-    spec.Unpack: _simple(simple.unpack_units, simple.emit_unpack),
-    spec.WinogradInput: _simple(winograd.input_units, winograd.emit_input),
-    spec.WinogradOutput: _simple(winograd.output_units, winograd.emit_output),
-    spec.Frame: _simple(matrix_layout.frame_units, matrix_layout.emit_frame),
-    spec.Pixels: _simple(matrix_layout.pixel_units, matrix_layout.emit_pixels),
-}
+def versions_of(spec: Spec, eligible: bool) -> dict[str, int]:
+    """The families that the choices for a layer are made of, with their versions.
 
-_BYTES: dict[type, Template] = {
-    spec.Conv: Template(bytes_conv.choose, bytes_conv.units, bytes_conv.emit, bytes_conv.pack_weight),
-    spec.Window: _simple(bytes_simple.window_units, bytes_simple.emit_window),
-    spec.Map: _simple(bytes_simple.map_units, bytes_simple.emit_map),
-    spec.Pixels: _simple(bytes_simple.input_units, bytes_simple.emit_input),
-}
-
-_TILES = Template(matrix_conv.choose, matrix_conv.units, matrix_conv.emit, matrix_conv.pack_weight, matrix_conv.space)
-
-
-def template(which: spec.Spec) -> Template:
-    """What computes a spec."""
-    if which.quantised and type(which) in _BYTES:
-        return _BYTES[type(which)]
-    return _TILES if isinstance(which, spec.Conv) and which.tiled else _REAL[type(which)]
+    Args:
+        eligible: Winograd's transforms may be among the choices.
+    """
+    # a spec names its elements, and so the family; which instruction set it is for does not matter
+    own = next(f for f in FAMILIES for isa in ISAS if f.kind is type(spec) and f.serves(spec, isa) is None)
+    transforms = [f for f in FAMILIES if f.kind in (WinogradInput, WinogradOutput)]
+    found = [own, *(transforms if eligible and isinstance(spec, Conv) else [])]
+    return {family.name: VERSIONS[family.name] for family in found}

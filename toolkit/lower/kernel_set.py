@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..kernels.spec import Spec
 
+if TYPE_CHECKING:
+    from ..kernels.table import Found
+
 
 class KernelSet(Protocol):
-    """Which schedule, how many units, how weights are packed."""
+    """Which kernels there are, with which schedule."""
 
     @property
     def name(self) -> str:
@@ -20,11 +23,11 @@ class KernelSet(Protocol):
     def device(self) -> str:
         """Who does the steps: a name of `Step.device`."""
 
+    def family(self, spec: Spec) -> Found:
+        """The kernels that compute a spec."""
+
     def schedule(self, spec: Spec) -> Any:
         """The schedule for a spec."""
-
-    def units(self, spec: Spec, schedule: Any) -> int:
-        """Work units of the kernel."""
 
     def pack_weight(self, weight: np.ndarray, spec: Spec, schedule: Any) -> np.ndarray:
         """Weights `[O, I, r, s]` of a convolution in the kernel's order."""

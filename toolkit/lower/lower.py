@@ -160,10 +160,9 @@ def lower(
             else:
                 args.append(_ref(operand[0]))
         args.extend(_ref(storage) for storage in layer.writes)
-        symbol = symbol_of(layer.spec, schedule)
-        units = kernels.units(layer.spec, schedule)
-        table.setdefault(symbol, Kernel(symbol, layer.spec, schedule, len(args), units))
-        nodes = tuple(layer.nodes)
+        kernel = kernel_of(kernels, layer.spec, schedule)
+        table.setdefault(kernel.symbol, kernel)
+        nodes, symbol = tuple(layer.nodes), kernel.symbol
         steps.append(
             Step(symbol, tuple(args), layer.wave, nodes, layer.op, layer.value, layer.macs, device=kernels.device)
         )
@@ -184,6 +183,15 @@ def lower(
         placements=_placements(network),
         refusals=tuple(network.refusals),
     )
+
+
+def kernel_of(kernels: KernelSet, spec: Spec, schedule: Any = None) -> Kernel:
+    """The kernel of a spec, with the target's schedule or another."""
+    found = kernels.family(spec)
+    schedule = kernels.schedule(spec) if schedule is None else schedule
+    units = found.family.units(spec, schedule)
+    pointers = len(spec.operands)
+    return Kernel(symbol_of(spec, schedule), spec, schedule, pointers, units, found.family.name, found.refused)
 
 
 def symbol_of(spec: Spec, schedule: Any) -> str:

@@ -75,6 +75,7 @@ class Kernel:
     spec, schedule: frozen dataclasses of `inception_deploy.kernels`; what is computed, and how.
     pointers: how many pointer arguments it takes.
     units: work units, split freely among threads.
+    family: its name in `kernels.table`. refused: the families before it that do not compute this, with their reasons.
     """
 
     symbol: str
@@ -82,6 +83,8 @@ class Kernel:
     schedule: Any
     pointers: int
     units: int
+    family: str = ""
+    refused: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

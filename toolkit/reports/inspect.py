@@ -29,8 +29,9 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
         ``op``, ``shape``, ``paths``), ``layers`` (``layer``, ``op``, ``macs``, ``parameters``, ``shape``) and
         ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``, ``arithmetic``, ``memory``,
         ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was none), and
-        ``steps``: one row a kernel call, with ``ms`` (median of several runs, each step alone) and ``share`` of their
-        sum; both None where the target does not run here.
+        ``steps``: one row a kernel call, with the ``family`` of its kernel, those that would have been preferred and
+        do not compute it (``refused``: a reason each), ``ms`` (median of several runs, each step alone) and ``share``
+        of their sum; both None where the target does not run here.
 
         Where onnx is not installed, what is read from the ONNX of a bundle is None, and ``not_read`` says why.
 

@@ -29,7 +29,6 @@ from typing import Any
 from .. import artifact
 from ..errors import DeployError
 from ..kernels.spec import decode
-from ..kernels.versions import VERSIONS, versions_of
 from ..targets.cpu import Cpu
 from .space import Space
 from .task import Task
@@ -321,6 +320,8 @@ def workload(task: Task) -> Any:
         return total.astype(found["dst"].dtype)
 
     result = te.compute((found["dst"].size,), element, name=_BLOCK)
+    from ..kernels.table import versions_of
+
     stated = {"eligible": task.eligible, "versions": versions_of(task.spec, task.eligible)}
     document = json.dumps({**task.spec.encode(), **stated}, sort_keys=True)
     function = te.create_prim_func([*reads, result]).with_attr({"global_symbol": "main", _SPEC: document})
@@ -337,6 +338,8 @@ def task_of(module: Any) -> Task:
 
 def outdated(module: Any) -> list[str]:
     """The kernel families that have another version today than in a workload's module, or are no more."""
+    from ..kernels.table import VERSIONS
+
     stated = json.loads(str(module["main"].attrs[_SPEC]))["versions"]
     return [family for family, version in stated.items() if VERSIONS.get(family) != version]
 

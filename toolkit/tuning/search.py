@@ -187,8 +187,8 @@ class Search:
 
     def _differences(self, state: State, choice: Choice) -> np.ndarray:
         spec = state.task.spec
-        base = features(spec, state.space.default, self._threads)
-        return np.asarray(features(spec, choice, self._threads) - base)
+        base = features(spec, state.space.default, self._meter.target, self._threads)
+        return np.asarray(features(spec, choice, self._meter.target, self._threads) - base)
 
     def confirm(self) -> None:
         """Measure again, and longer, what looks better than the default: the best of many is lucky as well as good."""

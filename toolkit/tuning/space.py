@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from random import Random
 from typing import Any
@@ -36,8 +36,12 @@ def main_spec(spec: Spec, outputs: tuple[int, int] | None) -> Spec:
     return stages(spec, outputs)[1] if outputs is not None and isinstance(spec, Conv) else spec
 
 
+def _schedules(spec: Spec, target: Cpu) -> Iterable[tuple[Any, dict[str, tuple[int, ...]]]]:
+    return target.family(spec).family.space(spec, target.isa)
+
+
 @dataclass(frozen=True)
-class Family:
+class Group:
     """Choices that share an algorithm, a register tile and a unit; `values` are those of the other knobs."""
 
     base: Choice
@@ -59,34 +63,34 @@ class Space:
         algorithms: list[tuple[int, int] | None] = [None]
         if task.eligible and isinstance(task.spec, Conv):
             algorithms += target.winograd_options(task.spec)
-        self.families = [
-            Family(Choice(outputs, schedule), values)
+        self.groups = [
+            Group(Choice(outputs, schedule), values)
             for outputs in algorithms
-            for schedule, values in target.space(main_spec(task.spec, outputs))
+            for schedule, values in _schedules(main_spec(task.spec, outputs), target)
         ]
 
     def __len__(self) -> int:
         """How many choices there are, about: the default may be one of them."""
-        return sum(map(len, self.families))
+        return sum(map(len, self.groups))
 
     def sample(self, random: Random, count: int) -> list[Choice]:
-        """Up to `count` different choices, drawn evenly over the families."""
-        drawn = {self._draw(random): None for _ in range(count if self.families else 0)}
+        """Up to `count` different choices, drawn evenly over the groups."""
+        drawn = {self._draw(random): None for _ in range(count if self.groups else 0)}
         return list(drawn)
 
     def _draw(self, random: Random) -> Choice:
-        family = random.choice(self.families)
-        return family.pick({name: random.choice(values) for name, values in family.values.items()})
+        group = random.choice(self.groups)
+        return group.pick({name: random.choice(values) for name, values in group.values.items()})
 
     def neighbours(self, choice: Choice) -> list[Choice]:
-        """The choices that differ from `choice` in one thing: another family, or another value of one knob."""
+        """The choices that differ from `choice` in one thing: another group, or another value of one knob."""
         found: dict[Choice, None] = {}
-        for family in self.families:
-            settings = {name: getattr(choice.schedule, name) for name in family.values}
-            kept = {name: value for name, value in settings.items() if value in family.values[name]}
+        for group in self.groups:
+            settings = {name: getattr(choice.schedule, name) for name in group.values}
+            kept = {name: value for name, value in settings.items() if value in group.values[name]}
             if kept == settings:
-                found[family.pick(settings)] = None
-        for name, values in next((f.values for f in self.families if f.base.outputs == choice.outputs), {}).items():
+                found[group.pick(settings)] = None
+        for name, values in next((g.values for g in self.groups if g.base.outputs == choice.outputs), {}).items():
             for value in values:
                 found[replace(choice, schedule=replace(choice.schedule, **{name: value}))] = None
         found.pop(choice, None)
@@ -95,9 +99,9 @@ class Space:
     def domains(self) -> dict[str, list[int]]:
         """Every value that each knob takes, the default's among them."""
         found: dict[str, set[int]] = {name: {value} for name, value in knobs(self.default).items()}
-        for family in self.families:
-            for name, value in knobs(family.base).items():
-                found[name] |= {value, *family.values.get(name, ())}
+        for group in self.groups:
+            for name, value in knobs(group.base).items():
+                found[name] |= {value, *group.values.get(name, ())}
         return {name: sorted(values) for name, values in found.items()}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..kernels.spec import Conv, Spec, stages
-from ..lower.lower import symbol_of
+from ..lower.lower import kernel_of
 from ..lower.plan import ARENA, Kernel, Placement, Plan, Ref, Step, memories
 from ..targets import cpu_library
 from ..targets.cpu import Cpu
@@ -126,7 +126,7 @@ def plan(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting) -
         prepare("produce", where["src"], _whole(produced))
         addresses = {**where, "weight": panels[number % len(panels)]}
         for call in ways[way][0]:
-            kernel = _kernel(call, target)
+            kernel = kernel_of(target, call.spec, call.schedule)
             kernels[kernel.symbol] = kernel
             args = tuple(Ref(ARENA, addresses[name]) for name in call.buffers)
             steps.append(
@@ -141,11 +141,6 @@ def chosen(number: int, choices: int) -> int:
     """Which of the choices sample `number` of a pass is of."""
     turn, place = divmod(number, choices)
     return (place + turn) % choices
-
-
-def _kernel(call: _Call, target: Cpu) -> Kernel:
-    symbol = symbol_of(call.spec, call.schedule)
-    return Kernel(symbol, call.spec, call.schedule, len(call.buffers), target.units(call.spec, call.schedule))
 
 
 def build(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting, path: Path) -> None:

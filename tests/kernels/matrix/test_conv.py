@@ -7,6 +7,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +45,13 @@ def run(target: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
     folder, number = tmp_path_factory.mktemp("tiles"), itertools.count()
 
     def call(spec: Any, *arrays: np.ndarray) -> None:
-        from inception_deploy.lower.plan import Kernel
+        from inception_deploy.lower.lower import kernel_of
         from inception_deploy.targets.link import link_shared
         from inception_deploy.targets.objects import compile_kernel
 
         name = f"k{next(number)}"
-        schedule = target.schedule(spec)
-        units = target.units(spec, schedule)
-        path = Path(folder) / f"{name}.so"
-        kernel = Kernel(name, spec, schedule, len(arrays), units)
+        kernel = replace(kernel_of(target, spec), symbol=name)
+        units, path = kernel.units, Path(folder) / f"{name}.so"
         link_shared([compile_kernel(kernel, target.tvm_target())], [name], path, target.isa.triple)
         function = getattr(ctypes.CDLL(str(path)), name)
         pointers = (ctypes.c_void_p * len(arrays))(*(array.ctypes.data for array in arrays))

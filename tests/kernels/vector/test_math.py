@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,6 @@ import pytest
 from inception_deploy import targets
 from inception_deploy.kernels.spec import PARTIAL, Map
 from inception_deploy.kernels.vector import simple
-from inception_deploy.lower.plan import Kernel
 from inception_deploy.verify import bound
 
 erf = np.vectorize(math.erf)
@@ -45,6 +45,7 @@ CONSTANTS = {
 @pytest.fixture(scope="module", params=["avx512", "avx2"])
 def evaluate(request, tmp_path_factory):
     """`evaluate(op, x)`: a `Map` kernel run on floats whose number is a multiple of 16."""
+    from inception_deploy.lower.lower import kernel_of
     from inception_deploy.targets.link import link_shared
     from inception_deploy.targets.objects import compile_kernel
 
@@ -56,7 +57,7 @@ def evaluate(request, tmp_path_factory):
     kernels = []
     for op in simple.UNARY:
         spec = Map(op, 1, 1, count // 16, constants=CONSTANTS.get(op, ()))
-        kernels.append(Kernel(f"k_{op}", spec, target.schedule(spec), 2, 1))
+        kernels.append(replace(kernel_of(target, spec), symbol=f"k_{op}"))
     objects = [compile_kernel(kernel, target.tvm_target()) for kernel in kernels]
     link_shared(objects, [k.symbol for k in kernels], folder / "math.so", target.isa.triple)
     library = ctypes.CDLL(str(folder / "math.so"))

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from inception_deploy import cache
-from inception_deploy.kernels.gpu.emit import SCRATCH
-from inception_deploy.kernels.gpu.table import TEMPLATES, device_symbols
+from inception_deploy.kernels.family import SCRATCH, Family
+from inception_deploy.kernels.isa import gpu as gpu_isa
+from inception_deploy.kernels.spec import Spec
+from inception_deploy.kernels.table import BY_NAME, find
 from inception_deploy.targets import link
 from inception_deploy.targets.cuda_source import source
 
@@ -59,6 +61,15 @@ def _shared(objects: Sequence[bytes], soname: str, path: Path) -> Path:
         env={"PATH": "/usr/bin:/bin", "ZIG_GLOBAL_CACHE_DIR": str(cache.directory() / "zig")},
     )
     return path
+
+
+GPU = gpu_isa("sm_80")
+
+
+def family_of(spec: Spec, schedule: object = None) -> Family:
+    """What computes a spec: as a schedule says, or as the table does."""
+    named = {"GemmSchedule": "gpu.conv", "DenseSchedule": "gpu.dense"}.get(type(schedule).__name__)
+    return BY_NAME[named] if named else find(spec, GPU).family
 
 
 class Gpu:
@@ -108,17 +119,17 @@ class Gpu:
             calls.append(f'extern "C" void call_{name}(void **p) {{ {name}({unpacked}); }}')
         return "\n".join([(HERE / "device.h").read_text(), text, *calls])
 
-    def call(self, spec: object, arrays: Sequence[np.ndarray], schedule: object = None) -> None:
+    def call(self, spec: Spec, arrays: Sequence[np.ndarray], schedule: object = None) -> None:
         """Run one kernel on arrays of the host, in place."""
-        template = TEMPLATES[type(spec)]
-        schedule = schedule or template.choose(spec)
-        program = template.program(spec, schedule)
-        self.install(self.compile([source(template.emit(spec, schedule, "k"))]))
+        family = family_of(spec, schedule)
+        schedule = schedule or family.choose(spec, GPU)
+        program = family.program(spec, schedule)
+        self.install(self.compile([source(family.emit(spec, schedule, "k"))]))
         scratch = np.full(program.scratch // 4 + 4, np.nan, np.float32)
         pointers = [array.ctypes.data for array in arrays]
         context, function = ctypes.c_void_p(1), ctypes.c_void_p()
         self.library.cuCtxPushCurrent_v2(context)
-        for name, launch in zip(device_symbols("k", program), program.launches, strict=True):
+        for name, launch in zip(program.symbols("k"), program.launches, strict=True):
             assert self.library.cuModuleGetFunction(ctypes.byref(function), None, name.encode()) == 0
             values = [ctypes.c_void_p(scratch.ctypes.data if a == SCRATCH else pointers[a]) for a in launch.args]
             given = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))

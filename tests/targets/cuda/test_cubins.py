@@ -8,12 +8,14 @@ from dataclasses import replace
 import pytest
 
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.gpu import conv, table
+from inception_deploy.kernels.gpu import conv
 from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
 from inception_deploy.kernels.spec import Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
 from inception_deploy.lower.plan import Kernel
 from inception_deploy.targets import cuda_compile
+
+from .conftest import GPU, family_of
 
 FRAME_SIZE, REGISTERS = 0x11, 0x2F  # attributes in a cubin's .nv.info
 
@@ -65,8 +67,8 @@ KERNELS = {
 
 
 def kernel_of(spec, schedule) -> Kernel:
-    template = table.TEMPLATES[type(spec)]
-    return Kernel("k", spec, schedule or template.choose(spec), 1, 1)
+    family = family_of(spec, schedule)
+    return Kernel("k", spec, schedule or family.choose(spec, GPU), 1, 1, family.name)
 
 
 def everything() -> tuple[str, list[str]]:
@@ -74,9 +76,9 @@ def everything() -> tuple[str, list[str]]:
     texts, symbols = [], []
     for number, (spec, schedule) in enumerate(KERNELS.values()):
         kernel = replace(kernel_of(spec, schedule), symbol=f"k{number}")
-        program = table.TEMPLATES[type(spec)].program(spec, kernel.schedule)
+        program = family_of(spec, kernel.schedule).program(spec, kernel.schedule)
         texts.append(cuda_compile.kernel_source(kernel))
-        symbols += table.device_symbols(kernel.symbol, program)
+        symbols += program.symbols(kernel.symbol)
     return "\n".join(texts), symbols
 
 

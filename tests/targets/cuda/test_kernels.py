@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from inception_deploy.kernels.elements import BLOCK
-from inception_deploy.kernels.gpu import conv, table
+from inception_deploy.kernels.gpu import conv
 from inception_deploy.kernels.gpu import simple as gpu_simple
 from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
 from inception_deploy.kernels.spec import Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
 from inception_deploy.kernels.vector import simple as cpu_simple
 from inception_deploy.verify import bound
+
+from .conftest import GPU, family_of
 
 INF = math.inf
 
@@ -72,7 +74,8 @@ def check_conv(gpu, spec, schedule=None):
         )
         if spec.planar:
             spec = replace(spec, in_stride=x[0].size)
-    schedule = schedule or table.TEMPLATES[Conv].choose(spec)
+    family = family_of(spec, schedule)
+    schedule = schedule or family.choose(spec, GPU)
     out = np.full((spec.batch, spec.out_stride or addend[0].size), np.nan, np.float32)
 
     def laid_out(array, stride):
@@ -81,7 +84,7 @@ def check_conv(gpu, spec, schedule=None):
 
     given = [
         laid_out(x if spec.planar else blocked(x), spec.in_stride),
-        table.pack_weight(weight, spec, schedule),
+        family.pack(weight, spec, schedule),
         bias,
     ]
     given += [laid_out(blocked(addend), spec.add_stride)] if spec.add else []
@@ -142,7 +145,12 @@ def test_same_bits_in_either_order(simulated):
             out = np.zeros(spec.out_channels * spec.out_height * spec.out_width, np.float32)
             simulated.call(
                 spec,
-                [x, table.pack_weight(weight, spec, schedule), np.zeros(spec.out_channels, np.float32), out],
+                [
+                    x,
+                    family_of(spec, schedule).pack(weight, spec, schedule),
+                    np.zeros(spec.out_channels, np.float32),
+                    out,
+                ],
                 schedule,
             )
             results.append(out)

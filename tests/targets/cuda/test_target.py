@@ -7,7 +7,6 @@ import math
 import pytest
 
 from inception_deploy.errors import UsageError
-from inception_deploy.kernels.gpu.table import TEMPLATES
 from inception_deploy.kernels.spec import Conv, GlobalAverage
 from inception_deploy.targets import cuda, cuda_compile, cuda_library
 
@@ -81,6 +80,6 @@ def test_units_are_the_blocks_of_the_first_launch():
     assert target.units(average, target.schedule(average)) == 6
     small = Conv(1, 2080, 8, 8, 192, 8, 8, (1, 1))
     schedule = target.schedule(small)
-    launches = TEMPLATES[Conv].program(small, schedule).launches
+    launches = target.family(small).family.program(small, schedule).launches
     assert len(launches) == 2, "the parts, and their sum"
     assert target.units(small, schedule) == math.prod(launches[0].grid)

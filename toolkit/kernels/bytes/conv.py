@@ -1,8 +1,10 @@
-"""Direct convolution of bytes for CPUs with AVX-512 VNNI: the tiles of `cpu_conv`, four input channels at a time.
+"""Direct convolution of bytes for CPUs: the tiles of `vector.conv`, as many input channels at a time as an instruction
+multiplies (`dots.Dot`).
 
-One ``vpdpbusd`` multiplies, in each of 16 lanes, four unsigned input bytes by four signed weights and adds the products
-to an int32; the four input bytes are one broadcast word. Weights are packed as `[group of vectors][input
-block][r][s][word][vectors * 16][4]`.
+One instruction adds, in each lane, the products of a word of the inputs, broadcast to all lanes, and a word of weights
+to an int32. Where it multiplies bytes (vpdpbusd), a word of the inputs is four of them as they lie in memory. Where it
+multiplies 16-bit numbers (vpmaddwd), the bytes of a block are widened on the way, a pixel of a tile at a time, and so
+are the weights. Weights are packed as `[group of vectors][input block][r][s][word][vectors * lanes][depth]`, in bytes.
 
 Taps outside of the image are left out, as in fp32. The zero point they would have read is in the bias: see
 `spec.Conv`.
@@ -10,76 +12,109 @@ Taps outside of the image are left out, as in fp32. The zero point they would ha
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from tvm import tirx
 
 from ..cut import split
+from ..dots import DOTS, Dot
 from ..elements import BLOCK
 from ..emit import Emitter, Expr, clamp, load, splat
+from ..family import Family
+from ..isa import Isa
 from ..spec import Conv, tap_sets
 from ..vector import conv
 from ..vector.conv import ConvSchedule
-from .math import added, narrow, real, rounded, widen
+from .math import added, dot, narrow, real, rounded, widen
 
-WORD = 4
-"""Bytes that one multiply-add takes at once."""
-
-LANES = 16
-"""int32 in a vector register."""
-
+PIXEL = 4
+"""Bytes of a pixel of the network's own input."""
 
 POINTWISE_PIXELS = 10
-"""Pixels of a pointwise tile of two vectors: a wider one reads its weights less often, and more accumulators spill."""
+"""Pixels of a pointwise tile of two vectors of 16: a wider one reads its weights less often, and more accumulators
+spill (docs/perf/cpu-int8.md).
+"""
 
 WIDE_KERNEL, WIDE_PIXELS = 5, 6
-"""Kernels from so many columns on do best with tiles of so many pixels: their edge tiles are code of their own."""
+"""Kernels from so many columns on do best with tiles of so many pixels: their edge tiles are code of their own
+(docs/perf/cpu-int8.md).
+"""
 
 
-def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
-    """`cpu_conv.choose` for a quarter of the depth (a word is what a float is there), where measuring found no better.
+@dataclass(frozen=True)
+class DotSchedule(ConvSchedule):
+    """dot: the instruction, a name of `dots.DOTS`; `lanes` are its."""
+
+    dot: str = ""
+
+    @property
+    def row(self) -> Dot:
+        """The instruction."""
+        return DOTS[self.dot]
+
+
+def choose(spec: Conv, isa: Isa) -> DotSchedule:
+    """`vector.conv.choose` for less depth (a word is what a float is there), where measuring found no better.
 
     docs/perf/cpu-int8.md holds it against measurements.
     """
-    words = replace(spec, channels=spec.channels // WORD)
+    dot = isa.dots[0]
+    words = replace(spec, channels=spec.channels // dot.depth)
     row = conv.image(spec)[3]
-    if spec.pointwise and row > 1 and spec.out_channels // spec.groups // LANES % 2 == 0:
-        return conv.balanced(words, ConvSchedule(LANES, 2, max(split(row, POINTWISE_PIXELS))))
+    even = spec.out_channels // spec.groups // dot.lanes % 2 == 0
+    if spec.pointwise and row > 1 and even and isa.registers >= MANY:
+        found = conv.balanced(words, ConvSchedule(dot.lanes, 2, max(split(row, POINTWISE_PIXELS))))
+        return _with_dot(found, dot)
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
-    chosen = replace(conv.choose(words, lanes=LANES, registers=registers), k_block=0)
-    if spec.kernel[1] < WIDE_KERNEL or chosen.pixels <= WIDE_PIXELS:
-        return chosen
-    return conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
+    chosen = replace(conv.choose(words, isa), k_block=0)
+    if spec.kernel[1] >= WIDE_KERNEL and chosen.pixels > WIDE_PIXELS:
+        chosen = conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
+    return _with_dot(chosen, dot)
 
 
-def units(spec: Conv, schedule: ConvSchedule) -> int:
+MANY = 32
+"""Vector registers that leave room for `POINTWISE_PIXELS`."""
+
+
+def _with_dot(schedule: ConvSchedule, dot: Dot) -> DotSchedule:
+    return DotSchedule(**vars(schedule), dot=dot.name)
+
+
+def units(spec: Conv, schedule: DotSchedule) -> int:
     """Work units of the kernel."""
     return conv.units(spec, schedule)
 
 
-def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.ndarray:
+def pack_weight(weight: np.ndarray, spec: Conv, schedule: DotSchedule) -> np.ndarray:
     """int8 `[O, I, r, s]` (physical channels) to the order the kernel reads. I is one group's input channels."""
     out, channels, rows, columns = weight.shape
     wide = schedule.lanes * schedule.vectors
-    words = (WORD if spec.planar else BLOCK) // WORD
-    parts = weight.reshape(out // wide, wide, channels // (words * WORD), words, WORD, rows, columns)
+    depth = schedule.row.depth
+    words = (PIXEL if spec.planar else BLOCK) // depth
+    parts = weight.reshape(out // wide, wide, channels // (words * depth), words, depth, rows, columns)
     return np.ascontiguousarray(parts.transpose(0, 2, 5, 6, 3, 1, 4), dtype=np.int8)
 
 
 class _Bytes(conv.Direct):
-    """`Direct` in words of four bytes. Positions in the input count words, in weights and outputs elements."""
+    """`Direct` in words. Positions in the input count what `src` does: words where the instruction takes bytes, else
+    bytes.
+    """
 
-    elements = WORD
+    itemsize = 1
 
-    def __init__(self, spec: Conv, schedule: ConvSchedule, name: str) -> None:
-        # words of four bytes: what one broadcast reads
-        pointers = [(n, "int32" if n == "src" else element) for n, element in spec.pointers]
+    def __init__(self, spec: Conv, schedule: DotSchedule, name: str) -> None:
+        self.dot = schedule.row
+        self.depth = self.dot.depth
+        self.widened = self.dot.bits > 8
+        source = "uint8" if self.widened else "int32"
+        pointers = [(n, source if n == "src" else element) for n, element in spec.pointers]
         super().__init__(spec, schedule, Emitter(name, pointers))
-        self.in_lanes = 1 if spec.planar else BLOCK // WORD
+        lanes = PIXEL if spec.planar else BLOCK
+        self.in_lanes = lanes // self.depth
         self.in_blocks = 1 if spec.planar else spec.channels // BLOCK
-        self.pixel = self.in_lanes
-        self.in_plane = spec.height * spec.width * self.in_lanes
+        self.pixel = lanes if self.widened else self.in_lanes
+        self.in_plane = spec.height * spec.width * self.pixel
         columns = tap_sets(spec)[1]
         known = list(dict.fromkeys(columns))
         one = spec.column_sets == 1
@@ -98,49 +133,71 @@ class _Bytes(conv.Direct):
     ) -> None:
         """See `Direct.tile`. All of the depth is done at once."""
         em, spec, vectors = self.emitter, self.spec, self.schedule.vectors
-        src0, add0, dst0 = tirx.floordiv(image_[0], WORD), image_[1], image_[2]
+        lanes = self.schedule.lanes
+        src0 = image_[0] if self.widened else tirx.floordiv(image_[0], self.depth)
+        add0, dst0 = image_[1], image_[2]
         acc = em.local(width * self.wide, "int32")
         rows_seen = load(em.buffers["sets"], y) if spec.row_sets > 1 else 0
         first_set = em.let(rows_seen * spec.column_sets, "set")
 
         def slot(p: int, v: int) -> int:
-            return (p * vectors + v) * LANES
+            return (p * vectors + v) * lanes
 
         for v in range(vectors):
             starts: dict[int, Expr] = {}
             for p in range(width):
                 seen = self.column_set[x + p] if isinstance(x, int) and not spec.pointwise else self.whole
                 if seen not in starts:
-                    at = (first_set + seen) * spec.out_channels + (group * vectors + v) * LANES
-                    starts[seen] = em.let(load(em.buffers["bias"], at, LANES), "start")
+                    at = (first_set + seen) * spec.out_channels + (group * vectors + v) * lanes
+                    starts[seen] = em.let(load(em.buffers["bias"], at, lanes), "start")
                 em.store(acc, slot(p, v), starts[seen])
+
+        step, spread = spec.stride[1], spec.dilation[1]
+        near = em.local(width * self.in_lanes, "int32", "near") if self.widened else em.buffers["src"]
+
+        def multiply(panel: Expr, s: int, word: Expr, words: dict[int, Expr]) -> None:
+            """One word of a column of taps: where it lies in `near`, by the pixel of the tile."""
+            at = panel + (s * self.in_lanes + word) * (self.wide * self.depth)
+            weights = [em.let(self.weights(at + v * lanes * self.depth), "w") for v in range(vectors)]
+            for p, place in words.items():
+                a = em.let(splat(load(near, place), lanes), "a")
+                for v in range(vectors):
+                    em.store(acc, slot(p, v), dot(self.dot, load(acc, slot(p, v), lanes), a, weights[v]))
 
         def taps(block: Expr, r: Expr, iy: Expr) -> None:
             """All columns and words of one kernel row."""
-            step, spread = spec.stride[1], spec.dilation[1]
             base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
             for s in range(spec.kernel[1]):
-                inside = self.columns(x, width, s)
-                for word in range(self.in_lanes if inside else 0):
-                    panel_at = panel + (s * self.in_lanes + word) * (self.wide * WORD)
-                    weights = [
-                        em.let(load(em.buffers["weight"], panel_at + v * LANES * WORD, LANES * WORD), "w")
-                        for v in range(vectors)
-                    ]
-                    for p in inside:
-                        at = base + (p * step + s * spread) * self.pixel + word
-                        a = em.let(splat(load(em.buffers["src"], at), LANES), "a")
-                        for v in range(vectors):
-                            em.store(acc, slot(p, v), dot(load(acc, slot(p, v), LANES), a, weights[v]))
+                places = {p: base + (p * step + s * spread) * self.pixel for p in self.columns(x, width, s)}
+                if places and self.widened:
+                    for p, place in places.items():
+                        em.store(near, p * self.in_lanes, self.words(place))
+                    # a loop, so that `near` stays in memory: a broadcast from there is one load
+                    with em.loop(self.in_lanes, "word") as i:
+                        multiply(panel, s, i, {p: p * self.in_lanes + i for p in places})
+                    continue
+                for word in range(self.in_lanes if places else 0):
+                    multiply(panel, s, word, {p: place + word for p, place in places.items()})
 
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
             self.fetch_ahead(group, b, turn)
             self.rows(y, lambda r, iy: taps(b, r, iy))
         for v in range(vectors):
             at = em.let(self.out_index(group, v, y, x), "at")
-            factor = em.let(load(em.buffers["factor"], (group * vectors + v) * LANES, LANES), "factor")
+            factor = em.let(load(em.buffers["factor"], (group * vectors + v) * lanes, lanes), "factor")
             for p in range(width):
-                self.finish(load(acc, slot(p, v), LANES), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK)
+                self.finish(load(acc, slot(p, v), lanes), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK)
+
+    def weights(self, at: Expr) -> Expr:
+        """A vector of words of weights, as the instruction takes them."""
+        count = self.schedule.lanes * self.depth
+        value = load(self.emitter.buffers["weight"], at, count)
+        return tirx.Cast(f"{self.dot.second}x{count}", value) if self.widened else value
+
+    def words(self, at: Expr) -> Expr:
+        """The bytes of a pixel of a block, widened, as words."""
+        value = tirx.Cast(f"{self.dot.first}x{self.pixel}", load(self.emitter.buffers["src"], at, self.pixel))
+        return tirx.reinterpret(f"int32x{self.in_lanes}", value)
 
     def finish(self, acc: Expr, factor: Expr, add_at: Expr, dst_at: Expr) -> None:
         """The epilogue of one vector."""
@@ -150,16 +207,20 @@ class _Bytes(conv.Direct):
             return
         q = em.let(rounded(acc, factor, spec.rounding), "q")
         if spec.addition is not None:
-            q = added(q, widen(load(em.buffers["add"], add_at, LANES)), spec.addition)
+            q = added(q, widen(load(em.buffers["add"], add_at, self.schedule.lanes)), spec.addition)
         em.store(em.buffers["dst"], dst_at, narrow(q))
 
 
-def dot(acc: Expr, a: Expr, weight: Expr) -> Expr:
-    """``vpdpbusd``: int32x16 plus, lane by lane, four unsigned bytes (a word of `a`) times four signed ones."""
-    unsigned = tirx.reinterpret("uint8x64", a)
-    return tirx.call_llvm_pure_intrin("int32x16", "llvm.x86.avx512.vpdpbusd.512", acc, unsigned, weight)
-
-
-def emit(spec: Conv, schedule: ConvSchedule, name: str) -> tirx.PrimFunc:
+def emit(spec: Conv, schedule: DotSchedule, name: str) -> list[tirx.PrimFunc]:
     """The convolution as a TIR function of the emitter's C signature."""
-    return _Bytes(spec, schedule, name).emit()
+    return [_Bytes(spec, schedule, name).emit()]
+
+
+def serves(spec: Conv, isa: Isa) -> str | None:
+    """Bytes, with an instruction that multiplies them."""
+    if not spec.quantised:
+        return f"it multiplies {spec.in_element}, not bytes"
+    return None if isa.dots else f"{isa.name} has no instruction that multiplies bytes"
+
+
+CONV: Family[Conv, DotSchedule] = Family("bytes.conv", Conv, serves, choose, units, emit, pack_weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tvm import tirx
 
+from ..dots import Dot
 from ..elements import Addition, Rounding
 from ..emit import Expr, clamp, const, splat
 
@@ -26,6 +27,15 @@ def narrow(value: Expr) -> Expr:
 def real(value: Expr) -> Expr:
     """int32 as float32, the nearest one."""
     return tirx.Cast(_vector("float32", _lanes(value)), value)
+
+
+def dot(row: Dot, acc: Expr, words: Expr, weights: Expr) -> Expr:
+    """int32 lanes plus, lane by lane, the products of a word of the inputs (int32 lanes) and weights."""
+    dtype = f"int32x{row.lanes}"
+    first = tirx.reinterpret(f"{row.first}x{row.lanes * row.depth}", words)
+    if row.adds:
+        return tirx.call_llvm_pure_intrin(dtype, row.llvm, acc, first, weights)
+    return acc + tirx.call_llvm_pure_intrin(dtype, row.llvm, first, weights)
 
 
 def rounded(acc: Expr, factor: Expr, how: Rounding) -> Expr:

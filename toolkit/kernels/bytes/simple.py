@@ -9,8 +9,9 @@ from tvm import tirx
 from ..cut import runs, split
 from ..elements import BLOCK
 from ..emit import Emitter, Expr, clamp, const, load, splat
+from ..family import Family, of_bytes
 from ..spec import Map, Pixels, Window, WindowOp
-from ..vector.simple import SimpleSchedule
+from ..vector.simple import SimpleSchedule, whole_vectors
 from .math import added, narrow, nearest, real, rounded, shift_half, whole, widen
 
 _PIXELS = 8
@@ -18,14 +19,14 @@ _PIXELS = 8
 
 
 # -- windows ---------------------------------------------------------------------------------------------------------
-def window_units(spec: Window) -> int:
+def window_units(spec: Window, _schedule: SimpleSchedule) -> int:
     """One work unit a row of a block of channels."""
     return spec.batch * spec.blocks * spec.out_height
 
 
-def emit_window(spec: Window, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_window(spec: Window, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """Max pool, average pool, depthwise convolution."""
-    return _Window(spec, name).emit()
+    return [_Window(spec, name).emit()]
 
 
 class _Window:
@@ -116,12 +117,12 @@ class _Window:
 
 
 # -- one value at a time ---------------------------------------------------------------------------------------------
-def map_units(spec: Map) -> int:
+def map_units(spec: Map, _schedule: SimpleSchedule) -> int:
     """One work unit a block of an image."""
     return spec.batch * spec.blocks
 
 
-def emit_map(spec: Map, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_map(spec: Map, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """One value at a time, 16 of them at once."""
     em = Emitter(name, spec.pointers)
     with em.units() as unit:
@@ -138,7 +139,7 @@ def emit_map(spec: Map, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
                     em.store(em.buffers["dst"], dst + at + lane, load(em.buffers["table"], index))
             else:
                 em.store(em.buffers["dst"], dst + at, _mapped(spec, em, src + at, other + at))
-    return em.finish()
+    return [em.finish()]
 
 
 def _mapped(spec: Map, em: Emitter, at: Expr, second: Expr) -> Expr:
@@ -163,7 +164,7 @@ def _mapped(spec: Map, em: Emitter, at: Expr, second: Expr) -> Expr:
     return narrow(rounded(acc, whole(max(0, shift), BLOCK), how))
 
 
-def input_units(spec: Pixels) -> int:
+def input_units(spec: Pixels, _schedule: SimpleSchedule) -> int:
     """One work unit a few thousand pixels."""
     return spec.batch * -(-spec.height * spec.width // _CHUNK)
 
@@ -171,7 +172,7 @@ def input_units(spec: Pixels) -> int:
 _CHUNK = 4096
 
 
-def emit_input(spec: Pixels, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_input(spec: Pixels, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """Planes of float32 to pixels of four bytes."""
     em = Emitter(name, spec.pointers)
     plane = spec.height * spec.width
@@ -193,4 +194,11 @@ def emit_input(spec: Pixels, _schedule: SimpleSchedule, name: str) -> tirx.PrimF
         end = em.let(tirx.min(first + _CHUNK, plane), "end")
         with em.loop(end - first, "pixel", first) as i:
             pixel(n * (spec.channels * plane) + i, (n * plane + i) * spec.slots)
-    return em.finish()
+    return [em.finish()]
+
+
+FAMILIES: tuple[Family[Any, SimpleSchedule], ...] = (
+    Family("bytes.window", Window, of_bytes, whole_vectors, window_units, emit_window),
+    Family("bytes.map", Map, of_bytes, whole_vectors, map_units, emit_map),
+    Family("bytes.pixels", Pixels, of_bytes, whole_vectors, input_units, emit_input),
+)

@@ -12,7 +12,7 @@ memory, and a second launch adds them up in order, so the result does not depend
 
 Weights are packed as `[tile of output channels][input block][r][s][input lane][bn]`; a planar input's depth is its
 channels and taps in one row, filled up with zeros to a multiple of 16. One image's fully connected layer is a kernel
-of its own (`cuda_dense`).
+of its own (`gpu.dense`).
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from tvm import tirx
 
 from ..elements import BLOCK
 from ..emit import Expr, clamp, const, load
+from ..family import SCRATCH, Family, Launch, Program, of_gpu
+from ..isa import Isa
 from ..spec import Conv
-from .emit import QUAD, SCRATCH, GpuEmitter, Launch, Program, both, div, fma, inside, mod
+from .emit import QUAD, GpuEmitter, both, div, fma, inside, mod
 
 QUADS = BLOCK // QUAD
 """Quads of a channel block."""
@@ -154,15 +156,10 @@ def _extents(spec: Conv, schedule: GemmSchedule) -> tuple[tuple[int, int, int], 
     return grid, floats, floats // QUAD
 
 
-def pointers(spec: Conv) -> list[str]:
-    """The kernel's pointer parameters."""
-    return ["src", "weight", "bias", *(["add"] if spec.add else []), "dst"]
-
-
 def program(spec: Conv, schedule: GemmSchedule) -> Program:
     """The launches."""
     grid, floats, quads = _extents(spec, schedule)
-    names = pointers(spec)
+    names = spec.pointers
     block = (schedule.threads, 1, 1)
     if schedule.split == 1:
         return Program((Launch(grid, block, tuple(range(len(names)))),))
@@ -198,8 +195,8 @@ class _Gemm:
     def __init__(self, spec: Conv, schedule: GemmSchedule, name: str) -> None:
         self.spec, self.schedule, self.shape = spec, schedule, Shape.of(spec)
         launch = program(spec, schedule).launches[0]
-        names = pointers(spec) if schedule.split == 1 else ["src", "weight", "dst"]
-        self.em = GpuEmitter(name, [(p, "float32") for p in names], launch)
+        partial = [("src", "float32"), ("weight", "float32"), ("dst", "float32")]
+        self.em = GpuEmitter(name, spec.pointers if schedule.split == 1 else partial, launch)
         self.tiles = _tiles(spec, schedule)
         # quads of the two panels that each thread fetches in a step
         self.a_loads = schedule.bm * QUADS // schedule.threads
@@ -405,7 +402,7 @@ def epilogue(em: GpuEmitter, spec: Conv, sums: list[Expr], channel: Expr, n: Exp
 def emit_sum(spec: Conv, schedule: GemmSchedule, name: str) -> tirx.PrimFunc:
     """The second launch of a split convolution: the parts' sums in order, then the epilogue."""
     launch = program(spec, schedule).launches[1]
-    em = GpuEmitter(name, [(p, "float32") for p in ["parts", *pointers(spec)[2:]]], launch)
+    em = GpuEmitter(name, [("parts", "float32"), *spec.pointers[2:]], launch)
     quads = _extents(spec, schedule)[2]
     plane = spec.out_height * spec.out_width
     index = em.let(em.blocks[0] * _SUM_THREADS + em.thread, "index")
@@ -429,3 +426,20 @@ def emit(spec: Conv, schedule: GemmSchedule, symbol: str) -> list[Any]:
     if schedule.split > 1:
         functions.append(emit_sum(spec, schedule, f"{symbol}_1"))
     return functions
+
+
+def units(spec: Conv, schedule: GemmSchedule) -> int:
+    """Blocks of threads of the first launch."""
+    return math.prod(_extents(spec, schedule)[0])
+
+
+def serves(spec: Conv, isa: Isa) -> str | None:
+    """fp32 in blocks of 16."""
+    return of_gpu(isa) or (None if spec.in_element == "float32" else f"it multiplies {spec.in_element}, not float32")
+
+
+def _choose(spec: Conv, _isa: Isa) -> GemmSchedule:
+    return choose(spec)
+
+
+CONV: Family[Conv, GemmSchedule] = Family("gpu.conv", Conv, serves, _choose, units, emit, pack_weight, program=program)

@@ -15,13 +15,14 @@ from tvm import tirx
 
 from ..elements import BLOCK
 from ..emit import clamp, const, load
+from ..family import Family, Launch, Program, of_gpu
+from ..isa import Isa
 from ..spec import Conv
-from .conv import pointers
-from .emit import QUAD, GpuEmitter, Launch, Program, div, fma, mod
+from .emit import QUAD, GpuEmitter, div, fma, mod
 
 WARP = 32
 MAX_BATCH = 8
-"""Images whose sums a thread keeps; with more, the matrix product of `cuda_conv` is the better one."""
+"""Images whose sums a thread keeps; with more, the matrix product of `gpu.conv` is the better one."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ def fits(spec: Conv) -> bool:
 def program(spec: Conv, schedule: DenseSchedule) -> Program:
     """One launch."""
     launch = Launch(
-        (spec.out_channels // schedule.warps, 1, 1), (schedule.warps * WARP, 1, 1), tuple(range(len(pointers(spec))))
+        (spec.out_channels // schedule.warps, 1, 1), (schedule.warps * WARP, 1, 1), tuple(range(len(spec.operands)))
     )
     return Program((launch,))
 
 
-def pack_weight(weight: np.ndarray) -> np.ndarray:
+def pack_weight(weight: np.ndarray, _spec: Conv, _schedule: DenseSchedule) -> np.ndarray:
     """`[O, K, 1, 1]` to `[O][K]`."""
     return np.ascontiguousarray(weight.reshape(len(weight), -1), dtype=np.float32)
 
@@ -56,7 +57,7 @@ def emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> list[Any]:
 
 
 def _emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> tirx.PrimFunc:
-    em = GpuEmitter(symbol, [(p, "float32") for p in pointers(spec)], program(spec, schedule).launches[0])
+    em = GpuEmitter(symbol, spec.pointers, program(spec, schedule).launches[0])
     quads = spec.channels // QUAD
     # one float more a row, so that the 32 sums of different warps lie in different banks
     shared = em.shared(schedule.warps * spec.batch * (WARP + 1), "partial")
@@ -89,5 +90,19 @@ def _emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> tirx.PrimFunc:
         em.store(em.buffers["dst"], image * spec.out_stride + mine, clamp(value, spec.activation))
     return em.finish()
 
+
+def units(spec: Conv, schedule: DenseSchedule) -> int:
+    """Blocks of threads."""
+    return spec.out_channels // schedule.warps
+
+
+def serves(spec: Conv, isa: Isa) -> str | None:
+    """fp32, of a few images."""
+    return of_gpu(isa) or (None if fits(spec) else f"it is no fully connected layer of at most {MAX_BATCH} images")
+
+
+DENSE: Family[Conv, DenseSchedule] = Family(
+    "gpu.dense", Conv, serves, lambda _spec, _isa: DenseSchedule(), units, emit, pack_weight, program=program
+)
 
 assert BLOCK % DenseSchedule().warps == 0

@@ -9,47 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
 from tvm.ir import Range
 
 from ..emit import Emitter, Expr, const, load
+from ..family import Launch
 
 QUAD = 4
 """Floats in the widest load or store of a thread."""
-
-SCRATCH = -1
-"""In `Launch.args`: the scratch memory that the launches of one program share."""
 
 DEVICE_FUNCTION = 2
 """TVM's `CallingConv.DEVICE_KERNEL_LAUNCH`."""
 
 _INT = "int32"
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One kernel launch.
-
-    grid, block: extents in x, y, z.
-    args: which pointer of the plan's kernel each parameter takes, or `SCRATCH`.
-    """
-
-    grid: tuple[int, int, int]
-    block: tuple[int, int, int]
-    args: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Program:
-    """What one kernel of a plan takes on a GPU: launches one after the other, and the bytes they pass on through
-    scratch memory.
-    """
-
-    launches: tuple[Launch, ...]
-    scratch: int = 0
 
 
 class GpuEmitter(Emitter):

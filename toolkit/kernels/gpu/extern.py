@@ -16,9 +16,11 @@ from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType, Range
 from tvm_ffi.structural import structural_walk
 
+from ..family import Family, Launch, Program, of_gpu
+from ..isa import Isa
 from ..spec import Extern
 from ..vector.extern import flat_loops, loop_kinds
-from .emit import DEVICE_FUNCTION, Launch, Program
+from .emit import DEVICE_FUNCTION
 
 _THREADS = 128
 _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
@@ -26,26 +28,21 @@ _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
 
 @dataclass(frozen=True)
 class ExternSchedule:
-    """blocks: of threads; 1 with a single thread where the iterations depend on each other. pointers: the function's
-    parameters.
-    """
+    """blocks: of threads; 1 with a single thread where the iterations depend on each other."""
 
     blocks: int
     threads: int
-    pointers: int
 
 
-def choose(spec: Extern) -> ExternSchedule:
+def choose(spec: Extern, _isa: Isa) -> ExternSchedule:
     """As many threads as the nest has independent iterations."""
-    func, count = _scheduled(spec.function)
-    if count == 0:
-        return ExternSchedule(1, 1, len(func.params))
-    return ExternSchedule(-(-count // _THREADS), _THREADS, len(func.params))
+    count = _scheduled(spec.function)[1]
+    return ExternSchedule(-(-count // _THREADS), _THREADS) if count else ExternSchedule(1, 1)
 
 
 def program(spec: Extern, schedule: ExternSchedule) -> Program:
     """One launch."""
-    return Program((Launch((schedule.blocks, 1, 1), (schedule.threads, 1, 1), tuple(range(schedule.pointers))),))
+    return Program((Launch((schedule.blocks, 1, 1), (schedule.threads, 1, 1), tuple(range(len(spec.operands)))),))
 
 
 def emit(spec: Extern, schedule: ExternSchedule, symbol: str) -> list[Any]:
@@ -113,3 +110,9 @@ def thread_extents(func: tirx.PrimFunc) -> dict[str, int]:
 
     structural_walk(func.body, [(tirx.AttrStmt, visit)])
     return found
+
+
+EXTERN: Family[Extern, ExternSchedule] = Family(
+    "gpu.extern", Extern, lambda _spec, isa: of_gpu(isa), choose, lambda _spec, schedule: schedule.blocks, emit,
+    program=program,
+)  # fmt: skip

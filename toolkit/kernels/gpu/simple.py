@@ -7,6 +7,7 @@ writes whole lines.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,10 @@ from tvm import tirx
 
 from ..elements import BLOCK
 from ..emit import Expr, clamp, const, load
-from ..spec import GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
-from .emit import QUAD, GpuEmitter, Launch, Program, both, call, div, fma, inside, mod
+from ..family import Family, Launch, Program, of_gpu
+from ..isa import Isa
+from ..spec import GlobalAverage, Map, Pack, Softmax, Spec, Unpack, Window, WindowOp
+from .emit import QUAD, GpuEmitter, both, call, div, fma, inside, mod
 
 QUADS = BLOCK // QUAD
 """Quads of a channel block."""
@@ -65,8 +68,7 @@ def window_program(spec: Window, schedule: SimpleSchedule) -> Program:
 def emit_window(spec: Window, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """Pooling and depthwise convolution; taps off the image are skipped."""
     depthwise = spec.op is WindowOp.DEPTHWISE
-    names = ["src", *(["weight", "bias"] if depthwise else []), "dst"]
-    em = GpuEmitter(symbol, [(p, "float32") for p in names], window_program(spec, schedule).launches[0])
+    em = GpuEmitter(symbol, spec.pointers, window_program(spec, schedule).launches[0])
     (rows, columns), (step_y, step_x), (spread_y, spread_x) = spec.kernel, spec.stride, spec.dilation
     top, left, bottom, right = spec.pad
     item, exists = _item(em, _window_count(spec), schedule)
@@ -141,7 +143,7 @@ def average_program(spec: GlobalAverage, schedule: SimpleSchedule) -> Program:
 
 def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """Mean over the pixels: 16 threads a channel, whose sums are added up in order."""
-    em = GpuEmitter(symbol, [("src", "float32"), ("dst", "float32")], average_program(spec, schedule).launches[0])
+    em = GpuEmitter(symbol, spec.pointers, average_program(spec, schedule).launches[0])
     shared = em.shared(BLOCK * _PARTS, "partial")
     n, block = _split(em, em.blocks[0], (("n", spec.batch), ("block", spec.blocks)))
     lane, part = em.let(mod(em.thread, BLOCK), "lane"), em.let(div(em.thread, BLOCK), "part")
@@ -229,7 +231,7 @@ UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
         clamp(call("rintf", value / const(constants[0])), (constants[1], constants[2])) * const(constants[0])
     ),
 }
-"""Operators of one operand: those of `cpu_simple.UNARY`, with the same meaning."""
+"""Operators of one operand: those of `vector.simple.UNARY`, with the same meaning."""
 
 BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
     "add": lambda a, b: a + b,
@@ -254,8 +256,7 @@ def map_program(spec: Map, schedule: SimpleSchedule) -> Program:
 
 def emit_map(spec: Map, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """An elementwise operator."""
-    names = ["src", *(["second"] if spec.second != "none" else []), "dst"]
-    em = GpuEmitter(symbol, [(p, "float32") for p in names], map_program(spec, schedule).launches[0])
+    em = GpuEmitter(symbol, spec.pointers, map_program(spec, schedule).launches[0])
     clamp_after = (spec.constants[0], spec.constants[1]) if spec.op in BINARY and len(spec.constants) == 2 else None
     item, exists = _item(em, _map_count(spec), schedule)
 
@@ -281,9 +282,6 @@ def emit_map(spec: Map, schedule: SimpleSchedule, symbol: str) -> list[Any]:
 
 
 # -- layouts ---------------------------------------------------------------------------------------------------------
-_MOVE = (("src", "float32"), ("table", "int32"), ("dst", "float32"))
-
-
 def pack_program(spec: Pack, schedule: SimpleSchedule) -> Program:
     """A thread a float of the output."""
     return _each(spec.batch * spec.blocks * spec.pixels * BLOCK, schedule, 3)
@@ -291,7 +289,7 @@ def pack_program(spec: Pack, schedule: SimpleSchedule) -> Program:
 
 def emit_pack(spec: Pack, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """NCHW to NCHW16c."""
-    em = GpuEmitter(symbol, _MOVE, pack_program(spec, schedule).launches[0])
+    em = GpuEmitter(symbol, spec.pointers, pack_program(spec, schedule).launches[0])
     item, exists = _item(em, spec.batch * spec.blocks * spec.pixels * BLOCK, schedule)
 
     def body() -> None:
@@ -314,7 +312,7 @@ def unpack_program(spec: Unpack, schedule: SimpleSchedule) -> Program:
 
 def emit_unpack(spec: Unpack, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """NCHW16c to NCHW."""
-    em = GpuEmitter(symbol, _MOVE, unpack_program(spec, schedule).launches[0])
+    em = GpuEmitter(symbol, spec.pointers, unpack_program(spec, schedule).launches[0])
     item, exists = _item(em, spec.batch * spec.channels * spec.pixels, schedule)
 
     def body() -> None:
@@ -340,7 +338,7 @@ def emit_softmax(spec: Softmax, schedule: SimpleSchedule, symbol: str) -> list[A
     """Softmax of every row: its maximum, exponentials and their sum, then the scaling. Sums are added up in a fixed
     order.
     """
-    em = GpuEmitter(symbol, [("src", "float32"), ("dst", "float32")], softmax_program(spec, schedule).launches[0])
+    em = GpuEmitter(symbol, spec.pointers, softmax_program(spec, schedule).launches[0])
     src, dst = em.buffers["src"], em.buffers["dst"]
     shared = em.shared(_ROW_THREADS, "partial")
     mine = em.local(1, name="mine")
@@ -380,3 +378,27 @@ def emit_softmax(spec: Softmax, schedule: SimpleSchedule, symbol: str) -> list[A
     scale = em.let(const(1.0) / total, "scale")
     each(lambda at: em.store(dst, at, load(dst, at) * scale))
     return [em.finish()]
+
+
+def _serves(spec: Spec, isa: Isa) -> str | None:
+    """fp32."""
+    other = sorted({o.element for o in spec.operands if o.role != "constant"} - {"float32"})
+    return of_gpu(isa) or (f"it has {', '.join(other)}, and its kernels float32" if other else None)
+
+
+def _family(name: str, kind: type[Spec], program: Any, emit: Any) -> Family[Any, SimpleSchedule]:
+    def units(spec: Any, schedule: SimpleSchedule) -> int:
+        """Blocks of threads."""
+        return math.prod(program(spec, schedule).launches[0].grid)
+
+    return Family(name, kind, _serves, lambda _spec, _isa: SimpleSchedule(), units, emit, program=program)
+
+
+FAMILIES = (
+    _family("gpu.window", Window, window_program, emit_window),
+    _family("gpu.average", GlobalAverage, average_program, emit_average),
+    _family("gpu.map", Map, map_program, emit_map),
+    _family("gpu.pack", Pack, pack_program, emit_pack),
+    _family("gpu.unpack", Unpack, unpack_program, emit_unpack),
+    _family("gpu.softmax", Softmax, softmax_program, emit_softmax),
+)

@@ -23,10 +23,13 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..elements import element_of
+from ..dots import TDPBF16PS
+from ..elements import BF16, PAIR, element_of
 from ..emit import Emitter, Expr, clamp, load
+from ..family import Family
+from ..isa import Isa
 from ..spec import Conv, Output, pointer_of
-from .layout import LANES, zero_frame
+from .layout import LANES, lines, zero_frame
 
 ROWS = 16
 """Rows of a tile; fp32 in one."""
@@ -53,8 +56,8 @@ LEAST_UNITS = 16
 REGISTER_TILES = ((2, 1), (1, 2), (1, 1))
 """Tiles of pixels by blocks of outputs whose sums fit the eight tile registers, beside operands."""
 
-PRODUCTS: dict[int, tuple[tuple[int, int], ...]] = {1: ((0, 0),), 2: ((0, 1), (0, 0), (1, 0))}
-"""By the halves that a value is kept in: which half of the inputs (0 is the high one) meets which of the weights."""
+PRODUCTS: dict[str, tuple[tuple[int, int], ...]] = {BF16: ((0, 0),), PAIR: ((0, 1), (0, 0), (1, 0))}
+"""By the element: which half of the inputs (0 is the high one) meets which of the weights, in this order."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +116,10 @@ def _cut(lines: int, width: int) -> Rows:
     return Rows(lines, width, count, -(-width // count))
 
 
-def choose(spec: Conv, *, lanes: int, registers: int) -> TileSchedule:
+def choose(spec: Conv, _isa: Isa) -> TileSchedule:
     """1 x 2 tiles, whose five registers leave some to the neighbour on the same core (docs/perf/cpu-fp32-tiles.md)."""
     deep = math.prod(spec.depth) * LANES
-    turn = ROWS * LANES * deep * len(PRODUCTS[spec.halves])
+    turn = ROWS * LANES * deep * len(PRODUCTS[spec.in_element])
     most = max(1, rows_of(spec).tiles * spec.batch * spec.out_channels // (LANES * LEAST_UNITS))
     schedule = TileSchedule(1, 1, max(1, min(rows_of(spec).tiles, most, round(UNIT_MACS / turn))))
     weights, pixels = (2 * spec.halves * count for count in (spec.out_channels * deep, read_of(spec)))
@@ -130,7 +133,7 @@ def read_of(spec: Conv) -> int:
     return spec.height * spec.width * spec.channels * spec.groups
 
 
-def space(spec: Conv, *, lanes: int, registers: int) -> Iterator[tuple[TileSchedule, dict[str, tuple[int, ...]]]]:
+def space(spec: Conv, _isa: Isa) -> Iterator[tuple[TileSchedule, dict[str, tuple[int, ...]]]]:
     """The schedules worth a measurement: each register tile, with the values that the other knobs may take."""
     total = rows_of(spec).tiles
     for tiles, blocks in REGISTER_TILES:
@@ -263,7 +266,7 @@ class _Tiles:
             index = (block * self.kernel_rows + r) * self.taps + s
             at = em.let(panel + index * self.step, "at")
             self.fetch(panel, index, number)
-            for theirs, half in PRODUCTS[spec.halves]:
+            for theirs, half in PRODUCTS[spec.in_element]:
                 for first in range(0, outputs, len(weights)):
                     # all loads before all products: a neighbour on the same core, if it multiplies tiles too, goes
                     # ahead of every product that follows a load
@@ -279,7 +282,8 @@ class _Tiles:
                             held[weights[o - first]] = (o, half)
                     for o in some:
                         for i in range(tiles):
-                            self.op("tdpbf16ps", *(_tile(t) for t in (i * outputs + o, inputs[i], weights[o - first])))
+                            operands = (i * outputs + o, inputs[i], weights[o - first])
+                            self.op(TDPBF16PS.name, *map(_tile, operands))
             held.clear()
 
         with em.loop(self.blocks, "block") as b:
@@ -370,7 +374,7 @@ class _Tiles:
         em, spec, sch = self.em, self.spec, self.schedule
         runs, groups = _runs(spec, sch), spec.out_channels // (LANES * sch.blocks)
         self.configure()
-        self.scratch, self.sums = em.lines(sch.tiles * 2 * sch.blocks * TILE, "scratch")
+        self.scratch, self.sums = lines(em, sch.tiles * 2 * sch.blocks * TILE, "scratch")
         with em.units() as unit:
             n = em.let(tirx.floordiv(unit, groups * runs), "n") if spec.batch > 1 else 0
             rest = em.let(tirx.floormod(unit, groups * runs), "rest") if spec.batch > 1 else unit
@@ -430,6 +434,46 @@ def _words(values: list[int]) -> Expr:
     return tirx.Shuffle([tirx.const(v, "uint32") for v in values], list(range(len(values))))
 
 
-def emit(spec: Conv, schedule: TileSchedule, name: str) -> tirx.PrimFunc:
+def emit(spec: Conv, schedule: TileSchedule, name: str) -> list[tirx.PrimFunc]:
     """The convolution as a TIR function of the emitter's C signature."""
-    return _Tiles(spec, schedule, name).emit()
+    return [_Tiles(spec, schedule, name).emit()]
+
+
+def serves(spec: Conv, isa: Isa) -> str | None:
+    """What the instruction set has tiles of, without padding."""
+    if spec.in_element not in isa.tiled:
+        return f"{isa.name} has no tiles of {spec.in_element}"
+    return "what it reads around its image does not lie in memory" if spec.pad != (0, 0) else None
+
+
+def features(spec: Conv, schedule: TileSchedule, threads: int) -> list[float]:
+    """What the machine will notice of a schedule, on scales where a step of one matters."""
+    total = rows_of(spec).tiles
+    turns = math.ceil(total / schedule.tiles)
+    group_kib = 2 * spec.halves * schedule.blocks * math.prod(spec.depth) * LANES**2 / 1024
+    weights_kib = group_kib * spec.out_channels / (schedule.blocks * LANES)
+    pixels_kib = 2 * spec.halves * read_of(spec) / 1024
+    count = units(spec, schedule)
+    idle = math.ceil(count / threads) * threads / count
+    own, outer = schedule.fetch > 0, float(schedule.rows_outer)
+    return [
+        4 * math.log2(turns * schedule.tiles / total),
+        4.0 / schedule.tiles,
+        2.0 / schedule.blocks,
+        math.log2(schedule.run) / 2,
+        math.log2(count / threads) / 2,
+        4 * math.log2(idle),
+        outer,
+        outer * math.log2(weights_kib / 512) / 2,
+        outer * math.log2(weights_kib / pixels_kib) / 2,
+        float(schedule.fetch == NEXT_GROUP),
+        float(schedule.fetch == NEXT_GROUP) * math.log2(turns) / 2,
+        float(own),
+        float(own) * math.log2(group_kib) / 4,
+        math.log2(schedule.fetch / AHEAD_KIB) if own else 0.0,
+    ]
+
+
+CONV: Family[Conv, TileSchedule] = Family(
+    "matrix.conv", Conv, serves, choose, units, emit, pack_weight, space, features
+)

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tvm import tirx
 
+from .. import x86
 from ..elements import BF16, element_of
 from ..emit import HALF, Emitter, Expr, load, nearest, splat
+from ..family import Family
+from ..isa import Isa
 from ..spec import Frame, Frame4, Pixels
-from ..vector.simple import SimpleSchedule
+from ..vector.simple import SimpleSchedule, whole_vectors
 
 LANES = element_of(BF16).block
 """bfloat16 in a row of a tile: 64 bytes, which is a cache line and the 16 floats of a block of fp32."""
+
+
+_FLOATS = 16
+"""fp32 in a cache line."""
+
+
+def lines(em: Emitter, size: int, name: str) -> tuple[Any, Expr]:
+    """fp32 scratch that stays in memory: the buffer, and the index in it at which a cache line begins.
+
+    TVM aligns what is on the stack to 16 bytes at most, and every other access would touch two lines.
+    """
+    buffer = em.local(size + _FLOATS, "float32", name)
+    skip = em.inline(x86.TO_LINE, "to_line", "int32", tirx.address_of(load(buffer, 0)))
+    return buffer, em.let(tirx.floordiv(skip, 4), "line")
 
 
 def zero_frame(em: Emitter, at: Expr, height: int, width: int, frame: Frame4, pointer: str = "dst") -> None:
@@ -35,12 +54,12 @@ def _zero(em: Emitter, pointer: str, at: Expr, count: int) -> None:
         em.store(em.buffers[pointer], at + row, splat(tirx.const(0, HALF), LANES))
 
 
-def frame_units(spec: Frame) -> int:
+def frame_units(spec: Frame, _schedule: SimpleSchedule) -> int:
     """One work unit a line of a block, the frame's among them."""
     return spec.batch * spec.blocks * (spec.frame[0] + spec.height + spec.frame[2])
 
 
-def emit_frame(spec: Frame, _schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_frame(spec: Frame, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """A copy of every plane, and zeros around it."""
     em = Emitter(name, spec.pointers)
     cell = element_of(spec.in_element).cell
@@ -63,15 +82,15 @@ def emit_frame(spec: Frame, _schedule: SimpleSchedule, name: str) -> tirx.PrimFu
                     em.store(
                         em.buffers["dst"], start + x * cell + row, load(em.buffers["src"], src + x * cell + row, LANES)
                     )
-    return em.finish()
+    return [em.finish()]
 
 
-def pixel_units(spec: Pixels) -> int:
+def pixel_units(spec: Pixels, _schedule: SimpleSchedule) -> int:
     """One work unit a row of an image."""
     return spec.batch * spec.lines
 
 
-def emit_pixels(spec: Pixels, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_pixels(spec: Pixels, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """Planes of fp32 to pixels of a few bfloat16: a vector of pixels at a time, the last one of a row moved back until
     it ends with it.
     """
@@ -94,7 +113,7 @@ def emit_pixels(spec: Pixels, schedule: SimpleSchedule, name: str) -> tirx.PrimF
                 at = em.let(line + (x + left) * spec.slots, "at")
                 for i, part in enumerate(_side_by_side(em, given, spec)):
                     em.store(em.buffers["dst"], at + i * low, part)
-    return em.finish()
+    return [em.finish()]
 
 
 def _side_by_side(em: Emitter, given: list[Expr], spec: Pixels) -> list[Expr]:
@@ -112,3 +131,15 @@ def _side_by_side(em: Emitter, given: list[Expr], spec: Pixels) -> list[Expr]:
         order = [i * lanes + lane for lane in range(lanes) for i in range(len(pairs))]
         found.append(tirx.reinterpret(f"{HALF}x{lanes * spec.slots}", tirx.Shuffle(pairs, order)))
     return found
+
+
+def _serves(spec: Frame | Pixels, isa: Isa) -> str | None:
+    """What tiles are loaded from."""
+    element = spec.in_element if isinstance(spec, Frame) else spec.out_element
+    return None if element in isa.tiled else f"{isa.name} has no tiles of {element}"
+
+
+FAMILIES: tuple[Family[Any, SimpleSchedule], ...] = (
+    Family("matrix.frame", Frame, _serves, whole_vectors, frame_units, emit_frame),
+    Family("matrix.pixels", Pixels, _serves, whole_vectors, pixel_units, emit_pixels),
+)

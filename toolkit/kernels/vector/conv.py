@@ -12,7 +12,7 @@ loop over kernel rows is cut to those inside the image. A 1x1 convolution sees i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,12 +20,14 @@ import numpy as np
 from tvm import tirx
 
 from ..cut import runs, split
-from ..elements import BLOCK
+from ..elements import BLOCK, WIDE
 from ..emit import Emitter, Expr, clamp, fma, load, splat
+from ..family import Family, of_vectors
+from ..isa import Isa
 from ..spec import Conv
 
-LINE = 16
-"""Floats in a cache line."""
+LINE_BYTES = 64
+"""Of a cache line."""
 
 NEXT_GROUP = -1
 """`ConvSchedule.fetch`: every tile of a group fetches its share of the next group's weights."""
@@ -100,22 +102,28 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.nd
     return np.ascontiguousarray(packed, dtype=np.float32)
 
 
-def choose(spec: Conv, *, lanes: int, registers: int) -> ConvSchedule:
+def cycles(widths: Sequence[int], vectors: int) -> float:
+    """Of one step through the depth for tiles of these widths: two multiply-adds or two loads each cycle, and at least
+    the latency of a chain of multiply-adds: 4 cycles, on every core since Skylake and Zen (docs/perf/cpu-fp32.md).
+    """
+    return sum(max(width * vectors / 2, (width + vectors) / 2, 4.0) for width in widths)
+
+
+def choose(spec: Conv, isa: Isa) -> ConvSchedule:
     """The schedule a cost model takes to be fastest; no measuring.
 
-    The model counts cycles an accumulator: two multiply-adds or two loads each cycle, at least the latency of a chain
-    of FMAs, and a little for what streams from the second-level cache (weights once a tile, inputs once a group of
-    vectors). Tiles keep to about
-    three fifths of the registers: with more, LLVM spills. docs/perf/cpu-fp32.md holds it against measurements.
+    The model counts `cycles` an accumulator, and a little for what streams from the second-level cache (weights once a
+    tile, inputs once a group of vectors). Tiles keep to about three fifths of the registers: with more, LLVM spills.
+    docs/perf/cpu-fp32.md holds it against measurements.
     """
+    lanes, registers = isa.lanes, isa.registers
     per_block = BLOCK // lanes
     group_vectors = spec.out_channels // spec.groups // lanes
     row = image(spec)[3]
     budget = 18 if registers >= 32 else 12
 
     def cost(vectors: int, pixels: int) -> float:
-        cycles = sum(max(w * vectors / 2, (w + vectors) / 2, 4.0) for w in split(row, pixels))
-        return cycles / (vectors * row) + 0.1 / pixels + 0.1 / vectors
+        return cycles(split(row, pixels), vectors) / (vectors * row) + 0.1 / pixels + 0.1 / vectors
 
     options = []
     for vectors in (
@@ -164,8 +172,9 @@ def balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     )
 
 
-def space(spec: Conv, *, lanes: int, registers: int) -> Iterator[tuple[ConvSchedule, dict[str, tuple[int, ...]]]]:
+def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[int, ...]]]]:
     """The schedules worth a measurement: each register tile and unit, with the values that the other knobs may take."""
+    lanes, registers = isa.lanes, isa.registers
     per_block = BLOCK // lanes
     row = image(spec)[3]
     in_blocks = 1 if spec.planar else spec.channels // BLOCK
@@ -191,8 +200,11 @@ def space(spec: Conv, *, lanes: int, registers: int) -> Iterator[tuple[ConvSched
 class Direct:
     """The state that the parts of one kernel's code share. Other element types replace `tile`."""
 
-    elements = 1
-    """Weights in four bytes."""
+    itemsize = 4
+    """Bytes of what a weight is kept in."""
+
+    depth = 1
+    """Channels that one multiply-add takes at once."""
 
     def __init__(self, spec: Conv, schedule: ConvSchedule, emitter: Emitter) -> None:
         self.spec, self.schedule, self.emitter = spec, schedule, emitter
@@ -238,7 +250,7 @@ class Direct:
         """Where the weights of kernel row `r` begin, for a group of vectors and an input block."""
         rows, columns = self.spec.kernel
         taps = ((group * self.in_blocks + block) * rows + r) * columns
-        return self.emitter.let(taps * (self.in_lanes * self.wide * self.elements), "panel")
+        return self.emitter.let(taps * (self.in_lanes * self.wide * self.depth), "panel")
 
     def tile(
         self,
@@ -324,20 +336,20 @@ class Direct:
         Otherwise the first tile fetches its own, a few input blocks ahead.
         """
         em, weight, fetch = self.emitter, self.emitter.buffers["weight"], self.schedule.fetch
-        line = LINE * self.elements
-        floats = math.prod(self.spec.kernel) * self.in_lanes * self.wide * self.elements  # of one input block
+        line = LINE_BYTES // self.itemsize
+        size = math.prod(self.spec.kernel) * self.in_lanes * self.wide * self.depth  # of one input block
         if fetch == 0:
             return
         if fetch == NEXT_GROUP:
             turns = self.turns()
-            start = em.let(((group + 1) * self.in_blocks + block) * floats + turn * line, "ahead")
-            for i in range(-(-floats // (line * turns))):
+            start = em.let(((group + 1) * self.in_blocks + block) * size + turn * line, "ahead")
+            for i in range(-(-size // (line * turns))):
                 em.prefetch(weight, start + i * line * turns)
             return
-        distance = -(-fetch * 1024 * self.elements // (4 * floats))
+        distance = -(-fetch * 1024 // (self.itemsize * size))
         with em.when(turn == 0):
-            start = em.let((group * self.in_blocks + block + distance) * floats, "ahead")
-            with em.loop(floats // line, "line") as i:
+            start = em.let((group * self.in_blocks + block + distance) * size, "ahead")
+            with em.loop(size // line, "line") as i:
                 em.prefetch(weight, start + i * line)
 
     def turns(self) -> int:
@@ -422,6 +434,52 @@ class Direct:
         return em.finish()
 
 
-def emit(spec: Conv, schedule: ConvSchedule, name: str) -> tirx.PrimFunc:
+def emit(spec: Conv, schedule: ConvSchedule, name: str) -> list[tirx.PrimFunc]:
     """The convolution as a TIR function of the emitter's C signature."""
-    return Direct(spec, schedule, Emitter(name, spec.pointers)).emit()
+    return [Direct(spec, schedule, Emitter(name, spec.pointers)).emit()]
+
+
+def serves(spec: Conv, isa: Isa) -> str | None:
+    """fp32 in blocks of 16; in larger ones where each has one pixel, which lies the same way."""
+    one = spec.height == spec.width == spec.out_height == spec.out_width == 1
+    elements = {spec.in_element, spec.out_element, *([spec.add_element] if spec.add else [])}
+    if other := elements - ({"float32", WIDE} if one else {"float32"}):
+        return of_vectors(spec, isa) or f"vectors multiply float32, and it has {', '.join(sorted(other))}"
+    return of_vectors(spec, isa)
+
+
+def features(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
+    """What the machine will notice of a schedule, on scales where a step of one matters."""
+    vectors, row = schedule.vectors, image(spec)[3]
+    widths = tile_widths(spec, schedule)
+    accumulators = max(widths) * vectors
+    group_kib = 4 * vectors * schedule.lanes * spec.channels * math.prod(spec.kernel) / 1024
+    count = units(spec, schedule)
+    idle = math.ceil(count / threads) * threads / count
+    blocks = 1 if spec.planar else spec.channels // BLOCK
+    passes = 1.0 if not schedule.k_block else blocks / schedule.k_block
+    own = schedule.fetch > 0
+    return [
+        4 * math.log2(cycles(widths, vectors) / (vectors * row / 2)),
+        accumulators / 8,
+        max(0, accumulators - 18) / 4,
+        4.0 / max(widths),
+        2.0 / vectors,
+        math.log2(group_kib) / 2,
+        math.log2(schedule.rows) / 2,
+        math.log2(count / threads) / 2,
+        4 * math.log2(idle),
+        float(schedule.rows_outer),
+        float(schedule.rows_outer) * math.log2(group_kib) / 4,
+        math.log2(schedule.unroll),
+        math.log2(passes),
+        float(schedule.fetch == NEXT_GROUP),
+        float(schedule.fetch == NEXT_GROUP) * math.log2(group_kib) / 4,
+        float(own),
+        math.log2(schedule.fetch / 8) if own else 0.0,
+    ]
+
+
+CONV: Family[Conv, ConvSchedule] = Family(
+    "vector.conv", Conv, serves, choose, units, emit, pack_weight, space, features
+)

@@ -18,6 +18,8 @@ from tvm.ir import PointerType, PrimType
 from tvm_ffi.structural import structural_map, structural_walk
 
 from ..emit import c_function
+from ..family import Family
+from ..isa import Isa
 from ..spec import Extern
 
 _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
@@ -33,9 +35,9 @@ class ExternSchedule:
     units: int
 
 
-def choose(spec: Extern, *, lanes: int, registers: int) -> ExternSchedule:
+def choose(spec: Extern, isa: Isa) -> ExternSchedule:
     """As many units as the nest has independent iterations."""
-    return ExternSchedule(lanes, _scheduled(spec.function, lanes)[1])
+    return ExternSchedule(isa.lanes, _scheduled(spec.function, isa.lanes)[1])
 
 
 def units(spec: Extern, schedule: ExternSchedule) -> int:
@@ -43,7 +45,7 @@ def units(spec: Extern, schedule: ExternSchedule) -> int:
     return schedule.units
 
 
-def emit(spec: Extern, schedule: ExternSchedule, name: str) -> tirx.PrimFunc:
+def emit(spec: Extern, schedule: ExternSchedule, name: str) -> list[tirx.PrimFunc]:
     """The nest as a TIR function of the emitter's C signature."""
     func = flat_loops(_scheduled(spec.function, schedule.lanes)[0])
     lo, hi = tirx.Var("lo", "int32"), tirx.Var("hi", "int32")
@@ -62,7 +64,7 @@ def emit(spec: Extern, schedule: ExternSchedule, name: str) -> tirx.PrimFunc:
     ]
     made = _run(passes, made)
     *pointers, lo, hi = made.params
-    return c_function(name, pointers, lo, hi, made.body)
+    return [c_function(name, pointers, lo, hi, made.body)]
 
 
 def _run(passes: list[Any], func: tirx.PrimFunc, target: Any = None) -> tirx.PrimFunc:
@@ -193,3 +195,10 @@ def _contiguous(block: Any) -> bool:
         if len(step) == 2 and hasattr(step[0], "value") and int(step[0]) == 1:
             return True
     return False
+
+
+def _serves(_spec: Extern, isa: Isa) -> str | None:
+    return f"{isa.name} is a GPU" if isa.gpu else None
+
+
+EXTERN: Family[Extern, ExternSchedule] = Family("vector.extern", Extern, _serves, choose, units, emit)

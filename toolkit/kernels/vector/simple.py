@@ -10,7 +10,9 @@ from tvm import tirx
 
 from ..elements import element_of
 from ..emit import Emitter, Expr, clamp, const, load, splat, together
-from ..spec import GlobalAverage, Map, Pack, Softmax, Unpack
+from ..family import Family, of_vectors
+from ..isa import Isa
+from ..spec import GlobalAverage, Map, Pack, Softmax, Spec, Unpack
 from . import math
 
 
@@ -19,6 +21,11 @@ class SimpleSchedule:
     """lanes: floats in a vector register."""
 
     lanes: int
+
+
+def whole_vectors(_spec: Spec, isa: Isa) -> SimpleSchedule:
+    """There is nothing to choose."""
+    return SimpleSchedule(isa.lanes)
 
 
 def _per_lane(function: Callable[[Expr], Expr]) -> Callable[[Expr, tuple[float, ...]], Expr]:
@@ -93,12 +100,12 @@ BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
 """Operators of two operands, likewise."""
 
 
-def map_units(spec: Map) -> int:
+def map_units(spec: Map, _schedule: SimpleSchedule) -> int:
     """One work unit a block of an image."""
     return spec.batch * spec.blocks
 
 
-def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """An elementwise operator."""
     lanes = schedule.lanes
     em = Emitter(name, spec.pointers)
@@ -127,15 +134,15 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
                         value = clamp(BINARY[spec.op](value, other), clamp_after)
                     values.append(value)
                 em.write("dst", dst + pixel * there + first, *values)
-    return em.finish()
+    return [em.finish()]
 
 
-def average_units(spec: GlobalAverage) -> int:
+def average_units(spec: GlobalAverage, _schedule: SimpleSchedule) -> int:
     """One work unit a block of an image."""
     return spec.batch * spec.blocks
 
 
-def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """Mean over the pixels; four sums run side by side to hide the latency of the addition."""
     lanes = schedule.lanes
     chains = next(c for c in (4, 2, 1) if spec.pixels % c == 0)
@@ -157,15 +164,15 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> ti
                 total = total + load(acc, c * lanes, lanes)
             at = n * spec.out_stride + block * there.cell + part
             em.write("dst", at, total * const(1.0 / spec.pixels, lanes))
-    return em.finish()
+    return [em.finish()]
 
 
-def pack_units(spec: Pack) -> int:
+def pack_units(spec: Pack, _schedule: SimpleSchedule) -> int:
     """One work unit a block of an image."""
     return spec.batch * spec.blocks
 
 
-def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """NCHW to NCHW16c."""
     em = Emitter(name, spec.pointers)
     wide, cell = element_of(spec.out_element).block, element_of(spec.out_element).cell
@@ -180,15 +187,15 @@ def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
                 value = em.let(load(em.buffers["src"], src + tirx.max(channel, 0) * spec.pixels + pixel), "value")
                 value = em.let(tirx.Select(channel >= 0, value, const(0.0)), "value")
                 em.write("dst", dst + pixel * cell + lane, value)
-    return em.finish()
+    return [em.finish()]
 
 
-def unpack_units(spec: Unpack) -> int:
+def unpack_units(spec: Unpack, _schedule: SimpleSchedule) -> int:
     """One work unit a channel of an image."""
     return spec.batch * spec.channels
 
 
-def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """NCHW16c to NCHW."""
     em = Emitter(name, spec.pointers)
     block, cell = element_of(spec.in_element).block, element_of(spec.in_element).cell
@@ -204,15 +211,15 @@ def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> tirx.PrimF
         )
         with em.loop(spec.pixels, "pixel") as pixel:
             em.write("dst", unit * spec.pixels + pixel, em.read("src", src + pixel * cell))
-    return em.finish()
+    return [em.finish()]
 
 
-def softmax_units(spec: Softmax) -> int:
+def softmax_units(spec: Softmax, _schedule: SimpleSchedule) -> int:
     """One work unit a row."""
     return spec.rows
 
 
-def emit_softmax(spec: Softmax, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_softmax(spec: Softmax, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """Softmax of every row: its maximum, exponentials and their sum, then the scaling. The last few elements go one
     at a time.
     """
@@ -259,4 +266,13 @@ def emit_softmax(spec: Softmax, schedule: SimpleSchedule, name: str) -> tirx.Pri
         each(exponential)
         scale = em.let(const(1.0) / reduced(lambda a, b: a + b), "scale")
         each(lambda at, width, _acc: em.store(dst, at, load(dst, at, width) * splat(scale, width)))
-    return em.finish()
+    return [em.finish()]
+
+
+FAMILIES: tuple[Family[Any, SimpleSchedule], ...] = (
+    Family("vector.map", Map, of_vectors, whole_vectors, map_units, emit_map),
+    Family("vector.average", GlobalAverage, of_vectors, whole_vectors, average_units, emit_average),
+    Family("vector.pack", Pack, of_vectors, whole_vectors, pack_units, emit_pack),
+    Family("vector.unpack", Unpack, of_vectors, whole_vectors, unpack_units, emit_unpack),
+    Family("vector.softmax", Softmax, of_vectors, whole_vectors, softmax_units, emit_softmax),
+)

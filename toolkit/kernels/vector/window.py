@@ -9,6 +9,7 @@ the taps of a row are: 10 columns of 3 rows and 8 outputs of 3 columns instead o
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ from tvm import tirx
 from ..cut import runs, split
 from ..elements import element_of
 from ..emit import Emitter, Expr, clamp, const, fma, load, together
+from ..family import Family, of_vectors
+from ..isa import Isa
 from ..matrix.layout import zero_frame
 from ..spec import Window, WindowOp
 
@@ -37,8 +40,9 @@ def units(spec: Window, schedule: WindowSchedule) -> int:
     return spec.batch * spec.blocks * spec.out_height
 
 
-def choose(spec: Window, *, lanes: int, registers: int) -> WindowSchedule:
+def choose(spec: Window, isa: Isa) -> WindowSchedule:
     """As many pixels as leave registers for the inputs."""
+    lanes, registers = isa.lanes, isa.registers
     most = max(1, min(8, registers // 2 - 2))
     if _overlaps(spec):
         fitting = [width for width in range(2, most + 1) if _fits(spec, lanes, registers, width)]
@@ -47,8 +51,9 @@ def choose(spec: Window, *, lanes: int, registers: int) -> WindowSchedule:
     return WindowSchedule(lanes, most)
 
 
-def space(spec: Window, *, lanes: int, registers: int) -> Iterator[tuple[WindowSchedule, dict[str, tuple[int, ...]]]]:
+def space(spec: Window, isa: Isa) -> Iterator[tuple[WindowSchedule, dict[str, tuple[int, ...]]]]:
     """The schedules worth a measurement; there are no knobs but the tile, and what is kept of it."""
+    lanes, registers = isa.lanes, isa.registers
     most = min(spec.out_width, (registers - 4) // together(spec.in_element, lanes))
     for pixels in sorted({max(split(spec.out_width, width)) for width in range(1, most + 1)}):
         yield WindowSchedule(lanes, pixels), {}
@@ -72,7 +77,7 @@ def _exchanged(value: Expr, member: int) -> Expr:
     return tirx.Shuffle([value], [lane ^ member for lane in range(value.ty.dtype.lanes)])
 
 
-def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
+def emit(spec: Window, schedule: WindowSchedule, name: str) -> list[tirx.PrimFunc]:
     """The window operator as a TIR function of the emitter's C signature."""
     depthwise = spec.op is WindowOp.DEPTHWISE
     near, there = element_of(spec.in_element), element_of(spec.out_element)
@@ -198,4 +203,15 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> tirx.PrimFunc:
                 else:
                     with em.loop(count, "t") as t:
                         tile(src0, dst0, block, y, em.let(first + t * width, "x"), width, part)
-    return em.finish()
+    return [em.finish()]
+
+
+def features(spec: Window, schedule: WindowSchedule, _threads: int) -> list[float]:
+    """What the machine will notice of a schedule."""
+    parts = split(spec.out_width, schedule.pixels)
+    return [float(len(parts)), math.log2(schedule.pixels), (max(parts) - min(parts)) / max(parts)]
+
+
+WINDOW: Family[Window, WindowSchedule] = Family(
+    "vector.window", Window, of_vectors, choose, units, emit, space=space, features=features
+)

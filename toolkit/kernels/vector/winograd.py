@@ -1,5 +1,5 @@
 """Winograd's transforms on CPUs: 16 channels of a tile at a time. The products in between are a grouped 1x1
-convolution (`cpu_conv`).
+convolution (`vector.conv`).
 
 Tiles at the image's edges have code of their own along a row; rows outside the image are left out at run time.
 """
@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Any
 
 from tvm import tirx
 
 from ..cut import runs
 from ..elements import BLOCK
 from ..emit import Emitter, Expr, clamp, const, fma, load
+from ..family import Family, of_vectors
 from ..spec import Conv, WinogradInput, WinogradOutput, stages
 from ..toom_cook import Matrix, transforms
-from .simple import SimpleSchedule
+from .simple import SimpleSchedule, whole_vectors
 
 OUTPUTS = {1: (1,), 3: (2, 4), 5: (2, 4), 7: (2, 4)}
 """Taps along an axis to outputs a tile: at most as many as leave the error of fp32 below 1e-5. Smaller tiles have
@@ -86,12 +88,12 @@ def _along(em: Emitter, matrix: Matrix, values: Sequence[Expr | None], lanes: in
     return [_combine(em, row, values, lanes) for row in matrix]
 
 
-def input_units(spec: WinogradInput) -> int:
+def input_units(spec: WinogradInput, _schedule: SimpleSchedule) -> int:
     """One work unit a tile row of a block."""
     return spec.batch * spec.blocks * spec.tiles[0]
 
 
-def emit_input(spec: WinogradInput, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_input(spec: WinogradInput, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """B^T d B of every tile."""
     lanes = schedule.lanes
     em = Emitter(name, spec.pointers)
@@ -143,15 +145,15 @@ def emit_input(spec: WinogradInput, schedule: SimpleSchedule, name: str) -> tirx
                 else:
                     with em.loop(count, "t") as t:
                         tile(src, dst, ty, em.let(first + t, "tx"), part)
-    return em.finish()
+    return [em.finish()]
 
 
-def output_units(spec: WinogradOutput) -> int:
+def output_units(spec: WinogradOutput, _schedule: SimpleSchedule) -> int:
     """One work unit a tile row of a block."""
     return spec.batch * spec.blocks * spec.tiles[0]
 
 
-def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> tirx.PrimFunc:
+def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """A^T m A of every tile, then bias, add and clamp."""
     lanes = schedule.lanes
     em = Emitter(name, spec.pointers)
@@ -204,4 +206,10 @@ def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> ti
                 else:
                     with em.loop(count, "t") as t:
                         tile(src, add, dst, bias, ty, em.let(first + t, "tx"), part)
-    return em.finish()
+    return [em.finish()]
+
+
+FAMILIES: tuple[Family[Any, SimpleSchedule], ...] = (
+    Family("vector.winograd_in", WinogradInput, of_vectors, whole_vectors, input_units, emit_input),
+    Family("vector.winograd_out", WinogradOutput, of_vectors, whole_vectors, output_units, emit_output),
+)

@@ -1,0 +1,84 @@
+"""Every instruction that a row of `dots` names does what the row says: run where this machine has it."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_deploy.kernels.dots import DOTS, TDPBF16PS, Dot
+from inception_deploy.targets.cpu import host_features
+
+ATTRIBUTES = {"avx512_vnni": "+avx512vnni", "avx_vnni": "+avxvnni", "avx2": "+avx2"}
+"""LLVM's names of features."""
+
+
+def operands(dot: Dot) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Random numbers; the extremes, whose products would saturate a sum of 16 bits; an accumulator at its end."""
+    random, count = np.random.default_rng(0), dot.lanes * dot.depth
+    first, second = np.iinfo(dot.first), np.iinfo(dot.second)
+    some = (
+        random.integers(first.min, first.max, count, dot.first, endpoint=True),
+        random.integers(second.min, second.max, count, dot.second, endpoint=True),
+    )
+    total = random.integers(-(2**30), 2**30, dot.lanes, np.int32)
+    most = np.full(count, first.max, dot.first), np.full(count, second.min, dot.second)
+    largest = np.full(count, first.max, dot.first), np.full(count, second.max, dot.second)
+    zeros = np.zeros(dot.lanes, np.int32)
+    return [(total, *some), (zeros, *most), (zeros, *largest), (np.full(dot.lanes, 2**31 - 1, np.int32), *largest)]
+
+
+@pytest.mark.parametrize("dot", DOTS.values(), ids=DOTS)
+def test_the_instruction_does_what_the_row_says(dot: Dot, tmp_path: Path) -> None:
+    if lacking := set(dot.features) - host_features():
+        pytest.skip(f"this machine lacks {', '.join(sorted(lacking))}")
+    from inception_deploy.kernels.bytes.math import dot as call
+    from inception_deploy.kernels.emit import Emitter, load
+    from inception_deploy.targets.link import link_shared
+    from inception_deploy.targets.objects import compile_tir
+
+    wide = dot.lanes * dot.depth
+    em = Emitter("k", [("total", "int32"), ("first", "int32"), ("second", dot.second), ("dst", "int32")])
+    with em.units():
+        total, first = (load(em.buffers[name], 0, dot.lanes) for name in ("total", "first"))
+        em.store(em.buffers["dst"], 0, call(dot, total, first, load(em.buffers["second"], 0, wide)))
+    level = "v4" if "avx512_vnni" in dot.features else "v3"
+    goal = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": f"x86-64-{level}"}
+    goal["mattr"] = [ATTRIBUTES[feature] for feature in dot.features]
+    link_shared([compile_tir(em.finish(), goal)], ["k"], tmp_path / "k.so", "x86_64-linux-gnu")
+    function = ctypes.CDLL(str(tmp_path / "k.so")).k
+    for given in operands(dot):
+        found = np.empty(dot.lanes, np.int32)
+        arrays = [np.ascontiguousarray(array) for array in (*given, found)]
+        pointers = (ctypes.c_void_p * 4)(*(array.ctypes.data for array in arrays))
+        assert function(pointers, 0, 1) == 0
+        assert np.array_equal(arrays[-1], dot.meaning(*given)), dot.name
+
+
+@pytest.mark.parametrize("dot", DOTS.values(), ids=DOTS)
+def test_the_meaning_is_a_sum_of_products(dot: Dot) -> None:
+    """Next to Python's whole numbers, which have no end."""
+    for total, first, second in operands(dot):
+        got = dot.meaning(total, first, second)
+        for lane in range(dot.lanes):
+            at = range(lane * dot.depth, (lane + 1) * dot.depth)
+            exact = int(total[lane]) + sum(int(first[i]) * int(second[i]) for i in at)
+            ends = (-(2**31), 2**31 - 1)
+            want = min(max(exact, ends[0]), ends[1]) if dot.saturates else (exact + 2**31) % 2**32 - 2**31
+            assert got[lane] == want
+
+
+def test_the_meaning_of_a_tile_is_a_product_of_matrices() -> None:
+    """Whether the instruction does so is held by tests/kernels/matrix/test_conv.py, where there is one."""
+    random = np.random.default_rng(1)
+    first, weight = random.integers(-8, 8, (16, 32)), random.integers(-8, 8, (32, 16))
+    pairs = weight.reshape(16, 2, 16).transpose(0, 2, 1)
+    got = TDPBF16PS.meaning(np.ones((16, 16), np.float32), first, pairs)
+    assert np.array_equal(got, 1 + np.einsum("pd,do->po", first, weight))
+
+
+def test_a_row_that_fills_no_lane() -> None:
+    with pytest.raises(ValueError, match="2 of uint8 and of int8 fill no lane of 32 bits"):
+        Dot("half", "llvm.half", (), "uint8", "int8", 8, 2)

@@ -1,0 +1,84 @@
+"""Instructions that add up products of small numbers: a row each, and what it means in numpy.
+
+`tests/kernels/test_dots.py` runs each row where the machine has it. A new instruction is a row here, and its name in
+the rows of `isa` that have it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .elements import BF16
+
+
+@dataclass(frozen=True)
+class Dot:
+    """In each of `lanes` 32-bit lanes: the accumulator, plus `depth` products.
+
+    Attributes:
+        name: as assemblers spell it.
+        llvm: LLVM's name of it.
+        features: what a CPU must have, as /proc/cpuinfo spells it.
+        first, second: types of the operands' elements, `lanes * depth` of them each.
+        adds: it takes the accumulator; without, an addition of its own follows.
+        saturates: its sum stops at the ends of int32, instead of going round.
+    """
+
+    name: str
+    llvm: str
+    features: tuple[str, ...]
+    first: str
+    second: str
+    lanes: int
+    depth: int
+    adds: bool = True
+    saturates: bool = False
+
+    def __post_init__(self) -> None:
+        if np.dtype(self.first).itemsize != np.dtype(self.second).itemsize or self.depth * self.bits != 32:
+            raise ValueError(f"{self.name}: {self.depth} of {self.first} and of {self.second} fill no lane of 32 bits")
+
+    @property
+    def bits(self) -> int:
+        """Of an operand's element."""
+        return 8 * np.dtype(self.first).itemsize
+
+    def meaning(self, total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """int32 `[lanes]` and twice `[lanes * depth]` to int32 `[lanes]`."""
+        products = first.astype(np.int64) * second.astype(np.int64)
+        wide = total.astype(np.int64) + products.reshape(self.lanes, self.depth).sum(1)
+        ends = np.iinfo(np.int32)
+        found: np.ndarray = (wide.clip(ends.min, ends.max) if self.saturates else wide).astype(np.int32)
+        return found
+
+
+VPDPBUSD = Dot("vpdpbusd", "llvm.x86.avx512.vpdpbusd.512", ("avx512_vnni",), "uint8", "int8", 16, 4)
+
+DOTS: dict[str, Dot] = {dot.name: dot for dot in (VPDPBUSD,)}
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A product of two tiles, added to one of fp32: 16 pixels by 16 outputs, `depth` products each.
+
+    Attributes:
+        element: what both operands are kept in. A row of the first has `depth` of it, one of the second pairs of
+            outputs side by side.
+    """
+
+    name: str
+    llvm: str
+    features: tuple[str, ...]
+    element: str
+    depth: int
+
+    def meaning(self, total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        """fp32 `[16, 16]`, `[16, depth]` and `[depth / 2, 16, 2]` to fp32 `[16, 16]`; the operands' real numbers."""
+        weight = second.transpose(0, 2, 1).reshape(self.depth, 16)
+        found: np.ndarray = (total.astype(np.float64) + first.astype(np.float64) @ weight).astype(np.float32)
+        return found
+
+
+TDPBF16PS = Tile("tdpbf16ps", "llvm.x86.tdpbf16ps", ("amx_bf16", "amx_tile"), BF16, 32)

@@ -1,0 +1,116 @@
+"""What kernels are generated for: a row each. A new instruction set is a row here, and one in `dots` for every
+instruction of it that kernels name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .dots import DOTS, TDPBF16PS, VPDPBUSD, Dot, Tile
+from .elements import TILED
+
+KINDS = ("cpu", "arm", "cuda")
+
+
+@dataclass(frozen=True)
+class Isa:
+    """An instruction set, or an architecture of GPUs. One that contradicts itself cannot be made.
+
+    Attributes:
+        name: what follows the colon of a target.
+        kind: of the target: ``cpu``, ``arm`` or ``cuda``.
+        lanes, registers: floats in a vector register, and how many of those there are (of a thread, on a GPU).
+        features: what a CPU must have, as /proc/cpuinfo spells it; checked before a bundle is run.
+        dots: instructions that multiply small integers, the best first.
+        tiles: instructions that multiply matrix tiles.
+        machine: what `platform.machine()` says of hosts that run it.
+        mtriple, mcpu, mattr: LLVM's.
+        triple: the linker's.
+    """
+
+    name: str
+    kind: str
+    lanes: int
+    registers: int
+    features: tuple[str, ...] = ()
+    dots: tuple[Dot, ...] = ()
+    tiles: tuple[Tile, ...] = ()
+    machine: str = ""
+    mtriple: str = ""
+    triple: str = ""
+    mcpu: str = ""
+    mattr: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(f"{self.name}: there is no kind of target '{self.kind}'; there are {', '.join(KINDS)}")
+        if self.lanes not in (1, 4, 8, 16):
+            raise ValueError(f"{self.name}: a block of 16 channels is no whole number of vectors of {self.lanes}")
+        if self.registers < 16:
+            raise ValueError(f"{self.name}: {self.registers} registers are too few for a tile of sums")
+        if not self.gpu and not all((self.machine, self.mtriple, self.triple, self.mcpu)):
+            raise ValueError(f"{self.name}: a CPU has machine, mtriple, triple and mcpu")
+        rows: tuple[Dot | Tile, ...] = (*self.dots, *self.tiles)
+        for row in rows:
+            if lacking := set(row.features) - set(self.features):
+                raise ValueError(f"{self.name}: {row.name} needs {', '.join(sorted(lacking))}, which it has not")
+        for dot in self.dots:
+            if dot.lanes % self.lanes or dot.name not in DOTS:
+                raise ValueError(f"{self.name}: {dot.name} has {dot.lanes} lanes, a vector has {self.lanes}")
+
+    @property
+    def gpu(self) -> bool:
+        """Kernels are launched as grids of threads."""
+        return self.kind == "cuda"
+
+    @property
+    def tiled(self) -> tuple[str, ...]:
+        """The elements that it multiplies tiles of."""
+        return TILED if self.tiles else ()
+
+    def has(self, need: str) -> bool:
+        """It has what a row of `targets.precision` needs."""
+        return {"tiles": bool(self.tiles), "integers": bool(self.dots)}.get(need, not need)
+
+
+_AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
+_AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_AMX = ("amx_bf16", "amx_tile", "avx512_bf16")
+
+
+def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str, ...], **more: Any) -> Isa:
+    """An x86-64 CPU under Linux, of a level of the psABI."""
+    code: dict[str, Any] = {"machine": "x86_64", "mtriple": "x86_64-unknown-linux-gnu", "triple": "x86_64-linux-gnu"}
+    return Isa(name, "cpu", lanes, registers, features, mcpu=f"x86-64-{level}", **code, **more)
+
+
+def _aarch64(core: str, *features: str) -> Isa:
+    """A 64-bit ARM core under Linux."""
+    code: dict[str, Any] = {"machine": "aarch64", "mtriple": "aarch64-unknown-linux-gnu", "triple": "aarch64-linux-gnu"}
+    return Isa(core, "arm", 4, 32, ("asimd", *features), mcpu=core, **code)
+
+
+def gpu(arch: str) -> Isa:
+    """NVIDIA GPUs of an architecture, e.g. ``sm_90``, as its compiler has it. A thread has no vectors."""
+    return Isa(arch, "cuda", 1, 255)
+
+
+ISAS: tuple[Isa, ...] = (
+    _x86("avx512", "v4", 16, 32, _AVX512),
+    _x86("avx2", "v3", 8, 16, _AVX2),
+    _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), dots=(VPDPBUSD,)),
+    _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"),
+         tiles=(TDPBF16PS,)),
+    _aarch64("cortex-a72"),
+    _aarch64("cortex-a53"),
+    _aarch64("cortex-a76", "asimddp"),
+    _aarch64("neoverse-n1", "asimddp"),
+    Isa("cortex-a9", "arm", 4, 16, ("neon",), machine="armv7l", mtriple="armv7-unknown-linux-gnueabihf",
+        triple="arm-linux-gnueabihf", mcpu="cortex-a9", mattr=("+neon",)),
+    *map(gpu, ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")),
+)  # fmt: skip
+"""`cpu` without a suffix takes the first of its kind that this machine has all features of, and that has what the way
+of computing needs. `arm` takes the first; `cuda` builds for several. Of the GPUs these are the better known ones; any
+other that the compiler at hand knows is taken as well.
+"""

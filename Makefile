@@ -7,6 +7,9 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 SAY_VERSION := -c 'import sys; print(sys.version_info[:2])'
 
+# A file's tests share fixtures and stay together; a worker takes about 0.7 GB.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+
 .PHONY: help setup demo test test-full lint format bench clean
 .DELETE_ON_ERROR:
 
@@ -26,10 +29,10 @@ demo: $(READY)  ## export irv2 for this CPU, run it on a photo, then classify ha
 	@$(BIN)/python examples/demo.py
 
 test: lint  ## the checks and the fast tests
-	@$(BIN)/pytest -q -m "not slow"
+	@$(BIN)/pytest -q -m "not slow" $(PARALLEL)
 
 test-full: lint  ## every test
-	@$(BIN)/pytest -q
+	@$(BIN)/pytest -q $(PARALLEL)
 
 # mypy knows nothing of pyproject's package-dir, so it reads a tree of links that looks like the installed package.
 lint: $(READY)  ## ruff and mypy --strict

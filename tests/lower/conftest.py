@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import itertools
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from inception_deploy import cache, targets
+from inception_deploy import targets
 from inception_deploy.errors import DeployError
 from inception_deploy.kernels.elements import PAIR
 from inception_deploy.lower.lower import lower
@@ -170,18 +170,6 @@ class Builder:
 def builder() -> Callable[..., Builder]:
     """`builder(seed)`: a model to be put together."""
     return Builder
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Kernels are compiled once a session. zig's part of the cache is the usual one, because filling that takes seconds."""
-    own = tmp_path_factory.mktemp("cache")
-    usual = cache.directory() / "zig"
-    usual.mkdir(parents=True, exist_ok=True)
-    (own / "zig").symlink_to(usual)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INCEPTION_DEPLOY_CACHE", str(own))
-        yield
 
 
 @pytest.fixture(scope="session", params=["avx512", "avx2", "avx512-amx"])

@@ -12,6 +12,7 @@ from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.runtime.bundle import Bundle
 from inception_deploy.runtime.model import Model
 from inception_deploy.runtime.preprocessing import from_dict, prepare
+from inception_deploy.verify import bound
 
 from ..conftest import CLASSES, SIZE, tiny_manifest
 
@@ -42,7 +43,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def same(given: object, *pictures: np.ndarray) -> None:
-    np.testing.assert_allclose(np.asarray(model()(given)), logits(*pictures), rtol=1e-5)
+    np.testing.assert_allclose(np.asarray(model()(given)), logits(*pictures), rtol=bound("kernels"))
 
 
 def test_one_picture_in_every_form(photo: Path) -> None:
@@ -75,7 +76,7 @@ def test_a_tensor_of_any_number_of_rows(rows: int, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", x)
     for given in (x, tmp_path / "x.npy", np.asfortranarray(x)):
         result = model()(given)
-        np.testing.assert_allclose(result.outputs["logits"], want, rtol=1e-5)
+        np.testing.assert_allclose(result.outputs["logits"], want, rtol=bound("kernels"))
         assert result.names == tuple(f"row {index}" for index in range(rows))
         assert len(result.top()) == rows
 
@@ -122,7 +123,7 @@ def test_labels_and_scores(tmp_path: Path) -> None:
     for labels in (tmp_path / "labels.txt", list("abcdefg")):
         top = model(labels=labels)(PIXELS).top(7)
         assert all(guess.label == "abcdefg"[guess.index] for guess in top)
-        assert sum(guess.score for guess in top) == pytest.approx(1, abs=1e-5)
+        assert sum(guess.score for guess in top) == pytest.approx(1, abs=bound("kernels"))
     assert model()(PIXELS).top(1)[0].label.isdecimal()
     with pytest.raises(DeployError, match="the list of labels has 2 lines, the network 7 classes"):
         model(labels=["a", "b"])

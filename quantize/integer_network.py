@@ -124,8 +124,12 @@ def tensors(model: onnx.ModelProto) -> dict[str, Params]:
 
 def input_limits(model: onnx.ModelProto) -> tuple[float, float]:
     """The ends of the reals that the model's input is quantised to; infinite where it stays float."""
+    same = {model.graph.input[0].name}  # and what only moves its values, as a network for NHWC does first
+    for node in model.graph.node:
+        if node.op_type in ("Transpose", "Reshape", "Identity") and node.input[0] in same:
+            same.add(node.output[0])
     for step in read(model).steps:
-        if step.kind == "quantize" and step.output is not None and step.result == model.graph.input[0].name:
+        if step.kind == "quantize" and step.output is not None and step.result in same:
             how = step.output.params
             low, high = how.limits
             return (low - how.zero) * how.scale, (high - how.zero) * how.scale

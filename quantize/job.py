@@ -7,10 +7,13 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+from numpy.typing import NDArray
 
 from inception_deploy import artifact
 from inception_deploy.errors import DeployError, UsageError
@@ -123,6 +126,22 @@ def calibrating(output: Path) -> Iterator[Path]:
         left.unlink(missing_ok=True)
         for abandoned in left.parent.glob(f".{left.name}.*.partial"):  # of a process that was killed while it wrote
             shutil.rmtree(abandoned, ignore_errors=True)
+
+
+def sample(
+    model: onnx.ModelProto, options: Options, preprocessing: Mapping[str, Any] | None
+) -> NDArray[np.float32] | None:
+    """One batch of what a model is calibrated on, for a comparison; None where nothing is.
+
+    Pictures of one colour are taken only where there are no others: they tell little.
+    """
+    if options.calibration is None:
+        return None
+    source = pictures(options.calibration, input_shape(model), preprocessing, limit=options.images)
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    varied = (picture.pixels for picture in source if picture.pixels.min() < picture.pixels.max())
+    rows = list(islice(varied, batch)) or [picture.pixels for picture in islice(source, batch)]
+    return np.stack(rows + rows[-1:] * (batch - len(rows)))
 
 
 def quantise(

@@ -42,7 +42,7 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     if found:
         message = f"the model is quantised already: {', '.join(found[:3])}"
         raise DeployError(message, kind="quantize", got=found[:10], allowed="a float32 model")
-    if not any(node.op_type in ("Conv", "Gemm") for node in model.graph.node):
+    if not quantisable(model):
         message = "there is nothing to quantise: the model has no convolution and no linear layer"
         raise DeployError(message, kind="quantize", got=0, allowed="at least one Conv or Gemm")
     prepared = _modern(ir.from_proto(model))
@@ -50,6 +50,11 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
         rule(prepared)
     check(prepared)
     return prepared
+
+
+def quantisable(model: onnx.ModelProto) -> bool:
+    """Whether there is anything that gains by int8 in an optimised model."""
+    return any(node.op_type in ("Conv", "Gemm") for node in model.graph.node)
 
 
 def name_nodes(model: ir.Model) -> int:

@@ -28,6 +28,7 @@ from .graph import cost, driver
 from .lower.lower import lower
 from .progress import NONE, Progress, Stopwatch
 from .quantize import integer_network, job
+from .quantize.prepare import quantisable
 from .reports import check
 from .runtime import bundle
 from .runtime.compiled import load as load_compiled
@@ -195,7 +196,11 @@ class _Export:
         """What to compile for, which a quantised ONNX decides where nobody else did."""
         quantised = integer_network.is_quantised(model)
         readable = not quantised or integer_network.is_ours(model)
-        settled = settle(target, self.wanted.precision, quantised=quantised, readable=readable)
+        wanted = self.wanted.precision
+        if wanted == "int8" and not quantised and not quantisable(model):
+            self.watch.note("there is no convolution and no linear layer to quantise: the bundle is in fp32")
+            wanted = "fp32"
+        settled = settle(target, wanted, quantised=quantised, readable=readable)
         if self.wanted.tuned is not None:
             _refuse_tuned(settled.target.precision.name)
         return settled
@@ -203,6 +208,7 @@ class _Export:
     def quantize(self, model: onnx.ModelProto, outputs: Results) -> tuple[onnx.ModelProto, Results]:
         """To QDQ, unless the model is that already."""
         done = integer_network.is_quantised(model) and self.wanted.quantisation is None
+        options = self.wanted.quantisation or job.Options()
         if done:
             int8 = model
         else:
@@ -210,9 +216,12 @@ class _Export:
             if len(names := [port["name"] for port in feeds.ports(model)]) > 1:
                 message = f"a network of {len(names)} inputs cannot be quantised: calibration feeds one"
                 raise DeployError(message, kind="quantize", got=names, allowed="one input, or a quantised ONNX")
-            int8 = self._quantised(model, self.wanted.quantisation or job.Options())
+            int8 = self._quantised(model, options)
         self.watch.stage("verify")
-        judged = check.inputs_for_int8(self.given, int8) if self.given else {}
+        judged: dict[str, NDArray[np.float32]] = {}
+        if self.given:
+            seen = None if done else job.sample(model, options, self.facts["preprocessing"])
+            judged = check.inputs_for_int8(self.given, int8, seen)
         before = {
             name: outputs[name] if name in outputs else self._outputs(model, {name: x})[name]
             for name, x in judged.items()
@@ -237,6 +246,7 @@ class _Export:
             for name, how in integer_network.tensors(result.model).items()
         }
         self.facts["quantization"] = {**told, "tensors": tensors}
+        preparing.put(result.model, self.facts["preprocessing"])
         onnx.save(result.model, str(self.folder / bundle.INT8_ONNX))
         return result.model
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,19 +73,38 @@ def inputs_of(port: Mapping[str, Any], preprocessing: Mapping[str, Any] | None, 
     return {name: numbers(port, random) for name in ("random", "uniform")}
 
 
-def inputs_for_int8(given: Mapping[str, NDArray[np.float32]], model: onnx.ModelProto) -> dict[str, NDArray[np.float32]]:
-    """What an int8 model is compared on: the photo of `inputs`; else its random numbers, cut to the calibrated range.
+_OVERLAP = 0.5
+"""How much of their common range a photo and the calibrated range must share for the photo to be judged on as it is."""
 
-    Calibration saw pictures. On noise, most of what a comparison shows is saturation.
+
+def inputs_for_int8(
+    given: Mapping[str, NDArray[Any]], model: onnx.ModelProto, calibration: NDArray[Any] | None = None
+) -> dict[str, NDArray[Any]]:
+    """What an int8 model is compared on: what it was calibrated on, where that is at hand; else the photo of `inputs`,
+    or its random numbers cut to the calibrated range.
+
+    Calibration saw pictures. On noise, most of what a comparison shows is saturation, and so on a photo that was
+    prepared in another way than the pictures of calibration: it is stretched to their range.
+
+    Args:
+        calibration: a batch of the pictures that `model` was calibrated on.
     """
     import numpy as np
 
     from ..quantize import integer_network
 
-    if "photo" in given:
-        return {"photo": given["photo"]}
+    if calibration is not None:
+        return {"calibration": calibration}
     low, high = integer_network.input_limits(model)
-    return {f"{name}, cut": np.clip(x, np.float32(low), np.float32(high)) for name, x in given.items()}
+    if "photo" not in given:
+        return {f"{name}, cut": np.clip(x, np.float32(low), np.float32(high)) for name, x in given.items()}
+    photo = given["photo"]
+    least, most = float(photo.min()), float(photo.max())
+    shared, both = min(high, most) - max(low, least), max(high, most) - min(low, least)
+    if not math.isfinite(low) or not math.isfinite(high) or shared >= _OVERLAP * both or least == most:
+        return {"photo": photo}
+    stretched = (photo - least) * ((high - low) / (most - least)) + low
+    return {"photo, stretched": stretched.astype(np.float32)}
 
 
 def rounding_of(

@@ -33,7 +33,7 @@ from .reports import check
 from .runtime import bundle
 from .runtime.compiled import load as load_compiled
 from .sources import capture as exporter
-from .sources import preparing, resolve
+from .sources import original, preparing, resolve
 from .targets.cpu_library import costs
 from .targets.precision import Settled, settle
 from .tuning.tuned import TunedCpu
@@ -166,6 +166,8 @@ class _Export:
         if self.wanted.keep_stages:
             (self.folder / bundle.RAW_ONNX).parent.mkdir()
             onnx.save(model, str(self.folder / bundle.RAW_ONNX))
+            if source.file is not None:
+                original.keep(source.file, self.folder / bundle.ORIGINAL_ONNX)
         self.facts = {
             "model": source.name,
             "preprocessing": source.preprocessing,

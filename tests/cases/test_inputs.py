@@ -19,11 +19,12 @@ def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     case = next(cases("two_inputs"))
     path, bundle = tmp_path / "net.onnx", tmp_path / "bundle"
     onnx.save(case.model, str(path))
-    assert main(["export", "--model", str(path), "-o", str(bundle)]) == 0
+    assert main(["export", "--model", str(path), "-o", str(bundle), "--keep-stages"]) == 0
+    assert (bundle / "stages/original.onnx").read_bytes() == path.read_bytes()
     capsys.readouterr()
     assert main(["verify", str(bundle), "--json"]) == 0
     stages = json.loads(capsys.readouterr().out)["stages"]
-    assert (stages[0]["stage"], stages[0]["reference"]) == ("onnx", "original file")
+    assert (stages[0]["stage"], stages[0]["reference"], stages[0]["recorded"]) == ("onnx", "original file", False)
     np.savez(tmp_path / "given.npz", **case.inputs)
     for runtime in ("compiled", "onnxruntime"):
         out = tmp_path / f"{runtime}.npy"

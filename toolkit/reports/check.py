@@ -16,6 +16,7 @@ from ..feeds import feed, numbers, ports
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
 from ..runtime.preprocessing import from_dict, load, normalised
+from ..sources import original
 from ..targets import precision
 
 if TYPE_CHECKING:
@@ -139,8 +140,9 @@ def summary(stages: Sequence[Mapping[str, object]], not_run: Iterable[Mapping[st
 def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progress: Progress = NONE) -> dict[str, Any]:
     """Every stage of `bundle` against the one before it.
 
-    The stages whose files the bundle holds are run again here. The others (PyTorch is not in a bundle, and the ONNX
-    before our passes is there only after ``export --keep-stages``) are shown as recorded at export, with ``recorded``.
+    The stages whose files the bundle holds are run again here. The others (PyTorch is not in a bundle; the user's own
+    ONNX, and the ONNX before our passes, are there only after ``export --keep-stages``) are shown as recorded at
+    export, with ``recorded``.
 
     Returns:
         `summary`'s document. It is ok only if the compiled library ran here and every row is ok. Of an int8 bundle also
@@ -168,6 +170,11 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     if (bundle.folder / bundles.RAW_ONNX).exists():
         raw = onnx.load(str(bundle.folder / bundles.RAW_ONNX))
         before = run_onnx(raw)
+        if (kept := bundle.folder / bundles.ORIGINAL_ONNX).exists():
+            came = {key: original.run_file(kept, feed(taken, x)) for key, x in given.items()}
+            rounds = rounding_of(original.in_halves(kept) or raw, given, threads=threads)
+            first = judge.row("onnx", came, before, rounds)
+            stages["onnx"] = {**first, "reference": stages["onnx"]["reference"], "recorded": False}
         found = judge.row("optimised", before, expected, rounding_of(raw, given, threads=threads))
         stages["optimised"] = {**found, "recorded": False}
         del raw

@@ -37,6 +37,8 @@ INT8_ONNX = "model.int8.onnx"
 VERIFY, REFUSALS = "verify.json", "refusals.json"
 RAW_ONNX = "stages/simplified.onnx"
 """The network as it was before our graph passes; there only after ``export --keep-stages``."""
+ORIGINAL_ONNX = "stages/original.onnx"
+"""A user's own file; there only after ``export --keep-stages``."""
 LAYERS = "stages/layers-{}.txt"
 """The network's layers after a lowering pass, by its name; there only after ``export --keep-stages``."""
 

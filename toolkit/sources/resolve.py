@@ -54,6 +54,7 @@ class Source:
         onnx: gives the simplified ONNX; takes a function that is told what is being done.
         reference: the outputs for an input of what the network came from.
         origin: what that is: the PyTorch module, or the user's file as it was before anything of ours touched it.
+        file: the user's ONNX.
         rounded: the user's file, where it holds floats of 16 bits: it rounds as those do, and its ONNX here does not.
     """
 
@@ -66,6 +67,7 @@ class Source:
     reference: Callable[[NDArray[np.float32]], Sequence[NDArray[Any]]]
     origin: str = "torch"
     rounded: ModelProto | None = None
+    file: Path | None = None
 
 
 def resolve(request: Request) -> Source:
@@ -209,6 +211,7 @@ def _from_onnx(request: Request) -> Source:
         reference,
         "original file",
         original.in_halves(path),
+        path,
     )
 
 

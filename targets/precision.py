@@ -117,14 +117,13 @@ class Settled:
     exact: Target | None = None
 
 
-def settle(target: Target, wanted: str | None, *, quantised: bool, readable: bool = True) -> Settled:
+def settle(target: Target, wanted: str | None, *, quantised: bool) -> Settled:
     """Decide, once and before lowering, what a network is compiled for.
 
     Args:
         target: as the user named it.
         wanted: a precision; None for int8 where the network is a quantised one, and fp32 otherwise.
         quantised: the network is a quantised ONNX, which bf16 cannot hold.
-        readable: lowering can read the quantised network as integers.
 
     Raises:
         UsageError: (kind ``precision``) the target does not compute in that, or the network cannot be.
@@ -136,10 +135,6 @@ def settle(target: Target, wanted: str | None, *, quantised: bool, readable: boo
         raise UsageError(message, kind="precision", got=name, allowed=["int8", "fp32"])
     target.at(name)  # refuses what it does not compute in
     every_bit_counts = quantised and name == "fp32"
-    able = [
-        row
-        for row in rows(name)
-        if target.serves(row) and (readable or not row.integers) and not (every_bit_counts and row.approximate)
-    ]
+    able = [row for row in rows(name) if target.serves(row) and not (every_bit_counts and row.approximate)]
     exact = target.computing(able[1]) if able[0].approximate and len(able) > 1 else None
     return Settled(target.computing(able[0]), exact)

@@ -106,6 +106,7 @@ def export(
     tuned: PathLike | None = None,
     verified: bool = True,
     keep_stages: bool = False,
+    require_int8: float | None = None,
     force: bool = False,
     progress: Progress = NONE,
 ) -> Document:
@@ -133,6 +134,7 @@ def export(
         tuned: a database of `tune`; for fp32.
         verified: compare every stage with the one before it, and write nothing where one differs.
         keep_stages: keep what the network was before and between our passes.
+        require_int8: how many percent of the multiply-adds must compute in integers; for int8.
         force: replace what stands at `output`.
 
     Returns:
@@ -164,6 +166,7 @@ def export(
         tuned=_path(tuned),
         verified=verified,
         keep_stages=keep_stages,
+        require_int8=require_int8,
         force=force,
         progress=progress,
     )

@@ -29,6 +29,7 @@ from .lower.lower import lower
 from .progress import NONE, Progress, Stopwatch
 from .quantize import integer_network, job
 from .quantize.prepare import quantisable
+from .quantize.share import share
 from .reports import check
 from .runtime import bundle
 from .runtime.compiled import load as load_compiled
@@ -64,6 +65,7 @@ def export(
     tuned: Path | None = None,
     verified: bool = True,
     keep_stages: bool = False,
+    require_int8: float | None = None,
     force: bool = False,
     progress: Progress = NONE,
 ) -> dict[str, Any]:
@@ -76,6 +78,7 @@ def export(
         verified: compare every stage with the one before it, and write nothing where one is outside its tolerance.
         keep_stages: put the ONNX from before our graph passes into the bundle too, and the layers after each lowering
             pass.
+        require_int8: how many percent of the multiply-adds must compute in integers; for int8 only.
         force: replace what stands at `destination`.
 
     Returns:
@@ -92,11 +95,14 @@ def export(
     if quantisation is not None and precision != "int8":
         message = "--calibration and what goes with it are for --precision int8"
         raise UsageError(message, kind="usage", got=precision or "no --precision", allowed="--precision int8")
+    if require_int8 is not None and (precision not in (None, "int8") or not 0 <= require_int8 <= 100):
+        message = "--require-int8 is a percentage, for int8"
+        raise UsageError(message, kind="usage", got=require_int8, allowed="0 to 100, with --precision int8")
     if tuned is not None:
         _refuse_tuned(precision or "fp32")
     if reason := goal.unbuildable():
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
-    wanted = _Wanted(goal, precision, quantisation, tuned, verified, keep_stages)
+    wanted = _Wanted(goal, precision, quantisation, tuned, verified, keep_stages, require_int8)
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
     with job.calibrating(destination) as state, artifact.atomic_folder(destination, force=force) as folder:
         document = _Export(folder, state, wanted, request.seed, watch).run(request)
@@ -114,6 +120,7 @@ class _Wanted:
     tuned: Path | None
     verified: bool
     keep_stages: bool
+    require_int8: float | None
 
 
 class _Export:
@@ -150,6 +157,7 @@ class _Export:
         settled = self.settle(target, model)
         if settled.target.precision.name == "int8":
             model, outputs = self.quantize(model, outputs)
+            self.share(model, settled.target)
         target, plan, not_run = self.compile(model, settled, outputs)
         del model
         return self.write(target, plan, not_run)
@@ -197,12 +205,14 @@ class _Export:
     def settle(self, target: Target, model: onnx.ModelProto) -> Settled:
         """What to compile for, which a quantised ONNX decides where nobody else did."""
         quantised = integer_network.is_quantised(model)
-        readable = not quantised or integer_network.is_ours(model)
         wanted = self.wanted.precision
         if wanted == "int8" and not quantised and not quantisable(model):
-            self.watch.note("there is no convolution and no linear layer to quantise: the bundle is in fp32")
+            message = "there is no convolution and no linear layer to quantise"
+            if self.wanted.require_int8:
+                raise DeployError(message, kind="int8", got=0, allowed=f"at least {self.wanted.require_int8:g} % int8")
+            self.watch.note(f"{message}: the bundle is in fp32")
             wanted = "fp32"
-        settled = settle(target, wanted, quantised=quantised, readable=readable)
+        settled = settle(target, wanted, quantised=quantised)
         if self.wanted.tuned is not None:
             _refuse_tuned(settled.target.precision.name)
         return settled
@@ -232,7 +242,18 @@ class _Export:
         after = check.run_int8(int8, judged)
         if not done:
             self._compare("quantized", before, after, model)
+        elif not integer_network.is_ours(model):
+            self._compare("integers", before, after, model)
         return int8, after
+
+    def share(self, model: onnx.ModelProto, target: Target) -> None:
+        """How much of the network is in integers: told, kept in the manifest, and held to what was required."""
+        found = share(model, integers=target.precision.integers)
+        for note in found.notes():
+            self.watch.note(note)
+        if self.wanted.require_int8 is not None:
+            found.require(self.wanted.require_int8)
+        self.facts["quantization"] = {**self.facts.get("quantization", FOREIGN), **found.as_dict()}
 
     def _quantised(self, model: onnx.ModelProto, options: job.Options) -> onnx.ModelProto:
         result, told = job.quantise(
@@ -274,7 +295,7 @@ class _Export:
         """The Plan, and what the manifest tells of it."""
         self.watch.stage("lower")
         plan = lower(model, target, self._say, self._dumps() if self.wanted.keep_stages else None)
-        self.facts |= _compiled(target, plan, model)
+        self.facts |= _compiled(target, plan, model, self.facts.get("quantization"))
         if isinstance(target, TunedCpu):
             self.watch.note(target.note())
             self.facts["tuning"] = target.manifest()
@@ -359,6 +380,10 @@ class _Export:
         self.stages.append(verify.require_ok(row | ({"reference": origin} if origin else {})))
 
 
+FOREIGN: Mapping[str, Any] = {"scheme": None, "method": None, "images": 0, "repairs": [], "drop_points": None}
+"""What is known of how a file came to its integers that somebody else quantised."""
+
+
 def _refuse_tuned(precision: str) -> None:
     """UsageError where there is nothing tuned for a precision."""
     if precision != "fp32":
@@ -415,7 +440,17 @@ def _told(quantization: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in quantization.items() if name != "tensors"}
 
 
-def _compiled(target: Target, plan: Plan, model: onnx.ModelProto) -> dict[str, Any]:
+def _arithmetic(target: Target, quantization: Mapping[str, Any] | None) -> str:
+    """What the network computes in, as far as all of it does."""
+    percent = 100.0 if quantization is None else quantization["integer_macs_percent"]
+    if not target.precision.integers or percent == 100.0:
+        return target.precision.arithmetic
+    return f"{target.precision.arithmetic}: {percent:g} % of the multiply-adds; the rest in fp32"
+
+
+def _compiled(
+    target: Target, plan: Plan, model: onnx.ModelProto, quantization: Mapping[str, Any] | None
+) -> dict[str, Any]:
     """The part of the manifest that tells what was compiled, from what, for what."""
     scales = {
         name: {"scale": how.scale, "zero_point": how.zero, "quantized_dtype": how.dtype}
@@ -430,7 +465,7 @@ def _compiled(target: Target, plan: Plan, model: onnx.ModelProto) -> dict[str, A
         "target": target.name,
         "target_details": target.describe(),
         "precision": target.precision.name,
-        "arithmetic": target.precision.arithmetic,
+        "arithmetic": _arithmetic(target, quantization),
         "integers": target.precision.integers,
         "inputs": [{**_tensor(port), **scales.get(port.name, {})} for port in plan.inputs],
         "outputs": outputs,

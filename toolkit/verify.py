@@ -82,6 +82,12 @@ TOLERANCES: dict[str, Tolerance] = {
     "quantized": Tolerance(
         "optimised", _BROKEN, "finds a network that is broken; its accuracy is measured by --max-drop", of_range=_STEP
     ),
+    "integers": Tolerance(
+        "optimised",
+        0.1,
+        "a quantised file in its integers, not in float: what lies at a tie may round to its neighbour",
+        of_range=_STEP,
+    ),
     "compiled": Tolerance("optimised", 1e-3, "our kernels add in another order and fuse multiply-adds", ROUNDING),
     "compiled-bf16": Tolerance(
         "optimised", 0.1, "8 bits a value, hundreds of layers deep: irv2 is off by 0.04", of_range=_STEP

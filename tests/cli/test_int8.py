@@ -12,6 +12,8 @@ import pytest
 from inception_deploy import verify
 from inception_deploy.verify import tolerance
 
+from ..cases.int8_files import activations, weights
+
 
 @pytest.fixture(scope="module")
 def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -114,6 +116,48 @@ def test_a_quantised_onnx_is_int8_by_itself(call, int8: Path, tmp_path: Path) ->
     result = call("export", "--model", int8 / "model.int8.onnx", "-o", tmp_path / "b", "--json")
     assert result.status == 0
     assert result.document["precision"] == "int8"
+
+
+def test_a_file_of_another_tool_is_computed_in_integers(call, tmp_path: Path) -> None:
+    """What cannot be is named, with its reason and its share."""
+    files = {file.name: file for make in (activations, weights) for file in make()}
+    reports = {}
+    for name in ("relu-both", "weights-of-9-bits"):
+        onnx.save(files[name].model, str(tmp_path / f"{name}.onnx"))
+        result = call("export", "--model", tmp_path / f"{name}.onnx", "-o", tmp_path / name, "--json")
+        assert result.status == 0, result.error
+        assert "integers" in result.document["verified"]
+        told = json.loads((tmp_path / name / "manifest.json").read_text())
+        if not told["integers"]:
+            pytest.skip("this machine has no integer kernels")
+        reports[name] = result.document["quantization"], told["arithmetic"]
+    assert reports["relu-both"][0]["integer_macs_percent"] == 100
+    assert reports["relu-both"][0]["float_nodes"] == []
+    assert reports["relu-both"][1] == "8-bit integers, summed in 32 bits"
+    quantization, arithmetic = reports["weights-of-9-bits"]
+    assert [(row["op"], row["reason"]) for row in quantization["floats"]] == [
+        ("Conv", "its weights less their zero point need 9 bits")
+    ]
+    assert quantization["floats"][0]["percent"] + quantization["integer_macs_percent"] == pytest.approx(100)
+    assert arithmetic.startswith("8-bit integers, summed in 32 bits: ")
+    result = call("export", "--model", tmp_path / "weights-of-9-bits.onnx", "-o", tmp_path / "again")
+    assert "warning: only" in result.err
+    assert "need 9 bits" in result.err
+    rows = {row["stage"]: row for row in call("verify", tmp_path / "weights-of-9-bits", "--json").document["stages"]}
+    assert rows["integers"]["recorded"] is False
+
+
+def test_a_share_of_integers_can_be_required(call, tmp_path: Path) -> None:
+    file = next(file for file in weights() if file.name == "weights-of-9-bits")
+    onnx.save(file.model, str(tmp_path / "model.onnx"))
+    argv = ["export", "--model", tmp_path / "model.onnx", "-o", tmp_path / "b", "--json", "--require-int8"]
+    result = call(*argv, 95)
+    assert (result.status, result.error["kind"]) == (1, "int8")
+    assert "95 % are required; in float32: " in result.error["message"]
+    assert "9 bits" in result.error["message"] or "no integer kernels" in result.error["message"]
+    assert not (tmp_path / "b").exists()
+    assert call(*argv, 120).status == 2
+    assert call(*argv, 0).status == 0
 
 
 def test_the_gate(call, branchy: str, calibration: Path, tmp_path: Path) -> None:

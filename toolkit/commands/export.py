@@ -34,6 +34,12 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the ONNX from before our graph passes and the layers after each lowering pass in the bundle",
     )
+    group.add_argument(
+        "--require-int8",
+        type=float,
+        metavar="PERCENT",
+        help="an error where less of the multiply-adds computes in integers (a warning is given below 90)",
+    )
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")
 
 
@@ -51,6 +57,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         tuned=options.tuned,
         verified=not options.no_verify,
         keep_stages=options.keep_stages,
+        require_int8=options.require_int8,
         force=options.force,
         progress=progress,
         **network_of(options),

@@ -111,7 +111,7 @@ def inputs_for_int8(
 def rounding_of(
     model: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]], *, threads: int | None = None
 ) -> Rounding:
-    """Measures what rounding does to the outputs of `model`, a float one or one that `quantize` wrote, where that is
+    """Measures what rounding does to the outputs of `model`, a float one or a quantised one, where that is
     asked for.
     """
     from ..quantize import integer_network
@@ -120,7 +120,7 @@ def rounding_of(
     inputs = ports(model)
     name = inputs[0]["name"]
     feeds = {key: feed(inputs, x) for key, x in given.items()}
-    if not integer_network.is_ours(model):
+    if not integer_network.is_quantised(model):
         return Rounding(model, feeds, run=lambda model, feeds: verify.run_onnx(model, feeds, threads=threads or 0))
     steps = integer_network.read(model).steps
     islands = [step.result for step in steps if step.kind == "quantize" and step.result != name]
@@ -187,6 +187,9 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
             found = judge.row("quantized", before, expected, rounding_of(model, judged, threads=threads))
             stages["quantized"] = {**found, "recorded": False}
             layers = culprit(model, int8, judged)
+        elif "integers" in recorded:
+            found = judge.row("integers", before, expected, rounding_of(model, judged, threads=threads))
+            stages["integers"] = {**found, "recorded": False}
     progress.stage("compiled")
     not_run = []
     try:

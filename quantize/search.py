@@ -17,6 +17,9 @@ from .pictures import Picture, Pictures
 from .quantise import QuantizedModel, Quantizer, Recipe
 from .runner import Runner
 
+FEWEST = 50
+"""Labelled pictures that say anything of a drop: of 50, one is two points."""
+
 LOOKED_AT = 8
 """Pictures that rank the layers; each layer's error is measured on the same ones."""
 
@@ -109,10 +112,21 @@ def gate(
 
     Raises:
         DeployError: (kind ``drop``) not even with every layer in float does it hold, which only a negative limit can
-        do.
+            do; (kind ``evaluate``) the pictures are too few to judge by, or the float network gets none of them right.
     """
     progress.stage("evaluate")
     float32 = accuracy(quantizer.prepared, evaluation, threads=threads)
+    if float32.count < FEWEST:
+        message = f"{float32.count} labelled pictures in {evaluation.name} are too few to tell how much top-1 is lost"
+        raise DeployError(message, kind="evaluate", got=float32.count, allowed=f"at least {FEWEST}")
+    if not float32.right:
+        raise DeployError(
+            f"the float network has 0 % top-1 on the {float32.count} pictures in {evaluation.name}: there is nothing "
+            "to lose; are its weights trained, and are the labels its classes?",
+            kind="evaluate",
+            got="0 % top-1",
+            allowed="pictures whose classes the network was trained for",
+        )
     result = first or quantizer.quantize(recipe)
     int8 = accuracy(result.model, evaluation, threads=threads)
     steps = [Step((), float32.percent - int8.percent)]

@@ -1,10 +1,9 @@
-"""The front door: what `import inception_deploy as idp` gives, and the README's lines that use it."""
+"""The front door: what `import inception_deploy as idp` gives."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -102,18 +101,3 @@ def test_a_missing_package_of_the_users_is_the_users(tmp_path: Path) -> None:
 def test_another_engine_is_a_model_too(tiny_bundle: Path) -> None:
     net = idp.load(tiny_bundle, runtime="onnxruntime", labels=list("abcdefg"))
     assert net(np.zeros((9, 9, 3), np.uint8)).top(1)[0].label in "abcdefg"
-
-
-def test_the_lines_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As printed, with LeNet-5 for the large network and the repository's own pictures."""
-    text = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.S)
-    assert len(blocks) == 1, "README has one block of Python, which this test runs"
-    (tmp_path / "photos").mkdir()
-    for name in ("photo.jpg", "photos/a.jpg", "photos/b.jpg"):
-        (tmp_path / name).write_bytes((ROOT / "examples" / "data" / "photo.jpg").read_bytes())
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {}
-    exec(compile(blocks[0].replace("irv2", "lenet5"), "README.md", "exec"), names)
-    assert (tmp_path / "lenet5-cpu" / "model.so").exists()
-    assert isinstance(names["net"], idp.Model)

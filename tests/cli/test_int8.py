@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Pictures for `branchy`, with labels that nobody could know."""
     random = np.random.default_rng(5)
     path = tmp_path_factory.mktemp("calibration") / "pictures.npz"
-    smooth = np.repeat(np.repeat(random.integers(0, 256, (24, 8, 8, 3), dtype=np.uint8), 4, axis=1), 4, axis=2)
-    np.savez(path, images=smooth, labels=random.integers(0, 7, 24))
+    smooth = np.repeat(np.repeat(random.integers(0, 256, (50, 8, 8, 3), dtype=np.uint8), 4, axis=1), 4, axis=2)
+    np.savez(path, images=smooth, labels=random.integers(0, 7, 50))
     return path
 
 
@@ -41,7 +42,7 @@ def test_what_is_in_an_int8_bundle(int8: Path, exported: Path) -> None:
     assert manifest["precision"] == "int8"
     assert {"model.onnx", "model.int8.onnx"} <= set(manifest["files"])
     told = manifest["quantization"]
-    assert (told["scheme"], told["images"], told["float_nodes"], told["drop_points"]) == ("float-scale", 24, [], None)
+    assert (told["scheme"], told["images"], told["float_nodes"], told["drop_points"]) == ("float-scale", 50, [], None)
     assert told["tensors"]["input"]["dtype"] == "uint8"
     assert manifest["inputs"][0]["quantized_dtype"] == "uint8"
     assert manifest["inputs"][0]["scale"] == told["tensors"]["input"]["scale"]
@@ -73,7 +74,7 @@ def test_verify_tells_each_layers_error(call, int8: Path) -> None:
 
 
 def test_a_layer_that_went_wrong_is_found(call, int8: Path, tmp_path: Path) -> None:
-    """A convolution's scale is off by four in one branch: that layer is named, and verify fails."""
+    """The scale of the last layer is off by four: it is named, and verify fails."""
     import shutil
 
     from inception_deploy.runtime import bundle
@@ -81,7 +82,7 @@ def test_a_layer_that_went_wrong_is_found(call, int8: Path, tmp_path: Path) -> N
     broken = tmp_path / "broken"
     shutil.copytree(int8, broken)
     model = onnx.load(broken / "model.int8.onnx")
-    scale = next(t for t in model.graph.initializer if "left" in t.name and t.name.endswith("weight_scale"))
+    scale = next(t for t in model.graph.initializer if "head" in t.name and t.name.endswith("weight_scale"))
     values = onnx.numpy_helper.to_array(scale)
     scale.CopyFrom(onnx.numpy_helper.from_array(values / 4, scale.name))
     onnx.save(model, broken / "model.int8.onnx")
@@ -91,7 +92,7 @@ def test_a_layer_that_went_wrong_is_found(call, int8: Path, tmp_path: Path) -> N
     result = call("verify", broken, "--json")
     if result.document["stages"][-1]["stage"] == "compiled-int8":
         assert result.status == 1  # the library still computes what the model was
-    assert "left" in result.document["first_fall"]
+    assert "head" in result.document["first_fall"]
 
 
 def test_inspect_tells_the_scheme(call, int8: Path, exported: Path) -> None:
@@ -165,7 +166,9 @@ def test_the_gate(call, branchy: str, calibration: Path, tmp_path: Path) -> None
     result = call(*argv, "--max-drop", 100, "--evaluate", calibration, "-o", tmp_path / "b", "--json")
     assert result.status == 0
     assert result.document["quantization"]["drop_points"] <= 100
-    assert result.document["quantization"]["top1"]["images"] == 24
+    assert result.document["quantization"]["top1"]["images"] == 50
+    shown = call(*argv, "--max-drop", 100, "--evaluate", calibration, "-o", tmp_path / "b", "--force").out
+    assert re.search(r"top-1 [\d.]+ % -> [\d.]+ % on 50 pictures \([+-][\d.]+ points lost\)", shown)
 
 
 @pytest.mark.parametrize(

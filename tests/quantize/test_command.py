@@ -27,7 +27,7 @@ Make = Callable[..., NDArray[np.float32]]
 @pytest.fixture
 def files(branchy: onnx.ModelProto, inputs: Make, tmp_path: Path) -> Path:
     onnx.save(branchy, str(tmp_path / "model.onnx"))
-    np.savez(tmp_path / "inputs.npz", x=inputs((3, 12, 12), 20), y=np.arange(20) % 5)
+    np.savez(tmp_path / "inputs.npz", x=inputs((3, 12, 12), 50), y=np.arange(50) % 5)
     return tmp_path
 
 
@@ -42,7 +42,7 @@ def test_a_model_a_folder_of_inputs_one_file_out(files: Path, capsys: pytest.Cap
     code, document = call(capsys, *common, "--calibration", files / "inputs.npz", "--ranges", saved, "-o", out)
     assert code == 0
     assert document["model"] == str(out)
-    assert (document["scheme"], document["images"], document["float_nodes"]) == ("power-of-two", 20, [])
+    assert (document["scheme"], document["images"], document["float_nodes"]) == ("power-of-two", 50, [])
     assert document["drop_points"] is None
     assert read(onnx.load(out)).power_of_two
     again = files / "again.onnx"
@@ -66,7 +66,7 @@ def test_the_gate_and_the_repairs(files: Path, capsys: pytest.CaptureFixture[str
     assert document["images"] == 8
     assert len(document["repairs"]) == 3
     assert document["drop_points"] == document["top1"]["fp32"] - document["top1"]["int8"]
-    assert document["top1"]["images"] == 20
+    assert document["top1"]["images"] == 50
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from inception_deploy.errors import DeployError
 from inception_deploy.graph.rewrite import constant
 from inception_deploy.quantize import repair
 from inception_deploy.quantize.assign import assign
-from inception_deploy.quantize.culprit import Ratio, first_fall, layer_errors
+from inception_deploy.quantize.culprit import LayerError, Ratio, first_fall, layer_errors
 from inception_deploy.quantize.insert import weight_scales
 from inception_deploy.quantize.integer_weights import round_weight
 from inception_deploy.quantize.pictures import pictures
@@ -155,7 +156,7 @@ def labelled(tables: onnx.ModelProto, inputs: Make, tmp_path_factory: pytest.Tem
     data = inputs((1, 8, 8), 400, seed=2)
     scores = np.concatenate([run_onnx(tables, {"x": x[None]})[0] for x in data])
     margin = np.diff(np.sort(scores, axis=1)[:, -2:], axis=1)[:, 0]
-    chosen = np.argsort(margin)[:40]
+    chosen = np.argsort(margin)[:50]
     data, classes = data[chosen], scores[chosen].argmax(axis=1)
     path = tmp_path_factory.mktemp("labelled") / "x.npz"
     np.savez(path, x=data, y=classes)
@@ -177,6 +178,28 @@ def test_the_gate_moves_layers_to_float_until_it_holds(tables: onnx.ModelProto, 
     assert tight.int8 == accuracy(tight.quantized.model, labelled)
     with pytest.raises(DeployError, match="with every layer in float"):
         gate(quantizer, recipe, labelled, -1.0)
+
+
+def test_the_gate_does_not_judge_what_says_nothing(tables: onnx.ModelProto, inputs: Make, tmp_path: Path) -> None:
+    quantizer = Quantizer(tables, inputs((1, 8, 8), 8), threads=1)
+    data = inputs((1, 8, 8), 50, seed=2)
+    wrong = [int(run_onnx(tables, {"x": x[None]})[0].argmin()) for x in data]
+    for count, told in ((49, "49 labelled pictures in .* are too few"), (50, "0 % top-1 on the 50 pictures")):
+        np.savez(tmp_path / "x.npz", x=data[:count], y=wrong[:count])
+        with pytest.raises(DeployError, match=told) as caught:
+            gate(quantizer, Recipe(), pictures(tmp_path / "x.npz", (1, 8, 8)), 100.0)
+        assert caught.value.kind == "evaluate"
+
+
+def test_a_drop_that_is_made_good_is_no_fall() -> None:
+    def row(layer: str, sqnr: float, before: float) -> LayerError:
+        return LayerError(layer, "linear", "Conv", sqnr, 1.0, 40.0, before)
+
+    lost = [row("a", 40, 41), row("b", 20, 40), row("c", 22, 20)]
+    fall = first_fall(lost)
+    assert fall is not None
+    assert fall.layer == "b"
+    assert first_fall([*lost, row("pool", 38, 22)]) is None
 
 
 def test_evaluation_needs_classes(uneven: onnx.ModelProto, inputs: Make) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -290,3 +290,9 @@ def sequence(*shows: Show) -> Show:
 def line(text: str) -> Show:
     """A `show` of one line, printed as it is."""
     return lambda console: console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def top1_of(quantization: Mapping[str, Any]) -> str:
+    """What the accuracy gate measured, in words."""
+    top1, lost = quantization["top1"], quantization["drop_points"]
+    return f"{top1['fp32']:.2f} % -> {top1['int8']:.2f} % on {top1['images']} pictures ({lost:+.2f} points lost)"

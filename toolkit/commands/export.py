@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_quantisation, add_source, line, network_of, sequence, table
+from .base import Command, Outcome, add_quantisation, add_source, line, network_of, sequence, table, top1_of
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,7 +63,9 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         **network_of(options),
     )
     stages = table(("stage", "seconds"), document["seconds"].items(), right=(1,))
-    return Outcome(document, sequence(stages, line(f"\nwrote {document['bundle']}")), ok=document["ok"])
+    quantization = document.get("quantization") or {}
+    gated = [line(f"\ntop-1 {top1_of(quantization)}")] if "top1" in quantization else []
+    return Outcome(document, sequence(stages, *gated, line(f"\nwrote {document['bundle']}")), ok=document["ok"])
 
 
 COMMAND = Command(

@@ -18,6 +18,7 @@ from .base import (
     preprocessing_of,
     sequence,
     table,
+    top1_of,
 )
 
 
@@ -85,8 +86,7 @@ def _shows(document: dict[str, Any]) -> list[Any]:
     floats = document["float_nodes"]
     rows.append(("in float", ", ".join(floats[:8]) + (", ..." if len(floats) > 8 else "") if floats else "nothing"))
     if document["drop_points"] is not None:
-        top1 = document["top1"]
-        rows.append(("top-1", f"{top1['fp32']:.2f} % -> {top1['int8']:.2f} % ({document['drop_points']:+.2f} lost)"))
+        rows.append(("top-1", top1_of(document)))
     return [table(("", ""), rows), line(f"\nwrote {document['model']}")]
 
 

@@ -206,7 +206,7 @@ def c_function(
 _ARGUMENT_IR = """; ModuleID = 'argument'
 define internal ptr @argument(ptr %args, i32 %index) alwaysinline {
   %place = getelementptr inbounds ptr, ptr %args, i32 %index
-  %pointer = load ptr, ptr %place
+  %pointer = load ptr, ptr %place, align 4
   ret ptr %pointer
 }
 """

@@ -165,7 +165,7 @@ EXPORT int cuDevicePrimaryCtxRetain(void **context, int device) {
   return SUCCESS;
 }
 EXPORT int cuDevicePrimaryCtxRelease_v2(int device) { (void)device; --live; return SUCCESS; }
-EXPORT int cuCtxPushCurrent_v2(void *context) { if (!context) return INVALID_CONTEXT; ++in_context; return SUCCESS; }
+EXPORT int cuCtxPushCurrent_v2(void *context) { if (!context || fails(__func__)) return INVALID_CONTEXT; ++in_context; return SUCCESS; }
 EXPORT int cuCtxPopCurrent_v2(void **context) { if (!in_context) return INVALID_CONTEXT; --in_context; *context = NULL; return SUCCESS; }
 
 EXPORT int cuModuleLoadData(void **module, const void *image) {

@@ -162,6 +162,7 @@ def test_no_device_for_it(gpu, network, count, capability):
 OPENING = {
     "cuInit": ("device", 1),
     "cuDevicePrimaryCtxRetain": ("device", 1),
+    "cuCtxPushCurrent_v2": ("device", 1),
     "cuStreamCreate": ("device", 1),
     "cuModuleLoadData": ("device", 3),
     "cuModuleGetFunction": ("device", 3),
@@ -198,7 +199,10 @@ def test_a_launch_that_fails_names_its_step(gpu, network):
         right(network, model.run(network.x))
 
 
-@pytest.mark.parametrize("function", ["cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"])
+RUNNING = ["cuCtxPushCurrent_v2", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
+
+
+@pytest.mark.parametrize("function", RUNNING)
 def test_a_run_that_fails_can_be_repeated(gpu, network, function):
     with compiled.load(network.folder) as model:
         gpu.library.fake_fail(function.encode(), 0)

@@ -28,10 +28,12 @@ COUNTERS = re.compile(r"(^|\.)(num_batches_tracked|total_ops|total_params|n_aver
 
 @dataclass(frozen=True)
 class Match:
-    """Attributes:
-    pairs: a wanted name -> the file's.
-    left: the file's names that are nobody's.
-    changed: what had to be left out of the file's names, and what put into them.
+    """The names of a file beside those that are wanted.
+
+    Attributes:
+        pairs: a wanted name -> the file's.
+        left: the file's names that are nobody's.
+        changed: what had to be left out of the file's names, and what put into them.
     """
 
     pairs: Mapping[str, str]

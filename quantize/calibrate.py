@@ -44,7 +44,7 @@ _SCHEMA = 1
 class Statistics:
     """What was seen of each tensor.
 
-    Args:
+    Attributes:
         fingerprint: of the model and the source.
         images: how many pictures were counted.
         constant: the names of those left out because every pixel is the same: nothing can be learnt from them.
@@ -207,7 +207,7 @@ def _fingerprint(model: onnx.ModelProto, names: Sequence[str], pictures: Picture
 class Ranges:
     """The ends of every quantised tensor's range, and what they were chosen for.
 
-    Args:
+    Attributes:
         scheme, method: what they were chosen for and how.
         choices: which tensors share one.
         images: how many pictures they rest on; 0 where unknown.

@@ -60,7 +60,7 @@ class Ratio:
 class LayerError:
     """One layer.
 
-    Args:
+    Attributes:
         layer, kind, op: its name, its kind (`structure`), its operator.
         sqnr_db, cosine: of its result in the int8 model against the float model, with all that went wrong before it.
         own_db: the same if only this layer computed in int8, on the float model's inputs.

@@ -30,7 +30,7 @@ from .structure import ACTIVATIONS
 class IntegerNetwork:
     """The steps of a QDQ model, in order.
 
-    Args:
+    Attributes:
         power_of_two: requantise by shifts instead of multiplications.
         inputs, outputs: the names of the model's float inputs and outputs.
         sources: what each quantised tensor is the quantisation of: its name in the float model.

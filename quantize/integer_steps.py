@@ -46,7 +46,7 @@ class Tensor:
 class Linear:
     """The numbers of a linear step: ``acc = sum (x - zero) * weight + bias``, one scale an output.
 
-    Args:
+    Attributes:
         weight: int8 (O, I / groups, KH, KW) or (O, I). scale: float32 (O,). bias: int32 (O,), in the scale of `acc`.
     """
 
@@ -59,7 +59,7 @@ class Linear:
 class IntegerStep:
     """One integer step, or one float node.
 
-    Args:
+    Attributes:
         kind: ``linear``, ``add``, ``mean``, ``concat``, ``move``, ``table``, ``float``, or the two edges ``quantize``
             (a float tensor becomes integers) and ``dequantize`` (integers become one).
         nodes: the ONNX nodes it stands for; the first names it.

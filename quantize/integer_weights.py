@@ -22,7 +22,7 @@ _SHIFTS = 3
 class Quantised:
     """What a Conv or Gemm computes with.
 
-    Args:
+    Attributes:
         weight: int8, the shape of the float weight, outputs first.
         scale: float32 (O,); all the same where the scheme has one scale a tensor.
         bias: int32 (O,) with the scale ``x.scale * scale``; None where there is none.

@@ -31,7 +31,7 @@ from .search import gate
 class Options:
     """How a model is quantised, with pictures by path.
 
-    Args:
+    Attributes:
         calibration: a folder or an .npz; may be None where `ranges` exists.
         ranges: a JSON that is read where it exists, and written where it does not.
         images: calibrate on the first so many only.
@@ -74,7 +74,7 @@ class Options:
 class Job(Options):
     """One call of the command ``quantize``.
 
-    Args:
+    Attributes:
         model: as for ``export --model``.
         output: the .onnx to write.
         force: replace `output`.

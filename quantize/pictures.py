@@ -37,7 +37,7 @@ class Picture:
 class Pictures:
     """A source of inputs that can be read again, from any place.
 
-    Args:
+    Attributes:
         name: for people.
         count: how many there are; None where only reading tells.
         fingerprint: tells this source from another one, so that a calibration resumes on its own pictures only.

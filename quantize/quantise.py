@@ -31,7 +31,7 @@ DEFAULT_METHOD = "mse"
 class QuantizedModel:
     """A model in int8.
 
-    Args:
+    Attributes:
         model: the QDQ ONNX.
         scheme: how its integers are meant.
         ranges: of its tensors; save them to quantise again without calibrating.
@@ -52,7 +52,7 @@ class QuantizedModel:
 class Recipe:
     """How to quantise.
 
-    Args:
+    Attributes:
         scheme: a name of `scheme.SCHEMES`.
         method: a name of `ranges.METHODS`.
         percentile: for that method.

@@ -44,7 +44,7 @@ _BLOCK = 128
 class Repairs:
     """Switches.
 
-    Args:
+    Attributes:
         equalise: cross-layer equalisation.
         bias: bias correction.
         rounding: adaptive rounding.
@@ -134,7 +134,7 @@ def _equalise(first: ir.Node, second: ir.Node) -> float:
 class Seen:
     """What a linear layer's inputs were like.
 
-    Args:
+    Attributes:
         mean: of each weight's input, (groups, K): K is a group's inputs times the window.
         moments: the mean of ``x x^T``, (groups, K, K); None where only the mean was wanted, or K is too large.
     """

@@ -23,7 +23,7 @@ LIMITS: dict[str, tuple[int, int]] = {"uint8": (0, 255), "int8": (-128, 127)}
 class Scheme:
     """One way to write real numbers as 8-bit integers.
 
-    Args:
+    Attributes:
         name: as the command line takes it.
         activation: the type of the activations; each tensor has one scale and one zero point.
         symmetric: the zero point of an activation is 0.
@@ -96,7 +96,7 @@ def scheme(name: str | Scheme) -> Scheme:
 class Choices:
     """How the scales of neighbouring tensors relate. Each is a switch so that its cost can be measured.
 
-    Args:
+    Attributes:
         concat: ``shared``: the inputs and the output of a Concat have one scale and one zero point, so that joining
             moves bytes only. ``own``: each has its own, and joining requantises.
         add: ``aligned``: the scales of the two sides of an Add differ by a power of two, so that the sum is exact in
@@ -133,7 +133,7 @@ class Choices:
 class Params:
     """The scale and the zero point of one activation tensor.
 
-    Args:
+    Attributes:
         scale: a positive float32, as a Python float.
         zero: inside the limits of `dtype`.
     """

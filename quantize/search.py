@@ -28,7 +28,7 @@ LOOKED_AT = 8
 class Accuracy:
     """Top-1 on labelled pictures.
 
-    Args:
+    Attributes:
         right: how many were right.
         count: of how many.
     """
@@ -54,7 +54,7 @@ class Step:
 class Gated:
     """What the gate let through.
 
-    Args:
+    Attributes:
         quantized: the model that holds.
         drop_points: fp32's top-1 minus int8's, in points; negative where int8 is better.
         float32, int8: both accuracies.

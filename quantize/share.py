@@ -32,7 +32,7 @@ class FloatNode:
 class Share:
     """What a compiled network does in integers.
 
-    Args:
+    Attributes:
         percent: of its multiply-adds; of a network that has none, 100 where anything is in integers, else 0.
         floats: every node that computes in float32, in the graph's order.
     """

@@ -37,7 +37,7 @@ SCALARS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
 class Layer:
     """Nodes that are one step in integers.
 
-    Args:
+    Attributes:
         kind: as in the module's table.
         nodes: the one that computes, then what is fused behind it, in order.
         inputs: the activations it reads.
@@ -59,7 +59,7 @@ class Layer:
 class Structure:
     """What `analyse` found; everything in the graph's order.
 
-    Args:
+    Attributes:
         layers: those that compute in integers.
         values: the tensors that are quantised.
         float_nodes: the names of the nodes that stay float.

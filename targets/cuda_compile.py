@@ -43,7 +43,9 @@ _SYSTEM = ("libnvrtc.so.12", "libnvrtc.so.13")
 class Compiler(Protocol):
     """Something that makes cubins.
 
-    name: its kind and version, as manifests and cache keys have it. archs: what it can compile for, as ``sm_80``.
+    Attributes:
+        name: its kind and version, as manifests and cache keys have it.
+        archs: what it can compile for, as ``sm_80``.
     """
 
     @property
@@ -233,5 +235,7 @@ def kernel_source(kernel: Kernel) -> str:
         return cuda_source.source(functions).encode()
 
     writer = Path(cuda_source.__file__).read_bytes()
-    known = cache.key("cuda", sources_digest(), writer, kernel.symbol, repr(kernel.spec), repr(kernel.schedule))
+    known = cache.key(
+        "cuda", sources_digest(), writer, kernel.family, kernel.symbol, repr(kernel.spec), repr(kernel.schedule)
+    )
     return cache.fetch(known, ".cu", write).decode()

@@ -36,8 +36,11 @@ _FLAGS = (
 class Platform:
     """What a triple means to the compiler and the linker.
 
-    zig: its name for `-target`, with the oldest glibc to run on.  glibc: the first one that there was for the machine.
-    flags: more options for the compiler.  sources: files of `csrc` that every library for it needs.
+    Attributes:
+        zig: its name for `-target`, with the oldest glibc to run on.
+        glibc: the first one that there was for the machine.
+        flags: more options for the compiler.
+        sources: files of `csrc` that every library for it needs.
     """
 
     zig: str

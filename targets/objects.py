@@ -83,7 +83,9 @@ def compile_kernel(kernel: Kernel, tvm_target: dict[str, Any]) -> bytes:
 
     func = cache(lambda: emit(kernel))
     goal = json.dumps(tvm_target, sort_keys=True)
-    known = store.key("tir", sources_digest(), goal, kernel.symbol, repr(kernel.spec), repr(kernel.schedule))
+    known = store.key(
+        "tir", sources_digest(), goal, kernel.family, kernel.symbol, repr(kernel.spec), repr(kernel.schedule)
+    )
     tir = store.fetch(known, ".tir", lambda: tir_digest(func()).encode()).decode()
     return store.fetch(object_key(tir, tvm_target), ".o", lambda: compile_tir(func(), tvm_target))
 

@@ -21,12 +21,16 @@ _NOWHERE = 2**64 - 1
 class Part:
     """What a library has of one device.
 
-    device: its name in the plan.  sources: the files of `csrc` that only it needs.
-    include: its header.  symbol: its `id_device`.
-    declared: C, what `code` and `tables` refer to.
-    code: of every step of the device, by its place in the plan, the C expression of what it does.
-    tables: the C expression of what else the device is told.
-    objects: object files to link.  dl: they use `dlopen` and its like.
+    Attributes:
+        device: its name in the plan.
+        sources: the files of `csrc` that only it needs.
+        include: its header.
+        symbol: its `id_device`.
+        declared: C, what `code` and `tables` refer to.
+        code: of every step of the device, by its place in the plan, the C expression of what it does.
+        tables: the C expression of what else the device is told.
+        objects: object files to link.
+        dl: they use `dlopen` and its like.
     """
 
     device: str

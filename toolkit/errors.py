@@ -13,7 +13,7 @@ class DeployError(Exception):
     """The work could not be done, or a check failed. Exit status 1.
 
     Args:
-        message: one sentence for a person, naming the file or the field; ends without a full stop's worth of noise.
+        message: one sentence for a person that names the file or the field, without a full stop at its end.
         kind: a short stable identifier for machines, e.g. ``"weights"``, ``"onnx"``, ``"bundle"``.
         got: what was given, as text.
         allowed: what would have been accepted, as text.

@@ -124,8 +124,8 @@ class _Wanted:
 
 
 class _Export:
-    """One export. Models go from stage to stage as arguments, so that each is forgotten when the next one is there: the
-    weights of a large network are hundreds of megabytes. What stays is here.
+    """The state of one export. It holds no model: a stage takes one as its argument and returns the next, so that one
+    copy of the weights, hundreds of megabytes of a large network, is in memory and not one a stage.
 
     Attributes:
         given: the inputs that stages are compared on, by name; none where nothing is verified.
@@ -203,7 +203,7 @@ class _Export:
         return model, outputs
 
     def settle(self, target: Target, model: onnx.ModelProto) -> Settled:
-        """What to compile for, which a quantised ONNX decides where nobody else did."""
+        """The target at the precision asked for; where none was, a quantised ONNX means int8 and any other fp32."""
         quantised = integer_network.is_quantised(model)
         wanted = self.wanted.precision
         if wanted == "int8" and not quantised and not quantisable(model):
@@ -276,8 +276,11 @@ class _Export:
     def compile(
         self, model: onnx.ModelProto, settled: Settled, outputs: Results
     ) -> tuple[Target, Plan, list[dict[str, str]]]:
-        """`lower` and `build`; once more for the more exact target, where there is one and the result was outside of
-        its tolerance. Gives the target that it became.
+        """Lower and build for the target. Where the result is outside of its tolerance and the target has a more exact
+        one (`Settled.exact`), that is lowered and built instead.
+
+        Returns:
+            The target that was built for, its Plan, and what could not be checked on this machine.
         """
         target = settled.target
         try:
@@ -292,7 +295,7 @@ class _Export:
         return target, plan, self.build(plan, target, outputs, model)
 
     def lower(self, model: onnx.ModelProto, target: Target) -> Plan:
-        """The Plan, and what the manifest tells of it."""
+        """The Plan of a model. What it says of the compiled network goes into the manifest."""
         self.watch.stage("lower")
         plan = lower(model, target, self._say, self._dumps() if self.wanted.keep_stages else None)
         self.facts |= _compiled(target, plan, model, self.facts.get("quantization"))
@@ -302,13 +305,19 @@ class _Export:
         return plan
 
     def _dumps(self) -> Callable[[str, str], object]:
-        """What writes the layers after a lowering pass into the bundle; those of an earlier lowering are removed."""
+        """A function that writes the layers after a lowering pass into the bundle, by the pass's name. Files of an
+        earlier lowering are removed.
+        """
         for old in self.folder.glob(bundle.LAYERS.format("*")):
             old.unlink()
         return lambda name, text: (self.folder / bundle.LAYERS.format(name)).write_text(text)
 
     def build(self, plan: Plan, target: Target, expected: Results, model: onnx.ModelProto) -> list[dict[str, str]]:
-        """The compiled files; gives what could not be checked on this machine, and why."""
+        """Write the compiled files and compare what they compute with `expected`.
+
+        Returns:
+            What could not be checked on this machine, and why.
+        """
         self.watch.stage("build")
         for name in self.built:  # removed, not written over: the library that was wrong is still mapped
             (self.folder / name).unlink()

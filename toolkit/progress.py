@@ -46,7 +46,8 @@ NONE: Progress = _Silent()
 class _Lines:
     """Not a terminal: notes, and a line a stage with its seconds when it has ended; no control characters.
 
-    parts: what a stage is working on is a line, too.
+    Args:
+        parts: what a stage is working on is a line, too.
     """
 
     def __init__(self, parts: bool) -> None:

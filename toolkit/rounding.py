@@ -56,7 +56,7 @@ _MOVES = frozenset(
 class Nature:
     """What an output is.
 
-    Args:
+    Attributes:
         span: the width of its range; None where it has none.
         scores: for class numbers, the name of the tensor that they were chosen from, and the axis they count along.
     """

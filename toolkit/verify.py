@@ -50,7 +50,7 @@ front(__name__)
 class Tolerance:
     """What one stage is compared with and how far it may be off.
 
-    Args:
+    Attributes:
         reference: the name of the stage it is compared with.
         max_rel: the largest allowed ``max|got - reference| / max|reference|``; of integers, the share that may differ.
         reason: why this limit is right, for the reader of the table.
@@ -156,7 +156,7 @@ def bound(name: str) -> float:
 class Scores:
     """What an output of class numbers was chosen from, in the reference.
 
-    Args:
+    Attributes:
         values: the scores, any numeric dtype, one axis more than the class numbers or `axis` of another length.
         axis: the axis of `values` that the class numbers count along.
         noise: what rounding does to the scores, relative to the largest; None where it was not measured.

@@ -29,7 +29,7 @@ Show: TypeAlias = "Callable[[Console], None]"
 class Outcome:
     """What a command gives back.
 
-    Args:
+    Attributes:
         document: what `--json` prints.
         show: prints the same for a person.
         ok: False where a check failed; the exit status is 1 then.
@@ -44,7 +44,7 @@ class Outcome:
 class Command:
     """One command: its words, its arguments, and the one library function it calls.
 
-    Args:
+    Attributes:
         name: as typed.
         summary: one line for the list of commands.
         example: a command line that works, for `--help`.

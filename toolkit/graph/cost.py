@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class NodeCost:
     """One node. A symbolic size (the batch) counts as 1.
 
-    Args:
+    Attributes:
         name, op_type: the node's.
         macs: multiply-accumulates of a convolution, a linear layer or a matrix product; 0 for every other operator.
         other_ops: additions, comparisons and the like of the other operators: a pooling's window times its outputs,
@@ -40,7 +40,7 @@ class NodeCost:
 class ModelCost:
     """A whole graph, its nodes in order.
 
-    Args:
+    Attributes:
         parameters: every floating-point weight once, however many nodes read it.
         peak_bytes: the most that inputs and outputs of nodes take at one time when run in this order, each kept from
             its maker to its last reader; weights not counted, nothing computed in place.
@@ -57,7 +57,7 @@ class ModelCost:
 class Branch:
     """One way into a join: the nodes from `source` on, in order; none where the join reads `source` itself.
 
-    Args:
+    Attributes:
         source: the value the branch starts from: the graph's input, a value that others read too, or another join.
     """
 

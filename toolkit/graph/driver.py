@@ -35,7 +35,7 @@ KINDS = ("cpu", "cuda", "arm", "vta", "onnxruntime")
 class Pass:
     """One entry of `PASSES`.
 
-    Args:
+    Attributes:
         run: changes a model in place and returns how often it fired; its docstring states the algebra.
         why_here: the reason for its place in the list.
         off: target kind -> why the pass does not pay there. Every figure is explained in docs/passes.md.

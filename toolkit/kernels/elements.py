@@ -16,7 +16,10 @@ BLOCK = 16
 class Element:
     """What one number is kept in.
 
-    block: channels in a block. cell: a pixel of a block in memory, in what pointers count. stored: which is this dtype.
+    Attributes:
+        block: channels in a block.
+        cell: a pixel of a block in memory, in what pointers count.
+        stored: which is this dtype.
     """
 
     block: int
@@ -39,8 +42,9 @@ which must be below bfloat16's largest, 3.39e38.
 """
 
 WIDE = "float32x32"
-"""fp32 in blocks of 32 channels: beside pairs, for the values that no tile is loaded from. It takes as many bytes as a
-pair, and nothing is rounded.
+"""Plain fp32 in blocks of 32 channels, 4 bytes a value. A network whose convolutions read pairs keeps in it what no
+convolution reads: the blocks have as many channels as a pair's and take as many bytes, so both fit the same place, and
+an fp32 value need not be split into halves that nobody multiplies.
 """
 
 BYTE = "uint8"
@@ -72,9 +76,10 @@ def element_of(name: str) -> Element:
 class Rounding:
     """From an int32 accumulator to a byte: ``clamp(round(acc * factor) + zero, low, high)``.
 
-    shift: the factor is ``2^-n``: ``(acc + 2^(n-1)) >> n`` (`arith.requantize_shift`). Otherwise it is a float32, and
-    the product is rounded to the nearest, ties to even (`arith.requantize_scale`).
-    zero, low, high: of the uint8 as it lies; a Relu is in `low`.
+    Attributes:
+        shift: the factor is ``2^-n``: ``(acc + 2^(n-1)) >> n`` (`arith.requantize_shift`). Otherwise it is a float32,
+            and the product is rounded to the nearest, ties to even (`arith.requantize_scale`).
+        zero, low, high: of the uint8 as it lies; a Relu is in `low`.
     """
 
     zero: int
@@ -87,9 +92,10 @@ class Rounding:
 class Addition:
     """The sum of two quantised tensors, ``rounding((a - zero_a) * 2^shift_a + (b - zero_b) * 2^shift_b)``.
 
-    factor: of the rounding: a float32, or n where it is a shift.
-    unaligned: the float32 factors of both sides where their scales are no power of two apart; each side is multiplied
-        by its own then, and the float32 sum is rounded (`arith.add_scale`).
+    Attributes:
+        factor: of the rounding: a float32, or n where it is a shift.
+        unaligned: the float32 factors of both sides where their scales are no power of two apart; each side is
+            multiplied by its own then, and the float32 sum is rounded (`arith.add_scale`).
     """
 
     zeros: tuple[int, int]

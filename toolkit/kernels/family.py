@@ -23,8 +23,9 @@ SCRATCH = -1
 class Launch:
     """One launch of a grid of threads.
 
-    grid, block: extents in x, y, z.
-    args: which pointer of the plan's kernel each parameter takes, or `SCRATCH`.
+    Attributes:
+        grid, block: extents in x, y, z.
+        args: which pointer of the plan's kernel each parameter takes, or `SCRATCH`.
     """
 
     grid: tuple[int, int, int]

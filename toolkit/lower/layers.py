@@ -17,12 +17,13 @@ from .plan import Refusal
 class Storage:
     """The memory of one value: NCHW16c (NCHW32c in some elements) where `slots` is set, plain NCHW otherwise.
 
-    slots: for a blocked one, the slot that each channel lies in; slots nobody names hold padding, which is finite.
-    pixels: pixels of a block's plane (blocked), or all elements of an image (planar).
-    parent, parent_block: this is the slice of `parent` that starts at that block (a branch of a concat). A planar one
-    with a parent is all of it, with other axes.
-    port: a graph input or output: the caller's memory.
-    dtype: numpy's name of a type, or an element of `kernels.elements.ELEMENTS`.
+    Attributes:
+        slots: for a blocked one, the slot that each channel lies in; slots nobody names hold padding, which is finite.
+        pixels: pixels of a block's plane (blocked), or all elements of an image (planar).
+        parent, parent_block: this is the slice of `parent` that starts at that block (a branch of a concat). A planar
+            one with a parent is all of it, with other axes.
+        port: a graph input or output: the caller's memory.
+        dtype: numpy's name of a type, or an element of `kernels.elements.ELEMENTS`.
     """
 
     name: str
@@ -126,11 +127,12 @@ class Param:
 class Layer:
     """One kernel call to be.
 
-    spec: the kernel's spec; its `*_stride` fields are filled in when memory is placed.
-    operands: pointer arguments in the spec's order: a Storage read, with the name of its stride field, or a Param.
-    The output is last.
-    also: more outputs, whose pointers follow it.
-    after: a layer that must have run, so that both need not have their memory at the same time.
+    Attributes:
+        spec: the kernel's spec; its `*_stride` fields are filled in when memory is placed.
+        operands: pointer arguments in the spec's order: a Storage read, with the name of its stride field, or a Param.
+            The output is last.
+        also: more outputs, whose pointers follow it.
+        after: a layer that must have run, so that both need not have their memory at the same time.
     """
 
     op: str
@@ -159,7 +161,9 @@ class Layer:
 class Network:
     """All layers in an order in which they can run.
 
-    copies: for each input, memory that an aligned copy of it may take; known with `arena_bytes`, when all is placed.
+    Attributes:
+        copies: for each input, memory that an aligned copy of it may take; known with `arena_bytes`, when all is
+            placed.
     """
 
     inputs: list[Value] = field(default_factory=list)

@@ -47,7 +47,7 @@ class _Blob:
 class Pass:
     """One entry of `PASSES`.
 
-    Args:
+    Attributes:
         name: as the dump is called.
         run: changes a network in place.
         why_here: the reason for its place in the list.

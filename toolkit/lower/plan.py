@@ -36,10 +36,12 @@ class MemoryKind(str, Enum):
 class Memory:
     """A row of a plan's table of memories.
 
-    name: what a `Ref` calls it.
-    device: whose it is: who allocates it, or takes the input from the caller, or gives the output.
-    bytes: its size.
-    first: of weights, the offset in the weights file.  port: of inputs and outputs, which one.
+    Attributes:
+        name: what a `Ref` calls it.
+        device: whose it is: who allocates it, or takes the input from the caller, or gives the output.
+        bytes: its size.
+        first: of weights, the offset in the weights file.
+        port: of inputs and outputs, which one.
     """
 
     name: str
@@ -71,11 +73,13 @@ class Ref:
 class Kernel:
     """One compiled function, shared by the steps that need the same.
 
-    symbol: its C name, derived from the content, so that equal kernels have equal names.
-    spec, schedule: frozen dataclasses of `inception_deploy.kernels`; what is computed, and how.
-    pointers: how many pointer arguments it takes.
-    units: work units, split freely among threads.
-    family: its name in `kernels.table`. refused: the families before it that do not compute this, with their reasons.
+    Attributes:
+        symbol: its C name, derived from the content, so that equal kernels have equal names.
+        spec, schedule: frozen dataclasses of `inception_deploy.kernels`; what is computed, and how.
+        pointers: how many pointer arguments it takes.
+        units: work units, split freely among threads.
+        family: its name in `kernels.table`.
+        refused: the families before it that do not compute this, with their reasons.
     """
 
     symbol: str
@@ -91,11 +95,13 @@ class Kernel:
 class Step:
     """One kernel call, or what else its device does at once.
 
-    device: who does it.  args: each into a memory that the device reaches.
-    wave: steps of one wave do not depend on each other; waves run one after the other.
-    layers: the names of the ONNX nodes it does the work of, the last one being its output's producer.
-    output: the value it computes, as the ONNX graph names it.
-    macs: multiply-adds of those nodes.
+    Attributes:
+        device: who does it.
+        args: each into a memory that the device reaches.
+        wave: steps of one wave do not depend on each other; waves run one after the other.
+        layers: the names of the ONNX nodes it does the work of, the last one being its output's producer.
+        output: the value it computes, as the ONNX graph names it.
+        macs: multiply-adds of those nodes.
     """
 
     kernel: str
@@ -117,7 +123,8 @@ class Step:
 class Port:
     """An input or output of the network: float32, `shape` in NCHW (or fewer axes), contiguous.
 
-    copy: of an input, where in the arena an aligned copy of it may lie while it is read; None for nowhere.
+    Attributes:
+        copy: of an input, where in the arena an aligned copy of it may lie while it is read; None for nowhere.
     """
 
     name: str

@@ -81,7 +81,11 @@ class Port:
 class StepTime:
     """How long one kernel call took.
 
-    name: the last network node it does the work of.  op: what kind of work.  ms: milliseconds.  macs: multiply-adds.
+    Attributes:
+        name: the last network node it does the work of.
+        op: what kind of work.
+        ms: milliseconds.
+        macs: multiply-adds.
     """
 
     name: str

@@ -50,7 +50,7 @@ class Preprocessing:
     where it ends. A pixel is multiplied with `scale`, and normalised as ``(x - mean) / std``. `steps` says the same
     with every rounding.
 
-    Args:
+    Attributes:
         mean, std: one for each channel, in the order of the channels of `color`, of pixels that are scaled already.
         resize: the shorter side, in pixels.
         crop: the network's input size.

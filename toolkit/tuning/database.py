@@ -6,7 +6,7 @@ annotates the module's block with it, and the seconds measured. Lines are append
 process loses at most the one in work; a line that it left half-written is dropped when the database is opened again.
 `tuning.json` is the header.
 
-A workload also states the versions of the kernel families that its choices are made of (`kernels.versions`). Records of
+A workload also states the versions of the kernel families that its choices are made of (`kernels.family`). Records of
 another version stay in the files and are passed over.
 """
 
@@ -72,8 +72,10 @@ class Identity:
 class Record:
     """One measurement.
 
-    task: the key of its task. knobs: of the choice (`space.knobs`). seconds: what it took, each as if the default had
-    taken its first record's median at that moment.
+    Attributes:
+        task: the key of its task.
+        knobs: of the choice (`space.knobs`).
+        seconds: what it took, each as if the default had taken its first record's median at that moment.
     """
 
     task: str

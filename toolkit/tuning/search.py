@@ -41,9 +41,11 @@ _MOST_CONFIRMED = 4
 class State:
     """A task in search.
 
-    seconds: of the default, one layer. ratios: time over the default's, of every choice measured; infinite where it
-    failed.
-    pool: choices that compete for the next trial, with their features. centres: whose neighbours are among them.
+    Attributes:
+        seconds: of the default, one layer.
+        ratios: time over the default's, of every choice measured; infinite where it failed.
+        pool: choices that compete for the next trial, with their features.
+        centres: whose neighbours are among them.
     """
 
     task: Task

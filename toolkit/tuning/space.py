@@ -17,8 +17,9 @@ from .task import Task
 class Choice:
     """One way to compute a layer.
 
-    outputs: of a Winograd tile along rows and columns; None for the direct algorithm.
-    schedule: of the direct kernel, or of the products of Winograd's.
+    Attributes:
+        outputs: of a Winograd tile along rows and columns; None for the direct algorithm.
+        schedule: of the direct kernel, or of the products of Winograd's.
     """
 
     outputs: tuple[int, int] | None

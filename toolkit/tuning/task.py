@@ -15,10 +15,11 @@ from ..lower.layers import Layer
 class Task:
     """A layer to find a choice for.
 
-    spec: what it computes, with the strides of dense storage (where a tensor lies in memory does not matter here).
-    eligible: its convolution may be computed by Winograd's algorithm.
-    count: how many layers of the network are equal to it.
-    layers: their names.
+    Attributes:
+        spec: what it computes, with the strides of dense storage (where a tensor lies in memory does not matter here).
+        eligible: its convolution may be computed by Winograd's algorithm.
+        count: how many layers of the network are equal to it.
+        layers: their names.
     """
 
     spec: Spec

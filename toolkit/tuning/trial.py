@@ -43,8 +43,9 @@ PREPARE = "prepare"
 class Setting:
     """What a layer finds around it in the network.
 
-    threads: that run it.
-    cold_bytes: weights of the whole network: read between two uses of one layer's.
+    Attributes:
+        threads: that run it.
+        cold_bytes: weights of the whole network: read between two uses of one layer's.
     """
 
     threads: int

@@ -44,7 +44,11 @@ WIDE_KERNEL, WIDE_PIXELS = 5, 6
 
 @dataclass(frozen=True)
 class DotSchedule(ConvSchedule):
-    """dot: the instruction, a name of `dots.DOTS`; `lanes` are its."""
+    """How a convolution of bytes is cut.
+
+    Attributes:
+        dot: the instruction, a name of `dots.DOTS`; `lanes` are its.
+    """
 
     dot: str = ""
 

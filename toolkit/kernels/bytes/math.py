@@ -41,7 +41,8 @@ def dot(row: Dot, acc: Expr, words: Expr, weights: Expr) -> Expr:
 def rounded(acc: Expr, factor: Expr, how: Rounding) -> Expr:
     """`Rounding` of int32 lanes, to int32 lanes between `low` and `high`.
 
-    factor: float32 lanes; or int32 lanes, how far to shift, where ``2^(n-1)`` is in `acc` already.
+    Args:
+        factor: float32 lanes; or int32 lanes, how far to shift, where ``2^(n-1)`` is in `acc` already.
     """
     lanes = _lanes(acc)
     if how.shift:

@@ -45,9 +45,10 @@ _SUM_THREADS = 256
 class GemmSchedule:
     """The knobs of the template.
 
-    tm, tn: pixels and output channels of a thread; tn is a multiple of 4.
-    ty, tx: threads along pixels (a multiple of 8) and along output channels (a multiple of 4).
-    split: parts that the depth is cut into.
+    Attributes:
+        tm, tn: pixels and output channels of a thread; tn is a multiple of 4.
+        ty, tx: threads along pixels (a multiple of 8) and along output channels (a multiple of 4).
+        split: parts that the depth is cut into.
     """
 
     tm: int

@@ -27,7 +27,11 @@ MAX_BATCH = 8
 
 @dataclass(frozen=True)
 class DenseSchedule:
-    """warps: of a block, each with one output; divides 16."""
+    """How a fully connected layer is cut.
+
+    Attributes:
+        warps: of a block, each with one output; divides 16.
+    """
 
     warps: int = 8
 

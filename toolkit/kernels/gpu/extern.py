@@ -28,7 +28,11 @@ _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
 
 @dataclass(frozen=True)
 class ExternSchedule:
-    """blocks: of threads; 1 with a single thread where the iterations depend on each other."""
+    """How an operator of TVM's default is cut.
+
+    Attributes:
+        blocks: of threads; 1 with a single thread where the iterations depend on each other.
+    """
 
     blocks: int
     threads: int

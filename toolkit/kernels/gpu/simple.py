@@ -29,7 +29,11 @@ LOWEST = -3.402823466e38
 
 @dataclass(frozen=True)
 class SimpleSchedule:
-    """threads: of a block."""
+    """How a kernel that moves or maps data is cut.
+
+    Attributes:
+        threads: of a block.
+    """
 
     threads: int = 128
 

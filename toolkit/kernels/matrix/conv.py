@@ -62,12 +62,15 @@ PRODUCTS: dict[str, tuple[tuple[int, int], ...]] = {BF16: ((0, 0),), PAIR: ((0, 
 
 @dataclass(frozen=True)
 class TileSchedule:
-    """tiles: tiles of pixels done at once. blocks: blocks of 32 outputs done at once.
+    """How a convolution on matrix tiles is cut.
 
-    run: turns (of `tiles` tiles each) in a work unit.
-    rows_outer: units run over the outputs first, and over the rows of pixels after that; else the other way round.
-    fetch: which weights are brought into the second-level cache ahead of their use: -1 the next outputs', 0 none, n
-    those n KiB ahead.
+    Attributes:
+        tiles: tiles of pixels done at once.
+        blocks: blocks of 32 outputs done at once.
+        run: turns (of `tiles` tiles each) in a work unit.
+        rows_outer: units run over the outputs first, and over the rows of pixels after that; else the other way round.
+        fetch: which weights are brought into the second-level cache ahead of their use: -1 the next outputs', 0 none, n
+            those n KiB ahead.
     """
 
     tiles: int
@@ -81,8 +84,9 @@ class TileSchedule:
 class Rows:
     """How output pixels are cut into tiles: `count` tiles of `rows` pixels in each of `lines` lines of `width`.
 
-    pitch: where it is not 0, all of the image is one line, in which a row of it follows the one above after so many
-    pixels: those beyond the image's own are computed from the input's next columns, and dropped.
+    Attributes:
+        pitch: where it is not 0, all of the image is one line, in which a row of it follows the one above after so many
+            pixels: those beyond the image's own are computed from the input's next columns, and dropped.
     """
 
     lines: int

@@ -23,8 +23,11 @@ Role = Literal["input", "constant", "output"]
 class Operand:
     """What a pointer of a kernel points to.
 
-    name: of the pointer. element: a name in `ELEMENTS`, or a dtype. size: of all images, in what the pointer counts.
-    stride: the spec's field that says how far the next image is; "" where there is none.
+    Attributes:
+        name: of the pointer.
+        element: a name in `ELEMENTS`, or a dtype.
+        size: of all images, in what the pointer counts.
+        stride: the spec's field that says how far the next image is; "" where there is none.
     """
 
     name: str

@@ -38,19 +38,22 @@ class Conv(Spec):
     others is the same as padding with the zero point; it has a row for each set of taps that an output may see. A
     shift's ``2^(n-1)`` is in it too.
 
-    channels: input channels that one output channel reads (one group's), whole blocks unless `planar`.
-    planar: the input is the network's own and has few channels: plain NCHW of float32, else as `Pixels` gives it
-        (`height` and `width` count its frame).
-    groups: splits input and output channels alike; one group's channels are whole blocks.
-    pad: top and left; what is missing at the bottom and the right follows from the output's size.
-    activation: `(low, high)` clamp of a real result, or None.
-    frame: zeros written around the output.
-    split: the outputs of several convolutions that read the same pixels, one after the other; then `out_channels` is
-        their sum, and the other fields of an output mean nothing. None of them has `add`.
-    rounding: of bytes to bytes. addition: what is then done with the byte at the same place of another tensor.
-    row_sets, column_sets: how many sets of kernel rows, and of kernel columns, output pixels see (of bytes).
     Pointers: input, weight, bias, [of bytes: factor, a number a channel, row sets, one an output row, where there are
     several,] [add,] output (of each).
+
+    Attributes:
+        channels: input channels that one output channel reads (one group's), whole blocks unless `planar`.
+        planar: the input is the network's own and has few channels: plain NCHW of float32, else as `Pixels` gives it
+            (`height` and `width` count its frame).
+        groups: splits input and output channels alike; one group's channels are whole blocks.
+        pad: top and left; what is missing at the bottom and the right follows from the output's size.
+        activation: `(low, high)` clamp of a real result, or None.
+        frame: zeros written around the output.
+        split: the outputs of several convolutions that read the same pixels, one after the other; then `out_channels`
+            is their sum, and the other fields of an output mean nothing. None of them has `add`.
+        rounding: of bytes to bytes.
+        addition: what is then done with the byte at the same place of another tensor.
+        row_sets, column_sets: how many sets of kernel rows, and of kernel columns, output pixels see (of bytes).
     """
 
     batch: int

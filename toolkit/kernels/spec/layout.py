@@ -56,9 +56,12 @@ class Pixels(Spec):
     """NCHW of fp32 with few channels to `[N][H][W][slots]`: a pixel's channels side by side, then zeros; and zeros
     around each image. Of pairs, all high halves of an image come first.
 
-    align: a line of pixels takes a multiple of so many elements. behind: lines of zeros that follow each image.
-    scale, rounding: of bytes, ``clamp(round(x / scale) + zero)``.
     Pointers: input, output.
+
+    Attributes:
+        align: a line of pixels takes a multiple of so many elements.
+        behind: lines of zeros that follow each image.
+        scale, rounding: of bytes, ``clamp(round(x / scale) + zero)``.
     """
 
     batch: int
@@ -98,7 +101,8 @@ class Pixels(Spec):
 class Frame(Spec):
     """A copy with zeros around it. Pointers: input, output.
 
-    frame: top, left, bottom, right.
+    Attributes:
+        frame: top, left, bottom, right.
     """
 
     batch: int

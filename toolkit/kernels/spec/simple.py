@@ -16,17 +16,19 @@ PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
 class Map(Spec):
     """One value at a time on `[N][blocks][pixels][block]`.
 
-    op: of real numbers a name of `kernels.vector.simple.UNARY` or `BINARY`. Where bytes take part: ``quantize``
-        (float32 to bytes: ``clamp(round(x / c) + zero)``), ``dequantize`` (bytes to float32: ``(q - zero) * c``),
-        ``rescale`` (``rounding((q - zero) * c)``), ``clip`` (to `rounding`'s bounds; also a copy), ``add``
-        (`addition`), ``table`` (256 bytes).
-    second: the second operand: "none", "tensor" (same shape), "channel" (one value a channel, `[N or
-        1][blocks][block]`) or "table".
-    constants: the operator's numbers, e.g. the clamp's bounds, or the c above; of ``rescale`` n where it is a shift (to
-        the left where it is negative).
-    second_element: the second operand's; "" for a constant, which is fp32 in the input's blocks.
-    zero: of an input of bytes; of ``quantize`` it is in `rounding`.
     Pointers: input, [second,] output.
+
+    Attributes:
+        op: of real numbers a name of `kernels.vector.simple.UNARY` or `BINARY`. Where bytes take part: ``quantize``
+            (float32 to bytes: ``clamp(round(x / c) + zero)``), ``dequantize`` (bytes to float32: ``(q - zero) * c``),
+            ``rescale`` (``rounding((q - zero) * c)``), ``clip`` (to `rounding`'s bounds; also a copy), ``add``
+            (`addition`), ``table`` (256 bytes).
+        second: the second operand: "none", "tensor" (same shape), "channel" (one value a channel, `[N or
+            1][blocks][block]`) or "table".
+        constants: the operator's numbers, e.g. the clamp's bounds, or the c above; of ``rescale`` n where it is a shift
+            (to the left where it is negative).
+        second_element: the second operand's; "" for a constant, which is fp32 in the input's blocks.
+        zero: of an input of bytes; of ``quantize`` it is in `rounding`.
     """
 
     op: str
@@ -75,8 +77,10 @@ class Softmax(Spec):
 class Extern(Spec):
     """A loop nest of an operator that TVM's own default computes, on plain contiguous tensors.
 
-    function: the TIR function as JSON (`tvm.ir.save_json`), not yet scheduled. op: the ONNX operator.
-    reads, writes: dtype and elements of its parameters; what it writes comes last.
+    Attributes:
+        function: the TIR function as JSON (`tvm.ir.save_json`), not yet scheduled.
+        op: the ONNX operator.
+        reads, writes: dtype and elements of its parameters; what it writes comes last.
     """
 
     function: str

@@ -22,13 +22,17 @@ class WindowOp(str, Enum):
 class Window(Spec):
     """Pooling and depthwise convolution: each channel is for itself.
 
-    pad: top, left, bottom, right. include_pad: an average counts the padding it covers (but nothing beyond it).
-    frame: zeros written around the output (not around fp32).
-    group: neighbouring channels that a "depthwise" convolution mixes: 1, 2 or 4.
-    zero: of an input of bytes. rounding: of bytes to bytes; a maximum has none, as it is one of its bytes.
     Pointers: input, [weight, bias,] [factor,] output; weights are `[block][r][s][group][channel]`, the m-th of a
     channel `c` for input channel `c ^ m`. The factor is of bytes that are no maximum: of an average a float32 a pixel
     of the output, or two int32, multiplier and shift; of a depthwise convolution one a channel.
+
+    Attributes:
+        pad: top, left, bottom, right.
+        include_pad: an average counts the padding it covers (but nothing beyond it).
+        frame: zeros written around the output (not around fp32).
+        group: neighbouring channels that a "depthwise" convolution mixes: 1, 2 or 4.
+        zero: of an input of bytes.
+        rounding: of bytes to bytes; a maximum has none, as it is one of its bytes.
     """
 
     op: WindowOp

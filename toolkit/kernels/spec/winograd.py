@@ -14,9 +14,10 @@ from .conv import Conv
 class _Winograd(Spec):
     """What both transforms have.
 
-    outputs, taps: m and r of F(m, r) along rows and columns; n = m + r - 1. A tile starts every `outputs` pixels.
-    out_height, out_width: of the convolution.
-    band: how many tile rows are done, from the one on that a pointer tells; 0 for all of them.
+    Attributes:
+        outputs, taps: m and r of F(m, r) along rows and columns; n = m + r - 1. A tile starts every `outputs` pixels.
+        out_height, out_width: of the convolution.
+        band: how many tile rows are done, from the one on that a pointer tells; 0 for all of them.
     """
 
     batch: int
@@ -59,7 +60,10 @@ class WinogradInput(_Winograd):
     """Winograd's transform of the data: `[N][blocks][H][W][16]` to `[N][ny * nx][blocks][tiles][16]`, with `tiles =
     tile rows * columns`.
 
-    pad: pixels that the first tile begins before the image. Pointers: input, [first tile row (int32),] output.
+    Pointers: input, [first tile row (int32),] output.
+
+    Attributes:
+        pad: pixels that the first tile begins before the image.
     """
 
     height: int

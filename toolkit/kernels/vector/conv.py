@@ -49,15 +49,16 @@ K_BLOCK, LEAST_UNITS = 8, 8
 class ConvSchedule:
     """The knobs of the template.
 
-    lanes: floats in a vector register.
-    vectors: output vectors of a tile; divides a group's output vectors.
-    pixels: widest tile along a row.
-    rows: output rows in a work unit (tiles, for a pointwise convolution).
-    unroll: input lanes unrolled; divides 16.
-    k_block: input blocks done before moving on to the next tile; 0 for all.
-    rows_outer: units run through all output channels of some rows before the next rows (else the other way round).
-    fetch: which weights are asked for before they are used: NEXT_GROUP, or 0 for none, or how many KiB ahead the first
-        tile of a group fetches its own.
+    Attributes:
+        lanes: floats in a vector register.
+        vectors: output vectors of a tile; divides a group's output vectors.
+        pixels: widest tile along a row.
+        rows: output rows in a work unit (tiles, for a pointwise convolution).
+        unroll: input lanes unrolled; divides 16.
+        k_block: input blocks done before moving on to the next tile; 0 for all.
+        rows_outer: units run through all output channels of some rows before the next rows (else the other way round).
+        fetch: which weights are asked for before they are used: NEXT_GROUP, or 0 for none, or how many KiB ahead the
+            first tile of a group fetches its own.
     """
 
     lanes: int

@@ -27,8 +27,11 @@ _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
 
 @dataclass(frozen=True)
 class ExternSchedule:
-    """lanes: floats in a vector register. units: iterations of the outer loops, handed out to threads; 1 where they
-    depend on each other.
+    """How an operator of TVM's default is cut.
+
+    Attributes:
+        lanes: floats in a vector register.
+        units: iterations of the outer loops, handed out to threads; 1 where they depend on each other.
     """
 
     lanes: int

@@ -18,7 +18,11 @@ from . import math
 
 @dataclass(frozen=True)
 class SimpleSchedule:
-    """lanes: floats in a vector register."""
+    """How a kernel that moves or maps data is cut.
+
+    Attributes:
+        lanes: floats in a vector register.
+    """
 
     lanes: int
 

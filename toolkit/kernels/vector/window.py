@@ -26,8 +26,12 @@ from ..spec import Window, WindowOp
 
 @dataclass(frozen=True)
 class WindowSchedule:
-    """lanes: floats in a vector register. pixels: widest tile along a row. columns: sums (or maxima) are kept for
-    columns of the input, not for outputs.
+    """How a window is cut.
+
+    Attributes:
+        lanes: floats in a vector register.
+        pixels: widest tile along a row.
+        columns: sums (or maxima) are kept for columns of the input, not for outputs.
     """
 
     lanes: int

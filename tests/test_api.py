@@ -15,7 +15,7 @@ import pytest
 import inception_deploy as idp
 from inception_deploy import api
 from inception_deploy.commands import COMMANDS
-from inception_deploy.errors import DeployError
+from inception_deploy.errors import DeployError, UsageError
 
 ROOT = Path(__file__).resolve().parents[1]
 TWICE = {"models", "quantize", "targets", "verify"}
@@ -101,3 +101,34 @@ def test_a_missing_package_of_the_users_is_the_users(tmp_path: Path) -> None:
 def test_another_engine_is_a_model_too(tiny_bundle: Path) -> None:
     net = idp.load(tiny_bundle, runtime="onnxruntime", labels=list("abcdefg"))
     assert net(np.zeros((9, 9, 3), np.uint8)).top(1)[0].label in "abcdefg"
+
+
+def test_a_module_of_the_users_is_exported_and_left_alone(tmp_path: Path) -> None:
+    import torch
+    from torch import nn
+
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).half()
+    document = idp.export(module, tmp_path / "out", input_size=16)
+    assert document["model"] == "Sequential"
+    assert any("it is converted to float32" in note for note in document["notes"])
+    assert module.training
+    assert next(module.parameters()).dtype == torch.float16
+    with idp.load(tmp_path / "out", threads=1) as net:
+        x = np.random.default_rng(0).standard_normal((2, 3, 16, 16)).astype(np.float32)
+        got = np.asarray(net(x))
+    with torch.no_grad():
+        want = module.float().eval()(torch.from_numpy(x)).numpy()
+    assert verify_ok(want, got)
+    with pytest.raises(DeployError, match="the model was closed"):
+        net(x)
+    with pytest.raises(UsageError, match="int"):
+        idp.export(3, tmp_path / "other")  # type: ignore[arg-type]
+
+
+def verify_ok(want: np.ndarray, got: np.ndarray) -> bool:
+    from inception_deploy.verify import compare
+
+    return bool(compare(want, got, "compiled")["ok"])

@@ -13,10 +13,12 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
-from .errors import DeployError
+from .errors import DeployError, UsageError
 from .progress import NONE, Progress
 
 if TYPE_CHECKING:
+    import torch
+
     from .runtime.given import Given
     from .runtime.model import Model
 
@@ -84,7 +86,7 @@ def targets() -> list[Document]:
 
 @_needs_builder
 def export(
-    model: PathLike,
+    model: PathLike | torch.nn.Module,
     output: PathLike,
     *,
     target: str = "cpu",
@@ -116,7 +118,8 @@ def export(
 
     Args:
         model: a network of the zoo (``models()``), a trained .safetensors file, an .onnx file, or
-            ``"file.py:callable"`` or ``"package.module:callable"`` that gives an nn.Module.
+            ``"file.py:callable"`` or ``"package.module:callable"`` that gives an nn.Module; or an nn.Module itself,
+            which is copied and stays as it is.
         output: the bundle to write: a folder, or a .zip.
         target: what to compile for (``targets()``).
         precision: ``fp32``, ``int8`` or ``bf16``; fp32 where None, and int8 where the model is a quantised ONNX.
@@ -138,7 +141,8 @@ def export(
         force: replace what stands at `output`.
 
     Returns:
-        ``bundle, model, target, precision, seconds, ok``, and more.
+        ``bundle, model, target, precision, seconds, notes, ok``, and more; ``notes`` are lines that should be read,
+        e.g. that the weights are untrained.
 
     Raises:
         UsageError: an unknown model, target or precision, or an impossible option.
@@ -174,7 +178,7 @@ def export(
 
 @_needs_builder
 def tune(
-    model: PathLike,
+    model: PathLike | torch.nn.Module,
     output: PathLike,
     *,
     trials: int,
@@ -486,7 +490,7 @@ def report(bundle: PathLike, output: PathLike, *, threads: int | None = None, pr
 
 
 def _request(
-    model: PathLike,
+    model: PathLike | torch.nn.Module,
     weights: PathLike | None,
     ema: bool,
     input_size: int | tuple[int, int] | None,
@@ -500,8 +504,17 @@ def _request(
     from .sources import preparing
     from .sources.resolve import Request
 
+    name, module = type(model).__name__, None
+    if isinstance(model, (str, os.PathLike)):
+        name = os.fspath(model)
+    elif callable(getattr(model, "state_dict", None)):
+        module = model
+    else:
+        allowed = "a name, a path, or an nn.Module"
+        raise UsageError(f"the model is of type {name}", kind="model", got=name, allowed=allowed)
     return Request(
-        model=os.fspath(model),
+        model=name,
+        module=module,
         weights=_path(weights),
         ema=ema,
         input_size=_size(input_size),

@@ -107,7 +107,7 @@ def export(
     with job.calibrating(destination) as state, artifact.atomic_folder(destination, force=force) as folder:
         document = _Export(folder, state, wanted, request.seed, watch).run(request)
         watch.stage("write")
-    return {"bundle": str(destination), **document, "seconds": watch.seconds()}
+    return {"bundle": str(destination), **document, "seconds": watch.seconds(), "notes": watch.notes}
 
 
 @dataclass(frozen=True)

@@ -133,13 +133,14 @@ def terminal(verbosity: int = 0) -> Iterator[Progress]:
 
 
 class Stopwatch:
-    """Passes everything on to another `Progress` and keeps the seconds each stage took."""
+    """Passes everything on to another `Progress` and keeps the seconds each stage took, and the notes."""
 
     def __init__(self, inner: Progress = NONE) -> None:
         self._inner = inner
         self._name: str | None = None
         self._since = 0.0
         self._seconds: dict[str, float] = {}
+        self.notes: list[str] = []
 
     def stage(self, name: str) -> None:
         """See `Progress.stage`."""
@@ -153,6 +154,7 @@ class Stopwatch:
 
     def note(self, text: str) -> None:
         """See `Progress.note`."""
+        self.notes.append(text)
         self._inner.note(text)
 
     def seconds(self) -> dict[str, float]:

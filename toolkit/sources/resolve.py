@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +28,9 @@ _DEFAULT_SIZE = 224
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for about the network; None means the network's own."""
+    """What the user asked for about the network; None means the network's own. Where there is a `module` already,
+    `model` is its name.
+    """
 
     model: str
     weights: Path | None = None
@@ -39,6 +42,7 @@ class Request:
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: preparing.Said = field(default_factory=preparing.Said)
+    module: torch.nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +82,8 @@ def resolve(request: Request) -> Source:
         DeployError: a file cannot be read, or the user's code fails.
     """
     text = request.model
+    if request.module is not None:
+        return _from_callable(request)
     if request.ema and request.weights is None:
         raise UsageError("--ema chooses weights of a file", kind="usage", got="--ema", allowed="--weights FILE --ema")
     if text.lower().endswith(".onnx"):
@@ -165,7 +171,9 @@ def _from_callable(request: Request) -> Source:
 
     _refuse_zoo_options(request, "a callable")
     torch.manual_seed(request.seed)
-    module = capture.load_callable(request.model)
+    # A copy of a module that is the caller's: it is made float32, and weights are loaded into it.
+    given = request.module and copy.deepcopy(request.module).eval()
+    module = capture.load_callable(request.model) if given is None else given
     notes = [f"{request.model}: {note}" for note in capture.as_float32(module)]
     if request.weights is not None:
         from ..models import checkpoint

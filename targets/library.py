@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inception_deploy.errors import DeployError
-from inception_deploy.lower.plan import ALIGNMENT, Memory, MemoryKind, Plan, Port, Step
+from inception_deploy.lower.plan import ALIGNMENT, HOST, Memory, MemoryKind, Plan, Port, Step
 
 from .link import CSRC, compile_c, link_shared, platform
 from .tables import Part, model_c
@@ -40,6 +40,9 @@ CPU_FEATURES = frozenset(
     )
 )
 """What `csrc/cpu_features.c` can check, as /proc/cpuinfo spells it."""
+
+
+_PORTS = (MemoryKind.INPUT, MemoryKind.OUTPUT)
 
 
 def write_library(
@@ -81,6 +84,11 @@ def check(plan: Plan, features: Sequence[str] = ()) -> None:
         raise DeployError("the plan has two memories of one name", kind="plan", got=[m.name for m in plan.memories])
     for memory in plan.memories:
         _check_memory(plan, memory)
+    taken = sorted((memory.kind.value, memory.port) for memory in plan.memories if memory.kind in _PORTS)
+    ports = {MemoryKind.INPUT: plan.inputs, MemoryKind.OUTPUT: plan.outputs}
+    if taken != sorted((kind.value, number) for kind, those in ports.items() for number in range(len(those))):
+        message = "the plan has not one memory for every input and output"
+        raise DeployError(message, kind="plan", got=[f"{kind}:{number}" for kind, number in taken])
     wave = 0
     for step in plan.steps:
         kernel = plan.kernels.get(step.kernel)
@@ -97,7 +105,7 @@ def check(plan: Plan, features: Sequence[str] = ()) -> None:
             found = memories.get(ref.memory)
             if found is None or not 0 <= ref.offset < max(1, found.bytes):
                 raise _contradiction(step, f"{ref} lies outside of its memory")
-            if not _reaches(plan, step.device, found):
+            if not _reaches(step.device, found):
                 raise _contradiction(step, f"{step.device} does not reach {found.name} of {found.device}")
     if unknown := sorted(set(features) - CPU_FEATURES):
         raise DeployError(
@@ -130,12 +138,9 @@ def _check_copy(plan: Plan, port: Port, device: str) -> None:
         raise DeployError(f"the copy of input {port.name} lies outside of the arena", kind="plan", got=port.copy)
 
 
-def _reaches(plan: Plan, device: str, memory: Memory) -> bool:
-    """A device works on its own memories and looks into those of the devices before it; a port is its device's."""
-    order = plan.devices
-    if memory.kind in (MemoryKind.INPUT, MemoryKind.OUTPUT):
-        return memory.device == device
-    return order.index(memory.device) <= order.index(device)
+def _reaches(device: str, memory: Memory) -> bool:
+    """A device works on its own memories, and the host looks into those of the others. A port is its device's alone."""
+    return memory.device == device or (device == HOST and memory.kind not in _PORTS)
 
 
 def _contradiction(step: Step, why: str) -> DeployError:

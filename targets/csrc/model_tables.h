@@ -56,7 +56,7 @@ typedef struct id_device_row {
 
 typedef struct id_tables {
   id_info info;
-  const id_device_row *devices; /* what a device reaches of others' memories is of those before it: the CPU is the last */
+  const id_device_row *devices; /* the CPU, which looks into the others' memories, is the last */
   const id_memory *memories;
   const id_span *spans; /* in order; together they have every step once */
   const id_call *calls; /* info.step_count of them, ordered by wave */

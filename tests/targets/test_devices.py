@@ -141,7 +141,7 @@ def test_without_code_for_a_device(tiny, tmp_path):
 
 
 def test_what_a_device_does_not_reach():
-    """It works on its own memories and on those of the devices before it; the host comes last. A port is one device's."""
+    """It works on its own memories, and the host on those of the others too. A port is one device's."""
     dram, arena = Ref("dram", 0), Ref("arena", 0)
     wrong = {
         "stream does not reach arena of cpu": stream.step(0, "stream", arena, dram),
@@ -178,6 +178,14 @@ def test_the_copy_of_an_input_lies_in_its_devices_arena():
         with pytest.raises(DeployError, match="the copy of input pixels lies outside of the arena"):
             library.check(moved)
     library.check(replace(plan, inputs=(replace(plan.inputs[0], copy=64),)))
+
+
+def test_every_port_has_one_memory():
+    table = stream.rows()
+    twice = replace(table[2], name="again")
+    for rows in (table[:2] + table[3:], (*table, twice)):
+        with pytest.raises(DeployError, match="the plan has not one memory for every input and output"):
+            library.check(stream.plan((), rows))
 
 
 def test_two_memories_of_one_name():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -173,6 +174,29 @@ def test_every_bit_is_the_references(make: Any, scheme: str, integers: Any) -> N
     if make is not islands:
         specs = [made.plan.kernels[step.kernel].spec for step in made.plan.steps]
         assert not [spec for spec in specs if isinstance(spec, Map) and not spec.quantised]
+
+
+OTHER = {"avx2": "vpmaddwd"}
+"""Other instruction sets that multiply bytes, and with what."""
+
+
+@pytest.mark.parametrize("isa", OTHER)
+@pytest.mark.parametrize(
+    ("make", "scheme"),
+    [(padded, "float-scale"), (dilated, "power-of-two"), (grouped, "float-scale"), (branches, "power-of-two"),
+     (pools, "float-scale"), (depthwise, "power-of-two")],
+    ids=lambda case: getattr(case, "__name__", case),
+)  # fmt: skip
+def test_every_bit_by_other_instructions(make: Any, scheme: str, isa: str, tmp_path: Path) -> None:
+    target = targets.parse(f"cpu:{isa}").at("int8")
+    if reason := target.missing():
+        pytest.skip(reason)
+    model, pictures = model_of(make)
+    quantised = quantize(model, list(pictures), scheme=scheme).model
+    made = Compiled(quantised, target, tmp_path / "network.so")
+    check(quantised, pictures, made)
+    found = {getattr(kernel.schedule, "dot", None) for kernel in made.plan.kernels.values()} - {None}
+    assert found == {OTHER[isa]}
 
 
 @pytest.mark.parametrize(

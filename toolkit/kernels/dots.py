@@ -56,7 +56,10 @@ class Dot:
 
 VPDPBUSD = Dot("vpdpbusd", "llvm.x86.avx512.vpdpbusd.512", ("avx512_vnni",), "uint8", "int8", 16, 4)
 
-DOTS: dict[str, Dot] = {dot.name: dot for dot in (VPDPBUSD,)}
+VPMADDWD = Dot("vpmaddwd", "llvm.x86.avx2.pmadd.wd", ("avx2",), "int16", "int16", 8, 2, adds=False)
+"""Of bytes that were widened, so exact: vpmaddubsw takes them as they are, and its sums stop at 16 bits."""
+
+DOTS: dict[str, Dot] = {dot.name: dot for dot in (VPDPBUSD, VPMADDWD)}
 
 
 @dataclass(frozen=True)

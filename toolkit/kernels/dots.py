@@ -59,7 +59,9 @@ VPDPBUSD = Dot("vpdpbusd", "llvm.x86.avx512.vpdpbusd.512", ("avx512_vnni",), "ui
 VPMADDWD = Dot("vpmaddwd", "llvm.x86.avx2.pmadd.wd", ("avx2",), "int16", "int16", 8, 2, adds=False)
 """Of bytes that were widened, so exact: vpmaddubsw takes them as they are, and its sums stop at 16 bits."""
 
-DOTS: dict[str, Dot] = {dot.name: dot for dot in (VPDPBUSD, VPMADDWD)}
+VPDPBUSD_256 = Dot("vpdpbusd (VEX)", "llvm.x86.avx512.vpdpbusd.256", ("avx_vnni",), "uint8", "int8", 8, 4)
+
+DOTS: dict[str, Dot] = {dot.name: dot for dot in (VPDPBUSD, VPDPBUSD_256, VPMADDWD)}
 
 
 @dataclass(frozen=True)

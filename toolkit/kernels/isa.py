@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .dots import DOTS, TDPBF16PS, VPDPBUSD, VPMADDWD, Dot, Tile
+from .dots import DOTS, TDPBF16PS, VPDPBUSD, VPDPBUSD_256, VPMADDWD, Dot, Tile
 from .elements import TILED
 
 KINDS = ("cpu", "arm", "cuda")
@@ -101,6 +101,7 @@ ISAS: tuple[Isa, ...] = (
     _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), dots=(VPDPBUSD,)),
     _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"),
          tiles=(TDPBF16PS,)),
+    _x86("avx-vnni", "v3", 8, 16, (*_AVX2, "avx_vnni"), mattr=("+avxvnni",), dots=(VPDPBUSD_256,)),
     _x86("avx2", "v3", 8, 16, _AVX2, dots=(VPMADDWD,)),
     _aarch64("cortex-a72"),
     _aarch64("cortex-a53"),

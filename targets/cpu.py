@@ -76,7 +76,8 @@ class Cpu(Target):
         return any(isa.has(row.needs) for isa in self._choice())
 
     def computing(self, row: Precision) -> Self:
-        return replace(self, precision=row, isa=next(isa for isa in self._choice() if isa.has(row.needs)))
+        able = [isa for isa in self._choice() if isa.has(row.needs)]
+        return replace(self, precision=row, isa=max(able, key=lambda isa: isa.worth(row.needs)))
 
     def _choice(self) -> list[Isa]:
         """The instruction sets that the name leaves to choose from: its own, or those of this machine."""

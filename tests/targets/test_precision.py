@@ -66,6 +66,25 @@ def test_this_machine_takes_the_instruction_set_that_a_precision_needs(monkeypat
     assert exact.describe()["variant"] == "avx512"
 
 
+@pytest.mark.parametrize(
+    ("features", "chosen"),
+    [
+        ((), {"fp32": "avx2", "int8": "avx2"}),
+        (("avx_vnni",), {"fp32": "avx2", "int8": "avx-vnni"}),
+        (("avx_vnni", *cpu.ISAS[0].features), {"fp32": "avx512", "int8": "avx-vnni"}),
+    ],
+)
+def test_integers_take_the_widest_instruction(
+    monkeypatch: pytest.MonkeyPatch, features: tuple[str, ...], chosen: dict[str, str]
+) -> None:
+    """And fp32 asks no more of a machine than it did."""
+    isas = {isa.name: isa for isa in cpu.ISAS}
+    monkeypatch.setattr(cpu, "host_features", lambda: frozenset((*isas["avx2"].features, *features)))
+    monkeypatch.setattr(cpu.platform, "machine", lambda: "x86_64")
+    here = targets.parse("cpu")
+    assert {name: here.at(name).describe()["variant"] for name in chosen} == chosen
+
+
 def test_a_bundle_tells_its_row() -> None:
     for row in PRECISIONS:
         assert of({"precision": row.name, "integers": row.integers, "arithmetic": row.arithmetic}) is row

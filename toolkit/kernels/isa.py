@@ -73,6 +73,10 @@ class Isa:
         """It has what a row of `targets.precision` needs."""
         return {"tiles": bool(self.tiles), "integers": bool(self.dots)}.get(need, not need)
 
+    def worth(self, need: str) -> int:
+        """How many products an instruction of what a row of `targets.precision` needs adds up."""
+        return max((dot.lanes * dot.depth for dot in self.dots), default=0) if need == "integers" else 0
+
 
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
@@ -98,11 +102,11 @@ def gpu(arch: str) -> Isa:
 
 ISAS: tuple[Isa, ...] = (
     _x86("avx512", "v4", 16, 32, _AVX512),
+    _x86("avx2", "v3", 8, 16, _AVX2, dots=(VPMADDWD,)),
     _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), dots=(VPDPBUSD,)),
     _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"),
          tiles=(TDPBF16PS,)),
     _x86("avx-vnni", "v3", 8, 16, (*_AVX2, "avx_vnni"), mattr=("+avxvnni",), dots=(VPDPBUSD_256,)),
-    _x86("avx2", "v3", 8, 16, _AVX2, dots=(VPMADDWD,)),
     _aarch64("cortex-a72"),
     _aarch64("cortex-a53"),
     _aarch64("cortex-a76", "asimddp"),
@@ -111,7 +115,7 @@ ISAS: tuple[Isa, ...] = (
         triple="arm-linux-gnueabihf", mcpu="cortex-a9", mattr=("+neon",)),
     *map(gpu, ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")),
 )  # fmt: skip
-"""`cpu` without a suffix takes the first of its kind that this machine has all features of, and that has what the way
-of computing needs. `arm` takes the first; `cuda` builds for several. Of the GPUs these are the better known ones; any
-other that the compiler at hand knows is taken as well.
+"""`cpu` without a suffix takes the one of its kind that this machine has all features of, that has what the way of
+computing needs, and that is worth most to it; of several the first. `arm` takes the first; `cuda` builds for several.
+Of the GPUs these are the better known ones; any other that the compiler at hand knows is taken as well.
 """

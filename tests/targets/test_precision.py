@@ -43,11 +43,6 @@ def test_what_is_settled(
     assert found.target.name == target
 
 
-def test_integers_that_cannot_be_read_are_computed_in_floats() -> None:
-    found = settle(targets.parse("cpu:avx512-vnni"), "int8", quantised=True, readable=False).target
-    assert found.precision.stage == "emulated-int8"
-
-
 def test_a_quantised_network_in_bf16_is_refused() -> None:
     with pytest.raises(UsageError, match="the ONNX is quantised, and bf16 cannot hold its numbers"):
         settle(targets.parse("cpu:avx512-amx"), "bf16", quantised=True)

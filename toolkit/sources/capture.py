@@ -31,6 +31,7 @@ from inception_deploy.graph.skeleton import check, restore, skeleton
 from inception_deploy.graph.spell import spell_out
 from inception_deploy.graph.windows import explicit_windows
 from inception_deploy.sources import onnx_file
+from inception_deploy.sources.bounds import check_constants
 from inception_deploy.verify import compare, run_onnx
 
 if TYPE_CHECKING:
@@ -200,6 +201,7 @@ def simplify(model: ir.Model) -> ir.Model:
     import onnxsim
     from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
 
+    check_constants(skeleton(model))
     try:
         if any(node.op_type == "If" for node in model.graph):
             fold_constants(model)  # one whose condition is known becomes its branch

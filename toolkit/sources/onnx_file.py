@@ -17,10 +17,12 @@ from inception_deploy.graph import qoperators
 from inception_deploy.graph.skeleton import check, restore, skeleton
 from inception_deploy.graph.spell import spell_out
 from inception_deploy.sources import halves, legacy
+from inception_deploy.sources.bounds import bodies, check_constants, check_expansion
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
+    from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 MAX_BYTES = 2**31 - 1
 """What one protobuf may hold, weights included; every later stage hands the model around as one."""
@@ -28,7 +30,6 @@ MAX_BYTES = 2**31 - 1
 MAX_ELEMENTS = 2**31 - 1
 """The largest tensor, weight or activation. The largest of the known networks has 1.0e8 (VGG's first linear layer)."""
 
-MAX_NODES = 100_000
 OLDEST_OPSET = 18
 """The passes and the lowering know this one and newer; an older file is converted to `TARGET_OPSET`."""
 
@@ -67,6 +68,7 @@ def load(path: str | Path, tell: Callable[[str], None] = lambda _: None) -> onnx
         _check_operators(model)
         _sort(model.graph)
         _check_interface(model)
+        check_constants(model, open_sizes=True)
         if halves.widen(_graphs(model), _nodes(model.graph), _tensors(model)):
             tell(f"{path.name}: it computes in 16-bit floats; here it is computed in float32, its weights widened")
         read = _to_ir(model)
@@ -149,7 +151,7 @@ def _about(path: Path) -> Iterator[None]:
 
 def _parse(path: Path) -> onnx.ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+    from google.protobuf.message import DecodeError
 
     if path.is_dir():
         raise DeployError("is a folder", kind="onnx", got="folder", allowed="an .onnx file")
@@ -164,15 +166,25 @@ def _parse(path: Path) -> onnx.ModelProto:
     if not model.ir_version or not model.graph.node:
         what = "is empty" if not size else "holds no graph: it is truncated, empty or of another format"
         raise DeployError(what, kind="onnx", got=f"{size} bytes", allowed="a serialised onnx.ModelProto with nodes")
-    for node in _all_nodes(model):
-        words = (node.op_type, node.domain, node.name, *node.input, *node.output)
-        if not all(isinstance(word, str) for word in words):  # protobuf gives bytes for what is no text
-            raise DeployError(
-                "has names that are not UTF-8 text", kind="onnx", got=list(map(str, words)), allowed="UTF-8"
-            )
-    if len(model.graph.node) > MAX_NODES:
-        raise DeployError("has too many nodes", kind="onnx", got=len(model.graph.node), allowed=f"at most {MAX_NODES}")
+    _check_text(model)
     return model
+
+
+def _check_text(message: Message) -> None:
+    """Every text field of a message is text: protobuf gives bytes for what is not UTF-8.
+
+    Raises:
+        DeployError: names the field.
+    """
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.type == field.TYPE_MESSAGE:
+            for inner in values:
+                _check_text(inner)
+        elif field.type == field.TYPE_STRING and not all(isinstance(text, str) for text in values):
+            where = f"{message.DESCRIPTOR.name}.{field.name}"
+            got = [repr(text) for text in values if not isinstance(text, str)]
+            raise DeployError(f"has text that is not UTF-8 in {where}", kind="onnx", got=got, allowed="UTF-8")
 
 
 def _too_big(size: int) -> DeployError:
@@ -184,15 +196,8 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Every node, those of If, Loop and Scan bodies included."""
     for node in graph.node:
         yield node
-        for body in _bodies(node):
+        for body in bodies(node):
             yield from _nodes(body)
-
-
-def _bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
@@ -200,13 +205,13 @@ def _all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
     for function in model.functions:
         for node in function.node:
             yield node
-            for body in _bodies(node):
+            for body in bodies(node):
                 yield from _nodes(body)
 
 
 def _graphs(model: onnx.ModelProto) -> list[onnx.GraphProto]:
     """The graph and all bodies."""
-    return [model.graph, *(body for node in _all_nodes(model) for body in _bodies(node))]
+    return [model.graph, *(body for node in _all_nodes(model) for body in bodies(node))]
 
 
 def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -220,7 +225,8 @@ def _tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            sparse_tensors = [attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []
+            for sparse in (*sparse_tensors, *attribute.sparse_tensors):
                 yield from (sparse.values, sparse.indices)
 
 
@@ -242,7 +248,7 @@ def _check_tensors(model: onnx.ModelProto) -> None:
 
     for tensor in _tensors(model):
         elements = _elements(tensor.dims, f"tensor {tensor.name!r}")
-        if not tensor.data_type or tensor.data_location == onnx.TensorProto.EXTERNAL:
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
             continue
         expected, stored = _bytes(tensor, elements), _stored_bytes(tensor)
         if expected is not None and expected != stored:
@@ -281,6 +287,9 @@ def _bytes(tensor: onnx.TensorProto, elements: int) -> int | None:
     except ValueError as error:
         message = f"tensor {tensor.name!r} has an unknown type"
         raise DeployError(message, kind="onnx", got=tensor.data_type, allowed="a type of onnx.TensorProto") from error
+    if kind == ir.DataType.UNDEFINED:
+        message = f"tensor {tensor.name!r} has no type"
+        raise DeployError(message, kind="onnx", got=0, allowed="a type of onnx.TensorProto")
     return None if kind == ir.DataType.STRING else math.ceil(elements * kind.bitwidth / 8)
 
 
@@ -358,27 +367,12 @@ def _natural(text: str, what: str) -> int:
 
 
 def _inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Replace calls of the model's own functions by their bodies; a function that calls itself has none."""
+    """Replace calls of the model's own functions by their bodies, once it is known what that makes."""
+    check_expansion(model)
     if not model.functions:
         return model
     import onnx.inliner
 
-    bodies = {(f.domain, f.name, f.overload): f for f in model.functions}
-    done: set[tuple[str, str, str]] = set()
-    for root in bodies:
-        # Depth first without recursion: the file decides how deep the calls go.
-        path: list[tuple[tuple[str, str, str], Iterator[onnx.NodeProto]]] = [(root, iter(bodies[root].node))]
-        while path:
-            current, rest = path[-1]
-            call = next(((n.domain, n.op_type, n.overload) for n in rest), None)
-            if call is None:
-                done.add(current)
-                path.pop()
-            elif any(call == key for key, _ in path):
-                message = f"function {call[1]!r} calls itself"
-                raise DeployError(message, kind="onnx", got=call[1], allowed="functions without recursion")
-            elif call in bodies and call not in done:
-                path.append((call, iter(bodies[call].node)))
     try:
         return onnx.inliner.inline_local_functions(model)
     except Exception as error:  # the C++ inliner raises plain RuntimeError
@@ -470,7 +464,7 @@ def _runs_as_it_is(needs: list[set[str]], maker: dict[str, int]) -> bool:
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     """The names a node reads, those that its bodies take from outside included."""
     yield from node.input
-    for body in _bodies(node):
+    for body in bodies(node):
         inner = {value.name for value in body.input} | {tensor.name for tensor in body.initializer}
         inner |= {name for child in body.node for name in child.output}
         yield from (name for child in body.node for name in _reads(child) if name not in inner)
@@ -500,7 +494,8 @@ def _check_interface(model: onnx.ModelProto) -> None:
         raise DeployError("has no input", kind="onnx", got=0, allowed="at least one input")
     for value in real:
         kind = value.type.tensor_type
-        got = onnx.TensorProto.DataType.Name(kind.elem_type) if kind.elem_type else "no tensor"
+        names = {number: name for name, number in onnx.TensorProto.DataType.items()}
+        got = names.get(kind.elem_type, f"type {kind.elem_type}") if kind.elem_type else "no tensor"
         if got not in INPUT_TYPES:
             how = "; export it with float32 inputs (keep_io_types)" if got in ("FLOAT16", "BFLOAT16") else ""
             message = f"input {value.name!r} is not float32 but {got.lower()}{how}"

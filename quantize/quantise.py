@@ -14,6 +14,7 @@ from inception_deploy.errors import UsageError
 from inception_deploy.progress import NONE, Progress
 
 from . import ranges as methods
+from .apart import apart
 from .assign import assign
 from .calibrate import Ranges, Statistics, choose, collect
 from .insert import insert
@@ -141,9 +142,14 @@ class Quantizer:
             done.append("equalised the channels of neighbouring layers")
         if given is None:
             statistics = self.statistics(repairs.equalise)
-            ends = choose(
-                statistics, structure, how, recipe.choices, method=recipe.method, percentile=recipe.percentile
-            )
+            with_method: dict[str, Any] = {"method": recipe.method, "percentile": recipe.percentile}
+            ends = choose(statistics, structure, how, recipe.choices, **with_method)
+            if lost := apart(structure, statistics.histograms):
+                told = ", ".join(f"{name} ({ratio:.0f} times)" for name, ratio in list(lost.items())[:3])
+                self._progress.note(f"one scale cannot hold what is joined there, so this stays in float32: {told}")
+                structure = analyse(model, {*recipe.keep_float, *lost})
+                own = choose(statistics, structure, how, recipe.choices, **with_method)
+                ends = replace(ends, ends={**ends.ends, **own.ends})
         else:
             given.require(structure, how, recipe.choices, "the ranges file")
             ends = given

@@ -241,10 +241,21 @@ class _Export:
         self.given = judged
         after = check.run_int8(int8, judged)
         if not done:
-            self._compare("quantized", before, after, model)
+            self._compare_quantized(before, after, model)
         elif not integer_network.is_ours(model):
             self._compare("integers", before, after, model)
         return int8, after
+
+    def _compare_quantized(self, before: Results, after: Results, model: onnx.ModelProto) -> None:
+        """As `_compare`; where 8 bits lose too much, with what helps."""
+        try:
+            self._compare("quantized", before, after, model)
+        except DeployError as error:
+            message = (
+                f"{error.message}; 8 bits lose too much here: calibrate on pictures like those the network will see, "
+                "try another --scheme, or give --max-drop with --evaluate, which keeps layers in float until it holds"
+            )
+            raise DeployError(message, kind=error.kind, got=error.got, allowed=error.allowed) from error
 
     def share(self, model: onnx.ModelProto, target: Target) -> None:
         """How much of the network is in integers: told, kept in the manifest, and held to what was required."""

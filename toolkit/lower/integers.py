@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,8 @@ from ..quantize import integer_network as quantised
 from ..quantize.integer_steps import IntegerStep, Tensor, has_params, params_of
 from ..quantize.scheme import Params
 from .layers import Param, Storage, Value
-from .operators import common, layout, linear
+from .numbers import Numbers
+from .operators import common, layout, linear, pool
 
 if TYPE_CHECKING:
     from .reader import Reader
@@ -153,6 +154,11 @@ class Integers:
     def _shape(self, step: IntegerStep) -> tuple[int, ...]:
         return self.reader.shape(step.nodes[-1].outputs[0].name or "")
 
+    def _map(self, step: IntegerStep) -> tuple[int, int]:
+        """Height and width of what the step's first node makes."""
+        height, width = self.reader.shape(step.nodes[0].outputs[0].name or "")[2:]
+        return height, width
+
     def _blocked(self, tensor: Tensor) -> Value:
         """A tensor in NCHW16c; the network's own input becomes so when somebody needs it."""
         if tensor.name not in self.reader.values:
@@ -210,7 +216,7 @@ class Integers:
         value = self.reader.blocked(self._inputs[name])
         self.reader.values[name] = self._to_bytes(name, self.params[name], value)
 
-    def _word_input(self, name: str) -> Storage | None:
+    def _word_input(self, name: str) -> Value | None:
         """The network's input as pixels of four bytes, if it is plain NCHW and has few enough channels."""
         value = self._inputs.get(name)
         if value is None or value.storage.blocked or len(value.shape) != 4 or value.shape[1] > _WORD:
@@ -224,7 +230,7 @@ class Integers:
             )
             self.reader.emit("quantize", [], spec, [(value.storage, "")], storage, name)
             self._inputs[key] = Value(key, value.shape, storage, height, width)
-        return self._inputs[key].storage
+        return self._inputs[key]
 
     def _dequantize(self, node: onnx.NodeProto) -> None:
         params = self.ways_out[node.output[0]]
@@ -250,105 +256,46 @@ class Integers:
             bias = bias + np.where(factor > 0, 1 << np.maximum(factor - 1, 0), 0).astype(np.int32)
         else:
             factor = arith.multiplier(x.params.scale, scale, step.output.params.scale)
+        numbers = self._numbers(step, bias, factor)
         if step.nodes[0].op_type != "Conv":
-            self._dense(step, x, weight, bias, factor)
+            linear.emit_dense(self.reader, self._blocked(step.inputs[0]).storage, weight, numbers)
             return
-        groups, channels = integer(step.nodes[0], "group", 1), self.reader.shape(_read(step))[1]
-        if groups == channels == out and groups > 1:
-            self._depthwise(step, x, weight, bias, factor)
-        else:
-            self._conv(step, x, weight, bias, factor, groups)
+        node = ir.to_proto(step.nodes[0])
+        words = self._word_input(step.inputs[0].name) if integer(step.nodes[0], "group", 1) == 1 else None
+        value = self._blocked(step.inputs[0]) if words is None else words
+        linear.emit_conv(self.reader, node, value, weight, numbers, 0 if words is None else _WORD)
 
-    def _conv(
-        self, step: IntegerStep, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray, groups: int
-    ) -> None:
-        node = step.nodes[0]
-        kernel = (weight.shape[2], weight.shape[3])
-        stride, pads, dilation = common.window(self.reader, ir.to_proto(node), kernel)
-        height, width = self.reader.shape(_read(step))[2:]
-        out_height, out_width = self._shape(step)[2:]
-        words = self._word_input(step.inputs[0].name) if groups == 1 else None
-        macs = self._shape(step)[0] * out_height * out_width * weight.size
-        param: Any = Param("weight", weight)
-        kept = groups
-        if words is not None:
-            source, physical = words, _WORD
-        else:
-            value = self._blocked(step.inputs[0])
-            source, physical = value.storage, value.storage.blocks * BLOCK
-            if groups > 1:
-                kept, param = linear.join_groups(
-                    weight, groups, common.identity_slots(value) and len(weight) % BLOCK == 0
-                )
-        blocks = -(-len(weight) // BLOCK)
-        spec = Conv(
-            source.batch, physical // kept, height, width, blocks * BLOCK, out_height, out_width, kernel, stride,
-            (pads[0], pads[1]), dilation, kept, words is not None, activation=_clamp(step),
-            rounding=self._rounding(step), in_element=BYTE, out_element=_kept(step),
-        )  # fmt: skip
-        spec, biases, sets = _sets(spec, x.zero, weight, bias)
-        operands = [(source, "in_stride"), param, Param("channels", biases), Param("channel", factor), *sets]
-        storage = self._result(step, source, blocks, np.arange(len(weight)), out_height * out_width)
-        self.reader.emit("conv", _names(step), spec, operands, storage, storage.name, macs)
-        self._made(step, storage, out_height, out_width)
-
-    def _dense(self, step: IntegerStep, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray) -> None:
-        source = self._blocked(step.inputs[0]).storage
-        blocks = -(-len(weight) // BLOCK)
-        wide = linear.flat_weight(weight, source)
-        biases = bias - x.zero * weight.astype(np.int32).sum(1)
-        spec = Conv(
-            source.batch, source.elements, 1, 1, blocks * BLOCK, 1, 1, (1, 1),
-            rounding=self._rounding(step), activation=_clamp(step), in_element=BYTE, out_element=_kept(step),
-        )  # fmt: skip
-        storage = self._result(step, source, blocks, np.arange(len(weight)), 1)
-        operands: list[tuple[Storage, str] | Param] = [
-            (source, "in_stride"), Param("dense", wide[:, :, None, None]),
-            Param("channels", biases[None].astype(np.int32)), Param("channel", factor),
-        ]  # fmt: skip
-        self.reader.emit("dense", _names(step), spec, operands, storage, storage.name, source.batch * weight.size)
-        self._made(step, storage, 1, 1)
-
-    def _depthwise(self, step: IntegerStep, x: _Raw, weight: np.ndarray, bias: np.ndarray, factor: np.ndarray) -> None:
-        value = self._blocked(step.inputs[0])
-        kernel = (weight.shape[2], weight.shape[3])
-        stride, pads, dilation = common.window(self.reader, ir.to_proto(step.nodes[0]), kernel)
-        spec = self._window_spec(step, WindowOp.DEPTHWISE, value, x.zero, kernel, stride, pads, dilation)
-        macs = math.prod(self._shape(step)) * math.prod(kernel)
-        params = [Param("weight", weight), Param("channel", bias), Param("channel", factor)]
-        self._window(step, "depthwise", value, spec, params, macs)
-
-    # -- windows -----------------------------------------------------------------------------------------------------
-    def _window_spec(
+    def _numbers(
         self,
         step: IntegerStep,
-        op: WindowOp,
-        value: Value,
-        zero: int,
-        kernel: tuple[int, int],
-        stride: tuple[int, int],
-        pads: Sequence[int],
-        dilation: tuple[int, int],
-    ) -> Window:
-        out_height, out_width = self.reader.shape(step.nodes[0].outputs[0].name or "")[2:]
-        rounding = None if op is WindowOp.MAX else self._rounding(step)
-        return Window(
-            op, value.storage.batch, value.storage.blocks, value.height, value.width, out_height, out_width, kernel,
-            stride, (pads[0], pads[1], pads[2], pads[3]), dilation, zero=zero, rounding=rounding,
-            activation=_clamp(step), in_element=BYTE, out_element=_kept(step),
-        )  # fmt: skip
+        bias: np.ndarray | None = None,
+        factor: np.ndarray | None = None,
+        zero: int | None = None,
+    ) -> Numbers:
+        """Bytes in, and bytes out, or float32 where the step leaves as float.
 
-    def _window(
-        self, step: IntegerStep, op: str, value: Value, spec: Window, params: list[Param], macs: int = 0
-    ) -> Value:
-        source = value.storage
-        assert source.slots is not None
-        storage = self._result(step, source, source.blocks, source.slots, spec.out_height * spec.out_width)
-        operands: list[Any] = [(source, "in_stride"), *params]
-        self.reader.emit(op, _names(step), spec, operands, storage, storage.name, macs)
-        self._made(step, storage, spec.out_height, spec.out_width)
-        return self.reader.values[storage.name]
+        Args:
+            bias, factor: of a linear step, one an output.
+            zero: of what a window reads.
+        """
 
+        def behind(spec: Any, weight: np.ndarray) -> tuple[Any, list[Param]]:
+            assert bias is not None
+            assert factor is not None
+            if isinstance(spec, Window):
+                return replace(spec, zero=x.zero), [Param("channel", bias), Param("channel", factor)]
+            spec, biases, sets = _sets(spec, x.zero, weight, bias)
+            return spec, [Param("channels", biases), Param("channel", factor), *sets]
+
+        x = _raw(step.inputs[0].params)
+        fields: dict[str, Any] = {"activation": _clamp(step), "in_element": BYTE, "out_element": _kept(step)}
+        fields["rounding"] = None if step.kind == "move" else self._rounding(step)
+        if zero is not None:
+            fields["zero"] = zero
+        name = step.output.name if step.output is not None else step.result
+        return Numbers(_names(step), name, "uint8" if step.output is not None else "float32", fields, behind)
+
+    # -- windows -----------------------------------------------------------------------------------------------------
     def _mean(self, step: IntegerStep) -> None:
         node, x = step.nodes[0], _raw(step.inputs[0].params)
         value = self._blocked(step.inputs[0])
@@ -370,8 +317,10 @@ class Integers:
             rows_, columns = ints(node, "kernel_shape")
             kernel = (rows_, columns)
             stride, pads, _ = common.window(self.reader, ir.to_proto(node), kernel)
-        spec = self._window_spec(step, WindowOp.AVERAGE, value, x.zero, kernel, stride, pads, (1, 1))
-        self._window(step, "average_pool", value, spec, [Param("raw", factor)])
+        numbers = self._numbers(step, zero=x.zero)
+        made = self._map(step)
+        spec = pool.windowed(WindowOp.AVERAGE, value, made, kernel, stride, pads, (1, 1), numbers)
+        pool.emit_window(self.reader, value, spec, [Param("raw", factor)], numbers)
 
     def _move(self, step: IntegerStep) -> None:
         """A max pool, a Relu that stands alone, a view; and the change of scale behind it, where there is one."""
@@ -380,8 +329,9 @@ class Integers:
         if node.op_type == "MaxPool":
             rows, columns = ints(node, "kernel_shape")
             stride, pads, dilation = common.window(self.reader, ir.to_proto(node), (rows, columns))
-            spec = self._window_spec(step, WindowOp.MAX, value, 0, (rows, columns), stride, pads, dilation)
-            value = self._window(step, "max_pool", value, spec, [])
+            numbers = self._numbers(step, zero=0)
+            spec = pool.windowed(WindowOp.MAX, value, self._map(step), (rows, columns), stride, pads, dilation, numbers)
+            value = pool.emit_window(self.reader, value, spec, [], numbers)
         elif node.op_type in _VIEWS:
             shape = self._shape(step)
             size = (value.height, value.width) if len(shape) == 4 else (1, 1)

@@ -25,6 +25,11 @@ def blocks_of(channels: int, block: int = BLOCK) -> int:
     return -(-channels // block)
 
 
+def blocks_of_dtype(channels: int, dtype: str) -> int:
+    """Blocks that hold so many channels of what a `Storage` may have as its type."""
+    return blocks_of(channels, element_of(dtype).block)
+
+
 class Reader:
     """What is known while the graph is walked.
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import onnx
 
 from ...kernels.elements import BLOCK
-from ...kernels.spec import Conv, Window, WindowOp
-from ..layers import Param, Storage
+from ...kernels.spec import Conv, WindowOp
+from ..layers import Param, Storage, Value
+from ..numbers import Numbers, reals
 from ..reader import Reader, Refuse
-from .common import attributes, identity_slots, image, new, window
+from .common import attributes, identity_slots, image, window
+from .pool import emit_window, windowed
 
 
 def conv(reader: Reader, node: onnx.NodeProto) -> None:
@@ -22,60 +23,44 @@ def conv(reader: Reader, node: onnx.NodeProto) -> None:
     bias = (
         reader.constant(node.input[2], "the bias") if len(node.input) > 2 and node.input[2] else np.zeros(len(weight))
     )
+    few = value.shape[1] if not value.storage.blocked and value.shape[1] < BLOCK else 0
+    if not few or attributes(node).get("group", 1) > 1:
+        value, few = reader.blocked(value), 0
+    emit_conv(reader, node, value, weight, reals(reader, node, bias), few)
+
+
+def emit_conv(
+    reader: Reader, node: onnx.NodeProto, value: Value, weight: np.ndarray, numbers: Numbers, few: int = 0
+) -> None:
+    """A convolution in any numbers.
+
+    Args:
+        value: the input, blocked unless it has `few` channels.
+        weight: `[O, I / groups, r, s]`.
+        few: channels of an input that is not blocked; how they lie is the kernel's own affair.
+    """
     groups = attributes(node).get("group", 1)
-    out, _, rows, columns = weight.shape
+    source, (out, _, rows, columns) = value.storage, weight.shape
     stride, pads, dilation = window(reader, node, (rows, columns))
-    channels = value.shape[1]
     out_height, out_width = reader.shape(node.output[0])[2:]
     macs = value.shape[0] * out * out_height * out_width * weight[0].size
-    params: list[Any] = [Param("weight", weight), Param("bias", bias.astype(np.float32))]
-
-    if groups == channels == out and groups > 1:
-        value = reader.blocked(value)
-        assert value.storage.slots is not None
-        result = new(reader, node.output[0], value, value.storage.slots, out_height, out_width, value.storage.blocks)
-        depthwise = Window(
-            WindowOp.DEPTHWISE,
-            value.storage.batch,
-            value.storage.blocks,
-            value.height,
-            value.width,
-            out_height,
-            out_width,
-            (rows, columns),
-            stride,
-            (pads[0], pads[1], pads[2], pads[3]),
-            dilation,
+    if groups == value.shape[1] == out and groups > 1:
+        spec = windowed(
+            WindowOp.DEPTHWISE, value, (out_height, out_width), (rows, columns), stride, pads, dilation, numbers
         )
-        reader.emit(
-            "depthwise",
-            [node.name],
-            depthwise,
-            [(value.storage, "in_stride"), *params],
-            result.storage,
-            result.name,
-            macs,
-        )
-        reader.values[result.name] = result
+        emit_window(reader, value, spec, [Param("weight", weight)], numbers, weight, macs)
         return
-
-    planar = not value.storage.blocked and channels < BLOCK and groups == 1
-    if planar:
-        height, width, physical = value.shape[2], value.shape[3], channels
-    else:
-        value = reader.blocked(value)
-        height, width, physical = value.height, value.width, value.storage.blocks * value.storage.block
-    kept = groups
+    kept, param = groups, Param("weight", weight)
     if groups > 1:
-        block = value.storage.block
-        kept, params[0] = join_groups(weight, groups, identity_slots(value) and out % block == 0, block)
-    result = new(reader, node.output[0], value, out, out_height, out_width)
-    spec = Conv(
-        value.storage.batch,
-        physical // kept,
+        kept, param = join_groups(weight, groups, identity_slots(value) and out % source.block == 0, source.block)
+    result = numbers.storage(source, out, out_height * out_width)
+    height, width = value.shape[2:] if few else (value.height, value.width)
+    conv = Conv(
+        source.batch,
+        (few or source.blocks * source.block) // kept,
         height,
         width,
-        result.storage.blocks * result.storage.block,
+        result.blocks * result.block,
         out_height,
         out_width,
         (rows, columns),
@@ -83,10 +68,11 @@ def conv(reader: Reader, node: onnx.NodeProto) -> None:
         (pads[0], pads[1]),
         dilation,
         kept,
-        planar,
+        bool(few),
+        **numbers.fields,
     )
-    reader.emit("conv", [node.name], spec, [(value.storage, "in_stride"), *params], result.storage, result.name, macs)
-    reader.values[result.name] = result
+    conv, operands = numbers.behind(conv, weight)
+    numbers.emit(reader, "conv", conv, source, [param, *operands], result, (out_height, out_width), macs)
 
 
 def join_groups(weight: np.ndarray, groups: int, aligned: bool, block: int = BLOCK) -> tuple[int, Param]:
@@ -115,23 +101,16 @@ def dense(reader: Reader, name: str, node: onnx.NodeProto, weight: np.ndarray, b
     value = reader.value(name)
     if len(value.shape) != 2:
         raise Refuse(f"'{name}' has {len(value.shape)} axes, not 2")
-    value = reader.blocked(value)
-    source = value.storage
-    assert source.slots is not None
-    out = len(weight)
-    result = new(reader, node.output[0], value, out, 1, 1)
-    wide = flat_weight(weight, source)
-    spec = Conv(source.batch, source.elements, 1, 1, result.storage.blocks * result.storage.block, 1, 1, (1, 1))
-    reader.emit(
-        "dense",
-        [node.name],
-        spec,
-        [(source, "in_stride"), Param("dense", wide[:, :, None, None]), Param("bias", bias.astype(np.float32))],
-        result.storage,
-        result.name,
-        source.batch * weight.size,
-    )
-    reader.values[result.name] = result
+    emit_dense(reader, reader.blocked(value).storage, weight, reals(reader, node, bias))
+
+
+def emit_dense(reader: Reader, source: Storage, weight: np.ndarray, numbers: Numbers) -> None:
+    """A fully connected layer in any numbers, of a flattened map as it lies; `weight` is `[O, K]`."""
+    result = numbers.storage(source, len(weight), 1)
+    size = (source.batch, source.elements, 1, 1, result.blocks * result.block, 1, 1, (1, 1))
+    spec, operands = numbers.behind(Conv(*size, **numbers.fields), weight[:, :, None, None])
+    wide = Param("dense", flat_weight(weight, source)[:, :, None, None])
+    numbers.emit(reader, "dense", spec, source, [wide, *operands], result, (1, 1), source.batch * weight.size)
 
 
 def flat_weight(weight: np.ndarray, source: Storage) -> np.ndarray:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+import numpy as np
 import onnx
 
 from ...kernels.spec import GlobalAverage, Window, WindowOp
-from ..layers import Value
+from ..layers import Param, Value
+from ..numbers import Numbers, reals
 from ..reader import Reader, Refuse
-from .common import attributes, image, new, window
+from .common import attributes, image, window
 from .written import max_with_places
 
 
@@ -30,51 +33,76 @@ def pool(op: WindowOp) -> Callable[[Reader, onnx.NodeProto], None]:
             return
         if op is WindowOp.AVERAGE and dilation != (1, 1):
             raise Refuse("an average over a dilated window")
-        spec = Window(
-            op,
-            value.storage.batch,
-            value.storage.blocks,
-            value.height,
-            value.width,
-            height,
-            width,
-            (rows, columns),
-            stride,
-            (pads[0], pads[1], pads[2], pads[3]),
-            dilation,
-            bool(attrs.get("count_include_pad", 0)),
-        )
-        emit_pool(reader, node, value, spec)
+        numbers = reals(reader, node)
+        spec = windowed(op, value, (height, width), (rows, columns), stride, pads, dilation, numbers)
+        spec = replace(spec, include_pad=bool(attrs.get("count_include_pad", 0)))
+        emit_window(reader, value, spec, [], numbers)
 
     return handler
 
 
-def emit_pool(reader: Reader, node: onnx.NodeProto, value: Value, spec: Window | GlobalAverage) -> None:
-    """A layer whose channels lie as its input's."""
-    assert value.storage.slots is not None
-    height, width = (spec.out_height, spec.out_width) if isinstance(spec, Window) else (1, 1)
-    result = new(reader, node.output[0], value, value.storage.slots, height, width, value.storage.blocks)
-    op = f"{spec.op.value}_pool" if isinstance(spec, Window) else "global_average"
-    reader.emit(op, [node.name], spec, [(value.storage, "in_stride")], result.storage, result.name)
-    reader.values[result.name] = result
+def windowed(
+    op: WindowOp,
+    value: Value,
+    size: tuple[int, int],
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    pads: Sequence[int],
+    dilation: tuple[int, int],
+    numbers: Numbers,
+) -> Window:
+    """The spec of a pool or a depthwise convolution of a blocked value to a map of `size`, in any numbers."""
+    source = value.storage
+    return Window(
+        op,
+        source.batch,
+        source.blocks,
+        value.height,
+        value.width,
+        *size,
+        kernel,
+        stride,
+        (pads[0], pads[1], pads[2], pads[3]),
+        dilation,
+        **numbers.fields,
+    )
+
+
+def emit_window(
+    reader: Reader,
+    value: Value,
+    spec: Window,
+    params: list[Param],
+    numbers: Numbers,
+    weight: np.ndarray | None = None,
+    macs: int = 0,
+) -> Value:
+    """A layer whose channels lie as its input's; a depthwise convolution has a weight."""
+    source, size = value.storage, (spec.out_height, spec.out_width)
+    assert source.slots is not None
+    operands: list[Param] = []
+    if weight is not None:
+        spec, operands = numbers.behind(spec, weight)
+    result = numbers.storage(source, source.slots, size[0] * size[1], source.blocks)
+    op = "depthwise" if spec.op is WindowOp.DEPTHWISE else f"{spec.op.value}_pool"
+    return numbers.emit(reader, op, spec, source, [*params, *operands], result, size, macs)
 
 
 def global_average(reader: Reader, node: onnx.NodeProto) -> None:
     """GlobalAveragePool."""
-    value = reader.blocked(image(reader, node.input[0]))
-    emit_pool(reader, node, value, GlobalAverage(value.storage.batch, value.storage.blocks, value.storage.pixels))
+    source, numbers = reader.blocked(image(reader, node.input[0])).storage, reals(reader, node)
+    assert source.slots is not None
+    result = numbers.storage(source, source.slots, 1, source.blocks)
+    spec = GlobalAverage(source.batch, source.blocks, source.pixels)
+    numbers.emit(reader, "global_average", spec, source, [], result, (1, 1))
 
 
 def global_max(reader: Reader, node: onnx.NodeProto) -> None:
     """GlobalMaxPool."""
-    value = reader.blocked(image(reader, node.input[0]))
+    value, numbers = reader.blocked(image(reader, node.input[0])), reals(reader, node)
     size = (value.height, value.width)
-    emit_pool(
-        reader,
-        node,
-        value,
-        Window(WindowOp.MAX, value.storage.batch, value.storage.blocks, *size, 1, 1, size, (1, 1), (0, 0, 0, 0)),
-    )
+    spec = windowed(WindowOp.MAX, value, (1, 1), size, (1, 1), (0, 0, 0, 0), (1, 1), numbers)
+    emit_window(reader, value, spec, [], numbers)
 
 
 def reduce_map(whole_map: Callable[[Reader, onnx.NodeProto], None]) -> Callable[[Reader, onnx.NodeProto], None]:

@@ -121,6 +121,15 @@ def legacy_broadcast() -> Iterator[Case]:
         yield replace(files[0], equal=files[1].model)
 
 
+def legacy_pads() -> Iterator[Case]:
+    """Pad whose numbers are attributes, one of which its mode does not use."""
+    for mode in ("constant", "reflect", "edge"):
+        net = Net(opset=9, ir_version=4)
+        yield net.case(
+            f"legacy_pad_{mode}", net.op("Pad", net.stem(), pads=[0, 0, 1, 2, 0, 0, 0, 1], mode=mode, value=0.5)
+        )
+
+
 def pool_ceil() -> Iterator[Case]:
     """Pools whose last window is cut off, or lies in the padding altogether."""
     windows = ((2, 2, 1), (2, 3, 1), (3, 2, 0), (3, 2, 1), (2, 2, 0), (3, 3, 1))
@@ -391,7 +400,7 @@ def inputs() -> Iterator[Case]:
 KINDS: dict[str, Callable[[], Iterator[Case]]] = {
     kind.__name__: kind
     for kind in (
-        resize_modes, resize_sizes, resize_axes, resize_cubic, resize_crop, upsample, legacy_broadcast, pool_ceil, pool_padded,
+        resize_modes, resize_sizes, resize_axes, resize_cubic, resize_crop, upsample, legacy_broadcast, legacy_pads, pool_ceil, pool_padded,
         conv_padded, conv_transpose, norms, topk, unpool, scatter, col2im, branches, dynamic, clips, newer, halves, outputs, inputs,
     )
 }  # fmt: skip

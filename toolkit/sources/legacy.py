@@ -2,6 +2,7 @@
 
 * Before opset 7 a second operand with ``broadcast=1`` is laid on the first one's axes from `axis` on (on the last ones
   without it), and PRelu's slope on the channels. Numpy's rule, which holds since, lays it on the last axes.
+* A Pad of opset 2 to 10 may have a `value` that its mode does not use; as an attribute it is unknown since.
 * Upsample (7 to 9) and Resize of opset 10 take coordinates as ``i / scale``, "asymmetric", and the place below
   ("floor"; Resize to a smaller size the one above). Since opset 11 Resize has other defaults.
 """
@@ -15,7 +16,17 @@ import numpy as np
 import onnx_ir as ir
 
 from inception_deploy.errors import DeployError
-from inception_deploy.graph.rewrite import add_constant, constant, free_name, insert, integer, nodes, operand, rank
+from inception_deploy.graph.rewrite import (
+    add_constant,
+    constant,
+    free_name,
+    insert,
+    integer,
+    nodes,
+    operand,
+    rank,
+    text,
+)
 
 BROADCASTING = ("Add", "And", "Div", "Equal", "Greater", "Less", "Mul", "Or", "PRelu", "Pow", "Sub", "Xor")
 
@@ -56,6 +67,20 @@ def align_operands(model: ir.Model) -> int:
             node.replace_input_with(1, wide)
             fired += 1
     return fired
+
+
+def drop_idle_values(model: ir.Model) -> int:
+    """Drop the `value` of a Pad that takes its numbers from the map: the converter leaves it, and no newer Pad has it.
+
+    Given: ``Pad<mode="reflect", value=v>(x)`` of an opset before 11, or "edge". Result: the same without `value`.
+    """
+    found = [node for node in nodes(model, "Pad") if "value" in node.attributes and text(node, "mode", "") in _OWN]
+    for node in found:
+        node.attributes.pop("value")
+    return len(found)
+
+
+_OWN = ("reflect", "edge")
 
 
 def samplers(model: ir.Model) -> dict[str, Sampler]:

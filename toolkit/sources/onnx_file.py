@@ -533,6 +533,8 @@ def _modern(model: ir.Model) -> ir.Model:
     try:
         _infer(model)
         samplers = legacy.samplers(model) if version < 11 else {}
+        if version < 11:
+            legacy.drop_idle_values(model)
         if version < 7:
             legacy.align_operands(model)
         made = restore(onnx.version_converter.convert_version(skeleton(model), TARGET_OPSET), model)

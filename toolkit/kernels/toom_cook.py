@@ -27,7 +27,7 @@ _POINTS = (
     Fraction(3, 2),
     Fraction(-3, 2),
 )
-"""In the order they are taken: each next one adds the least error in fp32 (tests/kernels/test_winograd.py measures
+"""In the order they are taken: each next one adds the least error in fp32 (tests/kernels/test_toom_cook.py measures
 it).
 """
 

@@ -67,7 +67,7 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     words = replace(spec, channels=spec.channels // dot.depth)
     row = conv.image(spec)[3]
     even = spec.out_channels // spec.groups // dot.lanes % 2 == 0
-    if spec.pointwise and row > 1 and even and isa.registers >= MANY:
+    if spec.pointwise and row > 1 and even and isa.registers >= conv.MANY_REGISTERS:
         found = conv.balanced(words, ConvSchedule(dot.lanes, 2, max(split(row, POINTWISE_PIXELS))))
         return _with_dot(found, dot)
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
@@ -75,10 +75,6 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     if spec.kernel[1] >= WIDE_KERNEL and chosen.pixels > WIDE_PIXELS:
         chosen = conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
     return _with_dot(chosen, dot)
-
-
-MANY = 32
-"""Vector registers that leave room for `POINTWISE_PIXELS`."""
 
 
 def _with_dot(schedule: ConvSchedule, dot: Dot) -> DotSchedule:

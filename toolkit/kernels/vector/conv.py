@@ -33,16 +33,42 @@ NEXT_GROUP = -1
 """`ConvSchedule.fetch`: every tile of a group fetches its share of the next group's weights."""
 
 NEXT_GROUP_BYTES = 128 * 1024
-"""A group's weights up to this size are fetched so by default."""
+"""A group's weights up to this size are fetched so by default: measured, with 209 KB it loses (docs/perf/cpu-fp32.md,
+step 2).
+"""
 
 AHEAD_KIB = 8
-"""How far ahead a group's first tile fetches larger ones by default."""
+"""How far ahead a group's first tile fetches larger ones by default: measured (docs/perf/cpu-fp32.md, step 2)."""
 
 LEAST_TURNS = 5
-"""Tiles that a group needs for their shares of the next group's weights to be small."""
+"""Tiles that a group needs for their shares of the next group's weights to be small: measured (docs/perf/tuning.md,
+round 2).
+"""
 
 K_BLOCK, LEAST_UNITS = 8, 8
-"""Input blocks that a deep pointwise convolution does at a time by default, and the units that it is to keep."""
+"""Input blocks that a deep pointwise convolution does at a time by default: measured (docs/perf/tuning.md, round 2).
+The units that it is to keep: four for each of the two threads that this was measured with.
+"""
+
+MANY_REGISTERS, MOST_OF_MANY, MOST_OF_FEW = 32, 18, 12
+"""Accumulators of a tile by the registers: measured, with more of them LLVM 22 spills (docs/perf/cpu-fp32.md, step
+1).
+"""
+
+STREAMED = 0.1
+"""Cycles of an accumulator for what comes from the second-level cache, once a pixel and once a vector. Not measured: so
+little that it decides only between tiles that `cycles` holds for equal.
+"""
+
+UNIT_MACS = 400_000
+"""Multiply-adds of a work unit: 4 microseconds of a core with two units of 16 lanes at 3 GHz, so that threads wait no
+longer for each other at a layer's end.
+"""
+
+STAYING = 512 * 1024
+"""Bytes of weights that stay in a second-level cache while pixels go by: half of the smallest one beside AVX-512 units
+(1 MiB, Zen 4 and Skylake).
+"""
 
 
 @dataclass(frozen=True)
@@ -121,10 +147,10 @@ def choose(spec: Conv, isa: Isa) -> ConvSchedule:
     per_block = BLOCK // lanes
     group_vectors = spec.out_channels // spec.groups // lanes
     row = image(spec)[3]
-    budget = 18 if registers >= 32 else 12
+    budget = MOST_OF_MANY if registers >= MANY_REGISTERS else MOST_OF_FEW
 
     def cost(vectors: int, pixels: int) -> float:
-        return cycles(split(row, pixels), vectors) / (vectors * row) + 0.1 / pixels + 0.1 / vectors
+        return cycles(split(row, pixels), vectors) / (vectors * row) + STREAMED / pixels + STREAMED / vectors
 
     options = []
     for vectors in (
@@ -159,7 +185,7 @@ def balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     wide = schedule.lanes * schedule.vectors
     depth = spec.channels * math.prod(spec.kernel)
     row = image(spec)[3] if not spec.pointwise else schedule.pixels
-    rows = max(1, round(400_000 / (row * wide * depth)))
+    rows = max(1, round(UNIT_MACS / (row * wide * depth)))
     weights = 4 * spec.out_channels * depth
     pixels = 4 * spec.height * spec.width * spec.channels * spec.groups
     extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
@@ -168,7 +194,7 @@ def balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
         schedule.vectors,
         schedule.pixels,
         rows=min(rows, extent),
-        rows_outer=weights <= 512 * 1024 < pixels,
+        rows_outer=weights <= STAYING < pixels,
         fetch=NEXT_GROUP if 4 * wide * depth <= NEXT_GROUP_BYTES else AHEAD_KIB,
     )
 
@@ -463,7 +489,7 @@ def features(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
     return [
         4 * math.log2(cycles(widths, vectors) / (vectors * row / 2)),
         accumulators / 8,
-        max(0, accumulators - 18) / 4,
+        max(0, accumulators - MOST_OF_MANY) / 4,
         4.0 / max(widths),
         2.0 / vectors,
         math.log2(group_kib) / 2,

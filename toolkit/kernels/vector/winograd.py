@@ -21,8 +21,8 @@ from ..toom_cook import Matrix, transforms
 from .simple import SimpleSchedule, whole_vectors
 
 OUTPUTS = {1: (1,), 3: (2, 4), 5: (2, 4), 7: (2, 4)}
-"""Taps along an axis to outputs a tile: at most as many as leave the error of fp32 below 1e-5. Smaller tiles have
-fewer weights and more products.
+"""Taps along an axis to outputs a tile: at most as many as leave the error of fp32 below 1e-5
+(tests/kernels/test_toom_cook.py). Smaller tiles have fewer weights and more products.
 """
 
 
@@ -56,15 +56,21 @@ def pays(spec: Conv, *, lanes: int) -> tuple[int, int] | None:
         products = shape.points * tiles * weights / (2 * lanes)
         moved = shape.points * tiles * (spec.channels * _MOVE_IN + spec.out_channels * _MOVE_OUT) / lanes
         cold = 4 * weights * (shape.points - spec.kernel[0] * spec.kernel[1]) / (_BYTES_PER_CYCLE * spec.batch)
-        return products * 1.1 + moved + cold
+        return products * _FEW_PIXELS + moved + cold
 
     best = min(options(spec), key=cycles, default=None)
-    return None if best is None or cycles(best) >= direct * 0.9 else best
+    return None if best is None or cycles(best) >= direct * _WORTH else best
 
 
 _MOVE_IN, _MOVE_OUT, _BYTES_PER_CYCLE = 5.0, 4.0, 6.0
 """Cycles for a vector of products on its way in and out; bytes of weights that come from memory in a cycle. Measured:
-docs/perf/cpu-fp32.md.
+docs/perf/cpu-fp32.md, step 4.
+"""
+
+_FEW_PIXELS, _WORTH = 1.1, 0.9
+"""What a product of few pixels takes over one of many, and the part of the direct convolution's cycles that is worth
+the memory: they leave 192-224 1x3@8 direct, where F(2) took 1.03 of the time, and take F(2) for 224-256 3x1@8, where it
+took 0.94 (docs/perf/tuning.md, round 3).
 """
 
 

@@ -162,6 +162,7 @@ def test_every_package_is_installed() -> None:
         "sources",
         "bundles",
         "reports",
+        "api",
     ],
 )
 def test_packages_import_light(light: str) -> None:

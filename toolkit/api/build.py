@@ -1,90 +1,23 @@
-"""The front door: one function a command, with the command's options. `inception_deploy` hands them out by name.
-
-Each is imported without anything heavy, and imports what it needs when it is called. One that needs the builder's
-packages says so where they are not installed. Paths are text or `Path`. What is returned is the document that the
-command prints with ``--json``.
-"""
+"""The functions that make something: bundles, int8 networks, databases of tuning, reports. They need the builder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import wraps
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
-from .errors import DeployError, UsageError
-from .progress import NONE, Progress
+from ..errors import UsageError
+from ..progress import NONE, Progress
+from .common import Document, PathLike, Preparing, needs_builder, path_of, size_of
 
 if TYPE_CHECKING:
     import torch
 
-    from .runtime.given import Given
-    from .runtime.model import Model
-
-PathLike: TypeAlias = "str | os.PathLike[str]"
-Preparing: TypeAlias = "PathLike | Mapping[str, Any] | None"
-Document: TypeAlias = "dict[str, Any]"
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-# fmt: off
-_BUILDERS = frozenset({
-    "torch", "tvm", "tvm_ffi", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "onnxsim", "safetensors", "jinja2",
-    "ziglang", "cloudpickle", "psutil",
-})
-# fmt: on
-"""The modules of what ``inception-deploy[build]`` installs."""
+    from ..sources.resolve import Request
 
 
-def _needs_builder(function: Callable[P, R]) -> Callable[P, R]:
-    """Where a package of the builder is missing, the error says what to install."""
-
-    @wraps(function)
-    def guarded(*arguments: P.args, **options: P.kwargs) -> R:
-        try:
-            return function(*arguments, **options)
-        except ModuleNotFoundError as error:
-            if (error.name or "").partition(".")[0] not in _BUILDERS:
-                raise
-            raise DeployError(
-                f"{function.__name__.replace('_', ' ')} needs the packages of inception-deploy[build]: "
-                "pip install 'inception-deploy[build]'",
-                kind="install",
-                got=f"no {error.name}",
-            ) from error
-
-    return guarded
-
-
-def models() -> list[Document]:
-    """The networks of the zoo: ``name, aliases, input, parameters, macs, top1, weights, options``."""
-    from .models import specs
-
-    return [
-        {
-            "name": spec.name,
-            "aliases": list(spec.aliases),
-            "input": list(spec.input),
-            "parameters": spec.parameters,
-            "macs": spec.macs,
-            "top1": spec.top1,
-            "weights": spec.weights_source,
-            "options": {option.name: option.help for option in spec.options},
-        }
-        for spec in specs()
-    ]
-
-
-def targets() -> list[Document]:
-    """What can be compiled for: ``name, needs, builds, runs, reason``, of this machine."""
-    from .targets import listing
-
-    return listing()
-
-
-@_needs_builder
+@needs_builder
 def export(
     model: PathLike | torch.nn.Module,
     output: PathLike,
@@ -148,18 +81,18 @@ def export(
         UsageError: an unknown model, target or precision, or an impossible option.
         DeployError: the work could not be done; nothing was written.
     """
-    from . import pipeline
-    from .quantize.job import Options
-    from .quantize.quantise import Recipe
+    from .. import pipeline
+    from ..quantize.job import Options
+    from ..quantize.quantise import Recipe
 
     quantisation = None
     if scheme or calibration or max_drop is not None or evaluate or images:
         quantisation = Options(
             recipe=Recipe(scheme or "float-scale"),
-            calibration=_path(calibration),
+            calibration=path_of(calibration),
             images=images,
             max_drop=max_drop,
-            evaluate=_path(evaluate),
+            evaluate=path_of(evaluate),
         )
     return pipeline.export(
         _request(model, weights, ema, input_size, width, batch, num_classes, options, seed, preprocessing),
@@ -167,7 +100,7 @@ def export(
         target=target,
         precision=precision,
         quantisation=quantisation,
-        tuned=_path(tuned),
+        tuned=path_of(tuned),
         verified=verified,
         keep_stages=keep_stages,
         require_int8=require_int8,
@@ -176,7 +109,7 @@ def export(
     )
 
 
-@_needs_builder
+@needs_builder
 def tune(
     model: PathLike | torch.nn.Module,
     output: PathLike,
@@ -216,7 +149,7 @@ def tune(
     Raises:
         UsageError, DeployError: as `export`; the database cannot be used; nothing can be measured.
     """
-    from .tuning.session import tune as search
+    from ..tuning.session import tune as search
 
     return search(
         _request(model, weights, ema, input_size, width, batch, num_classes, options, seed, preprocessing),
@@ -231,7 +164,7 @@ def tune(
     )
 
 
-@_needs_builder
+@needs_builder
 def quantize(
     model: PathLike,
     output: PathLike,
@@ -281,12 +214,12 @@ def quantize(
         UsageError: an unknown model, scheme or method; neither calibration nor ranges.
         DeployError: the work could not be done; nothing was written.
     """
-    from .quantize.job import Job
-    from .quantize.job import run as quantise
-    from .quantize.quantise import Recipe
-    from .quantize.repair import Repairs
-    from .quantize.scheme import Choices
-    from .sources import preparing
+    from ..quantize.job import Job
+    from ..quantize.job import run as quantise
+    from ..quantize.quantise import Recipe
+    from ..quantize.repair import Repairs
+    from ..quantize.scheme import Choices
+    from ..sources import preparing
 
     recipe = Recipe(
         scheme,
@@ -298,12 +231,12 @@ def quantize(
     job = Job(
         model=os.fspath(model),
         output=Path(output),
-        calibration=_path(calibration),
+        calibration=path_of(calibration),
         recipe=recipe,
-        ranges=_path(ranges),
+        ranges=path_of(ranges),
         images=images,
         max_drop=max_drop,
-        evaluate=_path(evaluate),
+        evaluate=path_of(evaluate),
         force=force,
         preprocessing=preparing.said(preprocessing),
         threads=threads or 0,
@@ -311,85 +244,7 @@ def quantize(
     return quantise(job, progress)
 
 
-@_needs_builder
-def load(
-    bundle: PathLike,
-    *,
-    runtime: str = "compiled",
-    threads: int | None = None,
-    labels: PathLike | Sequence[str] | None = None,
-) -> Model:
-    """A bundle, ready to be called. Needs numpy alone, and Pillow for pictures.
-
-    >>> net = load("irv2-cpu")
-    >>> net("photo.jpg").top(5)
-    >>> net(["a.jpg", "b.jpg"]).top(1)
-    >>> logits = np.asarray(net(x))  # x: float32 (N, 3, 299, 299), already prepared
-
-    Args:
-        bundle: a folder or .zip that `export` wrote.
-        runtime: ``compiled``; or ``onnxruntime``, on the bundle's ONNX.
-        threads: to compute with; every core this process may use where None.
-        labels: the names of the classes, or a text file with one a line; the bundle's, or ImageNet's, where None.
-
-    Raises:
-        DeployError: (kind ``bundle``) there is none, or it is damaged; (kind ``target``) it cannot run here.
-    """
-    from .bundles import engines
-    from .runtime import bundle as bundles
-    from .runtime.model import Model
-
-    with bundles.open(Path(bundle)) as opened:
-        if runtime == "compiled":
-            library = engines.load_compiled(opened, threads)
-            return Model(opened, library.run, labels=labels, close=library.close)
-        return Model(opened, engines.make(runtime, opened, threads=threads).run, labels=labels)
-
-
-@_needs_builder
-def run(
-    bundle: PathLike,
-    given: Given,
-    *,
-    runtime: str = "compiled",
-    top_k: int = 5,
-    labels: PathLike | None = None,
-    output: PathLike | None = None,
-    threads: int | None = None,
-    progress: Progress = NONE,
-) -> Document:
-    """Run a bundle once and say how long it takes; `load` is for programs.
-
-    Args:
-        given: pictures or a tensor, see `inception_deploy.runtime.given`.
-        runtime, threads, labels: as for `load`.
-        top_k: how many classes to name.
-        output: write the first output there, float32, as .npy.
-
-    Returns:
-        ``runtime, latency_ms, inputs, outputs, top``.
-
-    Raises:
-        DeployError, UsageError: as `load`; what was given does not fit, is missing or damaged.
-    """
-    from .reports.run import run as once
-    from .runtime import bundle as bundles
-
-    progress.stage("open")
-    with bundles.open(Path(bundle)) as opened:
-        return once(
-            opened,
-            given,
-            runtime=runtime,
-            top_k=top_k,
-            labels=_path(labels),
-            output=_path(output),
-            threads=threads,
-            progress=progress,
-        )
-
-
-@_needs_builder
+@needs_builder
 def verify(bundle: PathLike, *, threads: int | None = None, progress: Progress = NONE) -> Document:
     """Every stage of a bundle against the one before it.
 
@@ -399,92 +254,22 @@ def verify(bundle: PathLike, *, threads: int | None = None, progress: Progress =
     Raises:
         DeployError: the bundle is damaged.
     """
-    from .reports.check import verify_bundle
-    from .runtime import bundle as bundles
+    from ..reports.check import verify_bundle
+    from ..runtime import bundle as bundles
 
     progress.stage("open")
     with bundles.open(Path(bundle)) as opened:
         return verify_bundle(opened, threads=threads, progress=progress)
 
 
-@_needs_builder
-def bench(
-    *bundles: PathLike,
-    against: Sequence[str] = (),
-    runs: int = 30,
-    threads: int | None = None,
-    progress: Progress = NONE,
-) -> list[Document]:
-    """Time bundles, and other engines on the same networks, in interleaved rounds of one call each.
-
-    >>> bench("irv2-cpu", "irv2-int8", against=["onnxruntime"])
-
-    Args:
-        against: of ``onnxruntime``, ``openvino``, ``torch`` and ``torch-compile``.
-
-    Returns:
-        A document a bundle: ``bundle, precision, machine, threads, batch, results, ratio``, and more.
-
-    Raises:
-        DeployError, UsageError: an engine is not known, not installed, or cannot run a bundle here.
-    """
-    from .reports.bench import bench as measure
-
-    return measure([Path(path) for path in bundles], against=against, runs=runs, threads=threads, progress=progress)
-
-
-@_needs_builder
-def bench_torch(
-    model: str,
-    *,
-    backward: bool = False,
-    runs: int = 10,
-    threads: int | None = None,
-    batch: int = 1,
-    width: float = 1.0,
-    num_classes: int | None = None,
-    input_size: int | tuple[int, int] | None = None,
-    progress: Progress = NONE,
-) -> Document:
-    """Time a network of the zoo in PyTorch: forward, and with `backward` forward and backward together too."""
-    from .reports.bench import bench_torch as measure
-
-    return measure(
-        model,
-        backward=backward,
-        runs=runs,
-        threads=threads,
-        batch=batch,
-        width=width,
-        num_classes=num_classes,
-        input_size=_size(input_size),
-        progress=progress,
-    )
-
-
-@_needs_builder
-def inspect(path: PathLike, *, threads: int | None = None, progress: Progress = NONE) -> Document:
-    """A bundle's or an ONNX file's work, branches, memory, placement and time per layer.
-
-    Without the builder's packages a bundle still says what was compiled and how long its steps take; ``nodes``,
-    ``branches`` and ``layers`` are None then.
-
-    Raises:
-        DeployError: the file or the bundle is damaged.
-    """
-    from .reports.inspect import inspect as look
-
-    return look(Path(path), threads=threads, progress=progress)
-
-
-@_needs_builder
+@needs_builder
 def report(bundle: PathLike, output: PathLike, *, threads: int | None = None, progress: Progress = NONE) -> Document:
     """Write a bundle's facts as one self-contained HTML page.
 
     Raises:
         DeployError: the bundle is damaged, or the page cannot be written.
     """
-    from .reports import page
+    from ..reports import page
 
     return page.write(Path(bundle), Path(output), threads=threads, progress=progress)
 
@@ -500,9 +285,9 @@ def _request(
     options: Mapping[str, Any] | None,
     seed: int,
     preprocessing: Preparing,
-) -> Any:
-    from .sources import preparing
-    from .sources.resolve import Request
+) -> Request:
+    from ..sources import preparing
+    from ..sources.resolve import Request
 
     name, module = type(model).__name__, None
     if isinstance(model, (str, os.PathLike)):
@@ -515,9 +300,9 @@ def _request(
     return Request(
         model=name,
         module=module,
-        weights=_path(weights),
+        weights=path_of(weights),
         ema=ema,
-        input_size=_size(input_size),
+        input_size=size_of(input_size),
         width=width,
         batch=batch,
         num_classes=num_classes,
@@ -525,11 +310,3 @@ def _request(
         options=dict(options or {}),
         preprocessing=preparing.said(preprocessing),
     )
-
-
-def _size(given: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    return (given, given) if isinstance(given, int) else given
-
-
-def _path(given: PathLike | None) -> Path | None:
-    return None if given is None else Path(given)

@@ -1,0 +1,188 @@
+"""The functions that use what is there: the zoo, the targets, bundles. Numpy is enough for what is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..progress import NONE, Progress
+from .common import Document, PathLike, needs_builder, path_of, size_of
+
+if TYPE_CHECKING:
+    from ..runtime.given import Given
+    from ..runtime.model import Model
+
+
+def models() -> list[Document]:
+    """The networks of the zoo: ``name, aliases, input, parameters, macs, top1, weights, options``."""
+    from ..models import specs
+
+    return [
+        {
+            "name": spec.name,
+            "aliases": list(spec.aliases),
+            "input": list(spec.input),
+            "parameters": spec.parameters,
+            "macs": spec.macs,
+            "top1": spec.top1,
+            "weights": spec.weights_source,
+            "options": {option.name: option.help for option in spec.options},
+        }
+        for spec in specs()
+    ]
+
+
+def targets() -> list[Document]:
+    """What can be compiled for: ``name, needs, builds, runs, reason``, of this machine."""
+    from ..targets import listing
+
+    return listing()
+
+
+@needs_builder
+def load(
+    bundle: PathLike,
+    *,
+    runtime: str = "compiled",
+    threads: int | None = None,
+    labels: PathLike | Sequence[str] | None = None,
+) -> Model:
+    """A bundle, ready to be called. Needs numpy alone, and Pillow for pictures.
+
+    >>> net = load("irv2-cpu")
+    >>> net("photo.jpg").top(5)
+    >>> net(["a.jpg", "b.jpg"]).top(1)
+    >>> logits = np.asarray(net(x))  # x: float32 (N, 3, 299, 299), already prepared
+
+    Args:
+        bundle: a folder or .zip that `export` wrote.
+        runtime: ``compiled``; or ``onnxruntime``, on the bundle's ONNX.
+        threads: to compute with; every core this process may use where None.
+        labels: the names of the classes, or a text file with one a line; the bundle's, or ImageNet's, where None.
+
+    Raises:
+        DeployError: (kind ``bundle``) there is none, or it is damaged; (kind ``target``) it cannot run here.
+    """
+    from ..bundles import engines
+    from ..runtime import bundle as bundles
+    from ..runtime.model import Model
+
+    with bundles.open(Path(bundle)) as opened:
+        if runtime == "compiled":
+            library = engines.load_compiled(opened, threads)
+            return Model(opened, library.run, labels=labels, close=library.close)
+        return Model(opened, engines.make(runtime, opened, threads=threads).run, labels=labels)
+
+
+@needs_builder
+def run(
+    bundle: PathLike,
+    given: Given,
+    *,
+    runtime: str = "compiled",
+    top_k: int = 5,
+    labels: PathLike | None = None,
+    output: PathLike | None = None,
+    threads: int | None = None,
+    progress: Progress = NONE,
+) -> Document:
+    """Run a bundle once and say how long it takes; `load` is for programs.
+
+    Args:
+        given: pictures or a tensor, see `inception_deploy.runtime.given`.
+        runtime, threads, labels: as for `load`.
+        top_k: how many classes to name.
+        output: write the first output there, float32, as .npy.
+
+    Returns:
+        ``runtime, latency_ms, inputs, outputs, top``.
+
+    Raises:
+        DeployError, UsageError: as `load`; what was given does not fit, is missing or damaged.
+    """
+    from ..reports.run import run as once
+    from ..runtime import bundle as bundles
+
+    progress.stage("open")
+    with bundles.open(Path(bundle)) as opened:
+        return once(
+            opened,
+            given,
+            runtime=runtime,
+            top_k=top_k,
+            labels=path_of(labels),
+            output=path_of(output),
+            threads=threads,
+            progress=progress,
+        )
+
+
+@needs_builder
+def bench(
+    *bundles: PathLike,
+    against: Sequence[str] = (),
+    runs: int = 30,
+    threads: int | None = None,
+    progress: Progress = NONE,
+) -> list[Document]:
+    """Time bundles, and other engines on the same networks, in interleaved rounds of one call each.
+
+    >>> bench("irv2-cpu", "irv2-int8", against=["onnxruntime"])
+
+    Args:
+        against: of ``onnxruntime``, ``openvino``, ``torch`` and ``torch-compile``.
+
+    Returns:
+        A document a bundle: ``bundle, precision, machine, threads, batch, results, ratio``, and more.
+
+    Raises:
+        DeployError, UsageError: an engine is not known, not installed, or cannot run a bundle here.
+    """
+    from ..reports.bench import bench as measure
+
+    return measure([Path(path) for path in bundles], against=against, runs=runs, threads=threads, progress=progress)
+
+
+@needs_builder
+def bench_torch(
+    model: str,
+    *,
+    backward: bool = False,
+    runs: int = 10,
+    threads: int | None = None,
+    batch: int = 1,
+    width: float = 1.0,
+    num_classes: int | None = None,
+    input_size: int | tuple[int, int] | None = None,
+    progress: Progress = NONE,
+) -> Document:
+    """Time a network of the zoo in PyTorch: forward, and with `backward` forward and backward together too."""
+    from ..reports.bench import bench_torch as measure
+
+    return measure(
+        model,
+        backward=backward,
+        runs=runs,
+        threads=threads,
+        batch=batch,
+        width=width,
+        num_classes=num_classes,
+        input_size=size_of(input_size),
+        progress=progress,
+    )
+
+
+@needs_builder
+def inspect(path: PathLike, *, threads: int | None = None, progress: Progress = NONE) -> Document:
+    """A bundle's or an ONNX file's work, branches, memory, placement and time per layer.
+
+    Without the builder's packages a bundle still says what was compiled and how long its steps take; ``nodes``,
+    ``branches`` and ``layers`` are None then.
+
+    Raises:
+        DeployError: the file or the bundle is damaged.
+    """
+    from ..reports.inspect import inspect as look
+
+    return look(Path(path), threads=threads, progress=progress)

@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inception_deploy import artifact
+from inception_deploy import artifact, schema
 from inception_deploy.errors import DeployError
 from inception_deploy.runtime.preprocessing import Preprocessing, from_dict
+from inception_deploy.schema import Maybe, Missing, NotEmpty, Whole
 
 from . import spec
 from .assemble import assemble
@@ -24,6 +25,16 @@ from .weights_file import read
 # One metadata entry that holds JSON: safetensors does not keep the order of several.
 _ENTRY = "inception_deploy"
 _SCHEMA = 1
+_FIELDS = {
+    "name": str,
+    "classes": NotEmpty(str),
+    "input": [Whole(1, 1 << 16)],
+    "preprocessing": dict,
+    "width": float,
+    "options": dict,
+    "accuracy": Maybe(float),
+    "data": Missing(str),
+}
 
 
 @dataclass(frozen=True)
@@ -90,13 +101,15 @@ def read_info(path: str | os.PathLike[str]) -> TrainedInfo:
         )
     try:
         fields = json.loads(metadata[_ENTRY])
-        if fields.pop("schema") != _SCHEMA:
+        if isinstance(fields, dict) and fields.get("schema") != _SCHEMA:
             raise ValueError(f"its schema is not {_SCHEMA}")
+        schema.check(fields, _FIELDS)
+        fields = {key: fields[key] for key in _FIELDS if key in fields}
         preprocessing = from_dict(fields.pop("preprocessing"), f"{path}: 'preprocessing' in '{_ENTRY}'")
-        fields["classes"] = tuple(map(str, fields["classes"]))
-        channels, height, columns = map(int, fields["input"])
+        fields["classes"] = tuple(fields["classes"])
+        channels, height, columns = fields["input"]
         return TrainedInfo(**{**fields, "input": (channels, height, columns)}, preprocessing=preprocessing)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, RecursionError) as error:
         raise _wrong(
             f"{path}: the metadata entry '{_ENTRY}' cannot be understood: {error}", got=metadata[_ENTRY][:200]
         ) from error

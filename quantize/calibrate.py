@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ import onnx
 import onnx_ir as ir
 
 from inception_deploy import artifact
+from inception_deploy.arrays import BROKEN
 from inception_deploy.errors import DeployError
 from inception_deploy.progress import NONE, Progress
 
@@ -84,7 +84,7 @@ class Statistics:
                 rows = zip(names, file["counts"], file["rest"], strict=True)
                 histograms = {str(name): Histogram.unpack(counts, rest) for name, counts, rest in rows}
             return cls(str(about["fingerprint"]), int(about["images"]), list(about["constant"]), histograms)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        except BROKEN as error:
             message = f"{path} cannot be read as the state of a calibration: {error}; remove it to start anew"
             allowed = "a file this calibration wrote"
             raise DeployError(message, kind="calibration", got=str(path), allowed=allowed) from error

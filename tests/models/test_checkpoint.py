@@ -387,7 +387,7 @@ class TestTrained:
             ({"inception_deploy": "{"}, "cannot be understood"),
             ({"inception_deploy": '{"schema": 2}'}, "its schema is not 1"),
             ({"inception_deploy": "[]"}, "cannot be understood"),
-            ({"inception_deploy": '{"schema": 1}'}, "cannot be understood: 'preprocessing'"),
+            ({"inception_deploy": '{"schema": 1}'}, "cannot be understood: field 'name' is missing"),
         ],
     )
     def test_files_that_do_not_say_what_they_are(

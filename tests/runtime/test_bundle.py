@@ -18,7 +18,8 @@ from inception_deploy.runtime import bundle
 MANIFEST: dict[str, Any] = {
     "model": "lenet5",
     "target": "cpu",
-    "target_details": {},
+    "target_details": {"kind": "cpu", "variant": "avx2"},
+    "memory": {"arena_bytes": 64, "weights_bytes": 64},
     "precision": "fp32",
     "inputs": [{"name": "input", "shape": [1, 1, 32, 32], "dtype": "float32"}],
     "outputs": [{"name": "logits", "shape": [1, 10], "dtype": "float32"}],
@@ -31,7 +32,7 @@ def make(folder: Path, **changes: object) -> Path:
     (folder / "lib").mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"onnx")
     (folder / "lib" / "model.so").write_bytes(b"code")
-    (folder / "verify.json").write_text('{"ok": true}')
+    (folder / "verify.json").write_text('{"ok": true, "stages": []}')
     bundle.seal(folder, MANIFEST | changes)
     return folder
 
@@ -62,7 +63,7 @@ def test_a_folder_and_its_zip_open_alike(folder: Path, tmp_path: Path) -> None:
         assert one.manifest == other.manifest
         assert one.input_shape == (1, 1, 32, 32)
         assert one.onnx.read_bytes() == other.onnx.read_bytes() == b"onnx"
-        assert other.document("verify.json") == {"ok": True}
+        assert other.document("verify.json") == {"ok": True, "stages": []}
         assert set(one.manifest["files"]) == {"model.onnx", "lib/model.so", "verify.json"}
         unpacked = other.folder
     assert not unpacked.exists()
@@ -98,12 +99,12 @@ def test_a_linked_subfolder_is_refused(folder: Path, tmp_path: Path) -> None:
     [
         ({"schema_version": 2}, "manifest.json: field 'schema_version' is 2"),
         ({"schema_version": None}, "manifest.json: field 'schema_version' is None"),
-        ({"model": 5}, "manifest.json: field 'model' is missing or of the wrong type"),
-        ({"files": []}, "manifest.json: field 'files' is missing or of the wrong type"),
+        ({"model": 5}, "manifest.json: field 'model' is 5, not a text"),
+        ({"files": []}, "manifest.json: field 'files' is [], not an object"),
         ({"files": {}}, "holds files that its manifest does not name: lib/model.so, model.onnx, verify.json"),
-        ({"inputs": []}, "manifest.json: field 'inputs' is not a list of tensors"),
-        ({"inputs": [{"name": "x", "dtype": "float32", "shape": [0]}]}, "manifest.json: field 'inputs' is not a list of tensors"),
-        ({"outputs": ["x"]}, "manifest.json: field 'outputs' is not a list of tensors"),
+        ({"inputs": []}, "manifest.json: field 'inputs' is [], not at least one"),
+        ({"inputs": [{"name": "x", "dtype": "float32", "shape": [0]}]}, "manifest.json: field 'inputs[0].shape[0]' is 0, not a whole number from 1 to 2147483647"),
+        ({"outputs": ["x"]}, "manifest.json: field 'outputs[0]' is 'x', not an object"),
         ({"files": {"../x": "0" * 64}}, "manifest.json: field 'files' has a bad entry '../x'"),
         ({"files": {"/etc/passwd": "0" * 64}}, "manifest.json: field 'files' has a bad entry '/etc/passwd'"),
         ({"files": {"a//b": "0" * 64}}, "manifest.json: field 'files' has a bad entry 'a//b'"),

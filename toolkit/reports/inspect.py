@@ -89,6 +89,9 @@ def _bundle(
         return document | {"steps": _steps(plan["steps"], None), "not_run": error.message}
     arrays = [*feed(bundle.manifest["inputs"]).values()]
     compiled.run(*arrays)
+    if len(compiled.profile(*arrays)) != len(plan["steps"]):
+        message = f"bundle {bundle.source} plan.json: field 'steps' does not list the library's kernel calls"
+        raise DeployError(message, kind="bundle", got=len(plan["steps"]), allowed=len(compiled.profile(*arrays)))
     profiles = [[step.ms for step in compiled.profile(*arrays)] for _ in range(_PROFILES)]
     steps = _steps(plan["steps"], [statistics.median(times) for times in zip(*profiles, strict=True)])
     return document | {"steps": steps, "refusals": [_measured(row, steps) for row in document["refusals"]]}

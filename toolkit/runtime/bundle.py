@@ -28,8 +28,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .. import artifact
+from .. import artifact, schema
 from ..errors import DeployError
+from . import documents
 
 SCHEMA_VERSION = 1
 MANIFEST, ONNX, PLAN = "manifest.json", "model.onnx", "plan.json"
@@ -42,17 +43,6 @@ ORIGINAL_ONNX = "stages/original.onnx"
 LAYERS = "stages/layers-{}.txt"
 """The network's layers after a lowering pass, by its name; there only after ``export --keep-stages``."""
 
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "model": str,
-    "target": str,
-    "target_details": dict,
-    "precision": str,
-    "inputs": list,
-    "outputs": list,
-    "preprocessing": (dict, type(None)),
-    "tools": dict,
-    "files": dict,
-}
 _MAX_MANIFEST = 64 << 20
 _MAX_FILES = 10_000
 _MAX_BYTES = 32 << 30
@@ -86,7 +76,9 @@ class Bundle:
 
     def document(self, name: str) -> Any:
         """One of the bundle's JSON files, e.g. ``"verify.json"``."""
-        return _json(self.folder / name, self.source)
+        content = _json(self.folder / name, self.source)
+        _hold(content, name, self.source)
+        return content
 
 
 def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
@@ -126,12 +118,7 @@ def _check(folder: Path, source: Path) -> Bundle:
     version = manifest.get("schema_version")
     if version != SCHEMA_VERSION:
         raise _bad(source, f"{MANIFEST}: field 'schema_version' is {version!r}", got=version, allowed=SCHEMA_VERSION)
-    for name, kind in _FIELDS.items():
-        if not isinstance(manifest.get(name), kind):
-            raise _bad(source, f"{MANIFEST}: field '{name}' is missing or of the wrong type", got=manifest.get(name))
-    for side in ("inputs", "outputs"):
-        if not manifest[side] or not all(_is_tensor(entry) for entry in manifest[side]):
-            raise _bad(source, f"{MANIFEST}: field '{side}' is not a list of tensors", got=manifest[side])
+    _hold(manifest, MANIFEST, source)
     _check_files(folder, source, manifest["files"])
     return Bundle(source, folder, manifest)
 
@@ -211,11 +198,13 @@ def _is_inside(name: str) -> bool:
     return bool(parts) and plain and ".." not in parts and not name.startswith("/")
 
 
-def _is_tensor(entry: object) -> bool:
-    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not isinstance(entry.get("dtype"), str):
-        return False
-    shape = entry.get("shape")
-    return isinstance(shape, list) and all(type(extent) is int and extent > 0 for extent in shape)
+def _hold(content: object, name: str, source: Path) -> None:
+    """Hold a document to its schema."""
+    try:
+        schema.check(content, documents.OF[name])
+    except schema.Mismatch as error:
+        allowed = "what `inception-deploy export` wrote"
+        raise _bad(source, f"{name}: {error}", got=str(error), allowed=allowed) from error
 
 
 def _json(file: Path, source: Path) -> Any:

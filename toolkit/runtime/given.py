@@ -16,7 +16,6 @@ Pictures are prepared by the bundle's `Preprocessing`; a tensor is taken as it i
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arrays import BROKEN
 from ..errors import DeployError, UsageError
 from .preprocessing import Preprocessing, load, pictures_below, prepare
 
@@ -203,7 +203,7 @@ def _archive(path: Path) -> dict[str, NDArray[Any]]:
             return {name: file[name] for name in file.files}
     except FileNotFoundError as error:
         raise DeployError(f"input {path} does not exist", kind="input", got=str(path), allowed="a .npz file") from error
-    except (ValueError, EOFError, OSError, KeyError, zipfile.BadZipFile, AttributeError, TypeError) as error:
+    except BROKEN as error:
         message = f"input {path} is not an archive of arrays: {error}"
         raise DeployError(message, kind="input", got=str(path), allowed="a .npz file") from error
 
@@ -214,7 +214,7 @@ def _read(path: Path) -> NDArray[Any]:
             x: object = np.load(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise DeployError(f"input {path} does not exist", kind="input", got=str(path), allowed="a .npy file") from error
-    except (ValueError, EOFError, OSError) as error:
+    except BROKEN as error:
         raise DeployError(
             f"input {path} is not a .npy array: {error}", kind="input", got=str(path), allowed="a .npy file"
         ) from error

@@ -1,0 +1,81 @@
+"""What a bundle's JSON files hold, as schemas; `bundle.open` and `Bundle.document` hold them to it."""
+
+from __future__ import annotations
+
+from ..schema import MapOf, Maybe, Missing, NotEmpty, Nullable, OneOf, Whole
+from ..verify import TOLERANCES
+
+_SIZE = Whole(1, 2**31 - 1)
+_COUNT = Whole()
+
+_PORT = {
+    "name": str,
+    "dtype": str,
+    "shape": [_SIZE],
+    "kind": Maybe(str),
+    "scale": Missing(float),
+    "zero_point": Missing(Whole(-(2**31), 2**31)),
+    "quantized_dtype": Missing(str),
+}
+_INPUT = {**_PORT, "shape": NotEmpty(_SIZE)}
+
+MANIFEST = {
+    "model": str,
+    "target": str,
+    "target_details": {"kind": str, "variant": str},
+    "precision": OneOf(("fp32", "bf16", "int8")),
+    "arithmetic": Maybe(str),
+    "integers": Missing(bool),
+    "inputs": NotEmpty(_INPUT),
+    "outputs": NotEmpty(_PORT),
+    "preprocessing": Nullable(dict),
+    "labels": Maybe([str]),
+    "memory": {"arena_bytes": _COUNT, "weights_bytes": _COUNT},
+    "cost": Maybe({"macs": _COUNT, "parameters": _COUNT}),
+    "passes": Missing([dict]),
+    "seed": Missing(Whole(0, 2**32 - 1)),
+    "tools": MapOf(str),
+    "tuning": Maybe({"database_sha256": str, "kernels": list}),
+    "quantization": Maybe({"scheme": str, "images": _COUNT, "float_nodes": [str]}),
+    "files": MapOf(str),
+}
+
+PLAN = {
+    "steps": [
+        {
+            "layer": str,
+            "layers": [str],
+            "op": str,
+            "kernel": Maybe(str),
+            "wave": Maybe(_COUNT),
+            "macs": _COUNT,
+            "output": str,
+        }
+    ],
+    "placements": [{"value": str, "offset": _COUNT, "bytes": _COUNT, "shares": Maybe(str)}],
+}
+
+_ROW = {
+    "stage": OneOf(tuple(TOLERANCES)),
+    "reference": str,
+    "max_abs": Nullable(float),
+    "max_rel": Nullable(float),
+    "cosine": Nullable(float),
+    "top5_same": Nullable(bool),
+    "tolerance": float,
+    "allowed": Missing(float),
+    "criterion": Missing(str),
+    "noise": Maybe(float),
+    "input": Maybe(str),
+    "inputs": Maybe([str]),
+    "output": Maybe(_COUNT),
+    "quiet": Maybe(bool),
+    "set_aside": Maybe(MapOf(float)),
+    "ok": bool,
+}
+VERIFY = {"ok": bool, "stages": [_ROW], "not_run": Missing([{"stage": str, "reason": str}])}
+
+REFUSALS = [{"node": str, "op": str, "reason": str, "share": float}]
+
+OF = {"manifest.json": MANIFEST, "plan.json": PLAN, "verify.json": VERIFY, "refusals.json": REFUSALS}
+"""File name -> its schema."""

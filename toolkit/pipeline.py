@@ -446,13 +446,15 @@ def layout(plan: Plan) -> dict[str, Any]:
             "kernel": s.kernel,
             "family": plan.kernels[s.kernel].family,
             "refused": dict(plan.kernels[s.kernel].refused),
+            "device": s.device,
             "wave": s.wave,
             "macs": s.macs,
             "output": s.output,
         }
         for s in plan.steps
     ]
-    return {"steps": steps, "placements": [dict(vars(placement)) for placement in plan.placements]}
+    tables = {"memories": plan.memories, "placements": plan.placements}
+    return {"steps": steps, **{name: [dict(vars(row)) for row in rows] for name, rows in tables.items()}}
 
 
 def _told(quantization: Mapping[str, Any]) -> dict[str, Any]:

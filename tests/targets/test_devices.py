@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 
 from inception_deploy.errors import DeployError
 from inception_deploy.lower.plan import Memory, MemoryKind, Plan, Ref
+from inception_deploy.pipeline import layout
 from inception_deploy.runtime import compiled
 from inception_deploy.targets import cpu_library, library
 
@@ -44,6 +46,13 @@ def test_host_and_device_take_turns(tiny, made, pixels, devices, threads):
         assert [t.name for t in times] == names
         assert all(t.ms == 1 if letter == "s" else t.ms > 0 for t, letter in zip(times, devices, strict=True))
         np.testing.assert_array_equal(model.run(pixels + 1)[0], tiny.chained(pixels + 1, len(devices)))
+
+
+def test_the_bundle_says_where_steps_run_and_memories_are():
+    document = json.loads(json.dumps(layout(stream.chain("hsh"))))
+    assert [step["device"] for step in document["steps"]] == ["cpu", "stream", "cpu"]
+    (dram,) = (row for row in document["memories"] if row["name"] == "dram")
+    assert (dram["device"], dram["kind"], dram["bytes"]) == ("stream", "arena", 2 * stream.BYTES)
 
 
 def test_both_in_one_wave(tiny, made, pixels):

@@ -10,7 +10,7 @@ SAY_VERSION := -c 'import sys; print(sys.version_info[:2])'
 # A file's tests share fixtures and stay together; a worker takes about 0.7 GB.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: help setup demo test test-full lint format bench clean
+.PHONY: help setup demo test test-full lint format bench fuzz clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -33,6 +33,10 @@ test: lint  ## the checks and the fast tests
 
 test-full: lint  ## every test
 	@$(BIN)/pytest -q $(PARALLEL)
+
+N ?= 100000
+fuzz: $(READY)  ## N files changed at random (N=100000), each taken or refused
+	@$(BIN)/python tests/fuzz/fuzz.py $(N)
 
 # mypy knows nothing of pyproject's package-dir, so it reads a tree of links that looks like the installed package.
 lint: $(READY)  ## ruff and mypy --strict

@@ -11,6 +11,7 @@ import pickletools
 import re
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -40,7 +41,9 @@ def load(file: Path, wrong: Wrong) -> object:
     """
     import torch
 
-    classes = _scan_zip(file, wrong) if zipfile.is_zipfile(file) else _scan_legacy(file, wrong)
+    with file.open("rb") as source:
+        zipped = source.read(4) == b"PK\3\4"
+    classes = _scan_zip(file, wrong) if zipped else _scan_legacy(file, wrong)
     if any(name.endswith(".bytearray") for name in classes):  # of any length, which the file need not hold
         raise _no_checkpoint(file, "bytearray", wrong)
     try:
@@ -133,7 +136,7 @@ def _scan_zip(file: Path, wrong: Wrong) -> set[str]:
                 raise _too_large(file, got, allowed, wrong)
             with archive.open(pickle) as source:
                 return _scan(source, 1, file, wrong)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
         raise _no_checkpoint(file, f"{type(error).__name__}", wrong) from error
 
 
@@ -182,7 +185,7 @@ def _scan(source: BinaryIO | Any, pickles: int, file: Path, wrong: Wrong) -> set
                     raise wrong(
                         f"{file} unpacks to more than a checkpoint can hold", got=f"step {steps}", allowed=allowed
                     )
-        except (ValueError, IndexError, KeyError, AttributeError, UnicodeDecodeError) as error:
+        except (ValueError, IndexError, KeyError, AttributeError, MemoryError) as error:  # a length is any number
             if classes:  # torch says more of a pickle that begins well
                 return classes
             raise _no_checkpoint(file, "no pickle", wrong) from error

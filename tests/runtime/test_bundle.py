@@ -32,7 +32,7 @@ def make(folder: Path, **changes: object) -> Path:
     (folder / "lib").mkdir(parents=True)
     (folder / "model.onnx").write_bytes(b"onnx")
     (folder / "lib" / "model.so").write_bytes(b"code")
-    (folder / "verify.json").write_text('{"ok": true, "stages": []}')
+    (folder / "verify.json").write_text('{"ok": true, "stages": [], "not_run": []}')
     bundle.seal(folder, MANIFEST | changes)
     return folder
 
@@ -63,7 +63,7 @@ def test_a_folder_and_its_zip_open_alike(folder: Path, tmp_path: Path) -> None:
         assert one.manifest == other.manifest
         assert one.input_shape == (1, 1, 32, 32)
         assert one.onnx.read_bytes() == other.onnx.read_bytes() == b"onnx"
-        assert other.document("verify.json") == {"ok": True, "stages": []}
+        assert other.document("verify.json") == {"ok": True, "stages": [], "not_run": []}
         assert set(one.manifest["files"]) == {"model.onnx", "lib/model.so", "verify.json"}
         unpacked = other.folder
     assert not unpacked.exists()

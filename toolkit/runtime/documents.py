@@ -52,7 +52,7 @@ PLAN = {
             "output": str,
         }
     ],
-    "placements": [{"value": str, "offset": _COUNT, "bytes": _COUNT, "shares": Maybe(str)}],
+    "placements": [{"value": str, "offset": _COUNT, "bytes": _COUNT, "shares": Nullable(str)}],
 }
 
 _ROW = {
@@ -73,7 +73,7 @@ _ROW = {
     "set_aside": Maybe(MapOf(float)),
     "ok": bool,
 }
-VERIFY = {"ok": bool, "stages": [_ROW], "not_run": Missing([{"stage": str, "reason": str}])}
+VERIFY = {"ok": bool, "stages": [_ROW], "not_run": [{"stage": str, "reason": str}]}
 
 REFUSALS = [{"node": str, "op": str, "reason": str, "share": float}]
 

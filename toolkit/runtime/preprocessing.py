@@ -201,7 +201,7 @@ def from_dict(fields: Mapping[str, Any], where: str = "manifest.json: field 'pre
             layout=str(fields.get("layout", "nchw")),
             dtype=str(fields.get("dtype", "float32")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
         message = f"{where} cannot be read: {reason}"
         allowed = list(Preprocessing.__dataclass_fields__)

@@ -19,6 +19,8 @@ from ..emit import Expr, clamp, const, load
 from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
 from ..spec import GlobalAverage, Map, Pack, Softmax, Spec, Unpack, Window, WindowOp
+from ..vector import simple as vector
+from ..vector.simple import BINARY
 from .emit import QUAD, GpuEmitter, both, call, div, fma, inside, mod
 
 QUADS = BLOCK // QUAD
@@ -175,10 +177,6 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, symbol: str) -> 
 _ZERO, _ONE = const(0.0), const(1.0)
 
 
-def _affine(value: Expr, constants: tuple[float, ...]) -> Expr:
-    return value * const(constants[0]) + const(constants[1])
-
-
 def _sigmoid(value: Expr) -> Expr:
     return _ONE / (_ONE + call("expf", _ZERO - value))
 
@@ -199,22 +197,9 @@ def _gelu_tanh(value: Expr) -> Expr:
     )
 
 
-def _hard_sigmoid(value: Expr, constants: tuple[float, ...]) -> Expr:
-    return clamp(_affine(value, constants), (0.0, 1.0))
-
-
-def _prelu(value: Expr, slope: Expr) -> Expr:
-    return tirx.max(value, _ZERO) + slope * tirx.min(value, _ZERO)
-
-
 # CUDA's mathematics library, not its fast approximations, whose errors are not bounded relative to the result.
-UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
-    "identity": lambda value, _constants: value,
-    "clip": lambda value, constants: clamp(value, (constants[0], constants[1])),
-    "leaky_relu": lambda value, constants: _prelu(value, const(constants[0])),
-    "affine": _affine,
+UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = vector.UNARY | {
     "abs": lambda value, _constants: call("fabsf", value),
-    "square": lambda value, _constants: value * value,
     "exp": lambda value, _constants: call("expf", tirx.min(value, const(88.376))),  # finite, as on CPUs
     "erf": lambda value, _constants: call("erff", value),
     "gelu": lambda value, _constants: const(0.5) * value * (_ONE + call("erff", value * const(0.7071067811865476))),
@@ -226,27 +211,13 @@ UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
     "sigmoid": lambda value, _constants: _sigmoid(value),
     "softplus": lambda value, _constants: _softplus(value),
     "tanh": lambda value, _constants: call("tanhf", value),
-    "hard_sigmoid": _hard_sigmoid,
-    "hard_swish": lambda value, _constants: value * _hard_sigmoid(value, (1 / 6, 0.5)),
     "sqrt": lambda value, _constants: call("sqrtf", value),
-    "reciprocal": lambda value, _constants: _ONE / value,
     "log": lambda value, _constants: call("logf", value),
     "requantised": lambda value, constants: (
         clamp(call("rintf", value / const(constants[0])), (constants[1], constants[2])) * const(constants[0])
     ),
 }
-"""Operators of one operand: those of `vector.simple.UNARY`, with the same meaning."""
-
-BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "max": tirx.max,
-    "min": tirx.min,
-    "prelu": _prelu,
-}
-"""Operators of two operands, likewise."""
+"""Operators of one operand: those of CPUs, with the same meaning; arithmetic alone is the same code."""
 
 
 def _map_count(spec: Map) -> int:

@@ -1,0 +1,63 @@
+"""Quantised files of other tools, compiled: every byte is what `quantize.arith` says, where integers compute."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from inception_deploy import targets
+from inception_deploy.graph import driver
+from inception_deploy.quantize import integer_network
+from inception_deploy.sources import capture
+from inception_deploy.verify import TOLERANCES, compare
+
+from ..cases.int8_files import activations, by_onnxruntime, integers, joins, outputs, weights
+from .conftest import Compiled
+
+FAST = {"weights-shifted", "relu-both", "other-numbers-int8", "gate", "concat", "add-0.02-0.05", "bytes-out-int8"}
+"""These run in `make test`."""
+
+FILES = [
+    pytest.param(file, id=file.name, marks=[] if file.name in FAST else pytest.mark.slow)
+    for make in (weights, activations, joins, integers, outputs)
+    for file in make()
+]
+
+
+def check(file, folder: Path) -> Compiled:
+    target = targets.parse("cpu:avx512-vnni").at("int8")
+    if reason := target.missing():
+        pytest.skip(reason)
+    onnx.save(file.model, str(folder / "model.onnx"))
+    model, _ = driver.optimise(capture.load_onnx(folder / "model.onnx"), verify=False)
+    made = Compiled(model, target, folder / "kernels.so")
+    (expected,) = integer_network.reference(model, {"x": file.x})
+    for side in ("begin", "end"):
+        (got,) = made.run(file.x, side=side)
+        assert got.dtype == expected.dtype
+        if integer_network.read(model).float_nodes:
+            assert compare(expected, got, "compiled-int8", noise=TOLERANCES["pass"].max_rel)["ok"]
+        else:
+            np.testing.assert_array_equal(got, expected)
+    return made
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_form_by_hand(file, tmp_path: Path) -> None:
+    check(file, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("number", [1, 7])
+def test_a_file_of_onnxruntime_has_no_float_kernel(number: int, tmp_path: Path) -> None:
+    """QDQ and QOperator, per channel."""
+    file = next(itertools.islice(by_onnxruntime(), number, None))
+    made = check(file, tmp_path)
+    assert {step.op for step in made.plan.steps} <= {
+        "quantize", "conv", "depthwise", "max_pool", "average_pool", "table", "rescale", "clip", "add", "dense", "copy",
+        "dequantize", "unpack",
+    }  # fmt: skip

@@ -75,13 +75,21 @@ def _group_norm(f: _Formula) -> ir.Value | None:
         return None
     groups = integer(f.node, "num_groups", 1)
     epsilon = number(f.node, "epsilon", 1e-5)
+    sizes_of_x = f("Shape", x)
     grouped = f("Reshape", x, f.constant("groups", [0, groups, -1], np.int64))
     y, _, _ = f.normal(grouped, [2], epsilon)
-    if sizes != (groups,):
-        y = f("Reshape", y, f.constant("channels", [0, sizes[0], -1], np.int64))
-    column = f.constant("column", [-1, 1], np.int64)
-    y = f("Add", f("Mul", y, f("Reshape", scale, column)), f("Reshape", bias, column))
-    return f("Reshape", y, f("Shape", x))
+    # The rank of x may not be known yet: a column of channels is (-1, 1, 1 ...), with a 1 for each size of the map.
+    until = f.constant("last", [np.iinfo(np.int64).max], np.int64)
+    places = f("Slice", sizes_of_x, f.constant("two", [2], np.int64), until)
+    column = f("Concat", f.constant("all", [-1], np.int64), f("Div", places, places), axis=0)
+    if sizes == (groups,):
+        channels = f("Slice", sizes_of_x, f.constant("one", [1], np.int64), f.constant("two", [2], np.int64))
+        count = f.constant("count", [groups], np.int64)
+        wide = f("Concat", count, f("Div", channels, count), axis=0)
+        up = f.constant("up", [-1, 1], np.int64)
+        scale, bias = (f("Expand", f("Reshape", value, up), wide) for value in (scale, bias))
+    scale, bias = (f("Reshape", value, column) for value in (scale, bias))
+    return f("Add", f("Mul", f("Reshape", y, sizes_of_x), scale), bias)
 
 
 def _lp_norm(f: _Formula) -> ir.Value | None:

@@ -203,9 +203,7 @@ def _step(code: Any, argument: object, stack: list[_Object | None], memo: dict[i
         stack.append(None)
         return None
     if name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
-        top = stack[-1]
-        assert top is not None
-        memo[len(memo) if name == "MEMOIZE" else int(str(argument))] = top
+        memo[len(memo) if name == "MEMOIZE" else int(str(argument))] = _there(stack[-1])
         return None
     if "GET" in name:
         stack.append(memo[int(str(argument))])

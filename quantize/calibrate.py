@@ -23,6 +23,7 @@ from inception_deploy import artifact
 from inception_deploy.arrays import BROKEN
 from inception_deploy.errors import DeployError
 from inception_deploy.progress import NONE, Progress
+from inception_deploy.schema import Whole, check
 
 from . import ranges
 from .histogram import Histogram
@@ -81,9 +82,10 @@ class Statistics:
                 about, names = json.loads(str(file["about"])), json.loads(str(file["names"]))
                 if about.pop("schema") != _SCHEMA:
                     raise ValueError(f"its schema is not {_SCHEMA}")
+                check(about, {"fingerprint": str, "images": Whole(), "constant": [str]})
                 rows = zip(names, file["counts"], file["rest"], strict=True)
                 histograms = {str(name): Histogram.unpack(counts, rest) for name, counts, rest in rows}
-            return cls(str(about["fingerprint"]), int(about["images"]), list(about["constant"]), histograms)
+            return cls(about["fingerprint"], about["images"], about["constant"], histograms)
         except BROKEN as error:
             message = f"{path} cannot be read as the state of a calibration: {error}; remove it to start anew"
             allowed = "a file this calibration wrote"

@@ -185,6 +185,20 @@ def arrays(folder: Path) -> Make:
     return both
 
 
+def states(folder: Path) -> Make:
+    from inception_deploy.quantize.calibrate import Statistics
+    from inception_deploy.quantize.histogram import Histogram
+
+    Statistics("f", 3, ["a"], {"x": Histogram(), "y": Histogram()}).save(folder / "s.npz")
+    seed = (folder / "s.npz").read_bytes()
+
+    def make(random: Random) -> None:
+        (folder / "s.npz").write_bytes(bytes_of(seed, random))
+        Statistics.load(folder / "s.npz")
+
+    return make
+
+
 def pictures(folder: Path) -> Make:
     from PIL import Image
 
@@ -208,7 +222,7 @@ def pictures(folder: Path) -> Make:
 
 KINDS = {
     "onnx": onnx_files, "weights": weights, "trained": trained, "documents": documents, "arrays": arrays,
-    "pictures": pictures,
+    "states": states, "pictures": pictures,
 }  # fmt: skip
 
 

@@ -8,12 +8,10 @@ The same network gives the same text; nothing depends on addresses of objects or
 from __future__ import annotations
 
 import hashlib
-from dataclasses import MISSING, fields
-from enum import Enum
-from typing import Any
 
 import numpy as np
 
+from ..kernels.spec import Spec
 from .layers import Layer, Network, Param, Storage
 
 _LONG = 80
@@ -44,15 +42,14 @@ def _layer(layer: Layer) -> str:
     return "  ".join(parts)
 
 
-def describe(spec: Any) -> str:
-    """A spec's class, and the fields that are not at their defaults."""
-    shown = []
-    for field in fields(spec):
-        value = getattr(spec, field.name)
-        if field.default is MISSING or value != field.default:
-            told = repr(value.value if isinstance(value, Enum) else value)
-            shown.append(f"{field.name}={told if len(told) <= _LONG else '#' + _hash(told.encode())}")
-    return f"{type(spec).__name__}({', '.join(shown)})"
+def describe(spec: Spec) -> str:
+    """What a spec says of itself, and its fields that are not at their defaults."""
+    shown = [f"{name}={_short(str(value))}" for name, value in spec.encode().items() if name != "kind"]
+    return f"{type(spec).__name__}({spec.describe()}: {', '.join(shown)})"
+
+
+def _short(told: str) -> str:
+    return told if len(told) <= _LONG else f"#{_hash(told.encode())}"
 
 
 def _operand(operand: tuple[Storage, str] | Param) -> str:
@@ -72,7 +69,7 @@ def storage(it: Storage) -> str:
         told += f" in {it.root.name}+{it.root_block}"
     if it.root.port is not None:
         return told + f" {it.root.port[0]} {it.root.port[1]}"
-    return told + (f" @{it.address}" if it.root.offset >= 0 else "")
+    return told + (f" at {it.address}" if it.root.offset >= 0 else "")
 
 
 def _hash(data: bytes) -> str:

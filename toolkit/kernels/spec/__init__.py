@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from .base import NONE, Frame4, Operand, Spec, built
-from .conv import Conv, Output, pointer_of, tap_sets
-from .layout import Frame, Pack, Pixels, Unpack, tile_pixels
+from .conv import Conv, Output, pointer_of, tap_sets, tile_pixels
+from .layout import Frame, Pack, Pixels, Unpack
 from .simple import PARTIAL, Extern, Map, Softmax
 from .window import GlobalAverage, Window, WindowOp
 from .winograd import WinogradInput, WinogradOutput, stages

@@ -72,10 +72,10 @@ def framed(height: int, width: int, frame: Frame4) -> int:
     return (frame[0] + height + frame[2]) * (frame[1] + width + frame[3])
 
 
-def window_words(spec: Any) -> str:
-    """Kernel, stride and the map's size, e.g. ``3x3/2 @17x17``."""
-    step = f"/{spec.stride[0]}" if spec.stride != (1, 1) else ""
-    return f"{'x'.join(map(str, spec.kernel))}{step} @{spec.out_height}x{spec.out_width}"
+def window_words(kernel: tuple[int, int], stride: tuple[int, int], size: tuple[int, int]) -> str:
+    """Kernel, stride and the result's size, e.g. ``3x3/2 @17x17``."""
+    step = f"/{stride[0]}" if stride != (1, 1) else ""
+    return f"{'x'.join(map(str, kernel))}{step} @{size[0]}x{size[1]}"
 
 
 _Spec = TypeVar("_Spec", bound="Spec")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from ..elements import BYTE, TILED, Addition, Rounding, element_of
 from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result, source, window_words
-from .layout import tile_pixels
+from .layout import Pixels
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,17 @@ class Conv(Spec):
         groups = f" in {self.groups} groups" if self.groups > 1 else ""
         notes = " + add" * self.add + " on tiles" * self.tiled
         out = "+".join(str(output.channels) for output in self.outputs)
-        return f"{self.channels * self.groups}-{out} {window_words(self)}{groups}{notes}"
+        window = window_words(self.kernel, self.stride, (self.out_height, self.out_width))
+        return f"{self.channels * self.groups}-{out} {window}{groups}{notes}"
+
+
+def tile_pixels(spec: Conv, slots: int, frame: Frame4, element: str) -> Pixels:
+    """The pixels that a convolution of bfloat16 reads of the network's own input: a row of a tile reads more than it
+    needs, at most to the end of the next line.
+    """
+    block = element_of(element).block
+    size = (spec.batch, spec.channels, slots, spec.height, spec.width)
+    return Pixels(*size, frame, align=block, behind=1, out_element=element)
 
 
 def pointer_of(output: int) -> str:

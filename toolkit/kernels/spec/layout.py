@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ..elements import Rounding, element_of
 from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result, source
@@ -121,12 +120,3 @@ class Frame(Spec):
             source(mapped(self.in_element, self.batch, self.blocks, self.height * self.width), self.in_element),
             result(mapped(self.in_element, self.batch, self.blocks, pixels), self.in_element),
         )
-
-
-def tile_pixels(spec: Any, slots: int, frame: Frame4, element: str) -> Pixels:
-    """The pixels that a convolution of bfloat16 reads of the network's own input: a row of a tile reads more than it
-    needs, at most to the end of the next line.
-    """
-    block = element_of(element).block
-    size = (spec.batch, spec.channels, slots, spec.height, spec.width)
-    return Pixels(*size, frame, align=block, behind=1, out_element=element)

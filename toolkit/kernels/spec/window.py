@@ -85,7 +85,8 @@ class Window(Spec):
 
     def describe(self) -> str:
         groups = f" in groups of {self.group}" if self.group > 1 else ""
-        return f"{self.op.value} {self.channels} {window_words(self)}{groups}"
+        window = window_words(self.kernel, self.stride, (self.out_height, self.out_width))
+        return f"{self.op.value} {self.channels} {window}{groups}"
 
 
 @dataclass(frozen=True)

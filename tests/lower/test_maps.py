@@ -7,7 +7,7 @@ import pytest
 
 UNARY = {
     "Abs": {}, "Clip": {}, "Elu": {"alpha": 0.7}, "Erf": {}, "Exp": {}, "Gelu": {}, "HardSigmoid": {"alpha": 0.3}, "HardSwish": {}, "LeakyRelu": {},
-    "Mish": {}, "Neg": {}, "Relu": {}, "Selu": {}, "Sigmoid": {}, "Softplus": {}, "Tanh": {},
+    "Mish": {}, "Neg": {}, "Relu": {}, "Selu": {}, "Sigmoid": {}, "Softplus": {}, "Softsign": {}, "Tanh": {},
 }  # fmt: skip
 
 

@@ -66,6 +66,7 @@ OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     "Slice": layout.slice_,
     "Softmax": elementwise.softmax,
     "Softplus": elementwise.simple("softplus"),
+    "Softsign": elementwise.simple("softsign"),
     "Split": layout.split,
     "Sqrt": elementwise.simple("sqrt"),
     "Squeeze": layout.view,

@@ -27,6 +27,7 @@ REFERENCE = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "silu": lambda x: x / (1 + np.exp(-x)),
     "softplus": lambda x: np.logaddexp(0, x),
+    "softsign": lambda x: x / (1 + np.abs(x)),
     "square": np.square,
     "tanh": np.tanh,
     "requantised": lambda x: np.clip(np.rint(x / 0.25), -128, 127) * 0.25,

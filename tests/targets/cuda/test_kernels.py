@@ -273,6 +273,7 @@ UNARY = {
     "silu": ((), lambda x: x / (1 + np.exp(-x))),
     "sigmoid": ((), lambda x: 1 / (1 + np.exp(-x))),
     "softplus": ((), _softplus),
+    "softsign": ((), lambda x: x / (1 + np.abs(x))),
     "tanh": ((), np.tanh),
     "hard_sigmoid": ((0.2, 0.5), lambda x: np.clip(0.2 * x + 0.5, 0, 1)),
     "hard_swish": ((), lambda x: x * np.clip(x / 6 + 0.5, 0, 1)),

@@ -40,6 +40,10 @@ def _zero(value: Expr) -> Expr:
     return const(0.0, value.ty.dtype.lanes)
 
 
+def _magnitude(value: Expr) -> Expr:
+    return tirx.max(value, _zero(value) - value)
+
+
 def _leaky(value: Expr, constants: tuple[float, ...]) -> Expr:
     lanes = value.ty.dtype.lanes
     return tirx.max(value, _zero(value)) + const(constants[0], lanes) * tirx.min(value, _zero(value))
@@ -65,7 +69,7 @@ UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
     "clip": lambda value, constants: clamp(value, (constants[0], constants[1])),
     "leaky_relu": _leaky,
     "affine": _affine,
-    "abs": _per_lane(lambda value: tirx.max(value, _zero(value) - value)),
+    "abs": _per_lane(_magnitude),
     "square": _per_lane(lambda value: value * value),
     "exp": _per_lane(math.exp),
     "erf": _per_lane(math.erf),
@@ -77,6 +81,7 @@ UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
     "silu": _per_lane(lambda value: value * math.sigmoid(value)),
     "sigmoid": _per_lane(math.sigmoid),
     "softplus": _per_lane(math.softplus),
+    "softsign": _per_lane(lambda value: value / (const(1.0, value.ty.dtype.lanes) + _magnitude(value))),
     "tanh": _per_lane(math.tanh),
     "hard_sigmoid": _hard_sigmoid,
     "hard_swish": lambda value, _constants: value * _hard_sigmoid(value, (1 / 6, 0.5)),

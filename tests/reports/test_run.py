@@ -149,3 +149,15 @@ def test_a_folder_is_a_line_a_picture(tiny_bundle: Path, tmp_path: Path, capfd) 
     rows = [line for line in lines if line.startswith(str(tmp_path))]
     assert [row.split()[0] for row in rows] == document["inputs"]
     assert [int(row.split()[1]) for row in rows] == [top[0]["index"] for top in document["top"]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_inputs_that_are_not_finite_are_refused_unless_allowed(
+    opened: bundle.Bundle, tmp_path: Path, bad: float
+) -> None:
+    x = np.zeros((3, 3, 8, 8), np.float32)
+    x[2, 1, 4, 4] = bad
+    np.save(tmp_path / "x.npy", x)
+    with pytest.raises(DeployError, match="row 2 holds NaN or infinity; --allow-nan computes with them"):
+        run(opened, tmp_path / "x.npy", runtime="onnxruntime")
+    assert run(opened, tmp_path / "x.npy", runtime="onnxruntime", allow_nan=True)["outputs"][0]["shape"] == [3, 7]

@@ -84,6 +84,7 @@ def run(
     top_k: int = 5,
     labels: PathLike | None = None,
     output: PathLike | None = None,
+    allow_nan: bool = False,
     threads: int | None = None,
     progress: Progress = NONE,
 ) -> Document:
@@ -93,6 +94,7 @@ def run(
         given: pictures or a tensor, see `inception_deploy.runtime.given`.
         runtime, threads, labels: as for `load`.
         top_k: how many classes to name.
+        allow_nan: take inputs that hold a NaN or an infinity.
         output: write the first output there, float32, as .npy.
 
     Returns:
@@ -113,6 +115,7 @@ def run(
             top_k=top_k,
             labels=path_of(labels),
             output=path_of(output),
+            allow_nan=allow_nan,
             threads=threads,
             progress=progress,
         )

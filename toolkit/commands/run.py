@@ -22,7 +22,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=[],
         metavar="FILE|FOLDER",
-        help="JPEG or PNG files, or folders of them, prepared as the network wants them",
+        help="pictures (JPEG, PNG, WebP, BMP, TIFF), or folders of them, prepared as the network wants them",
     )
     given.add_argument(
         "--input",
@@ -46,6 +46,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="the names of the classes, one a line (default: ImageNet's for 1000 classes)",
     )
     parser.add_argument("--output", type=Path, metavar="FILE.npy", help="write the first output there, float32, raw")
+    parser.add_argument("--allow-nan", action="store_true", help="take inputs that hold a NaN or an infinity")
     add_threads(parser)
 
 
@@ -59,6 +60,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         top_k=options.top_k,
         labels=options.labels,
         output=options.output,
+        allow_nan=options.allow_nan,
         threads=options.threads,
         progress=progress,
     )

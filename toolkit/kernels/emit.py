@@ -271,11 +271,15 @@ def together(element: str, lanes: int) -> int:
 
 
 def clamp(value: Expr, bounds: tuple[float, float] | None) -> Expr:
-    """`value` limited to `bounds`; an infinite bound costs nothing."""
+    """`value` limited to `bounds`; an infinite bound costs nothing.
+
+    A NaN stays one, as in onnxruntime: max(a, b) becomes ``a > b ? a : b``, and what cannot be compared is b. It is one
+    instruction of x86 either way.
+    """
     if bounds is None:
         return value
     lanes = value.ty.dtype.lanes
     low, high = bounds
     if low != float("-inf"):
-        value = tirx.max(value, const(low, lanes))
-    return value if high == float("inf") else tirx.min(value, const(high, lanes))
+        value = tirx.max(const(low, lanes), value)
+    return value if high == float("inf") else tirx.min(const(high, lanes), value)

@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import artifact
 from ..bundles import engines
-from ..errors import UsageError
+from ..errors import DeployError, UsageError
 from ..progress import NONE, Progress
 from ..runtime.model import Model
 
@@ -33,6 +33,7 @@ def run(
     top_k: int = 5,
     labels: Path | None = None,
     output: Path | None = None,
+    allow_nan: bool = False,
     threads: int | None = None,
     progress: Progress = NONE,
 ) -> dict[str, Any]:
@@ -43,6 +44,7 @@ def run(
         runtime: an engine of `engines`, ``compiled`` or ``onnxruntime``.
         top_k: how many of the best classes to name.
         labels: a text file, one class a line; ImageNet's where None and the network has 1000 classes.
+        allow_nan: take inputs that hold a NaN or an infinity.
         output: where to write the first output, float32 (rows, ...), as .npy.
 
     Returns:
@@ -65,6 +67,8 @@ def run(
         nonlocal latency
         done = 0
         for x, count in rows.batches(model.batch):
+            if not allow_nan:
+                _require_finite(x, rows.names[done : done + count])
             yield model.compute(x)
             if not done:
                 latency = _latency(model, x)
@@ -87,6 +91,16 @@ def run(
         ],
         "top": tops[0] if len(tops) == 1 else tops,
     }
+
+
+def _require_finite(x: NDArray[Any] | Sequence[NDArray[Any]], names: Sequence[str]) -> None:
+    """Refuse a batch that holds a NaN or an infinity."""
+    for array in x if isinstance(x, Sequence) else [x]:
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            flat = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+            where = next((name for name, good in zip(names, flat, strict=False) if not good), "the input")
+            message = f"{where} holds NaN or infinity; --allow-nan computes with them"
+            raise DeployError(message, kind="input", got="NaN or infinity", allowed="finite numbers, or --allow-nan")
 
 
 def _latency(model: Model, x: NDArray[Any] | tuple[NDArray[Any], ...]) -> float:

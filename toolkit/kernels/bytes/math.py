@@ -6,7 +6,7 @@ from tvm import tirx
 
 from ..dots import Dot
 from ..elements import Addition, Rounding
-from ..emit import Expr, clamp, const, splat
+from ..emit import Expr, const, splat
 
 
 def whole(value: int, lanes: int) -> Expr:
@@ -54,8 +54,10 @@ def rounded(acc: Expr, factor: Expr, how: Rounding) -> Expr:
 def nearest(value: Expr, how: Rounding) -> Expr:
     """float32 lanes, rounded to the nearest integer (ties to even), plus the zero point, saturated."""
     lanes = _lanes(value)
-    # The bounds are whole numbers: to clamp before rounding gives the same, and what is clamped fits int32.
-    bounded = clamp(value, (float(how.low - how.zero), float(how.high - how.zero)))
+    # The bounds are whole numbers: to bound before rounding gives the same, and what is bounded fits int32. No `clamp`:
+    # no integer is a NaN, which the lower bound takes the place of here.
+    low, high = (const(float(bound - how.zero), lanes) for bound in (how.low, how.high))
+    bounded = tirx.min(tirx.max(value, low), high)
     return tirx.Cast(_vector("int32", lanes), tirx.nearbyint(bounded)) + whole(how.zero, lanes)
 
 

@@ -75,7 +75,7 @@ def gelu_tanh(x: Expr) -> Expr:
 def softplus(x: Expr) -> Expr:
     """log(1 + exp(x)), without overflow."""
     zero = _like(x, 0.0)
-    return tirx.max(x, zero) + tirx.log(_like(x, 1.0) + exp(zero - tirx.max(x, zero - x)))
+    return tirx.max(zero, x) + tirx.log(_like(x, 1.0) + exp(zero - tirx.max(x, zero - x)))
 
 
 def mish(x: Expr) -> Expr:
@@ -88,4 +88,4 @@ def mish(x: Expr) -> Expr:
 def elu(x: Expr, alpha: float) -> Expr:
     """x where positive, alpha (exp(x) - 1) elsewhere."""
     zero = _like(x, 0.0)
-    return tirx.max(x, zero) + _like(x, alpha) * (exp(tirx.min(x, zero)) - _like(x, 1.0))
+    return tirx.max(zero, x) + _like(x, alpha) * (exp(tirx.min(zero, x)) - _like(x, 1.0))

@@ -46,7 +46,7 @@ def _magnitude(value: Expr) -> Expr:
 
 def _leaky(value: Expr, constants: tuple[float, ...]) -> Expr:
     lanes = value.ty.dtype.lanes
-    return tirx.max(value, _zero(value)) + const(constants[0], lanes) * tirx.min(value, _zero(value))
+    return tirx.max(_zero(value), value) + const(constants[0], lanes) * tirx.min(_zero(value), value)
 
 
 def _affine(value: Expr, constants: tuple[float, ...]) -> Expr:
@@ -94,7 +94,7 @@ UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
 
 
 def _prelu(value: Expr, slope: Expr) -> Expr:
-    return tirx.max(value, _zero(value)) + slope * tirx.min(value, _zero(value))
+    return tirx.max(_zero(value), value) + slope * tirx.min(_zero(value), value)
 
 
 BINARY: dict[str, Callable[[Expr, Expr], Expr]] = {

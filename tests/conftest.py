@@ -68,5 +68,6 @@ def tiny_manifest() -> dict[str, Any]:
         "preprocessing": {"mean": half, "std": half, "resize": SIZE, "crop": [SIZE, SIZE], "interpolation": "bilinear"},
         "seed": 0,
         "zoo": None,
+        "memory": {"arena_bytes": 0, "weights_bytes": 0},
         "tools": {},
     }

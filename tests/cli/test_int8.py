@@ -145,6 +145,9 @@ def test_a_file_of_another_tool_is_computed_in_integers(call, tmp_path: Path) ->
     assert "warning: only" in result.err
     assert "need 9 bits" in result.err
     rows = {row["stage"]: row for row in call("verify", tmp_path / "weights-of-9-bits", "--json").document["stages"]}
+    np.save(tmp_path / "x.npy", files["relu-both"].x)
+    assert call("run", tmp_path / "relu-both", "--input", tmp_path / "x.npy").status == 0
+    assert "that of the file" in call("inspect", tmp_path / "relu-both").out
     assert rows["integers"]["recorded"] is False
 
 

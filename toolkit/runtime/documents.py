@@ -36,7 +36,7 @@ MANIFEST = {
     "seed": Missing(Whole(0, 2**32 - 1)),
     "tools": MapOf(str),
     "tuning": Maybe({"database_sha256": str, "kernels": list}),
-    "quantization": Maybe({"scheme": str, "images": _COUNT, "float_nodes": [str]}),
+    "quantization": Maybe({"scheme": Maybe(str), "images": _COUNT, "float_nodes": [str]}),
     "files": MapOf(str),
 }
 

@@ -115,9 +115,13 @@ ADD = [node("Cast", ["sum"], ["c"], to=TensorProto.FLOAT), node("Add", ["x", "c"
                    node("ConstantOfShape", ["n"], ["big"]), FLAT, a=0, b=9000, d=1),
             "makes a constant whose size cannot be told",
         ),
+        (
+            filled(node("ConstantOfShape", ["s"], ["big"]), FLAT, s=[1] * 70),
+            "has 70 axes",
+        ),
     ],
     ids=["functions", "bodies", "recursion", "fill", "expand", "tile", "range", "computed", "shape", "concat", "outer",
-         "untold"],
+         "untold", "rank"],
 )  # fmt: skip
 def test_what_would_grow_is_refused_before_it_does(tmp_path: Path, make: Callable[[], ModelProto], says: str) -> None:
     (tmp_path / "net.onnx").write_bytes(make().SerializeToString())

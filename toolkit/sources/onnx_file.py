@@ -30,6 +30,9 @@ MAX_BYTES = 2**31 - 1
 MAX_ELEMENTS = 2**31 - 1
 """The largest tensor, weight or activation. The largest of the known networks has 1.0e8 (VGG's first linear layer)."""
 
+MAX_RANK = 32
+"""The axes of a tensor; numpy has at most 64, and networks 6."""
+
 OLDEST_OPSET = 18
 """The passes and the lowering know this one and newer; an older file is converted to `TARGET_OPSET`."""
 
@@ -263,6 +266,8 @@ def _elements(dims: Sequence[int], what: str) -> int:
     """The product of `dims`, in Python's integers, which do not overflow."""
     if any(size < 0 for size in dims):
         raise DeployError(f"{what} has a negative size", kind="onnx", got=list(dims), allowed=">= 0")
+    if len(dims) > MAX_RANK:
+        raise DeployError(f"{what} has {len(dims)} axes", kind="onnx", got=len(dims), allowed=f"at most {MAX_RANK}")
     elements = math.prod(dims)
     if elements > MAX_ELEMENTS:
         raise DeployError(

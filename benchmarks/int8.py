@@ -35,7 +35,7 @@ from inception_deploy.models import trained
 from inception_deploy.quantize.culprit import Ratio
 from inception_deploy.quantize.integer_network import read
 from inception_deploy.quantize.pictures import Picture, Pictures
-from inception_deploy.quantize.quantise import QuantizedModel, Quantizer, Recipe
+from inception_deploy.quantize.quantizer import QuantizedModel, Quantizer, Recipe
 from inception_deploy.quantize.ranges import METHODS
 from inception_deploy.quantize.repair import Repairs
 from inception_deploy.quantize.runner import Runner
@@ -264,7 +264,7 @@ def zoo(name: str, schemes: list[str], threads: int) -> Rows:
                 "SQNR of what differs between photos, dB": ratio.db,
                 "same top-1 %": 100 * float((reference.argmax(1) == got.argmax(1)).mean()),
                 "photos": len(measured),
-                "quantised in s": seconds,
+                "quantized in s": seconds,
             }
         )
         print(rows[-1], file=sys.stderr)

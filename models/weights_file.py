@@ -169,7 +169,7 @@ def _tail(key: str, heads: tuple[str, ...]) -> str | None:
 def _unreadable(tensor: Tensor) -> str:
     """Why a tensor holds no numbers that can be copied; empty where it does."""
     if tensor.is_quantized:
-        return "quantised"
+        return "quantized"
     if tensor.is_meta:
         return "a meta tensor, which has a shape and no numbers"
     if tensor.is_nested:

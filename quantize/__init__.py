@@ -13,7 +13,7 @@ from inception_deploy import front
 if TYPE_CHECKING:
     import onnx
 
-    from .quantise import QuantizedModel
+    from .quantizer import QuantizedModel
 
 __all__ = ["quantize"]
 
@@ -22,7 +22,7 @@ front(__name__)
 
 
 def quantize(model: onnx.ModelProto, calibration: Any = None, **options: Any) -> QuantizedModel:
-    """Turn an optimised float32 ONNX into a QDQ ONNX; see `quantise.quantize` for the options."""
-    from .quantise import quantize as run
+    """Turn an optimised float32 ONNX into a QDQ ONNX; see `quantizer.quantize` for the options."""
+    from .quantizer import quantize as run
 
     return run(model, calibration, **options)

@@ -42,7 +42,7 @@ INT32 = np.iinfo(np.int32)
 def quantize(x: Floats, scale: float | Floats, zero: int, dtype: str) -> Ints:
     """``clamp(rint(x / scale) + zero)``, ties to even; NaN is refused (ValueError), infinities saturate."""
     if np.isnan(x).any():
-        raise ValueError("NaN has no quantised value")
+        raise ValueError("NaN has no quantized value")
     low, high = LIMITS[dtype]
     with np.errstate(over="ignore"):
         q = np.rint(x.astype(np.float32) / np.asarray(scale, np.float32))
@@ -55,7 +55,7 @@ def dequantize(q: Ints, scale: float | Floats, zero: int = 0) -> Floats:
 
 
 def multiplier(scale_x: float, scale_w: float | Floats, scale_y: float) -> Floats:
-    """``float32(float32(scale_x * scale_w) / scale_y)``: what requantising multiplies by; a scalar or one a channel."""
+    """``float32(float32(scale_x * scale_w) / scale_y)``: what requantizing multiplies by; a scalar or one a channel."""
     product = np.float32(scale_x) * np.asarray(scale_w, np.float32)
     return np.asarray(product / np.float32(scale_y), np.float32)
 
@@ -245,7 +245,7 @@ def mean_shift(acc: Ints, counts: Ints, exponent_x: int, exponent_y: int) -> Int
 
 
 def bound(q: Ints, low: int, high: int) -> Ints:
-    """A Relu or Clip on bytes: `low` and `high` are the quantised bounds."""
+    """A Relu or Clip on bytes: `low` and `high` are the quantized bounds."""
     return np.asarray(np.clip(q, low, high)).astype(q.dtype)
 
 

@@ -21,10 +21,10 @@ LARGEST_ALIGNMENT = 16
 def assign(
     structure: Structure, ends: Mapping[str, ranges.Range], scheme: Scheme, choices: Choices
 ) -> dict[ir.Value, Params]:
-    """The parameters of every quantised tensor.
+    """The parameters of every quantized tensor.
 
     Tensors of one group share theirs. Under aligned adds, a side with the finer scale is coarsened to the nearest power
-    of two below the other's, which clips nothing. Under powers of two a scale is coarsened where a requantisation would
+    of two below the other's, which clips nothing. Under powers of two a scale is coarsened where a requantization would
     have to shift to the left.
 
     Args:
@@ -64,7 +64,7 @@ def _joined(structure: Structure, index: Mapping[ir.Value, int], count: int) -> 
 
 
 def _coarsen(structure: Structure, exponents: list[int], index: Mapping[ir.Value, int], scheme: Scheme) -> None:
-    """Raise exponents until no requantisation shifts to the left; each rule only raises, so that this ends."""
+    """Raise exponents until no requantization shifts to the left; each rule only raises, so that this ends."""
     for _ in range(len(exponents) + 1):
         before = list(exponents)
         for layer in structure.layers:

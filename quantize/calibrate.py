@@ -102,7 +102,7 @@ def collect(
     threads: int = 0,
     progress: Progress = NONE,
 ) -> Statistics:
-    """Run `pictures` through a float model and count the values of every tensor that may be quantised.
+    """Run `pictures` through a float model and count the values of every tensor that may be quantized.
 
     Args:
         model: prepared by `prepare.prepare`.
@@ -207,7 +207,7 @@ def _fingerprint(model: onnx.ModelProto, names: Sequence[str], pictures: Picture
 
 @dataclass(frozen=True)
 class Ranges:
-    """The ends of every quantised tensor's range, and what they were chosen for.
+    """The ends of every quantized tensor's range, and what they were chosen for.
 
     Attributes:
         scheme, method: what they were chosen for and how.
@@ -287,7 +287,7 @@ def choose(
     method: str,
     percentile: float = ranges.PERCENTILE,
 ) -> Ranges:
-    """The range of every quantised tensor.
+    """The range of every quantized tensor.
 
     Tensors that share a scale get the range that loses least on all of them together: the method sees the union of the
     histograms of those that are computed, so a concat's scale is chosen from every byte that it will hold.

@@ -17,7 +17,7 @@ from . import arith
 from .integer_network import IntegerNetwork, read
 from .integer_steps import IntegerStep
 from .pictures import Picture
-from .quantise import QuantizedModel, Quantizer
+from .quantizer import QuantizedModel, Quantizer
 from .runner import Runner
 from .structure import Structure, analyse
 
@@ -44,7 +44,7 @@ class Ratio:
 
     @property
     def db(self) -> float:
-        """Signal-to-quantisation-noise ratio; 200 where there is no noise, as if it were of float64."""
+        """Signal-to-quantization-noise ratio; 200 where there is no noise, as if it were of float64."""
         if self.noise == 0:
             return 200.0
         return min(200.0, max(-200.0, 10 * math.log10(max(self.signal, 1e-300) / self.noise)))
@@ -173,7 +173,7 @@ def _result(step: IntegerStep, values: dict[str, NDArray[Any]]) -> NDArray[Any]:
 
 
 def _alone(network: IntegerNetwork, step: IntegerStep, real: dict[str, NDArray[Any]]) -> NDArray[Any]:
-    """The result of one step on the float model's inputs, quantised."""
+    """The result of one step on the float model's inputs, quantized."""
     values: dict[str, NDArray[Any]] = {}
     for tensor in step.inputs:
         source = real[network.float_name(tensor)]

@@ -23,7 +23,7 @@ _SLICE = 1 << 20
 
 
 class Histogram:
-    """How often the values of a tensor fell where. Zeros are counted apart: they quantise without an error.
+    """How often the values of a tensor fell where. Zeros are counted apart: they quantize without an error.
 
     Attributes:
         counts: int64 (BINS,), without the zeros.

@@ -1,4 +1,4 @@
-"""Write the quantisation into the graph: QuantizeLinear and DequantizeLinear around what computes in integers.
+"""Write the quantization into the graph: QuantizeLinear and DequantizeLinear around what computes in integers.
 
     Given     y = Relu(Conv(x, W, b))
     Result    y = Relu(Conv(DQ(Q(x)), DQ(W_int8), DQ(b_int32)));  DQ(Q(y)) goes to the readers of y
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from inception_deploy.graph.rewrite import constant, free_name, hand_over, operand, set_constant
 from inception_deploy.graph.skeleton import check
 
-from .integer_weights import LARGEST_SHIFT, quantise, scales
+from .integer_weights import LARGEST_SHIFT, quantize_weights, scales
 from .scheme import Params, Scheme
 from .structure import Layer, Structure
 
@@ -36,7 +36,7 @@ def insert(
     *,
     rounded: Mapping[str, NDArray[np.int8]] | None = None,
 ) -> onnx.ModelProto:
-    """Quantise `model`, which is changed.
+    """Quantize `model`, which is changed.
 
     Args:
         structure: what `structure.analyse` found in this very model.
@@ -97,14 +97,14 @@ def _weights(layer: Layer, params: Mapping[ir.Value, Params], scheme: Scheme, ro
     weight, bias = constant(node.inputs[1]), constant(operand(node, 2))
     assert weight is not None
     x, scale = params[layer.inputs[0]], weight_scales(layer, params, scheme)
-    result = quantise(weight, bias, scale, x, scheme, rounded)
+    result = quantize_weights(weight, bias, scale, x, scheme, rounded)
     single = scheme.weights == "tensor"
-    _dequantised(node, 1, "weight", result.weight, scale, single, np.zeros_like(scale, np.int8))
+    _dequantized(node, 1, "weight", result.weight, scale, single, np.zeros_like(scale, np.int8))
     if result.bias is not None:
-        _dequantised(node, 2, "bias", result.bias, (np.float32(x.scale) * scale).astype(np.float32), single, None)
+        _dequantized(node, 2, "bias", result.bias, (np.float32(x.scale) * scale).astype(np.float32), single, None)
 
 
-def _dequantised(
+def _dequantized(
     node: ir.Node,
     index: int,
     name: str,

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from inception_deploy.graph.rewrite import Array, constant, dequantised, integer, ints, only_reader, operand, shape
+from inception_deploy.graph.rewrite import Array, constant, dequantized, integer, ints, only_reader, operand, shape
 from inception_deploy.verify import run_onnx
 
 from . import arith
@@ -31,9 +31,9 @@ class IntegerNetwork:
     """The steps of a QDQ model, in order.
 
     Attributes:
-        power_of_two: requantise by shifts instead of multiplications.
+        power_of_two: requantize by shifts instead of multiplications.
         inputs, outputs: the names of the model's float inputs and outputs.
-        sources: what each quantised tensor is the quantisation of: its name in the float model.
+        sources: what each quantized tensor is the quantization of: its name in the float model.
         constants: outputs of the model that it does not compute.
     """
 
@@ -57,7 +57,7 @@ class IntegerNetwork:
         return {step.name: step.reason for step in floats}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Every tensor by name: 8-bit for the quantised ones, float32 for float inputs, outputs and results."""
+        """Every tensor by name: 8-bit for the quantized ones, float32 for float inputs, outputs and results."""
         values: dict[str, Array] = {**self.constants, **feeds}
         for step in self.steps:
             self.execute(step, values)
@@ -68,7 +68,7 @@ class IntegerNetwork:
         _execute(step, values, self.power_of_two)
 
     def float_name(self, tensor: Tensor) -> str:
-        """The name that a quantised tensor has in the float model."""
+        """The name that a quantized tensor has in the float model."""
         return self.sources[tensor.name]
 
 
@@ -95,8 +95,8 @@ def is_ours(model: onnx.ModelProto) -> bool:
     return any(entry.key == SCHEME_KEY and entry.value in SCHEMES for entry in model.metadata_props)
 
 
-def is_quantised(model: onnx.ModelProto) -> bool:
-    """Whether there is anything quantised in it."""
+def is_quantized(model: onnx.ModelProto) -> bool:
+    """Whether there is anything quantized in it."""
     return any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in model.graph.node)
 
 
@@ -113,7 +113,7 @@ def reference(model: onnx.ModelProto, feeds: Mapping[str, Array], *, threads: in
 
 
 def tensors(model: onnx.ModelProto) -> dict[str, Params]:
-    """The parameters of every quantised activation, by the name that it has in the float model."""
+    """The parameters of every quantized activation, by the name that it has in the float model."""
     graph = ir.from_proto(model).graph
     return {
         (node.inputs[0].name if node.inputs[0] is not None else None) or "": params_of(node)
@@ -123,7 +123,7 @@ def tensors(model: onnx.ModelProto) -> dict[str, Params]:
 
 
 def input_limits(model: onnx.ModelProto) -> tuple[float, float]:
-    """The ends of the reals that the model's input is quantised to; infinite where it stays float."""
+    """The ends of the reals that the model's input is quantized to; infinite where it stays float."""
     same = {model.graph.input[0].name}  # and what only moves its values, as a network for NHWC does first
     for node in model.graph.node:
         if node.op_type in ("Transpose", "Reshape", "Identity") and node.input[0] in same:
@@ -274,7 +274,7 @@ def _window(step: IntegerStep, q: Array) -> tuple[Array, Array]:
 
 
 def _as_float(step: IntegerStep, given: Sequence[Array]) -> Array:
-    """The result of a step that leaves as float: accumulators, multiplied by their scale; bytes, dequantised."""
+    """The result of a step that leaves as float: accumulators, multiplied by their scale; bytes, dequantized."""
     x = step.inputs[0].params
     if step.kind == "linear":
         acc = _accumulate(step, given[0])
@@ -365,8 +365,8 @@ def _run_alone(node: ir.Node, arrays: Sequence[Array]) -> list[Array]:
 
 
 def _known(value: ir.Value) -> Array | None:
-    """The numbers of a constant, or of the dequantisation of one."""
-    kept = dequantised(value)
+    """The numbers of a constant, or of the dequantization of one."""
+    kept = dequantized(value)
     return constant(value) if kept is None else numbers_of(kept)
 
 

@@ -17,7 +17,7 @@ from inception_deploy.errors import DeployError
 from inception_deploy.graph.rewrite import (
     Array,
     constant,
-    dequantised,
+    dequantized,
     integer,
     ints,
     number,
@@ -36,7 +36,7 @@ from .structure import ACTIVATIONS, FUNCTIONS, MEANS, MOVES, SCALARS, is_activat
 
 @dataclass(frozen=True)
 class Tensor:
-    """A quantised tensor: the name of its integers in the model, and what they mean to who makes or reads them."""
+    """A quantized tensor: the name of its integers in the model, and what they mean to who makes or reads them."""
 
     name: str
     params: Params
@@ -63,9 +63,9 @@ class IntegerStep:
         kind: ``linear``, ``add``, ``mean``, ``concat``, ``move``, ``table``, ``float``, or the two edges ``quantize``
             (a float tensor becomes integers) and ``dequantize`` (integers become one).
         nodes: the ONNX nodes it stands for; the first names it.
-        inputs: the quantised tensors it reads, in order.
-        output: the quantised tensor it makes; None where its result leaves as float.
-        result: the name of its float result; the integers' dequantisation where there are both.
+        inputs: the quantized tensors it reads, in order.
+        output: the quantized tensor it makes; None where its result leaves as float.
+        result: the name of its float result; the integers' dequantization where there are both.
         linear: the numbers of a linear step.
         reason: why a float node is one.
     """
@@ -105,7 +105,7 @@ def steps_of(graph: ir.Graph, *, ours: bool) -> list[IntegerStep]:
         except _StaysFloatError as why:
             step = IntegerStep("float", (node,), (), None, node.outputs[0].name or "", reason=str(why))
         if step.output is not None and step.kind != "quantize":
-            made.update(user for value in step.nodes[-1].outputs for user, _ in value.uses() if _quantised(value))
+            made.update(user for value in step.nodes[-1].outputs for user, _ in value.uses() if _quantized(value))
         steps.append(step)
         taken.update(step.nodes)
     return steps
@@ -126,14 +126,14 @@ def _edge(node: ir.Node) -> IntegerStep:
 
 
 def _tensor(value: ir.Value) -> Tensor:
-    """The quantised tensor that a float value is the dequantisation of."""
+    """The quantized tensor that a float value is the dequantization of."""
     maker = value.producer()
     if maker is None or maker.op_type != "DequantizeLinear":
-        raise _StaysFloatError(f"it reads '{value.name}', which is not quantised")
+        raise _StaysFloatError(f"it reads '{value.name}', which is not quantized")
     return Tensor(_name(maker.inputs[0]), _params(maker))
 
 
-def _quantised(result: ir.Value) -> Tensor | None:
+def _quantized(result: ir.Value) -> Tensor | None:
     """The integers that a float result is turned into; it is read as float nowhere then."""
     user = only_reader(result)
     if user is None or user.op_type != "QuantizeLinear":
@@ -195,12 +195,12 @@ def _integer_type(node: ir.Node) -> str:
 
 
 def _activations(node: ir.Node) -> list[ir.Value]:
-    """What a node reads, without constants and dequantised constants."""
+    """What a node reads, without constants and dequantized constants."""
     return [value for value in node.inputs if value is not None and _computed(value)]
 
 
 def _computed(value: ir.Value | None) -> bool:
-    return constant(value) is None and dequantised(value) is None
+    return constant(value) is None and dequantized(value) is None
 
 
 def _name(value: ir.Value | None) -> str:
@@ -214,20 +214,20 @@ def _integer(node: ir.Node, ours: bool) -> IntegerStep:
     kind = _kind(node)
     inputs = tuple(_tensor(value) for value in _activations(node))
     if not inputs:
-        raise _StaysFloatError("it reads nothing that is quantised")
+        raise _StaysFloatError("it reads nothing that is quantized")
     nodes = [node]
     while (follower := only_reader(nodes[-1].outputs[0])) is not None and _follows(kind, follower, len(nodes)):
         nodes.append(follower)
     result = nodes[-1].outputs[0]
-    output = next(filter(None, map(_quantised, nodes[-1].outputs)), None)
+    output = next(filter(None, map(_quantized, nodes[-1].outputs)), None)
     if output is None and kind in ("move", "table", "concat"):
-        raise _StaysFloatError("its result is not quantised again")
+        raise _StaysFloatError("its result is not quantized again")
     linear = _linear(node, inputs[0].params, ours) if kind == "linear" else None
     return IntegerStep(kind, tuple(nodes), inputs, output, result.name or "", linear)
 
 
 def _kind(node: ir.Node) -> str:
-    """What a node can be if all it reads is quantised."""
+    """What a node can be if all it reads is quantized."""
     op = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
     others_constant = all(value is None or not _computed(value) for value in node.inputs[1:])
     if op in ("Conv", "Gemm", "MatMul"):
@@ -302,7 +302,7 @@ def _weight(node: ir.Node, outputs: int) -> tuple[NDArray[np.int8], NDArray[np.f
     maker = node.inputs[1].producer() if node.inputs[1] is not None else None
     q, scale = (None, None) if maker is None else (constant(maker.inputs[0]), constant(operand(maker, 1)))
     if maker is None or maker.op_type != "DequantizeLinear" or q is None or scale is None:
-        raise _StaysFloatError("its weights are not quantised")
+        raise _StaysFloatError("its weights are not quantized")
     if str(q.dtype) not in LIMITS or integer(maker, "block_size", 0):
         raise _StaysFloatError(f"its weights are {q.dtype} in blocks or of other than 8 bits")
     zero = constant(operand(maker, 2))
@@ -322,11 +322,11 @@ def _weight(node: ir.Node, outputs: int) -> tuple[NDArray[np.int8], NDArray[np.f
 
 
 def _bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None:
-    """int32 in the accumulator's scale: as it stands where it is quantised so, else rounded to it."""
+    """int32 in the accumulator's scale: as it stands where it is quantized so, else rounded to it."""
     value = operand(node, 2)
     if value is None:
         return None
-    real, kept = constant(value), dequantised(value)
+    real, kept = constant(value), dequantized(value)
     beta = number(node, "beta", 1.0)
     if kept is not None and beta == 1.0 and (exact := _exact_bias(kept, scale)) is not None:
         return exact
@@ -341,7 +341,7 @@ def _bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None
 
 
 def _exact_bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None:
-    """The integers of a dequantised bias, where they are in that scale."""
+    """The integers of a dequantized bias, where they are in that scale."""
     q, own, zero = (constant(operand(node, index)) for index in range(3))
     if q is None or own is None or q.dtype != np.int32 or q.size != scale.size or own.size not in (1, scale.size):
         return None

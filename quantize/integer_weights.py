@@ -19,7 +19,7 @@ _SHIFTS = 3
 
 
 @dataclass(frozen=True)
-class Quantised:
+class QuantizedWeights:
     """What a Conv or Gemm computes with.
 
     Attributes:
@@ -83,20 +83,20 @@ def round_weight(weight: NDArray[Any], scale: NDArray[np.float32], scheme: Schem
     return np.clip(np.rint(weight.astype(np.float64) / column), *scheme.weight_limits).astype(np.int8)
 
 
-def quantise(
+def quantize_weights(
     weight: NDArray[Any],
     bias: NDArray[Any] | None,
     scale: NDArray[np.float32],
     x: Params,
     scheme: Scheme,
     rounded: NDArray[np.int8] | None = None,
-) -> Quantised:
+) -> QuantizedWeights:
     """Integers at given scales; `rounded` takes the place of rounding to the nearest."""
     q = round_weight(weight, scale, scheme) if rounded is None else rounded
     if bias is None:
-        return Quantised(q, scale, None)
+        return QuantizedWeights(q, scale, None)
     step = (np.float32(x.scale) * scale).astype(np.float64)
-    return Quantised(q, scale, np.rint(bias.astype(np.float64) / step).astype(np.int32))
+    return QuantizedWeights(q, scale, np.rint(bias.astype(np.float64) / step).astype(np.int32))
 
 
 def _widest(x: Params) -> int:

@@ -1,4 +1,4 @@
-"""Quantising by paths: what ``quantize`` does from end to end, and ``export --precision int8`` on its way."""
+"""Quantizing by paths: what ``quantize`` does from end to end, and ``export --precision int8`` on its way."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from inception_deploy.sources import preparing, resolve
 
 from .calibrate import Ranges
 from .pictures import pictures
-from .quantise import QuantizedModel, Quantizer, Recipe, input_shape
+from .quantizer import QuantizedModel, Quantizer, Recipe, input_shape
 from .search import gate
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How a model is quantised, with pictures by path.
+    """How a model is quantized, with pictures by path.
 
     Attributes:
         calibration: a folder or an .npz; may be None where `ranges` exists.
@@ -88,7 +88,7 @@ class Job(Options):
 
 
 def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
-    """Quantise and write; gives the document of ``quantize``.
+    """Quantize and write; gives the document of ``quantize``.
 
     Raises:
         UsageError: an unknown model, scheme or method; neither calibration nor ranges.
@@ -107,7 +107,7 @@ def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
     model, _ = driver.optimise(exported, verify=False)
     del exported
     with calibrating(job.output) as state:
-        result, document = quantise(
+        result, document = quantize(
             model, job, preprocessing=source.preprocessing, labels=source.labels, state=state, progress=progress
         )
         progress.stage("write")
@@ -144,7 +144,7 @@ def sample(
     return np.stack(rows + rows[-1:] * (batch - len(rows)))
 
 
-def quantise(
+def quantize(
     model: onnx.ModelProto,
     options: Options,
     *,
@@ -153,7 +153,7 @@ def quantise(
     state: Path,
     progress: Progress = NONE,
 ) -> tuple[QuantizedModel, dict[str, Any]]:
-    """Calibrate, quantise, and hold the accuracy gate.
+    """Calibrate, quantize, and hold the accuracy gate.
 
     Args:
         model: an optimised float32 model.

@@ -35,15 +35,15 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     """A copy of an optimised float model, ready for `structure.analyse`.
 
     Raises:
-        DeployError: (kind ``quantize``) the model is quantised already, has no convolution and no linear layer, or its
+        DeployError: (kind ``quantize``) the model is quantized already, has no convolution and no linear layer, or its
             opset cannot be converted.
     """
     found = [node.name or node.op_type for node in model.graph.node if node.op_type in INTEGER_OPERATORS]
     if found:
-        message = f"the model is quantised already: {', '.join(found[:3])}"
+        message = f"the model is quantized already: {', '.join(found[:3])}"
         raise DeployError(message, kind="quantize", got=found[:10], allowed="a float32 model")
-    if not quantisable(model):
-        message = "there is nothing to quantise: the model has no convolution and no linear layer"
+    if not quantizable(model):
+        message = "there is nothing to quantize: the model has no convolution and no linear layer"
         raise DeployError(message, kind="quantize", got=0, allowed="at least one Conv or Gemm")
     prepared = _modern(ir.from_proto(model))
     for rule in (name_nodes, bias_into_convolution, transpose_weights):
@@ -52,7 +52,7 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
     return prepared
 
 
-def quantisable(model: onnx.ModelProto) -> bool:
+def quantizable(model: onnx.ModelProto) -> bool:
     """Whether there is anything that gains by int8 in an optimised model."""
     return any(node.op_type in ("Conv", "Gemm") for node in model.graph.node)
 

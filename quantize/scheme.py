@@ -1,6 +1,6 @@
-"""What an int8 number means: the schemes, frozen, and the switches of a quantisation.
+"""What an int8 number means: the schemes, frozen, and the switches of a quantization.
 
-A quantised tensor is integers `q` of 8 bits, a scale and a zero point; the real number is ``(q - zero) * scale``.
+A quantized tensor is integers `q` of 8 bits, a scale and a zero point; the real number is ``(q - zero) * scale``.
 Sums of products are int32 with the scale ``scale_x * scale_w``; a bias is int32 in the same scale. What each operator
 does with these integers, rounding and saturation included, is written down in `arith`, and nowhere else.
 """
@@ -27,7 +27,7 @@ class Scheme:
         name: as the command line takes it.
         activation: the type of the activations; each tensor has one scale and one zero point.
         symmetric: the zero point of an activation is 0.
-        power_of_two: every scale is ``2^n`` for a whole ``n``, and requantising is a shift: `arith.requantize_shift`.
+        power_of_two: every scale is ``2^n`` for a whole ``n``, and requantizing is a shift: `arith.requantize_shift`.
             Otherwise it is a float32 multiplication: `arith.requantize_scale`.
         weight_limits: the ends of the int8 weights, whose zero point is always 0.
         weights: one scale for each output channel, or one for the whole tensor.
@@ -98,7 +98,7 @@ class Choices:
 
     Attributes:
         concat: ``shared``: the inputs and the output of a Concat have one scale and one zero point, so that joining
-            moves bytes only. ``own``: each has its own, and joining requantises.
+            moves bytes only. ``own``: each has its own, and joining requantizes.
         add: ``aligned``: the scales of the two sides of an Add differ by a power of two, so that the sum is exact in
             integers after a shift. ``own``: each side has its own, and the sum is taken in float32. A power-of-two
             scheme is always aligned.
@@ -106,7 +106,7 @@ class Choices:
             which shrinks the range, or a Relu follows, which takes away half of it; then its own. ``input``: always its
             input's. ``own``: always its own. All of them multiply the sum of a window once.
         moves: whether a Relu that stands alone, a MaxPool and a Flatten take their input's scale; they move bytes only
-            then. ``own`` requantises.
+            then. ``own`` requantizes.
     """
 
     concat: Literal["shared", "own"] = "shared"

@@ -14,7 +14,7 @@ from inception_deploy.progress import NONE, Progress
 
 from .culprit import layer_errors
 from .pictures import Picture, Pictures
-from .quantise import QuantizedModel, Quantizer, Recipe
+from .quantizer import QuantizedModel, Quantizer, Recipe
 from .runner import Runner
 
 FEWEST = 50
@@ -101,7 +101,7 @@ def gate(
     threads: int = 0,
     progress: Progress = NONE,
 ) -> Gated:
-    """Quantise so that at most `max_drop` points of top-1 are lost.
+    """Quantize so that at most `max_drop` points of top-1 are lost.
 
     Where more are lost, the layers whose own error is largest go back to float, twice as many each round: the ranking
     is cheap and rough, and doubling makes up for that in few rounds.

@@ -1,4 +1,4 @@
-"""How much of a quantised network computes in integers, and what does not, each with its reason."""
+"""How much of a quantized network computes in integers, and what does not, each with its reason."""
 
 from __future__ import annotations
 

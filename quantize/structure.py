@@ -1,4 +1,4 @@
-"""Which nodes compute in integers, which tensors are quantised, and which of them must share a scale.
+"""Which nodes compute in integers, which tensors are quantized, and which of them must share a scale.
 
 A layer is one node that computes, with the activations behind it that cost nothing because only its result is kept:
 
@@ -61,7 +61,7 @@ class Structure:
 
     Attributes:
         layers: those that compute in integers.
-        values: the tensors that are quantised.
+        values: the tensors that are quantized.
         float_nodes: the names of the nodes that stay float.
     """
 
@@ -70,7 +70,7 @@ class Structure:
     float_nodes: tuple[str, ...]
 
     def groups(self, choices: Choices) -> list[list[ir.Value]]:
-        """The quantised tensors, those together that share a scale and a zero point."""
+        """The quantized tensors, those together that share a scale and a zero point."""
         leader = {value: value for value in self.values}
 
         def find(value: ir.Value) -> ir.Value:
@@ -130,18 +130,18 @@ def analyse(model: ir.Model, keep_float: Collection[str] = ()) -> Structure:
     layers = _without_idle_ends(layers)
     chosen = {node for layer in layers for node in layer.nodes}
     left = tuple(node.name or "" for node in model.graph if node not in chosen)
-    return Structure(tuple(layers), tuple(_quantised(model, layers)), left)
+    return Structure(tuple(layers), tuple(_quantized(model, layers)), left)
 
 
-def _quantised(model: ir.Model, layers: list[Layer]) -> list[ir.Value]:
-    """A tensor is quantised when a layer reads it."""
+def _quantized(model: ir.Model, layers: list[Layer]) -> list[ir.Value]:
+    """A tensor is quantized when a layer reads it."""
     read = {value for layer in layers for value in layer.inputs}
     made = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
     return [value for value in made if value in read]
 
 
 def _without_idle_ends(layers: list[Layer]) -> list[Layer]:
-    """Without the layers that would quantise a tensor only to move its bytes and turn them back to float."""
+    """Without the layers that would quantize a tensor only to move its bytes and turn them back to float."""
     while True:
         read = {value for layer in layers for value in layer.inputs}
         kept = [x for x in layers if x.kind not in ("move", "concat", "table") or any(v in read for v in x.outputs)]

@@ -99,7 +99,7 @@ class Target(ABC):
 
     @property
     def integers(self) -> bool:
-        """A quantised network is computed in its integers. Without, in floats that hold the same numbers."""
+        """A quantized network is computed in its integers. Without, in floats that hold the same numbers."""
         return self.precision.integers
 
     # -- asked by lowering -------------------------------------------------------------------------------------------

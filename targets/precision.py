@@ -30,9 +30,9 @@ class Precision:
         stage: the row of `verify.TOLERANCES` that the compiled library is held to.
         element: what float activations are kept in, of `kernels.elements.ELEMENTS`.
         needs: what the target must have, e.g. ``"tiles"``; empty where every target can.
-        integers: a quantised network is computed in its integers; else in floats that hold the same numbers.
+        integers: a quantized network is computed in its integers; else in floats that hold the same numbers.
         approximate: products lose what is small. Where that is too much, or where every bit counts (next to a tie of a
-            quantised network's roundings), the precision's next row is taken.
+            quantized network's roundings), the precision's next row is taken.
     """
 
     name: str
@@ -117,24 +117,24 @@ class Settled:
     exact: Target | None = None
 
 
-def settle(target: Target, wanted: str | None, *, quantised: bool) -> Settled:
+def settle(target: Target, wanted: str | None, *, quantized: bool) -> Settled:
     """Decide, once and before lowering, what a network is compiled for.
 
     Args:
         target: as the user named it.
-        wanted: a precision; None for int8 where the network is a quantised one, and fp32 otherwise.
-        quantised: the network is a quantised ONNX, which bf16 cannot hold.
+        wanted: a precision; None for int8 where the network is a quantized one, and fp32 otherwise.
+        quantized: the network is a quantized ONNX, which bf16 cannot hold.
 
     Raises:
         UsageError: (kind ``precision``) the target does not compute in that, or the network cannot be.
         DeployError: (kind ``target``) this machine, which the target stands for, does not.
     """
-    name = wanted or ("int8" if quantised else "fp32")
-    if quantised and name not in ("int8", "fp32"):
-        message = f"the ONNX is quantised, and {name} cannot hold its numbers"
+    name = wanted or ("int8" if quantized else "fp32")
+    if quantized and name not in ("int8", "fp32"):
+        message = f"the ONNX is quantized, and {name} cannot hold its numbers"
         raise UsageError(message, kind="precision", got=name, allowed=["int8", "fp32"])
     target.at(name)  # refuses what it does not compute in
-    every_bit_counts = quantised and name == "fp32"
+    every_bit_counts = quantized and name == "fp32"
     able = [row for row in rows(name) if target.serves(row) and not (every_bit_counts and row.approximate)]
     exact = target.computing(able[1]) if able[0].approximate and len(able) > 1 else None
     return Settled(target.computing(able[0]), exact)

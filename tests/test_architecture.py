@@ -6,6 +6,7 @@ import ast
 import json
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,3 +199,16 @@ def loaded_by(code: str) -> set[str]:
     script = f"import sys, json\n{code}\nprint('\\n' + json.dumps(sorted({HEAVY!r} & set(sys.modules))))"
     out = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=ROOT / "docs")
     return set(json.loads(out.stdout.splitlines()[-1]))
+
+
+def test_one_spelling() -> None:
+    """Names spell it as ONNX does: quantize, quantized, quantization."""
+    other = "quanti" + "s"
+    named = []
+    for folder in (*FOLDERS, "tests", "examples", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            with tokenize.open(path) as file:
+                words = {t.string for t in tokenize.generate_tokens(file.readline) if t.type == tokenize.NAME}
+            wrong = [word for word in sorted({*words, path.stem}) if other in word.lower()]
+            named += [f"{path.relative_to(ROOT)}: {word}" for word in wrong]
+    assert not named, "\n".join(named)

@@ -28,7 +28,7 @@ from .graph import cost, driver
 from .lower.lower import lower
 from .progress import NONE, Progress, Stopwatch
 from .quantize import integer_network, job
-from .quantize.prepare import quantisable
+from .quantize.prepare import quantizable
 from .quantize.share import share
 from .reports import check
 from .runtime import bundle
@@ -61,7 +61,7 @@ def export(
     *,
     target: str = "cpu",
     precision: str | None = None,
-    quantisation: job.Options | None = None,
+    quantization: job.Options | None = None,
     tuned: Path | None = None,
     verified: bool = True,
     keep_stages: bool = False,
@@ -72,8 +72,8 @@ def export(
     """Export, optimise, compile and verify a network, and write its bundle to `destination` (a folder, or a .zip).
 
     Args:
-        precision: what to compute in; None for int8 where the model is a quantised ONNX, and fp32 otherwise.
-        quantisation: how a float model becomes int8; for that precision only.
+        precision: what to compute in; None for int8 where the model is a quantized ONNX, and fp32 otherwise.
+        quantization: how a float model becomes int8; for that precision only.
         tuned: a database of `tune`, whose choices of kernels are taken; for fp32 only.
         verified: compare every stage with the one before it, and write nothing where one is outside its tolerance.
         keep_stages: put the ONNX from before our graph passes into the bundle too, and the layers after each lowering
@@ -92,7 +92,7 @@ def export(
     goal = targets.parse(target)
     if precision is not None:
         goal.at(precision)  # refuses here, not after minutes
-    if quantisation is not None and precision != "int8":
+    if quantization is not None and precision != "int8":
         message = "--calibration and what goes with it are for --precision int8"
         raise UsageError(message, kind="usage", got=precision or "no --precision", allowed="--precision int8")
     if require_int8 is not None and (precision not in (None, "int8") or not 0 <= require_int8 <= 100):
@@ -102,7 +102,7 @@ def export(
         _refuse_tuned(precision or "fp32")
     if reason := goal.unbuildable():
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
-    wanted = _Wanted(goal, precision, quantisation, tuned, verified, keep_stages, require_int8)
+    wanted = _Wanted(goal, precision, quantization, tuned, verified, keep_stages, require_int8)
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
     with job.calibrating(destination) as state, artifact.atomic_folder(destination, force=force) as folder:
         document = _Export(folder, state, wanted, request.seed, watch).run(request)
@@ -116,7 +116,7 @@ class _Wanted:
 
     target: Target
     precision: str | None
-    quantisation: job.Options | None
+    quantization: job.Options | None
     tuned: Path | None
     verified: bool
     keep_stages: bool
@@ -203,32 +203,32 @@ class _Export:
         return model, outputs
 
     def settle(self, target: Target, model: onnx.ModelProto) -> Settled:
-        """The target at the precision asked for; where none was, a quantised ONNX means int8 and any other fp32."""
-        quantised = integer_network.is_quantised(model)
+        """The target at the precision asked for; where none was, a quantized ONNX means int8 and any other fp32."""
+        quantized = integer_network.is_quantized(model)
         wanted = self.wanted.precision
-        if wanted == "int8" and not quantised and not quantisable(model):
-            message = "there is no convolution and no linear layer to quantise"
+        if wanted == "int8" and not quantized and not quantizable(model):
+            message = "there is no convolution and no linear layer to quantize"
             if self.wanted.require_int8:
                 raise DeployError(message, kind="int8", got=0, allowed=f"at least {self.wanted.require_int8:g} % int8")
             self.watch.note(f"{message}: the bundle is in fp32")
             wanted = "fp32"
-        settled = settle(target, wanted, quantised=quantised)
+        settled = settle(target, wanted, quantized=quantized)
         if self.wanted.tuned is not None:
             _refuse_tuned(settled.target.precision.name)
         return settled
 
     def quantize(self, model: onnx.ModelProto, outputs: Results) -> tuple[onnx.ModelProto, Results]:
         """To QDQ, unless the model is that already."""
-        done = integer_network.is_quantised(model) and self.wanted.quantisation is None
-        options = self.wanted.quantisation or job.Options()
+        done = integer_network.is_quantized(model) and self.wanted.quantization is None
+        options = self.wanted.quantization or job.Options()
         if done:
             int8 = model
         else:
             self.watch.stage("quantize")
             if len(names := [port["name"] for port in feeds.ports(model)]) > 1:
-                message = f"a network of {len(names)} inputs cannot be quantised: calibration feeds one"
-                raise DeployError(message, kind="quantize", got=names, allowed="one input, or a quantised ONNX")
-            int8 = self._quantised(model, options)
+                message = f"a network of {len(names)} inputs cannot be quantized: calibration feeds one"
+                raise DeployError(message, kind="quantize", got=names, allowed="one input, or a quantized ONNX")
+            int8 = self._quantized(model, options)
         self.watch.stage("verify")
         judged: dict[str, NDArray[np.float32]] = {}
         if self.given:
@@ -266,8 +266,8 @@ class _Export:
             found.require(self.wanted.require_int8)
         self.facts["quantization"] = {**self.facts.get("quantization", FOREIGN), **found.as_dict()}
 
-    def _quantised(self, model: onnx.ModelProto, options: job.Options) -> onnx.ModelProto:
-        result, told = job.quantise(
+    def _quantized(self, model: onnx.ModelProto, options: job.Options) -> onnx.ModelProto:
+        result, told = job.quantize(
             model,
             options,
             preprocessing=self.facts["preprocessing"],
@@ -401,7 +401,7 @@ class _Export:
 
 
 FOREIGN: Mapping[str, Any] = {"scheme": None, "method": None, "images": 0, "repairs": [], "drop_points": None}
-"""What is known of how a file came to its integers that somebody else quantised."""
+"""What is known of how a file came to its integers that somebody else quantized."""
 
 
 def _refuse_tuned(precision: str) -> None:
@@ -458,7 +458,7 @@ def layout(plan: Plan) -> dict[str, Any]:
 
 
 def _told(quantization: Mapping[str, Any]) -> dict[str, Any]:
-    """What the document of ``export`` says of the quantisation: all but every tensor's scale."""
+    """What the document of ``export`` says of the quantization: all but every tensor's scale."""
     return {name: value for name, value in quantization.items() if name != "tensors"}
 
 

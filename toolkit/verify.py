@@ -85,7 +85,7 @@ TOLERANCES: dict[str, Tolerance] = {
     "integers": Tolerance(
         "optimised",
         0.1,
-        "a quantised file in its integers, not in float: what lies at a tie may round to its neighbour",
+        "a quantized file in its integers, not in float: what lies at a tie may round to its neighbour",
         of_range=_STEP,
     ),
     "compiled": Tolerance("optimised", 1e-3, "our kernels add in another order and fuse multiply-adds", ROUNDING),

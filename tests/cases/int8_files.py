@@ -1,4 +1,4 @@
-"""Quantised networks as other tools write them: onnxruntime's quantiser in both of its formats, and forms put together
+"""Quantized networks as other tools write them: onnxruntime's quantizer in both of its formats, and forms put together
 by hand that it does not write. `files()` gives them by name, each with an input.
 """
 
@@ -20,7 +20,7 @@ SHAPE = (1, 3, 14, 12)
 
 @dataclass(frozen=True)
 class File:
-    """A quantised network.
+    """A quantized network.
 
     Args:
         name: of its kind and parameters.
@@ -68,7 +68,7 @@ class Graph:
             domains.append(helper.make_opsetid("com.microsoft", 1))
         return helper.make_model(graph, opset_imports=domains, ir_version=8)
 
-    # -- quantised pieces ---------------------------------------------------------------------------------------------
+    # -- quantized pieces ---------------------------------------------------------------------------------------------
     def q(self, x: str, scale: float, zero: int = 0, dtype: str = "uint8") -> tuple[str, str, str]:
         """QuantizeLinear; its integers, scale and zero point."""
         numbers = self.constant(scale), self.constant(zero, dtype)
@@ -93,7 +93,7 @@ class Graph:
     def conv(
         self, x: str, scale: float, channels: int, out: int, kernel: int = 3, bias: str = "exact", **how: Any
     ) -> str:
-        """A convolution of dequantised integers of that scale; `bias` is exact, float, own (in a scale of its own) or none."""
+        """A convolution of dequantized integers of that scale; `bias` is exact, float, own (in a scale of its own) or none."""
         weight, scales = self.weight(out, channels // how.pop("group", 1), kernel, kernel, **how.pop("weight", {}))
         axis = {"axis": 0} if scales.ndim else {}
         inputs = [x, self.op("DequantizeLinear", *weight, **axis)]
@@ -129,7 +129,7 @@ def biases() -> Iterator[File]:
 
 
 def weights() -> Iterator[File]:
-    """Weights of either sign, with zero points, with one scale for all, that are quantised in the graph."""
+    """Weights of either sign, with zero points, with one scale for all, that are quantized in the graph."""
     kinds: dict[str, dict[str, Any]] = {
         "uint8": {"dtype": "uint8", "zero": 128}, "shifted": {"dtype": "int8", "zero": 5}, "tensor": {"axis": None},
     }  # fmt: skip
@@ -141,7 +141,7 @@ def weights() -> Iterator[File]:
     x = g.qdq("x", 0.03, 0, "int8")
     weight = g.qdq(g.constant(g.normal(8, 3, 3, 3)), 0.005, 0, "int8")
     y = g.qdq(g.op("Conv", x, weight, pads=[1] * 4), 0.02, -3, "int8")
-    yield _file("weights-quantised-in-the-graph", g, g.head(y, 0.02, 8))
+    yield _file("weights-quantized-in-the-graph", g, g.head(y, 0.02, 8))
     g = Graph(4)
     x, weight = g.qdq("x", 0.03, 128), g.weight(3, 3, 3, 3)[0]
     shared = g.op("DequantizeLinear", *weight, axis=0)
@@ -335,7 +335,7 @@ def outputs() -> Iterator[File]:
         yield _file(f"bytes-out-{dtype}", g, stored, kind=kind, floats=("Cast",))
 
 
-# -- by onnxruntime's quantiser ----------------------------------------------------------------------------------------
+# -- by onnxruntime's quantizer ----------------------------------------------------------------------------------------
 
 
 def by_onnxruntime() -> Iterator[File]:
@@ -352,11 +352,11 @@ def by_onnxruntime() -> Iterator[File]:
     ]  # fmt: skip
     static.append((QuantFormat.QDQ, QuantType.QInt16, QuantType.QInt8, True))
     for form, activation, weight, channel in static:
-        yield _quantised(
+        yield _quantized(
             f"ort-{form.name}-{activation.name}-{weight.name}-{'channel' if channel else 'tensor'}",
             {"quant_format": form, "activation_type": activation, "weight_type": weight, "per_channel": channel},
         )
-    yield _quantised("ort-dynamic", None)
+    yield _quantized("ort-dynamic", None)
 
 
 def float_network() -> onnx.ModelProto:
@@ -383,7 +383,7 @@ def float_network() -> onnx.ModelProto:
     return g.model(g.op("Gemm", y, g.constant(g.normal(10, 24)), g.constant(g.normal(10, 1).reshape(-1)), transB=1))
 
 
-def _quantised(name: str, how: dict[str, Any] | None) -> File:
+def _quantized(name: str, how: dict[str, Any] | None) -> File:
     from onnxruntime import quantization
 
     class Pictures(quantization.CalibrationDataReader):  # type: ignore[misc]

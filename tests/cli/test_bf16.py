@@ -78,7 +78,7 @@ def test_openvino_is_asked_for_bf16_too(bf16: Path, monkeypatch: pytest.MonkeyPa
     assert [how["INFERENCE_PRECISION_HINT"] for how in asked] == ["bf16"]
 
 
-def test_a_quantised_network_is_refused(bf16: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_quantized_network_is_refused(bf16: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     import onnx
     from onnx import helper, numpy_helper
 
@@ -95,7 +95,7 @@ def test_a_quantised_network_is_refused(bf16: Path, tmp_path: Path, capfd: pytes
     kind = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
-        "quantised",
+        "quantized",
         [helper.make_tensor_value_info("x", kind, (1, 3, 8, 8))],
         [helper.make_tensor_value_info("y", kind, (1, 4, 6, 6))],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
@@ -106,7 +106,7 @@ def test_a_quantised_network_is_refused(bf16: Path, tmp_path: Path, capfd: pytes
     assert cli.main(argv) == 2
     error = json.loads(capfd.readouterr().out)["error"]
     assert error["kind"] == "precision"
-    assert error["message"] == "the ONNX is quantised, and bf16 cannot hold its numbers"
+    assert error["message"] == "the ONNX is quantized, and bf16 cannot hold its numbers"
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf61"])

@@ -1,4 +1,4 @@
-"""`export --precision int8`: calibrated, quantised, compiled, verified, in one command."""
+"""`export --precision int8`: calibrated, quantized, compiled, verified, in one command."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_both_runtimes_run_the_int8_network(call, int8: Path, tmp_path: Path) ->
     assert np.abs(outputs[0] - outputs[1]).max() <= tolerance("emulated-int8").max_rel * np.abs(outputs[1]).max()
 
 
-def test_a_quantised_onnx_is_int8_by_itself(call, int8: Path, tmp_path: Path) -> None:
+def test_a_quantized_onnx_is_int8_by_itself(call, int8: Path, tmp_path: Path) -> None:
     result = call("export", "--model", int8 / "model.int8.onnx", "-o", tmp_path / "b", "--json")
     assert result.status == 0
     assert result.document["precision"] == "int8"

@@ -103,7 +103,7 @@ def test_what_depends_on_constants_only_is_computed(check_pass, build, operators
     assert operators(check_pass.fires(fold_constants, build(text), count=2)) == ["Conv"]
 
 
-def test_a_quantised_weight_keeps_its_dequantisation(check_pass, build) -> None:
+def test_a_quantized_weight_keeps_its_dequantization(check_pass, build) -> None:
     text = """(float[2,8,6,6] x, int8[4,8,1,1] w, float s, int8 z) => (float[n,c,h,w] y)
               { d = DequantizeLinear(w, s, z)  y = Conv(x, d) }"""
     weight = np.arange(32, dtype=np.int8).reshape(4, 8, 1, 1)

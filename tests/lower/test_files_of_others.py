@@ -1,4 +1,4 @@
-"""Quantised files of other tools, compiled: every byte is what `quantize.arith` says, where integers compute."""
+"""Quantized files of other tools, compiled: every byte is what `quantize.arith` says, where integers compute."""
 
 from __future__ import annotations
 

@@ -170,12 +170,12 @@ CASES += [(make, scheme) for scheme in SCHEMES for make in (padded, branches) if
 @pytest.mark.parametrize(("make", "scheme"), CASES, ids=[f"{make.__name__}-{scheme}" for make, scheme in CASES])
 def test_every_bit_is_the_references(make: Any, scheme: str, integers: Any) -> None:
     model, pictures = model_of(make)
-    quantised = quantize(model, list(pictures), scheme=scheme).model
-    made = integers(quantised)
-    check(quantised, pictures, made)
+    quantized = quantize(model, list(pictures), scheme=scheme).model
+    made = integers(quantized)
+    check(quantized, pictures, made)
     if make is not islands:
         specs = [made.plan.kernels[step.kernel].spec for step in made.plan.steps]
-        assert not [spec for spec in specs if isinstance(spec, Map) and not spec.quantised]
+        assert not [spec for spec in specs if isinstance(spec, Map) and not spec.quantized]
 
 
 OTHER = {"avx2": "vpmaddwd", "avx-vnni": "vpdpbusd (VEX)"}
@@ -200,9 +200,9 @@ def test_every_bit_by_other_instructions(make: Any, scheme: str, isa: str, tmp_p
     elif reason := target.missing():
         pytest.skip(reason)
     model, pictures = model_of(make)
-    quantised = quantize(model, list(pictures), scheme=scheme).model
-    made = Compiled(quantised, target, tmp_path / "network.so")
-    check(quantised, pictures, made)
+    quantized = quantize(model, list(pictures), scheme=scheme).model
+    made = Compiled(quantized, target, tmp_path / "network.so")
+    check(quantized, pictures, made)
     found = {getattr(kernel.schedule, "dot", None) for kernel in made.plan.kernels.values()} - {None}
     assert found == {OTHER[isa]}
 
@@ -215,20 +215,20 @@ def test_every_bit_by_other_instructions(make: Any, scheme: str, isa: str, tmp_p
 @pytest.mark.parametrize("make", [pools, branches], ids=lambda make: make.__name__)
 def test_scales_of_their_own(make: Any, choices: Choices, integers: Any) -> None:
     model, pictures = model_of(make)
-    quantised = quantize(model, list(pictures), choices=choices).model
-    check(quantised, pictures, integers(quantised))
+    quantized = quantize(model, list(pictures), choices=choices).model
+    check(quantized, pictures, integers(quantized))
 
 
 def test_a_layer_that_stays_float(integers: Any) -> None:
     model, pictures = model_of(branches)
     name = [node.name for node in model.graph.node if node.op_type == "Conv"][2]
-    quantised = quantize(model, list(pictures), keep_float=frozenset({name})).model
-    made = integers(quantised)
+    quantized = quantize(model, list(pictures), keep_float=frozenset({name})).model
+    made = integers(quantized)
     x = pictures[: SIZE[0]]
-    (expected,) = integer_network.reference(quantised, {model.graph.input[0].name: x})
+    (expected,) = integer_network.reference(quantized, {model.graph.input[0].name: x})
     (got,) = made.run(x)
     assert np.abs(got - expected).max() <= tolerance("emulated-int8").max_rel * np.abs(expected).max()
-    assert name in integer_network.float_nodes(quantised)
+    assert name in integer_network.float_nodes(quantized)
 
 
 def test_an_add_ends_the_convolution_before_it(integers: Any) -> None:

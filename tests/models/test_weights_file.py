@@ -207,7 +207,7 @@ def test_a_float64_beyond_float32_is_refused(tmp_path: Path) -> None:
     [
         (lambda: torch.eye(2).to_sparse(), r"is sparse \(sparse_coo\)"),
         (lambda: torch.eye(2).to_sparse_csr(), r"is sparse \(sparse_csr\)"),
-        (lambda: torch.quantize_per_tensor(torch.eye(2), 0.1, 0, torch.qint8), "is quantised"),
+        (lambda: torch.quantize_per_tensor(torch.eye(2), 0.1, 0, torch.qint8), "is quantized"),
         (lambda: torch.eye(2, device="meta"), "is a meta tensor, which has a shape and no numbers"),
     ],
 )

@@ -74,7 +74,7 @@ def test_scale_is_one_float32_product(acc: int, mantissa: int, exponent: int) ->
 
 
 @given(x=st.floats(-1e6, 1e6, width=32), scale=st.floats(2**-20, 1024, width=32), zero=st.integers(0, 255))
-def test_quantising_is_within_half_a_step_or_saturated(x: float, scale: float, zero: int) -> None:
+def test_quantizing_is_within_half_a_step_or_saturated(x: float, scale: float, zero: int) -> None:
     q = int(arith.quantize(np.array([x], np.float32), scale, zero, "uint8")[0])
     back = float(arith.dequantize(np.array([q], np.uint8), scale, zero)[0])
     if 0 < q < 255:
@@ -83,7 +83,7 @@ def test_quantising_is_within_half_a_step_or_saturated(x: float, scale: float, z
         assert (back >= x - scale * 0.5001) if q == 0 else (back <= x + scale * 0.5001)
 
 
-def test_quantising_refuses_nan_and_saturates_infinity() -> None:
+def test_quantizing_refuses_nan_and_saturates_infinity() -> None:
     assert arith.quantize(np.array([np.inf, -np.inf], np.float32), 0.1, 3, "uint8").tolist() == [255, 0]
     with pytest.raises(ValueError, match="NaN"):
         arith.quantize(np.array([np.nan], np.float32), 0.1, 0, "int8")

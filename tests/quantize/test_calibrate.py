@@ -18,7 +18,7 @@ from inception_deploy.quantize import calibrate, ranges
 from inception_deploy.quantize.calibrate import Ranges, Statistics, choose, collect
 from inception_deploy.quantize.pictures import pictures
 from inception_deploy.quantize.prepare import prepare
-from inception_deploy.quantize.quantise import quantize
+from inception_deploy.quantize.quantizer import quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices
 from inception_deploy.quantize.structure import analyse
 from inception_deploy.verify import bound, run_onnx

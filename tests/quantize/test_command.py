@@ -193,11 +193,11 @@ def read_float(path: Path, feed: dict[str, NDArray[np.float32]]) -> NDArray[np.f
     return run_onnx(onnx.load(path), feed)[0]
 
 
-def test_models_that_cannot_be_quantised(files: Path, build: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_that_cannot_be_quantized(files: Path, build: Any, capsys: pytest.CaptureFixture[str]) -> None:
     given = ("--calibration", files / "inputs.npz", "-o")
     assert call(capsys, files / "model.onnx", *given, files / "int8.onnx")[0] == 0
     onnx.save(build("(float[1,3,12,12] x) => (float[1,3,12,12] y) { y = Relu(x) }"), str(files / "relu.onnx"))
-    for name, message in (("int8.onnx", "quantised already"), ("relu.onnx", "no convolution")):
+    for name, message in (("int8.onnx", "quantized already"), ("relu.onnx", "no convolution")):
         code, document = call(capsys, files / name, *given, files / "out.onnx")
         assert code == 1
         assert message in document["error"]["message"]

@@ -1,4 +1,4 @@
-"""What other tools write as quantised is read as what it means: in integers where it can be, with onnxruntime's numbers."""
+"""What other tools write as quantized is read as what it means: in integers where it can be, with onnxruntime's numbers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..cases.int8_files import KINDS, File
 
 
 def read(file: File, folder: Path) -> onnx.ModelProto:
-    """The file as `export` reads it and passes it on to the quantiser's reader."""
+    """The file as `export` reads it and passes it on to the quantizer's reader."""
     path = folder / f"{file.name}.onnx"
     onnx.save(file.model, str(path))
     return driver.optimise(capture.load_onnx(path), verify=False)[0]
 
 
-@pytest.mark.filterwarnings("ignore")  # onnxruntime's quantiser warns of its own ways
+@pytest.mark.filterwarnings("ignore")  # onnxruntime's quantizer warns of its own ways
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 def test_every_form_means_what_onnxruntime_computes(kind, tmp_path: Path) -> None:
     for file in kind():

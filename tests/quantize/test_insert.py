@@ -17,7 +17,7 @@ from inception_deploy.quantize import arith
 from inception_deploy.quantize.insert import settle_ties
 from inception_deploy.quantize.integer_network import IntegerNetwork, float_nodes, read
 from inception_deploy.quantize.prepare import prepare
-from inception_deploy.quantize.quantise import QuantizedModel, quantize
+from inception_deploy.quantize.quantizer import QuantizedModel, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices, Params, scheme
 from inception_deploy.quantize.structure import analyse
 from inception_deploy.verify import bound, run_onnx
@@ -40,7 +40,7 @@ def int8(model: onnx.ModelProto, inputs: Make, **changes: Any) -> QuantizedModel
 
 
 def watched(model: onnx.ModelProto, feed: NDArray[np.float32], *, optimised: bool) -> dict[str, NDArray[Any]]:
-    """Every quantised tensor and the output, as onnxruntime computes them."""
+    """Every quantized tensor and the output, as onnxruntime computes them."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     types = {t.name: t.data_type for t in model.graph.initializer}
@@ -258,9 +258,9 @@ def test_the_bias_after_a_pool_that_counts_its_padding_goes_back_into_the_convol
 
 
 def test_bad_models_are_refused_in_one_sentence(branchy: onnx.ModelProto, build: Any, inputs: Make) -> None:
-    quantised = int8(branchy, inputs).model
-    with pytest.raises(DeployError, match="quantised already"):
-        quantize(quantised, inputs((3, 12, 12)))
+    quantized = int8(branchy, inputs).model
+    with pytest.raises(DeployError, match="quantized already"):
+        quantize(quantized, inputs((3, 12, 12)))
     without = build("(float[1,3,4,4] x) => (float[1,3,4,4] y) { y = Relu(x) }")
     with pytest.raises(DeployError, match="no convolution"):
         quantize(without, inputs((3, 4, 4)))

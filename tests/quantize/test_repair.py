@@ -21,7 +21,7 @@ from inception_deploy.quantize.insert import weight_scales
 from inception_deploy.quantize.integer_weights import round_weight
 from inception_deploy.quantize.pictures import pictures
 from inception_deploy.quantize.prepare import prepare
-from inception_deploy.quantize.quantise import Quantizer, Recipe, quantize
+from inception_deploy.quantize.quantizer import Quantizer, Recipe, quantize
 from inception_deploy.quantize.repair import Repairs
 from inception_deploy.quantize.scheme import SCHEMES, Choices
 from inception_deploy.quantize.search import accuracy, gate
@@ -54,10 +54,10 @@ def uneven(build: Any) -> onnx.ModelProto:
     return build(CHAIN, w0=w0, w1=w1, b0=b0)
 
 
-def error(model: onnx.ModelProto, quantised: onnx.ModelProto, inputs: Make) -> NDArray[np.float64]:
+def error(model: onnx.ModelProto, quantized: onnx.ModelProto, inputs: Make) -> NDArray[np.float64]:
     """(pictures, outputs): int8 minus float."""
     rows = [
-        run_onnx(quantised, {"x": x[None]})[0][0] - run_onnx(model, {"x": x[None]})[0][0]
+        run_onnx(quantized, {"x": x[None]})[0][0] - run_onnx(model, {"x": x[None]})[0][0]
         for x in inputs((4, 8, 8), 40, seed=9)
     ]
     return np.array(rows, np.float64)

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from inception_deploy.errors import DeployError
 from inception_deploy.sources import onnx_file, original
-from inception_deploy.verify import compare, run_onnx
+from inception_deploy.verify import bound, compare, run_onnx
 
 X = np.random.default_rng(0).standard_normal((1, 4, 5, 4)).astype(np.float32)
 
@@ -60,14 +60,14 @@ def test_a_broadcast_of_opset_6(tmp_path: Path, axis: int, shape: tuple[int, ...
     wide = other.reshape(*shape, *[1] * (4 - start - len(shape)))
     for kind, right in (("Add", X + wide), ("Div", X / wide), ("Mul", X * wide), ("Sub", X - wide)):
         y = agree(file(tmp_path / f"{kind}.onnx", 6, kind, {"b": other}, broadcast=1, axis=axis))
-        assert np.allclose(y, right, rtol=1e-6)
+        assert np.allclose(y, right, rtol=bound("rounding"))
 
 
 def test_a_slope_of_opset_6_is_of_channels(tmp_path: Path) -> None:
     slope = np.asarray([0.1, 0.2, 0.3, 0.4], np.float32)
     path = file(tmp_path / "net.onnx", 6, "PRelu", {"slope": slope})
     (y,) = run_onnx(onnx_file.load(path), {"x": X})
-    assert np.allclose(y, np.where(X < 0, X * slope[:, None, None], X), rtol=1e-6)
+    assert np.allclose(y, np.where(X < 0, X * slope[:, None, None], X), rtol=bound("rounding"))
 
 
 def test_a_value_that_the_mode_does_not_use(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_an_even_number_of_channels_around_one(tmp_path: Path) -> None:
         file(tmp_path / "net.onnx", 13, "LRN", {}, size=2, alpha=1.0, beta=1.0, bias=1.0), {"x": X}
     )
     squares = X**2 + np.concatenate([X[:, 1:] ** 2, np.zeros_like(X[:, :1])], axis=1)
-    assert np.allclose(y, X / (1 + squares / 2), rtol=1e-5)
+    assert np.allclose(y, X / (1 + squares / 2), rtol=bound("kernels"))
 
 
 def test_what_nobody_runs(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "wanted", "quantised", "row", "exact"),
+    ("target", "wanted", "quantized", "row", "exact"),
     [
         ("cpu:avx2", None, False, ("fp32", "float32", False), None),
         ("cpu:avx512-amx", None, False, ("fp32", PAIR, False), "fp32 multiply-adds"),
@@ -34,18 +34,18 @@ def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
     ],
 )
 def test_what_is_settled(
-    target: str, wanted: str | None, quantised: bool, row: tuple[str, str, bool], exact: str | None
+    target: str, wanted: str | None, quantized: bool, row: tuple[str, str, bool], exact: str | None
 ) -> None:
-    found = settle(targets.parse(target), wanted, quantised=quantised)
+    found = settle(targets.parse(target), wanted, quantized=quantized)
     computed = found.target.precision
     assert (computed.name, computed.element, computed.integers) == row
     assert (found.exact and found.exact.precision.arithmetic) == exact
     assert found.target.name == target
 
 
-def test_a_quantised_network_in_bf16_is_refused() -> None:
-    with pytest.raises(UsageError, match="the ONNX is quantised, and bf16 cannot hold its numbers"):
-        settle(targets.parse("cpu:avx512-amx"), "bf16", quantised=True)
+def test_a_quantized_network_in_bf16_is_refused() -> None:
+    with pytest.raises(UsageError, match="the ONNX is quantized, and bf16 cannot hold its numbers"):
+        settle(targets.parse("cpu:avx512-amx"), "bf16", quantized=True)
 
 
 def test_this_machine_takes_the_instruction_set_that_a_precision_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_this_machine_takes_the_instruction_set_that_a_precision_needs(monkeypat
     here = targets.parse("cpu")
     chosen = {name: here.at(name).describe()["variant"] for name in here.precisions}
     assert chosen == {"fp32": "avx512-amx", "int8": "avx512-vnni", "bf16": "avx512-amx"}
-    exact = settle(here, "fp32", quantised=False).exact
+    exact = settle(here, "fp32", quantized=False).exact
     assert exact is not None
     assert exact.describe()["variant"] == "avx512"
 

@@ -55,7 +55,7 @@ def export(
             which is copied and stays as it is.
         output: the bundle to write: a folder, or a .zip.
         target: what to compile for (``targets()``).
-        precision: ``fp32``, ``int8`` or ``bf16``; fp32 where None, and int8 where the model is a quantised ONNX.
+        precision: ``fp32``, ``int8`` or ``bf16``; fp32 where None, and int8 where the model is a quantized ONNX.
         weights: a .safetensors file, or what torch.save wrote, whatever its name.  ema: take averaged weights, where
             it has plain ones too.
         input_size: height and width.  width: a factor on all channels.  batch: images at once.  num_classes: of the
@@ -83,11 +83,11 @@ def export(
     """
     from .. import pipeline
     from ..quantize.job import Options
-    from ..quantize.quantise import Recipe
+    from ..quantize.quantizer import Recipe
 
-    quantisation = None
+    quantization = None
     if scheme or calibration or max_drop is not None or evaluate or images:
-        quantisation = Options(
+        quantization = Options(
             recipe=Recipe(scheme or "float-scale"),
             calibration=path_of(calibration),
             images=images,
@@ -99,7 +99,7 @@ def export(
         Path(output),
         target=target,
         precision=precision,
-        quantisation=quantisation,
+        quantization=quantization,
         tuned=path_of(tuned),
         verified=verified,
         keep_stages=keep_stages,
@@ -214,9 +214,8 @@ def quantize(
         UsageError: an unknown model, scheme or method; neither calibration nor ranges.
         DeployError: the work could not be done; nothing was written.
     """
-    from ..quantize.job import Job
-    from ..quantize.job import run as quantise
-    from ..quantize.quantise import Recipe
+    from ..quantize.job import Job, run
+    from ..quantize.quantizer import Recipe
     from ..quantize.repair import Repairs
     from ..quantize.scheme import Choices
     from ..sources import preparing
@@ -241,7 +240,7 @@ def quantize(
         preprocessing=preparing.said(preprocessing),
         threads=threads or 0,
     )
-    return quantise(job, progress)
+    return run(job, progress)
 
 
 @needs_builder

@@ -201,7 +201,7 @@ def parse_option(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def add_quantisation(parser: argparse._ActionsContainer) -> None:
+def add_quantization(parser: argparse._ActionsContainer) -> None:
     """The options that say how a float model becomes int8: what `quantize` and `export` have in common."""
     pictures = "a folder of pictures (JPEG, PNG, WebP, BMP, TIFF), or an .npz of pictures or of prepared inputs"
     parser.add_argument("--calibration", type=Path, metavar="DIR|FILE.npz", help=pictures)

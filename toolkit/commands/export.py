@@ -7,7 +7,7 @@ from pathlib import Path
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_quantisation, add_source, line, network_of, sequence, table, top1_of
+from .base import Command, Outcome, add_quantization, add_source, line, network_of, sequence, table, top1_of
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +21,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="the bundle to write; a name that ends in .zip makes one zip",
     )
     parser.add_argument(
-        "--precision", metavar="P", help="fp32, int8 or bf16 (default: fp32; int8 where the model is a quantised ONNX)"
+        "--precision", metavar="P", help="fp32, int8 or bf16 (default: fp32; int8 where the model is a quantized ONNX)"
     )
     group = parser.add_argument_group("int8", "how a float model becomes int8; `quantize` has more to choose from")
-    add_quantisation(group)
+    add_quantization(group)
     parser.add_argument(
         "--tuned", type=Path, metavar="DB", help="a database of tune, whose choices of kernels are taken"
     )

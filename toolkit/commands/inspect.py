@@ -47,14 +47,14 @@ def _summary(document: dict[str, Any]) -> Show:
             *([("computes", document["arithmetic"])] if document["arithmetic"] else []),
             ("arena of the compiled model", _megabytes(document["memory"]["arena_bytes"])),
             ("its weights", _megabytes(document["memory"]["weights_bytes"])),
-            *_quantised(document["quantization"]),
+            *_quantized(document["quantization"]),
             ("kernel calls", str(len(document["steps"]))),
             ("tuned", _tuned(document["tuning"])),
         ]
     return table(("", ""), rows)
 
 
-def _quantised(how: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _quantized(how: dict[str, Any] | None) -> list[tuple[str, str]]:
     """What an int8 bundle says of its integers."""
     if how is None:
         return []

@@ -12,7 +12,7 @@ from .base import (
     Command,
     Outcome,
     add_preprocessing,
-    add_quantisation,
+    add_quantization,
     add_threads,
     line,
     preprocessing_of,
@@ -26,7 +26,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", metavar="MODEL.onnx", help="a float32 ONNX; or a network of the zoo or a trained file, as for export"
     )
-    add_quantisation(parser)
+    add_quantization(parser)
     how = "how the pictures of --calibration become the network's input; the same as for export"
     add_preprocessing(parser.add_argument_group("preprocessing", how))
     parser.add_argument(

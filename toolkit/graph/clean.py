@@ -41,7 +41,7 @@ def fold_constants(model: ir.Model) -> int:
     """Compute at build time what depends on constants only.
 
     Given: ``y = f(c1, c2, ...)`` with every input constant (or only an input's known shape needed, as for Shape).
-    Result: ``y`` is an initialiser. The dequantisation of a quantised weight or bias stays: it is what tells that it is
+    Result: ``y`` is an initialiser. The dequantization of a quantized weight or bias stays: it is what tells that it is
     one. A float weight behind QuantizeLinear and DequantizeLinear becomes integers behind the latter.
     """
     before = len(model.graph)
@@ -57,7 +57,7 @@ def fold_constants(model: ir.Model) -> int:
 
 
 def _should_fold(node: ir.Node) -> bool | None:
-    """No for a DequantizeLinear that a linear operator reads as its weight or bias; yes for what else quantises."""
+    """No for a DequantizeLinear that a linear operator reads as its weight or bias; yes for what else quantizes."""
     if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
         return None
     weights = any(user.op_type in _WEIGHTED and index in (1, 2) for user, index in node.outputs[0].uses())

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from inception_deploy.graph.rewrite import (
     constant,
-    dequantised,
+    dequantized,
     insert,
     integer,
     ints,
@@ -30,7 +30,7 @@ from inception_deploy.graph.rewrite import (
 def fuse_gemm(model: ir.Model) -> int:
     """Given ``MatMul(x, W)`` or ``Add(MatMul(x, W), b)``, x (N, I), W (I, O) and b (O,) constant: ``Gemm(x, W, b)``.
 
-    A constant may be quantised: the dequantisation of one.
+    A constant may be quantized: the dequantization of one.
     """
     fired = 0
     for node in nodes(model, "MatMul"):
@@ -94,7 +94,7 @@ def _bias_after(node: ir.Node) -> tuple[ir.Node | None, ir.Value | None]:
 
 
 def _is_constant(value: ir.Value | None) -> bool:
-    return constant(value) is not None or dequantised(value) is not None
+    return constant(value) is not None or dequantized(value) is not None
 
 
 def _means_over_map(node: ir.Node) -> bool:

@@ -1,6 +1,6 @@
 """Operators on integers in the form of QuantizeLinear and DequantizeLinear around operators on real numbers.
 
-Quantised networks are written in two ways. QDQ keeps ONNX's own operators and says with Q and DQ what is kept in
+Quantized networks are written in two ways. QDQ keeps ONNX's own operators and says with Q and DQ what is kept in
 integers. The other way has operators of its own: QLinearConv, QLinearMatMul, ConvInteger, MatMulInteger, and
 onnxruntime's QLinearAdd, QGemm and so on. They are rewritten to the first way here, where a file comes in, so that
 everything behind reads one language. With ``DQ(q, s, z) = (q - z) * s`` and ``Q`` its rounding inverse:
@@ -46,7 +46,7 @@ _DATA = {"Concat": None, "Max": None, "Min": None, "Clip": 3, "Pad": 1}
 
 @dataclass(frozen=True)
 class _Numbers:
-    """The scale and the zero point of a quantised value, as values of the graph."""
+    """The scale and the zero point of a quantized value, as values of the graph."""
 
     scale: ir.Value
     zero: ir.Value | None
@@ -109,7 +109,7 @@ class _Rewriter:
     """The graph while it is rewritten.
 
     Attributes:
-        numbers: of every quantised value that was seen.
+        numbers: of every quantized value that was seen.
         reals: for the integers of a DynamicQuantizeLinear, the real values of these less their zero point.
         idle: nodes that nothing reads when all is rewritten.
     """
@@ -190,7 +190,7 @@ class _Rewriter:
         self._count += 1
         return f"{near.name or near.outputs[0].name}/{what}_{self._count}"
 
-    # -- quantised values that an operator of ONNX's own reads ---------------------------------------------------------
+    # -- quantized values that an operator of ONNX's own reads ---------------------------------------------------------
     def convert(self, node: ir.Node) -> bool:
         """A QuantizeLinear or DequantizeLinear becomes ONNX's own; its numbers are remembered."""
         theirs, node.domain = node.domain == MICROSOFT, ""
@@ -233,13 +233,13 @@ class _Rewriter:
 
     def around(self, node: ir.Node) -> bool:
         """DQ before, and Q behind, an operator that reads integers as they are."""
-        quantised = [value for value in node.inputs if value is not None and value in self.numbers]
-        if not quantised:
+        quantized = [value for value in node.inputs if value is not None and value in self.numbers]
+        if not quantized:
             return False
-        numbers = self.numbers[quantised[0]]
+        numbers = self.numbers[quantized[0]]
         if node.op_type == "Cast" and _is_float(node.attributes["to"].as_int()):
             # the integers themselves, as numbers: a scale of 1 and no zero point
-            (real,) = self.emit(node, "DequantizeLinear", [quantised[0], self.constant(np.float32(1), node, "one")])
+            (real,) = self.emit(node, "DequantizeLinear", [quantized[0], self.constant(np.float32(1), node, "one")])
             self.replace(node, 0, real)
             return self.drop(node)
         scale = _array(numbers.scale)
@@ -258,11 +258,11 @@ class _Rewriter:
             node.resize_inputs(max(3, len(node.inputs)))
             node.replace_input_with(2, fill)
         if node.op_type in _MOVES:
-            self._quantise_results(node, numbers)
+            self._quantize_results(node, numbers)
         return True
 
     def integers_out(self) -> int:
-        """A quantised output of the graph leaves as a Cast of the numbers that its integers are: a scale of 1."""
+        """A quantized output of the graph leaves as a Cast of the numbers that its integers are: a scale of 1."""
         import onnx_ir as ir
 
         fired = 0
@@ -285,7 +285,7 @@ class _Rewriter:
         zero = _array(numbers.zero)
         return np.uint8 if zero is None else zero.dtype
 
-    def _quantise_results(self, node: ir.Node, numbers: _Numbers) -> None:
+    def _quantize_results(self, node: ir.Node, numbers: _Numbers) -> None:
         import onnx_ir as ir
 
         for old in node.outputs:
@@ -376,7 +376,7 @@ def _gemm(rewriter: _Rewriter, node: ir.Node) -> bool:
 
 
 def _two(op: str) -> Callable[[_Rewriter, ir.Node], bool]:
-    """Of two quantised tensors."""
+    """Of two quantized tensors."""
 
     def rule(rewriter: _Rewriter, node: ir.Node) -> bool:
         a, sa, za, b, sb, zb, sy = node.inputs[:7]
@@ -388,7 +388,7 @@ def _two(op: str) -> Callable[[_Rewriter, ir.Node], bool]:
 
 
 def _one(op: str) -> Callable[[_Rewriter, ir.Node], bool]:
-    """Of one quantised tensor: x, its scale, its zero point, the result's scale and zero point."""
+    """Of one quantized tensor: x, its scale, its zero point, the result's scale and zero point."""
 
     def rule(rewriter: _Rewriter, node: ir.Node) -> bool:
         x, sx, zx, sy = node.inputs[:4]
@@ -453,7 +453,7 @@ def _to_float(rewriter: _Rewriter, node: ir.Node) -> bool:
 
 
 def _dynamic_matmul(rewriter: _Rewriter, node: ir.Node) -> bool:
-    """DynamicQuantizeMatMul: `a` is float, quantised on the way."""
+    """DynamicQuantizeMatMul: `a` is float, quantized on the way."""
     a, b, sb = node.inputs[:3]
     assert a is not None
     whole, scale, _ = _dynamic_parts(rewriter, node, a)
@@ -470,7 +470,7 @@ def _finish_matmul(rewriter: _Rewriter, node: ir.Node, real: ir.Value, bias: ir.
 
 
 def _dynamic_parts(rewriter: _Rewriter, node: ir.Node, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
-    """``q - zero``, scale and zero of a tensor that is quantised by its own range, all in float32.
+    """``q - zero``, scale and zero of a tensor that is quantized by its own range, all in float32.
 
     As ONNX defines it: ``scale = (max(x, 0) - min(x, 0)) / 255``, ``zero = clip(round(-min / scale), 0, 255)``,
     ``q = clip(round(x / scale) + zero, 0, 255)``.

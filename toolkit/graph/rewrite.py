@@ -35,7 +35,7 @@ def constant(value: ir.Value | None) -> Array | None:
     return value.const_value.numpy()
 
 
-def dequantised(value: ir.Value | None) -> ir.Node | None:
+def dequantized(value: ir.Value | None) -> ir.Node | None:
     """The DequantizeLinear that makes `value` of a constant; None for any other value."""
     maker = None if value is None else value.producer()
     if maker is None or maker.op_type != "DequantizeLinear" or maker.domain or constant(maker.inputs[0]) is None:

@@ -48,7 +48,7 @@ an fp32 value need not be split into halves that nobody multiplies.
 """
 
 BYTE = "uint8"
-"""A quantised number: one scale and one zero point a tensor. A scheme's int8 lies as uint8 too, 128 higher, and so does
+"""A quantized number: one scale and one zero point a tensor. A scheme's int8 lies as uint8 too, 128 higher, and so does
 its zero point: nothing else changes, and every instruction set that multiplies bytes takes unsigned ones times signed
 ones. What each number means is `quantize.arith`'s.
 """
@@ -90,7 +90,7 @@ class Rounding:
 
 @dataclass(frozen=True)
 class Addition:
-    """The sum of two quantised tensors, ``rounding((a - zero_a) * 2^shift_a + (b - zero_b) * 2^shift_b)``.
+    """The sum of two quantized tensors, ``rounding((a - zero_a) * 2^shift_a + (b - zero_b) * 2^shift_b)``.
 
     Attributes:
         factor: of the rounding: a float32, or n where it is a shift.

@@ -97,11 +97,11 @@ def of_vectors(spec: Spec, isa: Isa) -> str | None:
     """What a family of fp32 vectors on CPUs says: it takes real numbers, in whatever they are kept."""
     if isa.gpu:
         return f"{isa.name} is a GPU"
-    return "its numbers are quantised" if spec.quantised else None
+    return "its numbers are quantized" if spec.quantized else None
 
 
 def of_bytes(spec: Spec, isa: Isa) -> str | None:
     """What a family of bytes says: CPUs have the instructions for one byte at a time."""
     if isa.gpu:
         return f"{isa.name} is a GPU"
-    return None if spec.quantised else "its numbers are real"
+    return None if spec.quantized else "its numbers are real"

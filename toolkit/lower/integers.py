@@ -1,8 +1,8 @@
-"""The integer steps of a quantised model as layers: what `quantize.network` reads, computed as `quantize.arith` says.
+"""The integer steps of a quantized model as layers: what `quantize.network` reads, computed as `quantize.arith` says.
 
-A quantised tensor is a `Value` of uint8 under the name of its QuantizeLinear's result. A scheme's int8 lies 128 higher
-(`kernels.elements.BYTE`). What has no integer kernel is computed in float32 between a dequantisation and a
-quantisation, like the layers that the model itself keeps in float.
+A quantized tensor is a `Value` of uint8 under the name of its QuantizeLinear's result. A scheme's int8 lies 128 higher
+(`kernels.elements.BYTE`). What has no integer kernel is computed in float32 between a dequantization and a
+quantization, like the layers that the model itself keeps in float.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..graph.rewrite import constant, integer, ints
 from ..kernels.elements import BLOCK, BYTE, Addition, Rounding
 from ..kernels.spec import Conv, Map, Pixels, Window, WindowOp, tap_sets
 from ..quantize import arith
-from ..quantize import integer_network as quantised
+from ..quantize import integer_network as quantized
 from ..quantize.integer_steps import IntegerStep, Tensor, has_params, params_of
 from ..quantize.scheme import Params
 from .layers import Param, Storage, Value
@@ -42,7 +42,7 @@ _VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
 @dataclass(frozen=True)
 class _Raw:
-    """A quantised tensor as it lies in memory: `zero` is of the uint8, `offset` what it is more than the model's."""
+    """A quantized tensor as it lies in memory: `zero` is of the uint8, `offset` what it is more than the model's."""
 
     params: Params
     offset: int
@@ -71,7 +71,7 @@ class Integers:
 
     def __init__(self, reader: Reader, model: onnx.ModelProto) -> None:
         self.reader = reader
-        network = quantised.read(model)
+        network = quantized.read(model)
         self.power_of_two = network.power_of_two
         graph = ir.from_proto(model).graph
         self.starts: dict[str, IntegerStep] = {}
@@ -183,7 +183,7 @@ class Integers:
             if node.op_type in ("Relu", "Clip"):
                 first, last = (
                     int(arith.quantize(np.array(end, np.float32), params.scale, params.zero, params.dtype))
-                    for end in quantised.bounds(node)
+                    for end in quantized.bounds(node)
                 )
                 low, high = (min(max(end, first + how.offset), last + how.offset) for end in (low, high))
         return Rounding(how.zero, low, high, self.power_of_two)
@@ -199,7 +199,7 @@ class Integers:
         return self._to_bytes(f"{value.name}:moved", how, moved)
 
     def _to_bytes(self, name: str, how: _Raw, value: Value) -> Value:
-        """A float value in NCHW16c, quantised."""
+        """A float value in NCHW16c, quantized."""
         source = value.storage
         size = (source.batch, source.blocks, source.pixels)
         spec = Map("quantize", *size, constants=(float(how.scale),), out_element=BYTE, rounding=_all_of(how))
@@ -300,7 +300,7 @@ class Integers:
         node, x = step.nodes[0], _raw(step.inputs[0].params)
         value = self._blocked(step.inputs[0])
         size = (value.height, value.width)
-        counts = quantised.window_counts(node, size).reshape(-1)
+        counts = quantized.window_counts(node, size).reshape(-1)
         factor: np.ndarray
         if step.output is None:
             factor = x.scale / counts.astype(np.float32)
@@ -395,7 +395,7 @@ class Integers:
         a, b = (_raw(tensor.params) for tensor in (step.inputs * 2)[:2])
         y, how = step.output.params, self._rounding(step)
         assert how is not None
-        zeros, shifts = (a.zero, b.zero), quantised.alignment(a.params, b.params)
+        zeros, shifts = (a.zero, b.zero), quantized.alignment(a.params, b.params)
         if shifts is None:
             sides = (float(a.scale / np.float32(y.scale)), float(b.scale / np.float32(y.scale)))
             return Addition(zeros, (0, 0), 1.0, replace(how, shift=False), sides)
@@ -441,7 +441,7 @@ class Integers:
     def _table(self, step: IntegerStep) -> None:
         assert step.output is not None
         value = self._blocked(step.inputs[0])
-        entries = quantised.table(step).astype(np.int16) + _raw(step.output.params).offset
+        entries = quantized.table(step).astype(np.int16) + _raw(step.output.params).offset
         # entry 0 is of the lowest byte of either type, which lies as 0
         size = (value.storage.batch, value.storage.blocks, value.storage.pixels)
         spec = Map("table", *size, "table", in_element=BYTE, out_element=BYTE)
@@ -492,7 +492,7 @@ def _clamp(step: IntegerStep) -> tuple[float, float] | None:
     """The bounds of a float result."""
     if step.output is not None or len(step.nodes) == 1:
         return None
-    ends = [quantised.bounds(node) for node in step.nodes[1:]]
+    ends = [quantized.bounds(node) for node in step.nodes[1:]]
     return max(low for low, _ in ends), min(high for _, high in ends)
 
 

@@ -1,5 +1,5 @@
 """What numbers a layer computes in. A handler of an operator knows shapes and places; how its operands and its result
-are written, real or quantised, is told by one of these.
+are written, real or quantized, is told by one of these.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .reader import Reader, blocks_of_dtype
 class Numbers:
     """The number format of one layer.
 
-    Args:
+    Attributes:
         nodes: the names of the nodes that the layer does the work of.
         result: the name of the value that it makes.
         dtype: what that is kept in, as a `Storage` has it.

@@ -40,7 +40,7 @@ class Reader:
         values: ONNX value name to `Value`.
         constants: ONNX value name to array.
         producer: storage to the layer that writes it, for fusing epilogues.
-        quantised: what QuantizeLinear gave, by name: its scale, zero point and type.
+        quantized: what QuantizeLinear gave, by name: its scale, zero point and type.
         plain: blocked storage to one that holds the same in plain NCHW.
         parts: a concat's storage to those of its parts in order; of a part that is a concat, to its parts.
     """
@@ -59,7 +59,7 @@ class Reader:
         self.constants = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
         self.values: dict[str, Value] = {}
         self.producer: dict[Storage, Layer] = {}
-        self.quantised: dict[str, tuple[float, int, str]] = {}
+        self.quantized: dict[str, tuple[float, int, str]] = {}
         self.plain: dict[Storage, Storage] = {}
         self.parts: dict[Storage, list[Storage]] = {}
         self.types = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output, *graph.input)}

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import onnx
 
 from ..kernels.spec import WindowOp
-from . import quantised
+from . import quantized
 from .operators import elementwise, layout, linear, pool, written
 from .operators.common import attributes, identity
 from .operators.elementwise import INF
@@ -22,7 +22,7 @@ OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     "Col2Im": written.col2im,
     "Concat": layout.concat,
     "Conv": linear.conv,
-    "DequantizeLinear": quantised.dequantize,
+    "DequantizeLinear": quantized.dequantize,
     "Div": elementwise.binary("div"),
     "Dropout": identity,
     "Elu": elementwise.unary("elu", lambda _r, n: (attributes(n).get("alpha", 1.0),)),
@@ -51,7 +51,7 @@ OPS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     "Neg": elementwise.unary("affine", lambda _r, _n: (-1.0, 0.0)),
     "PRelu": elementwise.binary("prelu"),
     "Pow": elementwise.power,
-    "QuantizeLinear": quantised.quantize,
+    "QuantizeLinear": quantized.quantize,
     "Reciprocal": elementwise.simple("reciprocal"),
     "ReduceMax": pool.reduce_map(pool.global_max),
     "ReduceMean": pool.reduce_map(pool.global_average),

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from ..errors import DeployError
-from ..quantize.integer_network import is_quantised
+from ..quantize.integer_network import is_quantized
 from .default import alone, extern, importable
 from .integers import Integers
 from .layers import Network, Storage, Value
@@ -27,14 +27,14 @@ def read(model: onnx.ModelProto, *, integers: bool = False, element: str = "floa
     """The layers of an optimised model with static shapes.
 
     Args:
-        integers: a quantised model is computed in integers where it can be; otherwise in float32, as ONNX defines it.
+        integers: a quantized model is computed in integers where it can be; otherwise in float32, as ONNX defines it.
         element: what float activations are kept in.
 
     Raises:
         DeployError: a shape is not static, or an operator is neither ours nor TVM's.
     """
     reader = Reader(model, element)
-    steps = Integers(reader, reader.model) if integers and is_quantised(model) else None
+    steps = Integers(reader, reader.model) if integers and is_quantized(model) else None
     graph = reader.model.graph
     feeds = [i for i in graph.input if i.name not in reader.constants]
     for index, feed in enumerate(feeds):
@@ -96,7 +96,7 @@ def _no_integers(reader: Reader, names: list[str], who: str) -> None:
     """Raise where a value that QuantizeLinear gave is read as it is: here it is kept as the real number it stands
     for.
     """
-    if found := [name for name in names if name in reader.quantised]:
+    if found := [name for name in names if name in reader.quantized]:
         message = f"{who} reads '{found[0]}', an 8-bit integer, without DequantizeLinear"
         raise DeployError(message, kind="onnx", got=found[0], allowed="QuantizeLinear and DequantizeLinear in pairs")
 

@@ -111,7 +111,7 @@ def inputs_for_int8(
 def rounding_of(
     model: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]], *, threads: int | None = None
 ) -> Rounding:
-    """Measures what rounding does to the outputs of `model`, a float one or a quantised one, where that is
+    """Measures what rounding does to the outputs of `model`, a float one or a quantized one, where that is
     asked for.
     """
     from ..quantize import integer_network
@@ -120,7 +120,7 @@ def rounding_of(
     inputs = ports(model)
     name = inputs[0]["name"]
     feeds = {key: feed(inputs, x) for key, x in given.items()}
-    if not integer_network.is_quantised(model):
+    if not integer_network.is_quantized(model):
         return Rounding(model, feeds, run=lambda model, feeds: verify.run_onnx(model, feeds, threads=threads or 0))
     steps = integer_network.read(model).steps
     islands = [step.result for step in steps if step.kind == "quantize" and step.result != name]

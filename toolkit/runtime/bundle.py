@@ -2,7 +2,7 @@
 
     manifest.json   model, target, precision, tensors, preprocessing, tool versions, SHA-256 of every other file
     model.onnx      the optimised fp32 network
-    model.int8.onnx the quantised network (QDQ), where the bundle is int8
+    model.int8.onnx the quantized network (QDQ), where the bundle is int8
     verify.json     how each stage compared with the one before it when it was exported
     refusals.json   the operators that took TVM's default, each with its reason
     plan.json       the kernel calls in order, and where every value lives
@@ -65,9 +65,9 @@ class Bundle:
 
     @property
     def onnx(self) -> Path:
-        """The ONNX that the compiled library computes: the quantised one, where there is one."""
-        quantised = self.folder / INT8_ONNX
-        return quantised if quantised.exists() else self.folder / ONNX
+        """The ONNX that the compiled library computes: the quantized one, where there is one."""
+        quantized = self.folder / INT8_ONNX
+        return quantized if quantized.exists() else self.folder / ONNX
 
     @property
     def input_shape(self) -> tuple[int, ...]:

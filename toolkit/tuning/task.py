@@ -44,7 +44,7 @@ def key(spec: Spec, eligible: bool) -> str:
 
 def tunable(spec: Spec) -> bool:
     """There are knobs to search."""
-    return isinstance(spec, Conv | Window) and not spec.quantised
+    return isinstance(spec, Conv | Window) and not spec.quantized
 
 
 def tasks_of(layers: Iterable[Layer]) -> list[Task]:

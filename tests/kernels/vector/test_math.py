@@ -30,7 +30,7 @@ REFERENCE = {
     "softsign": lambda x: x / (1 + np.abs(x)),
     "square": np.square,
     "tanh": np.tanh,
-    "requantised": lambda x: np.clip(np.rint(x / 0.25), -128, 127) * 0.25,
+    "requantized": lambda x: np.clip(np.rint(x / 0.25), -128, 127) * 0.25,
 }
 CONSTANTS = {
     "elu": (0.5,),
@@ -39,7 +39,7 @@ CONSTANTS = {
     "leaky_relu": (0.1,),
     "hard_sigmoid": (0.2, 0.5),
     "selu": (1.6, 1.05),
-    "requantised": (0.25, -128, 127),
+    "requantized": (0.25, -128, 127),
 }
 
 

@@ -280,7 +280,7 @@ UNARY = {
     "sqrt": ((), lambda x: np.sqrt(x)),
     "reciprocal": ((), lambda x: 1 / x),
     "log": ((), np.log),
-    "requantised": ((0.25, -3.0, 4.0), lambda x: np.clip(np.rint(x / 0.25), -3, 4) * 0.25),
+    "requantized": ((0.25, -3.0, 4.0), lambda x: np.clip(np.rint(x / 0.25), -3, 4) * 0.25),
 }
 BINARY = {
     "add": np.add,

@@ -218,7 +218,7 @@ def emit(spec: Conv, schedule: DotSchedule, name: str) -> list[tirx.PrimFunc]:
 
 def serves(spec: Conv, isa: Isa) -> str | None:
     """Bytes, with an instruction that multiplies them."""
-    if not spec.quantised:
+    if not spec.quantized:
         return f"it multiplies {spec.in_element}, not bytes"
     return None if isa.dots else f"{isa.name} has no instruction that multiplies bytes"
 

@@ -213,7 +213,7 @@ UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = vector.UNARY | {
     "tanh": lambda value, _constants: call("tanhf", value),
     "sqrt": lambda value, _constants: call("sqrtf", value),
     "log": lambda value, _constants: call("logf", value),
-    "requantised": lambda value, constants: (
+    "requantized": lambda value, constants: (
         clamp(call("rintf", value / const(constants[0])), (constants[1], constants[2])) * const(constants[0])
     ),
 }

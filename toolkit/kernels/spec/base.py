@@ -99,8 +99,8 @@ class Spec:
         return [(operand.name, operand.element) for operand in self.operands]
 
     @property
-    def quantised(self) -> bool:
-        """It takes or gives quantised numbers."""
+    def quantized(self) -> bool:
+        """It takes or gives quantized numbers."""
         return any(operand.element == BYTE for operand in self.operands if operand.role != "constant")
 
     @property

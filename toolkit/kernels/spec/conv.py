@@ -95,7 +95,7 @@ class Conv(Spec):
         return pixels * self.out_channels * self.channels * math.prod(self.kernel)
 
     @property
-    def quantised(self) -> bool:
+    def quantized(self) -> bool:
         return self.in_element == BYTE
 
     @property
@@ -144,9 +144,9 @@ class Conv(Spec):
             size = mapped(self.in_element, self.batch, self.channels * self.groups // block, near)
             if self.planar:
                 size = self.batch * tile_pixels(self, self.channels, NONE, self.in_element).size
-        weight = "int8" if self.quantised else self.in_element
+        weight = "int8" if self.quantized else self.in_element
         found = [source(size, self.in_element), constant("weight", self.out_channels * deep, weight)]
-        if self.quantised:
+        if self.quantized:
             sets = self.row_sets * self.column_sets
             shift = self.rounding is not None and self.rounding.shift
             found += [constant("bias", sets * self.out_channels, "int32")]

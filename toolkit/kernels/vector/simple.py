@@ -58,7 +58,7 @@ def _hard_sigmoid(value: Expr, constants: tuple[float, ...]) -> Expr:
     return clamp(_affine(value, constants), (0.0, 1.0))
 
 
-def _requantised(value: Expr, constants: tuple[float, ...]) -> Expr:
+def _requantized(value: Expr, constants: tuple[float, ...]) -> Expr:
     """`clamp(round(x / scale), low, high) * scale`, ties to even: the real number that an 8-bit one stands for."""
     scale = const(constants[0], value.ty.dtype.lanes)
     return clamp(tirx.nearbyint(value / scale), (constants[1], constants[2])) * scale
@@ -88,7 +88,7 @@ UNARY: dict[str, Callable[[Expr, tuple[float, ...]], Expr]] = {
     "sqrt": _per_lane(tirx.sqrt),
     "reciprocal": _per_lane(lambda value: const(1.0, value.ty.dtype.lanes) / value),
     "log": _per_lane(tirx.log),
-    "requantised": _requantised,
+    "requantized": _requantized,
 }
 """Operators of one operand; all but the `PARTIAL` map finite values to finite ones."""
 

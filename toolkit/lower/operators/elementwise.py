@@ -28,7 +28,7 @@ def open_epilogue(reader: Reader, name: str, *, add: bool) -> Layer | None:
     if layer is None or layer.value != name:
         return None
     spec = layer.spec
-    if spec.quantised:
+    if spec.quantized:
         return None
     if isinstance(spec, Conv):
         return layer if spec.activation is None and not (add and spec.add) else None

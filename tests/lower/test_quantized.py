@@ -1,4 +1,4 @@
-"""A quantised network (QDQ) gives what onnxruntime gives, to one step of the last scale."""
+"""A quantized network (QDQ) gives what onnxruntime gives, to one step of the last scale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear: until a target has integer kernels, a quantised network is computed as ONNX
+"""QuantizeLinear and DequantizeLinear: until a target has integer kernels, a quantized network is computed as ONNX
 defines it, in fp32.
 
 A constant behind DequantizeLinear becomes an fp32 constant. A run-time value between the two is rounded to its 8 bits
@@ -23,8 +23,8 @@ def quantize(reader: Reader, node: onnx.NodeProto) -> None:
     scale, zero = _per_tensor(reader, node)
     limits = np.iinfo(zero.dtype)
     low, high = float(int(limits.min) - int(zero)), float(int(limits.max) - int(zero))
-    emit_unary(reader, node, "requantised", (float(scale), low, high), reader.value(node.input[0]))
-    reader.quantised[node.output[0]] = _parameters(reader, node)
+    emit_unary(reader, node, "requantized", (float(scale), low, high), reader.value(node.input[0]))
+    reader.quantized[node.output[0]] = _parameters(reader, node)
 
 
 def dequantize(reader: Reader, node: onnx.NodeProto) -> None:
@@ -40,7 +40,7 @@ def dequantize(reader: Reader, node: onnx.NodeProto) -> None:
     if name in reader.constants:
         reader.constants[node.output[0]] = _real(reader, node)
         return
-    made = reader.quantised.get(name)
+    made = reader.quantized.get(name)
     if made is None:
         message = f"node '{node.name}' (DequantizeLinear) reads '{name}', which QuantizeLinear did not make"
         raise DeployError(message, kind="onnx", got=name, allowed="the output of QuantizeLinear")
@@ -57,7 +57,7 @@ def _real(reader: Reader, node: onnx.NodeProto) -> np.ndarray:
     zero = _zero(reader, node, np.uint8)
     sizes = [1] * q.ndim
     if attributes(node).get("block_size", 0):
-        raise Refuse("a constant is quantised in blocks")
+        raise Refuse("a constant is quantized in blocks")
     if scale.size > 1:
         sizes[attributes(node).get("axis", 1)] = -1
         zero = np.broadcast_to(zero.reshape(-1), scale.shape)

@@ -1,4 +1,4 @@
-"""The whole quantisation on one page: prepare, repair, calibrate, choose, assign, insert."""
+"""The whole quantization on one page: prepare, repair, calibrate, choose, assign, insert."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class QuantizedModel:
     Attributes:
         model: the QDQ ONNX.
         scheme: how its integers are meant.
-        ranges: of its tensors; save them to quantise again without calibrating.
+        ranges: of its tensors; save them to quantize again without calibrating.
         float_nodes: the names of the nodes that compute in float.
         images: how many pictures it was calibrated on.
         repairs: what was done to it besides, in words.
@@ -51,7 +51,7 @@ class QuantizedModel:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to quantise.
+    """How to quantize.
 
     Attributes:
         scheme: a name of `scheme.SCHEMES`.
@@ -76,7 +76,7 @@ class Recipe:
 
 
 class Quantizer:
-    """A float model that is calibrated once and quantised as often as needed.
+    """A float model that is calibrated once and quantized as often as needed.
 
     Args:
         model: an optimised float32 model, any batch; left as it was.
@@ -125,7 +125,7 @@ class Quantizer:
         return self._statistics[equalised]
 
     def quantize(self, recipe: Recipe, given: Ranges | None = None) -> QuantizedModel:
-        """Quantise by a recipe.
+        """Quantize by a recipe.
 
         Args:
             given: ranges that were saved before; nothing is calibrated then.
@@ -201,7 +201,7 @@ def quantize(
         model: as `graph.driver.optimise` gives it.
         calibration: pictures: a folder, an .npz, a Python iterable or a function that gives one.
         recipe: how; `changes` (``scheme=``, ``method=``, ...) replace its fields.
-        ranges: of an earlier quantisation, in the place of `calibration`.
+        ranges: of an earlier quantization, in the place of `calibration`.
         preprocessing, state, limit, threads: as for `Quantizer`.
 
     Raises:

@@ -60,6 +60,7 @@ def test_a_file(case: Case, tmp_path: Path) -> None:
         assert (output.shape, output.dtype) == (want.shape, want.dtype)
         row = compare(want, output, "compiled")
         assert row["ok"], row
-    x = next(iter(case.inputs.values()))
-    for want, original in zip(expected, source.reference(x), strict=True):
-        assert compare(want, original, "onnx")["ok"], "the file as it is"
+    if len(case.inputs) == 1:  # other inputs than the first are the toolkit's own numbers there
+        (x,) = case.inputs.values()
+        for want, original in zip(expected, source.reference(x), strict=True):
+            assert compare(want, original, "onnx")["ok"], "the file as it is"

@@ -102,6 +102,11 @@ class Target(ABC):
         """A quantized network is computed in its integers. Without, in floats that hold the same numbers."""
         return self.precision.integers
 
+    @property
+    def byte_offset(self) -> int:
+        """How much lower than they lie its kernels take the bytes of a convolution (`dots.Dot.offset`)."""
+        return self.isa.dots[0].offset if self.isa.dots else 0
+
     # -- asked by lowering -------------------------------------------------------------------------------------------
     @property
     def device(self) -> str:

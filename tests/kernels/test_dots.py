@@ -1,15 +1,19 @@
-"""Every instruction that a row of `dots` names does what the row says: run where this machine has it."""
+"""Every instruction that a row of `dots` names does what the row says: run where this machine has it, or an emulator."""
 
 from __future__ import annotations
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from inception_deploy.kernels.dots import DOTS, TDPBF16PS, Dot
-from inception_deploy.targets.cpu import host_features
+from inception_deploy.kernels.isa import ISAS, Isa
+from inception_deploy.targets.cpu import Cpu, host_features
+
+from ..cases.emulator import emulator, run_kernel
 
 ATTRIBUTES = {"avx512_vnni": ["+avx512vnni"], "avx_vnni": ["+avxvnni"], "avx2": []}
 """LLVM's names of features, on top of their level."""
@@ -33,7 +37,40 @@ def operands(dot: Dot) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     return [(total, *some), (zeros, *most), (zeros, *largest), (np.full(dot.lanes, 2**31 - 1, np.int32), *largest)]
 
 
-@pytest.mark.parametrize("dot", DOTS.values(), ids=DOTS)
+ARM = {isa: dot for isa in ISAS if isa.kind == "arm" for dot in isa.dots}
+
+
+def kernel(dot: Dot) -> Any:
+    """One use of the instruction, as TIR."""
+    from inception_deploy.kernels.bytes.math import dot as call
+    from inception_deploy.kernels.emit import Emitter, load
+
+    wide = dot.lanes * dot.depth
+    em = Emitter("k", [("total", "int32"), ("first", dot.word), ("second", dot.second), ("dst", "int32")])
+    with em.units():
+        total, first = (load(em.buffers[name], 0, dot.lanes) for name in ("total", "first"))
+        em.store(em.buffers["dst"], 0, call(dot, total, first, load(em.buffers["second"], 0, wide)))
+    return em.finish()
+
+
+@pytest.mark.parametrize("isa", ARM, ids=lambda isa: isa.name)
+def test_arm_does_what_the_row_says(isa: Isa, tmp_path: Path) -> None:
+    from inception_deploy.targets.objects import compile_tir
+
+    emulator(isa)
+    dot = ARM[isa]
+    given = [np.stack(arrays) for arrays in zip(*operands(dot), strict=True)]
+    calls = len(given[0])
+    compiled = compile_tir(kernel(dot), Cpu(f"arm:{isa.name}", isa).tvm_target())
+    found = run_kernel(compiled, isa, tmp_path, [*given, np.empty((calls, dot.lanes), np.int32)], calls)
+    for got, arrays in zip(found, zip(*given, strict=True), strict=True):
+        assert np.array_equal(got, dot.meaning(*arrays))
+
+
+X86 = [dot for dot in DOTS.values() if dot not in ARM.values()]
+
+
+@pytest.mark.parametrize("dot", X86, ids=lambda dot: dot.name)
 def test_the_instruction_does_what_the_row_says(dot: Dot, tmp_path: Path) -> None:
     (feature,), here = dot.features, host_features()
     attributes = ATTRIBUTES[feature]
@@ -41,19 +78,12 @@ def test_the_instruction_does_what_the_row_says(dot: Dot, tmp_path: Path) -> Non
         feature, attributes = ENCODINGS[feature]
     if feature not in here:
         pytest.skip(f"this machine lacks {feature}")
-    from inception_deploy.kernels.bytes.math import dot as call
-    from inception_deploy.kernels.emit import Emitter, load
     from inception_deploy.targets.link import link_shared
     from inception_deploy.targets.objects import compile_tir
 
-    wide = dot.lanes * dot.depth
-    em = Emitter("k", [("total", "int32"), ("first", "int32"), ("second", dot.second), ("dst", "int32")])
-    with em.units():
-        total, first = (load(em.buffers[name], 0, dot.lanes) for name in ("total", "first"))
-        em.store(em.buffers["dst"], 0, call(dot, total, first, load(em.buffers["second"], 0, wide)))
     level = "v4" if feature == "avx512_vnni" else "v3"
     goal = {"kind": "llvm", "mtriple": "x86_64-unknown-linux-gnu", "mcpu": f"x86-64-{level}", "mattr": attributes}
-    link_shared([compile_tir(em.finish(), goal)], ["k"], tmp_path / "k.so", "x86_64-linux-gnu")
+    link_shared([compile_tir(kernel(dot), goal)], ["k"], tmp_path / "k.so", "x86_64-linux-gnu")
     function = ctypes.CDLL(str(tmp_path / "k.so")).k
     for given in operands(dot):
         found = np.empty(dot.lanes, np.int32)

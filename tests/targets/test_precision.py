@@ -29,7 +29,8 @@ def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
         ("cpu:avx512-vnni", None, True, ("int8", "float32", True), None),
         ("cpu:avx512-vnni", "int8", False, ("int8", "float32", True), None),
         ("cpu:avx2", None, True, ("int8", "float32", True), None),
-        ("arm:cortex-a72", "int8", False, ("int8", "float32", False), None),
+        ("arm:cortex-a72", "int8", False, ("int8", "float32", True), None),
+        ("cpu:avx512", "int8", False, ("int8", "float32", False), None),
         ("cuda:sm_90", None, False, ("fp32", "float32", False), None),
     ],
 )

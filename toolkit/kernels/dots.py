@@ -15,7 +15,8 @@ from .elements import BF16
 
 @dataclass(frozen=True)
 class Dot:
-    """In each of `lanes` 32-bit lanes: the accumulator, plus `depth` products.
+    """In each of `lanes` 32-bit lanes: the accumulator, plus `depth` products, which fill the lane, or one, whose
+    factors fill half of it.
 
     Attributes:
         name: as assemblers spell it.
@@ -37,13 +38,24 @@ class Dot:
     saturates: bool = False
 
     def __post_init__(self) -> None:
-        if np.dtype(self.first).itemsize != np.dtype(self.second).itemsize or self.depth * self.bits != 32:
+        fills = self.depth * self.bits == 32 or (self.depth, self.bits) == (1, 16)
+        if np.dtype(self.first).itemsize != np.dtype(self.second).itemsize or not fills:
             raise ValueError(f"{self.name}: {self.depth} of {self.first} and of {self.second} fill no lane of 32 bits")
 
     @property
     def bits(self) -> int:
         """Of an operand's element."""
         return 8 * np.dtype(self.first).itemsize
+
+    @property
+    def word(self) -> str:
+        """The integer that holds a lane's numbers of the first operand."""
+        return f"int{self.depth * self.bits}"
+
+    @property
+    def offset(self) -> int:
+        """How much lower it takes bytes than they lie: they lie unsigned (`elements.BYTE`)."""
+        return 128 if self.first == "int8" else 0
 
     def meaning(self, total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """int32 `[lanes]` and twice `[lanes * depth]` to int32 `[lanes]`."""
@@ -61,7 +73,14 @@ VPMADDWD = Dot("vpmaddwd", "llvm.x86.avx2.pmadd.wd", ("avx2",), "int16", "int16"
 
 VPDPBUSD_256 = Dot("vpdpbusd (VEX)", "llvm.x86.avx512.vpdpbusd.256", ("avx_vnni",), "uint8", "int8", 8, 4)
 
-DOTS: dict[str, Dot] = {dot.name: dot for dot in (VPDPBUSD, VPDPBUSD_256, VPMADDWD)}
+SDOT = Dot("sdot", "llvm.aarch64.neon.sdot", ("asimddp",), "int8", "int8", 4, 4)
+
+SMLAL = Dot("smlal", "llvm.aarch64.neon.smull", ("asimd",), "int16", "int16", 4, 1, adds=False)
+"""Of bytes that were widened, like all that every ARM core has. LLVM makes one instruction of it and its addition."""
+
+VMLAL = Dot("vmlal.s16", "llvm.arm.neon.vmulls", ("neon",), "int16", "int16", 4, 1, adds=False)
+
+DOTS: dict[str, Dot] = {dot.name: dot for dot in (VPDPBUSD, VPDPBUSD_256, VPMADDWD, SDOT, SMLAL, VMLAL)}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .dots import DOTS, TDPBF16PS, VPDPBUSD, VPDPBUSD_256, VPMADDWD, Dot, Tile
+from .dots import DOTS, SDOT, SMLAL, TDPBF16PS, VMLAL, VPDPBUSD, VPDPBUSD_256, VPMADDWD, Dot, Tile
 from .elements import TILED
 
 KINDS = ("cpu", "arm", "cuda")
@@ -89,10 +89,10 @@ def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str,
     return Isa(name, "cpu", lanes, registers, features, mcpu=f"x86-64-{level}", **code, **more)
 
 
-def _aarch64(core: str, *features: str) -> Isa:
+def _aarch64(core: str, dot: Dot, *features: str) -> Isa:
     """A 64-bit ARM core under Linux."""
     code: dict[str, Any] = {"machine": "aarch64", "mtriple": "aarch64-unknown-linux-gnu", "triple": "aarch64-linux-gnu"}
-    return Isa(core, "arm", 4, 32, ("asimd", *features), mcpu=core, **code)
+    return Isa(core, "arm", 4, 32, ("asimd", *features), dots=(dot,), mcpu=core, **code)
 
 
 def gpu(arch: str) -> Isa:
@@ -107,11 +107,11 @@ ISAS: tuple[Isa, ...] = (
     _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"),
          tiles=(TDPBF16PS,)),
     _x86("avx-vnni", "v3", 8, 16, (*_AVX2, "avx_vnni"), mattr=("+avxvnni",), dots=(VPDPBUSD_256,)),
-    _aarch64("cortex-a72"),
-    _aarch64("cortex-a53"),
-    _aarch64("cortex-a76", "asimddp"),
-    _aarch64("neoverse-n1", "asimddp"),
-    Isa("cortex-a9", "arm", 4, 16, ("neon",), machine="armv7l", mtriple="armv7-unknown-linux-gnueabihf",
+    _aarch64("cortex-a72", SMLAL),
+    _aarch64("cortex-a53", SMLAL),
+    _aarch64("cortex-a76", SDOT, "asimddp"),
+    _aarch64("neoverse-n1", SDOT, "asimddp"),
+    Isa("cortex-a9", "arm", 4, 16, ("neon",), dots=(VMLAL,), machine="armv7l", mtriple="armv7-unknown-linux-gnueabihf",
         triple="arm-linux-gnueabihf", mcpu="cortex-a9", mattr=("+neon",)),
     *map(gpu, ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")),
 )  # fmt: skip

@@ -67,10 +67,11 @@ class Integers:
     Args:
         reader: what the layers go to.
         model: with the shapes of all values, written by `quantize.insert`.
+        offset: how much lower than they lie convolutions take bytes.
     """
 
-    def __init__(self, reader: Reader, model: onnx.ModelProto) -> None:
-        self.reader = reader
+    def __init__(self, reader: Reader, model: onnx.ModelProto, offset: int) -> None:
+        self.reader, self.offset = reader, offset
         network = quantized.read(model)
         self.power_of_two = network.power_of_two
         graph = ir.from_proto(model).graph
@@ -284,7 +285,7 @@ class Integers:
             assert factor is not None
             if isinstance(spec, Window):
                 return replace(spec, zero=x.zero), [Param("channel", bias), Param("channel", factor)]
-            spec, biases, sets = _sets(spec, x.zero, weight, bias)
+            spec, biases, sets = _sets(spec, x.zero - self.offset, weight, bias)
             return spec, [Param("channels", biases), Param("channel", factor), *sets]
 
         x = _raw(step.inputs[0].params)
@@ -500,6 +501,7 @@ def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[
     """What a zero point adds to the bias, for each set of taps that an output sees.
 
     Args:
+        zero: of the bytes as the kernel takes them.
         weight: int8 `[O, I, r, s]`. bias: int32 (O,).
 
     Returns:

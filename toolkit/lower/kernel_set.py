@@ -37,6 +37,10 @@ class KernelSet(Protocol):
         """There are kernels that multiply bytes."""
 
     @property
+    def byte_offset(self) -> int:
+        """How much lower than they lie those kernels take the bytes of a convolution."""
+
+    @property
     def element(self) -> str:
         """What float activations are kept in: a name of `kernels.elements.ELEMENTS`."""
 

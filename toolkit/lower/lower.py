@@ -112,7 +112,8 @@ def layers_for(model: onnx.ModelProto, kernels: KernelSet, dump: Dump | None = N
     Raises:
         DeployError: the model has shapes or types that cannot be compiled.
     """
-    network = read(model, integers=kernels.integers, element=kernels.element)
+    offset = kernels.byte_offset if kernels.integers else None
+    network = read(model, byte_offset=offset, element=kernels.element)
     if dump is not None:
         dump("00-read", text(network))
     _run(network, kernels, range(_CHOSEN_AT), dump)

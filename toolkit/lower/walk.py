@@ -23,18 +23,21 @@ RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUnifo
 """Operators that give something else each time."""
 
 
-def read(model: onnx.ModelProto, *, integers: bool = False, element: str = "float32") -> Network:
+def read(model: onnx.ModelProto, *, byte_offset: int | None = None, element: str = "float32") -> Network:
     """The layers of an optimised model with static shapes.
 
     Args:
-        integers: a quantized model is computed in integers where it can be; otherwise in float32, as ONNX defines it.
+        byte_offset: a quantized model is computed in integers where it can be, by convolutions that take bytes so much
+            lower than they lie. None: in float32, as ONNX defines it.
         element: what float activations are kept in.
 
     Raises:
         DeployError: a shape is not static, or an operator is neither ours nor TVM's.
     """
     reader = Reader(model, element)
-    steps = Integers(reader, reader.model) if integers and is_quantized(model) else None
+    steps = None
+    if byte_offset is not None and is_quantized(model):
+        steps = Integers(reader, reader.model, byte_offset)
     graph = reader.model.graph
     feeds = [i for i in graph.input if i.name not in reader.constants]
     for index, feed in enumerate(feeds):

@@ -3,8 +3,10 @@ multiplies (`dots.Dot`).
 
 One instruction adds, in each lane, the products of a word of the inputs, broadcast to all lanes, and a word of weights
 to an int32. Where it multiplies bytes (vpdpbusd), a word of the inputs is four of them as they lie in memory. Where it
-multiplies 16-bit numbers (vpmaddwd), the bytes of a block are widened on the way, a pixel of a tile at a time, and so
-are the weights. Weights are packed as `[group of vectors][input block][r][s][word][vectors * lanes][depth]`, in bytes.
+multiplies 16-bit numbers (vpmaddwd, smlal), the bytes of a block are widened on the way, a pixel of a tile at a time,
+and so are the weights. Where it multiplies signed bytes (sdot), those of a pixel are lowered by 128 on the way, and the
+bias makes up for it. Weights are packed as `[group of vectors][input block][r][s][word][vectors * lanes][depth]`, in
+bytes.
 
 Taps outside of the image are left out, as in fp32. The zero point they would have read is in the bias: see
 `spec.Conv`.
@@ -13,6 +15,7 @@ Taps outside of the image are left out, as in fp32. The zero point they would ha
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from tvm import tirx
@@ -67,7 +70,7 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     words = replace(spec, channels=spec.channels // dot.depth)
     row = conv.image(spec)[3]
     even = spec.out_channels // spec.groups // dot.lanes % 2 == 0
-    if spec.pointwise and row > 1 and even and isa.registers >= conv.MANY_REGISTERS:
+    if spec.pointwise and row > 1 and even and dot.lanes == BLOCK:
         found = conv.balanced(words, ConvSchedule(dot.lanes, 2, max(split(row, POINTWISE_PIXELS))))
         return _with_dot(found, dot)
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
@@ -97,8 +100,8 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: DotSchedule) -> np.nda
 
 
 class _Bytes(conv.Direct):
-    """`Direct` in words. Positions in the input count what `src` does: words where the instruction takes bytes, else
-    bytes.
+    """`Direct` in words. Positions in the input count what `src` does: words where the instruction takes bytes as they
+    lie, else bytes.
     """
 
     itemsize = 1
@@ -107,13 +110,14 @@ class _Bytes(conv.Direct):
         self.dot = schedule.row
         self.depth = self.dot.depth
         self.widened = self.dot.bits > 8
-        source = "uint8" if self.widened else "int32"
+        self.changed = self.widened or self.dot.offset > 0
+        source = "uint8" if self.changed else "int32"
         pointers = [(n, source if n == "src" else element) for n, element in spec.pointers]
         super().__init__(spec, schedule, Emitter(name, pointers))
         lanes = PIXEL if spec.planar else BLOCK
         self.in_lanes = lanes // self.depth
         self.in_blocks = 1 if spec.planar else spec.channels // BLOCK
-        self.pixel = lanes if self.widened else self.in_lanes
+        self.pixel = lanes if self.changed else self.in_lanes
         self.in_plane = spec.height * spec.width * self.pixel
         columns = tap_sets(spec)[1]
         known = list(dict.fromkeys(columns))
@@ -134,7 +138,7 @@ class _Bytes(conv.Direct):
         """See `Direct.tile`. All of the depth is done at once."""
         em, spec, vectors = self.emitter, self.spec, self.schedule.vectors
         lanes = self.schedule.lanes
-        src0 = image_[0] if self.widened else tirx.floordiv(image_[0], self.depth)
+        src0 = image_[0] if self.changed else tirx.floordiv(image_[0], self.depth)
         add0, dst0 = image_[1], image_[2]
         acc = em.local(width * self.wide, "int32")
         rows_seen = load(em.buffers["sets"], y) if spec.row_sets > 1 else 0
@@ -153,12 +157,14 @@ class _Bytes(conv.Direct):
                 em.store(acc, slot(p, v), starts[seen])
 
         step, spread = spec.stride[1], spec.dilation[1]
-        near = em.local(width * self.in_lanes, "int32", "near") if self.widened else em.buffers["src"]
+        near = em.local(width * self.in_lanes, self.dot.word, "near") if self.changed else em.buffers["src"]
+
+        wider = em.local(self.wide * self.depth, self.dot.second, "w") if self.widened else None
 
         def multiply(panel: Expr, s: int, word: Expr, words: dict[int, Expr]) -> None:
             """One word of a column of taps: where it lies in `near`, by the pixel of the tile."""
             at = panel + (s * self.in_lanes + word) * (self.wide * self.depth)
-            weights = [em.let(self.weights(at + v * lanes * self.depth), "w") for v in range(vectors)]
+            weights = self.weights(at, wider)
             for p, place in words.items():
                 a = em.let(splat(load(near, place), lanes), "a")
                 for v in range(vectors):
@@ -169,12 +175,14 @@ class _Bytes(conv.Direct):
             base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
             for s in range(spec.kernel[1]):
                 places = {p: base + (p * step + s * spread) * self.pixel for p in self.columns(x, width, s)}
-                if places and self.widened:
+                if self.changed:
                     for p, place in places.items():
                         em.store(near, p * self.in_lanes, self.words(place))
+                    places = {p: p * self.in_lanes for p in places}
+                if places and self.widened:
                     # a loop, so that `near` stays in memory: a broadcast from there is one load
                     with em.loop(self.in_lanes, "word") as i:
-                        multiply(panel, s, i, {p: p * self.in_lanes + i for p in places})
+                        multiply(panel, s, i, {p: place + i for p, place in places.items()})
                     continue
                 for word in range(self.in_lanes if places else 0):
                     multiply(panel, s, word, {p: place + word for p, place in places.items()})
@@ -188,16 +196,29 @@ class _Bytes(conv.Direct):
             for p in range(width):
                 self.finish(load(acc, slot(p, v), lanes), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK)
 
-    def weights(self, at: Expr) -> Expr:
-        """A vector of words of weights, as the instruction takes them."""
-        count = self.schedule.lanes * self.depth
-        value = load(self.emitter.buffers["weight"], at, count)
-        return tirx.Cast(f"{self.dot.second}x{count}", value) if self.widened else value
+    def weights(self, at: Expr, wider: Any) -> list[Expr]:
+        """The words of weights of each vector, as the instruction takes them.
+
+        Args:
+            wider: where they are widened, a block at a time at least: room for all of them.
+        """
+        em, count = self.emitter, self.schedule.lanes * self.depth
+        each = range(0, count * self.schedule.vectors, count)
+        source, wide = em.buffers["weight"], max(count, 8)
+        if self.widened:
+            for start in range(0, len(each) * count, wide):
+                em.store(wider, start, tirx.Cast(f"{self.dot.second}x{wide}", load(source, at + start, wide)))
+            return [em.let(load(wider, start, count), "w") for start in each]
+        return [em.let(load(source, at + start, count), "w") for start in each]
 
     def words(self, at: Expr) -> Expr:
-        """The bytes of a pixel of a block, widened, as words."""
-        value = tirx.Cast(f"{self.dot.first}x{self.pixel}", load(self.emitter.buffers["src"], at, self.pixel))
-        return tirx.reinterpret(f"int32x{self.in_lanes}", value)
+        """The bytes of a pixel of a block as words: widened, or lowered by flipping the highest bit."""
+        value = load(self.emitter.buffers["src"], at, self.pixel)
+        if self.dot.offset:
+            value = value ^ splat(tirx.const(self.dot.offset, "uint8"), self.pixel)
+        else:
+            value = tirx.Cast(f"{self.dot.first}x{self.pixel}", value)
+        return tirx.reinterpret(f"{self.dot.word}x{self.in_lanes}" if self.in_lanes > 1 else self.dot.word, value)
 
     def finish(self, acc: Expr, factor: Expr, add_at: Expr, dst_at: Expr) -> None:
         """The epilogue of one vector."""

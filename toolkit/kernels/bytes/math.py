@@ -30,7 +30,7 @@ def real(value: Expr) -> Expr:
 
 
 def dot(row: Dot, acc: Expr, words: Expr, weights: Expr) -> Expr:
-    """int32 lanes plus, lane by lane, the products of a word of the inputs (int32 lanes) and weights."""
+    """int32 lanes plus, lane by lane, the products of a word of the inputs (lanes of `row.word`) and weights."""
     dtype = f"int32x{row.lanes}"
     first = tirx.reinterpret(f"{row.first}x{row.lanes * row.depth}", words)
     if row.adds:

@@ -35,8 +35,9 @@ class Conv(Spec):
 
     Of bytes (weights int8, sums int32): ``acc = bias[set, o] + sum in * weight``, rounded, or left as ``acc * factor``
     in float32. The bias holds ``-zero * sum(weight)`` over the taps that lie inside the image, so that skipping the
-    others is the same as padding with the zero point; it has a row for each set of taps that an output may see. A
-    shift's ``2^(n-1)`` is in it too.
+    others is the same as padding with the zero point; it has a row for each set of taps that an output may see. That
+    zero point is of bytes as the instruction takes them, `Dot.offset` lower than they lie. A shift's ``2^(n-1)`` is in
+    the bias too.
 
     Pointers: input, weight, bias, [of bytes: factor, a number a channel, row sets, one an output row, where there are
     several,] [add,] output (of each).

@@ -56,6 +56,13 @@ def test_what_is_in_an_int8_bundle(int8: Path, exported: Path) -> None:
     assert not list(int8.parent.glob(".*"))
 
 
+def test_a_bundle_for_arm_computes_in_integers(call, branchy: str, calibration: Path, tmp_path: Path) -> None:
+    argv = ["export", "--model", branchy, "--input-size", 32, "--precision", "int8", "--calibration", calibration]
+    assert call(*argv, "--target", "arm:cortex-a9", "-o", tmp_path / "b").status == 0
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert (manifest["precision"], manifest["integers"]) == ("int8", True)
+
+
 def test_verify_tells_each_layers_error(call, int8: Path) -> None:
     result = call("verify", int8, "--json")
     assert result.status == 0

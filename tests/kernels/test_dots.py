@@ -67,6 +67,19 @@ def test_arm_does_what_the_row_says(isa: Isa, tmp_path: Path) -> None:
         assert np.array_equal(got, dot.meaning(*arrays))
 
 
+def test_the_emulator_refuses_what_a_core_lacks(tmp_path: Path) -> None:
+    """So a bundle that runs there has no such instruction."""
+    from inception_deploy.targets.objects import compile_tir
+
+    isas = {isa.name: isa for isa in ARM}
+    newer, older = isas["cortex-a76"], isas["cortex-a72"]
+    emulator(older)
+    compiled = compile_tir(kernel(ARM[newer]), Cpu("arm:cortex-a76", newer).tvm_target())
+    given = [np.stack(arrays) for arrays in zip(*operands(ARM[newer])[:1], strict=True)]
+    with pytest.raises(AssertionError, match="Illegal instruction"):
+        run_kernel(compiled, older, tmp_path, [*given, np.empty((1, 4), np.int32)], 1)
+
+
 X86 = [dot for dot in DOTS.values() if dot not in ARM.values()]
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from inception_deploy.kernels.isa import ISAS
 from inception_deploy.lower.plan import Plan
 from inception_deploy.targets import cpu_library, cuda_library, library, link, tables
 
+from ..cases.emulator import emulator
+from ..cases.emulator import program as emulated_program
 from . import stream
 
 HERE = Path(__file__).parent
@@ -182,45 +184,24 @@ def test_a_c_program_runs_a_bundle(tiny, build, pixels, tmp_path) -> None:
         assert message in failed.stderr
 
 
-EMULATED = {
-    "aarch64-linux-gnu": ("qemu-aarch64", "cortex-a72", "/usr/aarch64-linux-gnu", "asimd", "asimddp"),
-    "arm-linux-gnueabihf": ("qemu-arm", "cortex-a9", "/usr/arm-linux-gnueabihf", "neon", "asimddp"),
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("triple", sorted(EMULATED))
-def test_on_arm_under_an_emulator(tiny, pixels, tmp_path, triple) -> None:
-    emulator, cpu, root, present, absent = EMULATED[triple]
-    qemu = shutil.which(emulator) or shutil.which(f"{emulator}-static")
-    if not qemu or not Path(root).is_dir():
-        pytest.skip(f"needs {emulator} and a C library in {root}")
+@pytest.mark.parametrize(("core", "present"), [("cortex-a72", "asimd"), ("cortex-a9", "neon")])
+def test_on_arm_under_an_emulator(tiny, pixels, tmp_path, core, present) -> None:
+    isa = next(isa for isa in ISAS if isa.name == core)
+    on_core, triple, absent = emulator(isa), isa.triple, "asimddp"
     kernels = link.compile_c((HERE / "c" / "kernels.c").read_text(), "kernels.c", triple)
     plan = tiny.chain(5)
     raw = tmp_path / "input.raw"
     pixels.astype("<f4").tofile(raw)
-    zig = [sys.executable, "-m", "ziglang", "cc", "-target", link.platform(triple).zig, "-O2"]
     for feature in (present, absent):
         folder = tmp_path / feature
         folder.mkdir()
         objects = dict.fromkeys(plan.kernels, kernels)
         parts = [cpu_library.part(plan, objects)]
         library.write_library(plan, parts, folder, triple=triple, features=(feature,))
-        program = folder / "classify"
-        run(*zig, "-I", folder, ROOT / "examples" / "c" / "main.c", folder / "model.so", "-o", program)
-        command = [
-            qemu,
-            "-cpu",
-            cpu,
-            "-L",
-            root,
-            "-E",
-            f"LD_LIBRARY_PATH={folder}",
-            program,
-            folder / "weights.bin",
-            raw,
-            "2",
-        ]
+        example = ROOT / "examples" / "c" / "main.c"
+        built = emulated_program(example, isa, folder / "classify", "-I", folder, folder / "model.so")
+        command = [*on_core, "-E", f"LD_LIBRARY_PATH={folder}", built, folder / "weights.bin", raw, "2"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if feature == present:
             assert done.returncode == 0, done.stderr

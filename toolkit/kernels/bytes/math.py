@@ -8,6 +8,11 @@ from ..dots import Dot
 from ..elements import Addition, Rounding
 from ..emit import Expr, const, splat
 
+ROUNDER, ROUNDER_BITS = 1.5 * 2**23, 0x4B400000
+"""A float among whole ones: added to a small number, it leaves its nearest integer in the lowest bits (the sum's bits
+less the float's own).
+"""
+
 
 def whole(value: int, lanes: int) -> Expr:
     """An int32 constant in every lane."""
@@ -52,13 +57,17 @@ def rounded(acc: Expr, factor: Expr, how: Rounding) -> Expr:
 
 
 def nearest(value: Expr, how: Rounding) -> Expr:
-    """float32 lanes, rounded to the nearest integer (ties to even), plus the zero point, saturated."""
+    """float32 lanes, rounded to the nearest integer (ties to even), plus the zero point, saturated.
+
+    Rounded by an addition (`ROUNDER`): every machine has that for vectors, and an instruction that rounds not all.
+    """
     lanes = _lanes(value)
-    # The bounds are whole numbers: to bound before rounding gives the same, and what is bounded fits int32. No `clamp`:
+    # The bounds are whole numbers: to bound before rounding gives the same, and what is bounded is small. No `clamp`:
     # no integer is a NaN, which the lower bound takes the place of here.
     low, high = (const(float(bound - how.zero), lanes) for bound in (how.low, how.high))
     bounded = tirx.min(tirx.max(value, low), high)
-    return tirx.Cast(_vector("int32", lanes), tirx.nearbyint(bounded)) + whole(how.zero, lanes)
+    bits = tirx.reinterpret(_vector("int32", lanes), bounded + const(ROUNDER, lanes))
+    return bits + whole(how.zero - ROUNDER_BITS, lanes)
 
 
 def shift_half(shift: int) -> int:

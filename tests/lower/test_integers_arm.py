@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from inception_deploy import targets
+from inception_deploy import models, targets
+from inception_deploy.graph.driver import optimise
 from inception_deploy.lower.lower import lower
 from inception_deploy.quantize import integer_network, quantize
 from inception_deploy.quantize.scheme import SCHEMES
+from inception_deploy.sources import capture
 
 from ..cases.emulator import emulator, run_library
 from .conftest import Builder
@@ -71,18 +74,37 @@ CASES = [
 def test_every_bit_is_the_references(
     isa: str, make: Callable[[Builder, str], str], scheme: str, tmp_path: Path
 ) -> None:
-    target = targets.parse(f"arm:{isa}").at("int8")
-    emulator(target.isa)
     b = Builder(3)
     model = b.model(make(b, b.input(*SIZE)))
     pictures = np.random.default_rng(1).standard_normal((16, *SIZE[1:])).cumsum(-1).astype(np.float32) / 4
+    check(model, pictures, scheme, isa, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "isa", "scheme"),
+    [("lenet5", "cortex-a72", "power-of-two"), ("googlenet", "cortex-a76", "float-scale"),
+     ("mobilenet_v1", "cortex-a9", "float-scale")],
+)  # fmt: skip
+def test_networks_of_the_zoo(name: str, isa: str, scheme: str, tmp_path: Path) -> None:
+    module = models.build(name, seed=0)
+    size = module.input_shape if name == "lenet5" else (3, 64, 64)
+    model, _ = optimise(capture.to_onnx(module, (SIZE[0], *size)), verify=False)
+    pictures = np.random.default_rng(1).standard_normal((8, *size)).cumsum(-1).astype(np.float32) / 4
+    check(model, pictures, scheme, isa, tmp_path)
+
+
+def check(model: onnx.ModelProto, pictures: np.ndarray, scheme: str, isa: str, folder: Path) -> None:
+    """Quantized, compiled and run, on pictures inside and outside of the calibrated range."""
+    target = targets.parse(f"arm:{isa}").at("int8")
+    emulator(target.isa)
     quantized = quantize(model, list(pictures), scheme=scheme).model
     plan = lower(quantized, target)
-    target.build(plan, tmp_path)
+    target.build(plan, folder)
     for scale in (1.0, 4.0):
         x = pictures[: SIZE[0]] * np.float32(scale)
         (expected,) = integer_network.reference(quantized, {model.graph.input[0].name: x})
-        got = run_library(target.isa, tmp_path, x, expected.size)
+        got = run_library(target.isa, folder, x, expected.size)
         np.testing.assert_array_equal(got.reshape(expected.shape), expected)
         assert np.ptp(expected) > 0
     used = {getattr(kernel.schedule, "dot", None) for kernel in plan.kernels.values()} - {None}

@@ -55,7 +55,8 @@ def assemble(
     )
     module.spec = spec
     module.input_shape = (channels, height, columns)
-    module.preprocessing = spec.preprocessing.at(height, columns).channels(channels)
+    pictures = channels in (1, 3)
+    module.preprocessing = spec.preprocessing.at(height, columns).channels(channels) if pictures else None
     return module
 
 

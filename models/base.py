@@ -29,14 +29,14 @@ class Network(nn.Module):
         trained: whether its values came from a weights file.
         notes: what loading that file chose, renamed and converted; lines for the user.
         input_shape: (C, H, W) it was built for.
-        preprocessing: from a picture to its input, at that size.
+        preprocessing: from a picture to its input, at that size; None where no picture has so many channels.
         spec: its line of the table.
     """
 
     trained: bool = False
     notes: tuple[str, ...] = ()
     input_shape: tuple[int, int, int]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     spec: ModelSpec
 
 

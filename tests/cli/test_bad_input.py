@@ -357,8 +357,8 @@ def test_a_wrong_image(call, exported: Path, tmp_path: Path) -> None:
     path.write_text("hello")
     result = call("run", exported, "--image", path, "--json")
     assert (result.status, result.error["kind"]) == (1, "image")
-    assert result.error["message"] == f"image {path} is not a JPEG or PNG picture"
-    assert result.error["allowed"] == "a JPEG or PNG file"
+    assert result.error["message"] == f"image {path} is no picture"
+    assert result.error["allowed"] == "a JPEG, PNG, WebP, BMP or TIFF file"
 
 
 @pytest.mark.parametrize("command", ["run", "verify", "bench", "inspect", "report"])

@@ -86,9 +86,15 @@ def test_the_smallest_input_works_and_one_less_is_refused(name: str) -> None:
 def test_rectangular_inputs(name: str) -> None:
     spec = models.spec(name)
     size = (spec.minimum + 8, spec.minimum + 40)
-    module = assemble(spec, input_size=size, num_classes=3, in_channels=2).eval()
-    assert module(torch.zeros(1, 2, *size)).shape == (1, 3)
-    assert module.preprocessing.crop == size
+    module = assemble(spec, input_size=size, num_classes=3, in_channels=1).eval()
+    assert module(torch.zeros(1, 1, *size)).shape == (1, 3)
+    assert (module.preprocessing.crop, module.preprocessing.color) == (size, "gray")
+
+
+def test_no_picture_has_two_channels() -> None:
+    module = assemble(models.spec("lenet5"), num_classes=3, in_channels=2).eval()
+    assert module(torch.zeros(1, 2, 32, 32)).shape == (1, 3)
+    assert module.preprocessing is None
 
 
 @pytest.mark.parametrize(

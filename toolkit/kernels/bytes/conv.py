@@ -44,13 +44,16 @@ WIDE_KERNEL, WIDE_PIXELS = 5, 6
 (docs/perf/cpu-int8.md).
 """
 
+LANE_WORDS = 8
+"""Words that an instruction takes out of a register lane by lane, where there are registers for a pixel's words."""
+
 
 @dataclass(frozen=True)
 class DotSchedule(ConvSchedule):
     """How a convolution of bytes is cut.
 
     Attributes:
-        dot: the instruction, a name of `dots.DOTS`; `lanes` are its.
+        dot: the instruction, a name of `dots.DOTS`; `lanes` are its. Of widened bytes `unroll` counts words.
     """
 
     dot: str = ""
@@ -69,19 +72,21 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     dot = isa.dots[0]
     words = replace(spec, channels=spec.channels // dot.depth)
     row = conv.image(spec)[3]
+    many = isa.registers >= conv.MANY_REGISTERS
     even = spec.out_channels // spec.groups // dot.lanes % 2 == 0
     if spec.pointwise and row > 1 and even and dot.lanes == BLOCK:
         found = conv.balanced(words, ConvSchedule(dot.lanes, 2, max(split(row, POINTWISE_PIXELS))))
-        return _with_dot(found, dot)
+        return _with_dot(found, dot, many)
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
     chosen = replace(conv.choose(words, isa), k_block=0)
     if spec.kernel[1] >= WIDE_KERNEL and chosen.pixels > WIDE_PIXELS:
         chosen = conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
-    return _with_dot(chosen, dot)
+    return _with_dot(chosen, dot, many)
 
 
-def _with_dot(schedule: ConvSchedule, dot: Dot) -> DotSchedule:
-    return DotSchedule(**vars(schedule), dot=dot.name)
+def _with_dot(schedule: ConvSchedule, dot: Dot, many: bool) -> DotSchedule:
+    found = DotSchedule(**vars(schedule), dot=dot.name)
+    return replace(found, unroll=LANE_WORDS) if dot.depth == 1 and many else found
 
 
 def units(spec: Conv, schedule: DotSchedule) -> int:
@@ -159,14 +164,16 @@ class _Bytes(conv.Direct):
         step, spread = spec.stride[1], spec.dilation[1]
         near = em.local(width * self.in_lanes, self.dot.word, "near") if self.changed else em.buffers["src"]
 
+        count = min(self.schedule.unroll, self.in_lanes)
+        few = em.local(width * count, self.dot.word, "few") if count > 1 else None
         wider = em.local(self.wide * self.depth, self.dot.second, "w") if self.widened else None
 
-        def multiply(panel: Expr, s: int, word: Expr, words: dict[int, Expr]) -> None:
-            """One word of a column of taps: where it lies in `near`, by the pixel of the tile."""
+        def multiply(panel: Expr, s: int, word: Expr, source: Any, words: dict[int, Expr]) -> None:
+            """One word of a column of taps: where it lies in `source`, by the pixel of the tile."""
             at = panel + (s * self.in_lanes + word) * (self.wide * self.depth)
             weights = self.weights(at, wider)
             for p, place in words.items():
-                a = em.let(splat(load(near, place), lanes), "a")
+                a = em.let(splat(load(source, place), lanes), "a")
                 for v in range(vectors):
                     em.store(acc, slot(p, v), dot(self.dot, load(acc, slot(p, v), lanes), a, weights[v]))
 
@@ -180,12 +187,19 @@ class _Bytes(conv.Direct):
                         em.store(near, p * self.in_lanes, self.words(place))
                     places = {p: p * self.in_lanes for p in places}
                 if places and self.widened:
-                    # a loop, so that `near` stays in memory: a broadcast from there is one load
-                    with em.loop(self.in_lanes, "word") as i:
-                        multiply(panel, s, i, {p: place + i for p, place in places.items()})
+                    # A loop, so that `near` stays in memory: a broadcast from there is one load. Or there are
+                    # registers for some words of each pixel, whose lanes the instruction broadcasts itself.
+                    with em.loop(self.in_lanes // count, "words") as i:
+                        if count == 1:
+                            multiply(panel, s, i, near, {p: place + i for p, place in places.items()})
+                            continue
+                        for p, place in places.items():
+                            em.store(few, p * count, load(near, place + i * count, count))
+                        for word in range(count):
+                            multiply(panel, s, i * count + word, few, {p: p * count + word for p in places})
                     continue
                 for word in range(self.in_lanes if places else 0):
-                    multiply(panel, s, word, {p: place + word for p, place in places.items()})
+                    multiply(panel, s, word, near, {p: place + word for p, place in places.items()})
 
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
             self.fetch_ahead(group, b, turn)

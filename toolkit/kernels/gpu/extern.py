@@ -14,7 +14,6 @@ from typing import Any
 import tvm
 from tvm import s_tir, tirx
 from tvm.ir import PointerType, PrimType, Range
-from tvm_ffi.structural import structural_walk
 
 from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
@@ -102,18 +101,6 @@ def _scheduled(function: str) -> tuple[tirx.PrimFunc, int]:
     except s_tir.schedule.ScheduleError:  # its iterations are not independent
         return func, 0
     return schedule.mod["main"], count
-
-
-def thread_extents(func: tirx.PrimFunc) -> dict[str, int]:
-    """The extents that a device function binds, by axis."""
-    found: dict[str, int] = {}
-
-    def visit(node: Any) -> None:
-        if node.attr_key == "thread_extent":
-            found[str(node.node.thread_tag)] = int(node.value)
-
-    structural_walk(func.body, [(tirx.AttrStmt, visit)])
-    return found
 
 
 EXTERN: Family[Extern, ExternSchedule] = Family(

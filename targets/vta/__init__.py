@@ -1,1 +1,1 @@
-"""VTA, the open FPGA accelerator: its configuration, its instructions, and a simulator of what hardware executes."""
+"""Running VTA: a simulator of what hardware executes, a model of its time, and what a library has of the device."""

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from inception_deploy.errors import DeployError
+from inception_deploy.kernels.vta import isa
+from inception_deploy.kernels.vta.boards import Board
+from inception_deploy.kernels.vta.config import Config
+from inception_deploy.kernels.vta.isa import Instruction, Memory, Opcode
 
-from . import isa
-from .boards import Board
-from .config import Config
-from .isa import Instruction, Memory, Opcode
 from .simulator import fault
 
 ENGINES = ("load", "compute", "store")

@@ -9,11 +9,10 @@ from typing import Any
 
 from inception_deploy import artifact
 from inception_deploy.errors import DeployError, UsageError
-
-from . import config as configurations
-from . import isa
-from .boards import BOARDS, board
-from .profiles import profile
+from inception_deploy.kernels.vta import config as configurations
+from inception_deploy.kernels.vta import isa
+from inception_deploy.kernels.vta.boards import BOARDS, board
+from inception_deploy.kernels.vta.profiles import profile
 
 
 @dataclass(frozen=True)

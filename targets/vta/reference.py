@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import isa
-from .config import Config
-from .isa import AluOp, Instruction, Memory, Opcode
+from inception_deploy.kernels.vta import isa
+from inception_deploy.kernels.vta.config import Config
+from inception_deploy.kernels.vta.isa import AluOp, Instruction, Memory, Opcode
+from inception_deploy.kernels.vta.profiles import Profile, Shift
+
 from .memory import NEVER, Dram, Region
-from .profiles import Profile, Shift
 from .simulator import Fault, depths, fault
 
 _NEIGHBOURS = {"load": (None, "compute"), "compute": ("load", "store"), "store": ("compute", None)}

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from inception_deploy.errors import DeployError
+from inception_deploy.kernels.vta import isa
+from inception_deploy.kernels.vta.config import Config
+from inception_deploy.kernels.vta.profiles import Profile
 from inception_deploy.targets.link import CSRC, compile_c, link_shared
 
-from . import isa
-from .config import Config
 from .memory import Dram
-from .profiles import Profile
 
 SOURCE = "vta_simulator.c"
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from inception_deploy import cli
-from inception_deploy.targets.vta import isa
-from inception_deploy.targets.vta.config import Config
-from inception_deploy.targets.vta.isa import AluOp, Instruction, Memory, Opcode
+from inception_deploy.kernels.vta import isa
+from inception_deploy.kernels.vta.config import Config
+from inception_deploy.kernels.vta.isa import AluOp, Instruction, Memory, Opcode
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inception_deploy.targets.vta import isa
-from inception_deploy.targets.vta.config import Config
-from inception_deploy.targets.vta.isa import AluOp, Instruction, Memory, Opcode
+from inception_deploy.kernels.vta import isa
+from inception_deploy.kernels.vta.config import Config
+from inception_deploy.kernels.vta.isa import AluOp, Instruction, Memory, Opcode
 from inception_deploy.targets.vta.memory import Dram
 
 SMALL = Config(log_block=3, log_uop_buffer=6, log_inp_buffer=7, log_wgt_buffer=9, log_acc_buffer=9)

@@ -7,11 +7,11 @@ import json
 import pytest
 
 from inception_deploy.errors import DeployError, UsageError
-from inception_deploy.targets.vta import boards
-from inception_deploy.targets.vta.boards import Board, board
-from inception_deploy.targets.vta.config import Config
+from inception_deploy.kernels.vta import boards
+from inception_deploy.kernels.vta.boards import Board, board
+from inception_deploy.kernels.vta.config import Config
+from inception_deploy.kernels.vta.isa import AluOp, Memory
 from inception_deploy.targets.vta.cycles import measure
-from inception_deploy.targets.vta.isa import AluOp, Memory
 from inception_deploy.targets.vta.simulator import Fault
 
 from .conftest import Matmul, Stream

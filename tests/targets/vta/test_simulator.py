@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from inception_deploy.errors import DeployError, UsageError
-from inception_deploy.targets.vta import isa, profiles, reference, simulator
-from inception_deploy.targets.vta.config import Config
-from inception_deploy.targets.vta.isa import AluOp, Memory, Opcode
+from inception_deploy.kernels.vta import isa, profiles
+from inception_deploy.kernels.vta.config import Config
+from inception_deploy.kernels.vta.isa import AluOp, Memory, Opcode
+from inception_deploy.kernels.vta.profiles import PROFILES
+from inception_deploy.targets.vta import reference, simulator
 from inception_deploy.targets.vta.memory import Dram
-from inception_deploy.targets.vta.profiles import PROFILES
 
 from .conftest import ACC, INP, OUT, SMALL, UOPS, Matmul, Stream, random_stream
 

@@ -15,19 +15,20 @@ from .base import NONE, Frame4, Operand, Spec, built
 from .conv import Conv, Output, pointer_of, tap_sets, tile_pixels
 from .layout import Frame, Pack, Pixels, Unpack
 from .simple import PARTIAL, Extern, Map, Softmax
+from .vta import SIGNED, Pooling, Reads, Reduce, Stage, Term, Vta
 from .window import GlobalAverage, Window, WindowOp
 from .winograd import WinogradInput, WinogradOutput, stages
 
 __all__ = [
-    "NONE", "PARTIAL", "Conv", "Extern", "Frame", "Frame4", "GlobalAverage", "Map", "Operand", "Output", "Pack",
-    "Pixels", "Softmax", "Spec", "Unpack", "Window", "WindowOp", "WinogradInput", "WinogradOutput", "decode",
-    "pointer_of", "stages", "tap_sets", "tile_pixels",
+    "NONE", "PARTIAL", "SIGNED", "Conv", "Extern", "Frame", "Frame4", "GlobalAverage", "Map", "Operand", "Output",
+    "Pack", "Pixels", "Pooling", "Reads", "Reduce", "Softmax", "Spec", "Stage", "Term", "Unpack", "Vta", "Window",
+    "WindowOp", "WinogradInput", "WinogradOutput", "decode", "pointer_of", "stages", "tap_sets", "tile_pixels",
 ]  # fmt: skip
 
 KINDS: dict[str, type[Spec]] = {
     kind.__name__.lower(): kind
     for kind in (Conv, Window, GlobalAverage, Map, Pack, Unpack, Pixels, Frame, Softmax, Extern, WinogradInput,
-                 WinogradOutput)
+                 WinogradOutput, Vta)
 }  # fmt: skip
 
 

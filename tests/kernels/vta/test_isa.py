@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inception_deploy.errors import DeployError
-from inception_deploy.targets.vta import isa
-from inception_deploy.targets.vta.config import Config
-from inception_deploy.targets.vta.isa import Instruction, Memory, Opcode
+from inception_deploy.kernels.vta import isa
+from inception_deploy.kernels.vta.config import Config
+from inception_deploy.kernels.vta.isa import Instruction, Memory, Opcode
 
 CONFIGS = [
     Config(),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from inception_deploy.errors import DeployError
-from inception_deploy.targets.vta import config
+from inception_deploy.kernels.vta import config
 
 
 def test_the_default_is_upstreams() -> None:

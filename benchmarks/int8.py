@@ -212,6 +212,8 @@ def variants(scheme: str) -> Iterator[tuple[str, Recipe]]:
     changes: tuple[dict[str, Any], ...] = (
         {"concat": "own"}, {"add": "own"}, {"average": "input"}, {"average": "own"}, {"moves": "own"},
     )  # fmt: skip
+    if SCHEMES[scheme].power_of_two:
+        changes += ({"add": "accumulator"},)
     for change in changes:
         ((name, value),) = change.items()
         yield f"{name} {value}", replace(plain, choices=Choices(**change))

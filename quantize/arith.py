@@ -16,6 +16,11 @@ QuantizeLinear and onnxruntime's QLinearConv:
 The shift is arithmetic: it floors, so that ties go towards plus infinity. This is what an ALU with add, shift, min
 and max does. It differs from the QDQ graph run in float32 by one at ties only, where that one rounds to even.
 
+**A residual add in the accumulator** (powers of two). The shortcut `s` joins the sums before they are rounded, so that
+the convolution's own result never is:
+
+    acc_c = sum x w_c + b_c + (s << k_c),  k_c = n_s - n_x - n_w[c] >= 0        then one requantize to n_y
+
 Accumulators are int32. An operation whose exact result does not fit raises OverflowError: the insertion chooses
 scales for which it always fits, so an executor may wrap or saturate as it likes.
 """
@@ -137,6 +142,23 @@ def multiply(x: Ints, weight: Ints, bias: Ints | None, *, zero: int = 0) -> Ints
     """``acc = (x - zero) @ weight.T + bias``: 8-bit (N, I) and int8 (O, I) give int32 (N, O)."""
     acc = _centred(x, zero) @ weight.astype(np.float64).T
     return fits(acc if bias is None else acc + bias.astype(np.float64))
+
+
+def add_shortcut(acc: Ints, q: Ints, shift: int | Ints) -> Ints:
+    """``acc + (q << shift)``: the other side of a residual add, in the exponent of the accumulators.
+
+    Args:
+        acc: int32 (N, O, H, W).
+        q: int8, the same shape, zero point 0.
+        shift: 0 or more, one number or integers of a shape that broadcasts with `acc`: `shortcut_shift`.
+
+    Raises:
+        OverflowError: a negative shift, or a sum that does not fit int32.
+    """
+    shifts = np.asarray(shift, np.int64)
+    if shifts.size and int(shifts.min()) < 0:
+        raise OverflowError(f"a shortcut is shifted to the left, got {shift}")
+    return fits(acc.astype(np.int64) + (q.astype(np.int64) << shifts))
 
 
 # -- joins ------------------------------------------------------------------------------------------------------------

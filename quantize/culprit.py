@@ -124,7 +124,7 @@ def compare(
     network = read(int8_model)
     steps = [step for step in network.steps if step.kind not in ("quantize", "dequantize", "float")]
     structure = analyse(ir.from_proto(float_model))
-    names = _float_names(structure)
+    names = _float_names(structure, steps, network)
     runner = Runner(float_model, [value.name or "" for value in structure.values], threads=threads)
     wanted = [name for name in (*names.values(), *runner.outputs) if name]
     errors = {step.name: _Errors() for step in steps}
@@ -156,14 +156,12 @@ def first_fall(rows: Iterable[LayerError]) -> LayerError | None:
     )
 
 
-def _float_names(structure: Structure) -> dict[str, str]:
-    """The name of each layer's result in the float model, where it is watched or leaves the graph."""
-    known = set(structure.values)
-    return {
-        layer.name: layer.outputs[0].name or ""
-        for layer in structure.layers
-        if layer.outputs[0] in known or layer.outputs[0].is_graph_output()
-    }
+def _float_names(structure: Structure, steps: Iterable[IntegerStep], network: IntegerNetwork) -> dict[str, str]:
+    """The name of each step's result in the float model, where it is watched or leaves the graph."""
+    known = {value.name for value in structure.values}
+    known |= {value.name for layer in structure.layers for value in layer.outputs if value.is_graph_output()}
+    made = {step.name: step.result if step.output is None else network.float_name(step.output) for step in steps}
+    return {name: result for name, result in made.items() if result in known}
 
 
 def _result(step: IntegerStep, values: dict[str, NDArray[Any]]) -> NDArray[Any]:

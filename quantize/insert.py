@@ -3,6 +3,9 @@
     Given     y = Relu(Conv(x, W, b))
     Result    y = Relu(Conv(DQ(Q(x)), DQ(W_int8), DQ(b_int32)));  DQ(Q(y)) goes to the readers of y
 
+    Given     y = Relu(Add(Conv(x, W, b), s)), the Add in the accumulator
+    Result    y = Relu(Add(Conv(DQ(Q(x)), DQ(W_int8), DQ(b_int32)), DQ(Q(s)))), nothing between Conv and Add
+
 The result is an ordinary ONNX model: it runs in onnxruntime as it is, which puts its own integer kernels in the place
 of each DQ-operator-Q, and so do other runtimes. `network.read` finds the integer layers in it again.
 """
@@ -49,6 +52,9 @@ def insert(
     if scheme.power_of_two:
         settle_ties(structure, params)
     for layer in structure.layers:
+        if layer.shortcut is not None:
+            _bring_together(layer)
+    for layer in structure.layers:
         if layer.kind == "linear":
             _weights(layer, params, scheme, (rounded or {}).get(layer.name))
     nodes = {node for layer in structure.layers for node in layer.nodes}
@@ -58,6 +64,15 @@ def insert(
     model.producer_name = "inception-deploy"
     check(model)
     return ir.to_proto(model)
+
+
+def _bring_together(layer: Layer) -> None:
+    """Put a convolution right before the Add that is a part of it, behind all that makes the shortcut."""
+    conv, add = layer.nodes[:2]
+    graph = conv.graph
+    assert isinstance(graph, ir.Graph)
+    graph.remove(conv)
+    graph.insert_before(add, conv)
 
 
 def settle_ties(structure: Structure, params: Mapping[ir.Value, Params]) -> int:
@@ -89,7 +104,19 @@ def weight_scales(layer: Layer, params: Mapping[ir.Value, Params], scheme: Schem
     assert weight is not None
     x, y = params[layer.inputs[0]], params.get(layer.outputs[0])
     finest = y.exponent - x.exponent - LARGEST_SHIFT if scheme.power_of_two and y is not None else None
-    return scales(weight, bias, x, scheme, finest)
+    shortcut = params[layer.shortcut] if layer.shortcut is not None else None
+    added = 0.0 if shortcut is None else -shortcut.limits[0] * shortcut.scale
+    return scales(weight, bias, x, scheme, finest, added)
+
+
+def too_fine(structure: Structure, params: Mapping[ir.Value, Params], scheme: Scheme) -> set[str]:
+    """The convolutions whose shortcut has a finer scale than their accumulators, so that it cannot join them."""
+    return {
+        layer.name
+        for layer in structure.layers
+        if layer.shortcut is not None
+        and params[layer.shortcut].scale < params[layer.inputs[0]].scale * weight_scales(layer, params, scheme).max()
+    }
 
 
 def _weights(layer: Layer, params: Mapping[ir.Value, Params], scheme: Scheme, rounded: NDArray[np.int8] | None) -> None:

@@ -77,9 +77,9 @@ def read(model: onnx.ModelProto) -> IntegerNetwork:
     graph_model = ir.from_proto(model)
     graph = graph_model.graph
     scheme = graph_model.metadata_props.get(SCHEME_KEY, "float-scale")
-    steps = steps_of(graph, ours=is_ours(model))
-    names = tuple(value.name or "" for value in graph.inputs), tuple(value.name or "" for value in graph.outputs)
     power = scheme in SCHEMES and SCHEMES[scheme].power_of_two
+    steps = steps_of(graph, ours=is_ours(model), power_of_two=power)
+    names = tuple(value.name or "" for value in graph.inputs), tuple(value.name or "" for value in graph.outputs)
     sources = {
         node.outputs[0].name or "": (node.inputs[0].name or "") if node.inputs[0] is not None else ""
         for node in graph
@@ -179,12 +179,11 @@ def _integers(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two
     """The step's bytes, its activation aside."""
     x = step.inputs[0].params
     if step.kind == "linear":
-        acc = _accumulate(step, given[0])
+        acc = _accumulate(step, given)
         assert step.linear is not None
         column = (-1, 1, 1) if acc.ndim == 4 else (-1,)
         if power_of_two:
-            exponents = np.round(np.log2(step.linear.scale)).astype(int)
-            return arith.requantize_shift(acc, (y.exponent - x.exponent - exponents).reshape(column))
+            return arith.requantize_shift(acc, step.shifts.reshape(column))
         factor = arith.multiplier(x.scale, step.linear.scale, y.scale).reshape(column)
         return arith.requantize_scale(acc, factor, y.zero, y.dtype)
     if step.kind == "add":
@@ -232,13 +231,13 @@ def _same(q: Array, x: Params, y: Params, power_of_two: bool) -> Array:
     return arith.rescale(q, x.zero, float(np.float32(x.scale) / np.float32(y.scale)), y.zero, y.dtype)
 
 
-def _accumulate(step: IntegerStep, q: Array) -> Array:
+def _accumulate(step: IntegerStep, given: Sequence[Array]) -> Array:
     node, zero = step.nodes[0], step.inputs[0].params.zero
     assert step.linear is not None
     if node.op_type != "Conv":
-        return arith.multiply(q, step.linear.weight, step.linear.bias, zero=zero)
-    return arith.convolve(
-        q,
+        return arith.multiply(given[0], step.linear.weight, step.linear.bias, zero=zero)
+    acc = arith.convolve(
+        given[0],
         step.linear.weight,
         step.linear.bias,
         zero=zero,
@@ -247,6 +246,9 @@ def _accumulate(step: IntegerStep, q: Array) -> Array:
         dilations=ints(node, "dilations", [1, 1]),
         group=integer(node, "group", 1),
     )
+    if step.shortcut is None:
+        return acc
+    return arith.add_shortcut(acc, given[1], step.shortcut_shifts.reshape(-1, 1, 1))
 
 
 def window_counts(node: ir.Node, size: Sequence[int]) -> Array:
@@ -277,7 +279,7 @@ def _as_float(step: IntegerStep, given: Sequence[Array]) -> Array:
     """The result of a step that leaves as float: accumulators, multiplied by their scale; bytes, dequantized."""
     x = step.inputs[0].params
     if step.kind == "linear":
-        acc = _accumulate(step, given[0])
+        acc = _accumulate(step, given)
         assert step.linear is not None
         column = step.linear.scale.reshape((-1, 1, 1) if acc.ndim == 4 else (-1,))
         result = acc.astype(np.float32) * (np.float32(x.scale) * column)

@@ -63,7 +63,8 @@ class IntegerStep:
         kind: ``linear``, ``add``, ``mean``, ``concat``, ``move``, ``table``, ``float``, or the two edges ``quantize``
             (a float tensor becomes integers) and ``dequantize`` (integers become one).
         nodes: the ONNX nodes it stands for; the first names it.
-        inputs: the quantized tensors it reads, in order.
+        inputs: the quantized tensors it reads, in order; of a ``linear`` step with an Add behind it, what it
+            multiplies and the shortcut.
         output: the quantized tensor it makes; None where its result leaves as float.
         result: the name of its float result; the integers' dequantization where there are both.
         linear: the numbers of a linear step.
@@ -83,30 +84,64 @@ class IntegerStep:
         """The name of the node that computes."""
         return self.nodes[0].name or ""
 
+    @property
+    def shortcut(self) -> Tensor | None:
+        """What a linear step adds to its accumulators, before they are rounded: `arith.add_shortcut`. Its nodes are
+        the Conv, the Add and a Relu or Clip, where there is one; its result is theirs.
+        """
+        return self.inputs[1] if self.kind == "linear" and len(self.inputs) > 1 else None
+
+    @property
+    def exponents(self) -> NDArray[np.int32]:
+        """Under powers of two, the exponent of a linear step's accumulators: ``n_x + n_w``, int32 (O,)."""
+        assert self.linear is not None
+        return np.round(np.log2(self.linear.scale)).astype(np.int32) + self.inputs[0].params.exponent
+
+    @property
+    def shifts(self) -> NDArray[np.int32]:
+        """Under powers of two, how far a linear step's accumulators are shifted to the right: int32 (O,)."""
+        assert self.output is not None
+        return self.output.params.exponent - self.exponents
+
+    @property
+    def shortcut_shifts(self) -> NDArray[np.int32]:
+        """How far the shortcut is shifted to the left: ``n_s - n_x - n_w``, int32 (O,), never negative."""
+        assert self.shortcut is not None
+        return self.shortcut.params.exponent - self.exponents
+
 
 class _StaysFloatError(Exception):
     """Why a node is no integer step."""
 
 
-def steps_of(graph: ir.Graph, *, ours: bool) -> list[IntegerStep]:
+def steps_of(graph: ir.Graph, *, ours: bool, power_of_two: bool = False) -> list[IntegerStep]:
     """All steps, in the graph's order.
 
     Args:
         ours: the insertion chose scales for which every sum fits 32 bits; otherwise that is checked.
+        power_of_two: a Conv whose result goes into an Add and nowhere else, unrounded, is one step with it, which
+            stands where the Add does.
     """
+    waiting: dict[ir.Node, IntegerStep] = {}  # steps that stand at a later node
     made: set[ir.Node] = set()  # the QuantizeLinear nodes that belong to integer steps
     taken: set[ir.Node] = set()
     steps: list[IntegerStep] = []
     for node in graph:
+        if node in waiting:
+            steps.append(waiting[node])
         if node in taken or node in made or (node.op_type == "DequantizeLinear" and not _computed(node.inputs[0])):
             continue
+        edge = node.op_type in ("QuantizeLinear", "DequantizeLinear")
         try:
-            step = _edge(node) if node.op_type in ("QuantizeLinear", "DequantizeLinear") else _integer(node, ours)
+            step = _edge(node) if edge else _integer(node, ours, power_of_two)
         except _StaysFloatError as why:
             step = IntegerStep("float", (node,), (), None, node.outputs[0].name or "", reason=str(why))
         if step.output is not None and step.kind != "quantize":
             made.update(user for value in step.nodes[-1].outputs for user, _ in value.uses() if _quantized(value))
-        steps.append(step)
+        if step.shortcut is not None:
+            waiting[step.nodes[1]] = step
+        else:
+            steps.append(step)
         taken.update(step.nodes)
     return steps
 
@@ -210,13 +245,17 @@ def _name(value: ir.Value | None) -> str:
 # -- steps ------------------------------------------------------------------------------------------------------------
 
 
-def _integer(node: ir.Node, ours: bool) -> IntegerStep:
+def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
     kind = _kind(node)
     inputs = tuple(_tensor(value) for value in _activations(node))
     if not inputs:
         raise _StaysFloatError("it reads nothing that is quantized")
     nodes = [node]
-    while (follower := only_reader(nodes[-1].outputs[0])) is not None and _follows(kind, follower, len(nodes)):
+    if power_of_two and kind == "linear" and (shortcut := _shortcut(node)) is not None:
+        inputs += (_tensor(shortcut),)
+        nodes += [user for user, _ in node.outputs[0].uses()]
+    first = len(nodes)
+    while (follower := only_reader(nodes[-1].outputs[0])) is not None and _follows(kind, follower, len(nodes) == first):
         nodes.append(follower)
     result = nodes[-1].outputs[0]
     output = next(filter(None, map(_quantized, nodes[-1].outputs)), None)
@@ -224,6 +263,18 @@ def _integer(node: ir.Node, ours: bool) -> IntegerStep:
         raise _StaysFloatError("its result is not quantized again")
     linear = _linear(node, inputs[0].params, ours) if kind == "linear" else None
     return IntegerStep(kind, tuple(nodes), inputs, output, result.name or "", linear)
+
+
+def _shortcut(conv: ir.Node) -> ir.Value | None:
+    """The other side of the Add that alone reads a convolution's unrounded result, where that side is quantized."""
+    add = only_reader(conv.outputs[0])
+    if conv.op_type != "Conv" or add is None or add.op_type != "Add" or add.domain:
+        return None
+    other = add.inputs[1] if add.inputs[0] is conv.outputs[0] else add.inputs[0]
+    maker = None if other is None else other.producer()
+    if maker is None or maker.op_type != "DequantizeLinear" or not _computed(other) or not has_params(maker):
+        return None
+    return other if shape(other) == shape(conv.outputs[0]) is not None else None
 
 
 def _kind(node: ir.Node) -> str:
@@ -266,10 +317,10 @@ def _require_plain_window(node: ir.Node) -> None:
         raise _StaysFloatError("in integers an average has no ceil_mode and no dilation")
 
 
-def _follows(kind: str, follower: ir.Node, length: int) -> bool:
+def _follows(kind: str, follower: ir.Node, first: bool) -> bool:
     if kind == "table":
         return is_function(follower)
-    return kind in ("linear", "add", "mean") and length == 1 and is_activation(follower)
+    return kind in ("linear", "add", "mean") and first and is_activation(follower)
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

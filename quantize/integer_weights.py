@@ -34,7 +34,12 @@ class QuantizedWeights:
 
 
 def scales(
-    weight: NDArray[Any], bias: NDArray[Any] | None, x: Params, scheme: Scheme, finest: int | None = None
+    weight: NDArray[Any],
+    bias: NDArray[Any] | None,
+    x: Params,
+    scheme: Scheme,
+    finest: int | None = None,
+    added: float = 0.0,
 ) -> NDArray[np.float32]:
     """The scale of each output channel.
 
@@ -45,9 +50,11 @@ def scales(
     Args:
         weight: (O, ...).
         finest: the smallest exponent a power of two may have.
+        added: the largest number that is added to a sum of products besides the bias.
     """
     rows = np.abs(weight.astype(np.float64)).reshape(len(weight), -1)
     limit = np.abs(bias.astype(np.float64)) if bias is not None else np.zeros(len(weight))
+    limit = limit + added
     need = limit / x.scale / 2**_BIAS_BITS
     if scheme.weights == "tensor":
         rows, need = rows.reshape(1, -1), need.max(keepdims=True)

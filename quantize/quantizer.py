@@ -17,12 +17,12 @@ from . import ranges as methods
 from .apart import apart
 from .assign import assign
 from .calibrate import Ranges, Statistics, choose, collect
-from .insert import insert
+from .insert import insert, too_fine
 from .integer_network import float_nodes
 from .pictures import Given, Pictures, pictures
 from .prepare import prepare
 from .repair import Repairs, correct_bias, equalise, inputs_of, round_adaptively
-from .scheme import Choices, Scheme, scheme
+from .scheme import Choices, Params, Scheme, scheme
 from .structure import Structure, analyse
 
 DEFAULT_METHOD = "mse"
@@ -71,7 +71,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Names are checked here, before anything is calibrated; UsageError."""
-        scheme(self.scheme)
+        self.choices.require(scheme(self.scheme))
         methods.check(self.method, self.percentile)
 
 
@@ -137,23 +137,9 @@ class Quantizer:
         how, repairs, done = scheme(recipe.scheme), recipe.repairs, []
         proto = self._float(repairs.equalise)
         model = ir.from_proto(proto)
-        structure = analyse(model, recipe.keep_float)
         if repairs.equalise:
             done.append("equalised the channels of neighbouring layers")
-        if given is None:
-            statistics = self.statistics(repairs.equalise)
-            with_method: dict[str, Any] = {"method": recipe.method, "percentile": recipe.percentile}
-            ends = choose(statistics, structure, how, recipe.choices, **with_method)
-            if lost := apart(structure, statistics.histograms):
-                told = ", ".join(f"{name} ({ratio:.0f} times)" for name, ratio in list(lost.items())[:3])
-                self._progress.note(f"one scale cannot hold what is joined there, so this stays in float32: {told}")
-                structure = analyse(model, {*recipe.keep_float, *lost})
-                own = choose(statistics, structure, how, recipe.choices, **with_method)
-                ends = replace(ends, ends={**ends.ends, **own.ends})
-        else:
-            given.require(structure, how, recipe.choices, "the ranges file")
-            ends = given
-        params = assign(structure, ends.ends, how, recipe.choices)
+        structure, ends, params = self._settle(model, recipe, how, given)
         rounded = {}
         if repairs.needs_inputs:
             assert self.source is not None
@@ -169,6 +155,31 @@ class Quantizer:
         result = insert(model, structure, params, how, rounded=rounded)
         images = ends.images
         return QuantizedModel(result, how, ends, tuple(float_nodes(result)), images, tuple(done))
+
+    def _settle(
+        self, model: ir.Model, recipe: Recipe, how: Scheme, given: Ranges | None
+    ) -> tuple[Structure, Ranges, dict[ir.Value, Params]]:
+        """What computes in integers, and with which scales: found again where the scales forbid a part of it."""
+        statistics = None if given is not None else self.statistics(recipe.repairs.equalise)
+        ends, params = given, dict[ir.Value, Params]()
+        floats, alone, lost = set(recipe.keep_float), set[str](), dict[str, float]()
+        while True:
+            structure = analyse(model, floats, recipe.choices, alone)
+            if statistics is not None:
+                with_method: dict[str, Any] = {"method": recipe.method, "percentile": recipe.percentile}
+                own = choose(statistics, structure, how, recipe.choices, **with_method)
+                ends = own if ends is None else replace(ends, ends={**ends.ends, **own.ends})
+            assert ends is not None
+            ends.require(structure, how, recipe.choices, "the ranges file")
+            if statistics is not None and not lost and (lost := apart(structure, statistics.histograms)):
+                told = ", ".join(f"{name} ({ratio:.0f} times)" for name, ratio in list(lost.items())[:3])
+                self._progress.note(f"one scale cannot hold what is joined there, so this stays in float32: {told}")
+                floats |= set(lost)
+                continue
+            params = assign(structure, ends.ends, how, recipe.choices)
+            if not (finer := too_fine(structure, params, how)):
+                return structure, ends, params
+            alone |= finer
 
     def structure(self, keep_float: Sequence[str] = ()) -> Structure:
         """The layers of the float model."""

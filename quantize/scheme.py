@@ -101,7 +101,8 @@ class Choices:
             moves bytes only. ``own``: each has its own, and joining requantizes.
         add: ``aligned``: the scales of the two sides of an Add differ by a power of two, so that the sum is exact in
             integers after a shift. ``own``: each side has its own, and the sum is taken in float32. A power-of-two
-            scheme is always aligned.
+            scheme is always aligned. ``accumulator``, for powers of two only: as ``aligned``, and where a convolution
+            makes one side for the Add alone, the other side is added to its accumulators, which are rounded once.
         average: the scale of an average pooling's output. ``window``: its input's, unless it pools over the whole map,
             which shrinks the range, or a Relu follows, which takes away half of it; then its own. ``input``: always its
             input's. ``own``: always its own. All of them multiply the sum of a window once.
@@ -110,19 +111,30 @@ class Choices:
     """
 
     concat: Literal["shared", "own"] = "shared"
-    add: Literal["aligned", "own"] = "aligned"
+    add: Literal["aligned", "own", "accumulator"] = "aligned"
     average: Literal["window", "input", "own"] = "window"
     moves: Literal["input", "own"] = "input"
 
     def __post_init__(self) -> None:
         allowed = {
-            "concat": ("shared", "own"), "add": ("aligned", "own"),
+            "concat": ("shared", "own"), "add": ("aligned", "own", "accumulator"),
             "average": ("window", "input", "own"), "moves": ("input", "own"),
         }  # fmt: skip
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 got = getattr(self, name)
                 raise UsageError(f"choice {name} is '{got}'", kind="choice", got=got, allowed=values)
+
+    def require(self, scheme: Scheme) -> None:
+        """Refuse what `scheme` cannot compute.
+
+        Raises:
+            UsageError: (kind ``choice``) an add in the accumulator, without powers of two.
+        """
+        if self.add == "accumulator" and not scheme.power_of_two:
+            message = f"add 'accumulator' shifts the shortcut, which the scales of {scheme.name} do not allow"
+            allowed = [name for name, known in SCHEMES.items() if known.power_of_two]
+            raise UsageError(message, kind="choice", got=scheme.name, allowed=allowed)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -3,6 +3,7 @@
 A layer is one node that computes, with the activations behind it that cost nothing because only its result is kept:
 
     linear    Conv, Gemm                      acc = sum x w + b                 then Relu or Clip
+              Conv, then Add (a choice)       acc = sum x w + b + shortcut      then Relu or Clip
     add       Add of two computed tensors     acc = a + b                       then Relu or Clip
     mean      AveragePool, GlobalAveragePool  acc = sum x, divided by a count   then Relu or Clip
     concat    Concat                          bytes, moved (or rescaled, where each input has its own scale)
@@ -40,7 +41,7 @@ class Layer:
     Attributes:
         kind: as in the module's table.
         nodes: the one that computes, then what is fused behind it, in order.
-        inputs: the activations it reads.
+        inputs: the activations it reads; of a ``linear`` with an Add, what it multiplies and the shortcut.
         outputs: the results; only a Split has several.
     """
 
@@ -53,6 +54,11 @@ class Layer:
     def name(self) -> str:
         """The name of the node that computes."""
         return self.nodes[0].name or ""
+
+    @property
+    def shortcut(self) -> ir.Value | None:
+        """What a linear layer adds to its accumulators."""
+        return self.inputs[1] if self.kind == "linear" and len(self.inputs) > 1 else None
 
 
 @dataclass(frozen=True)
@@ -111,11 +117,15 @@ class Structure:
         return [value for value in group if value not in moved]
 
 
-def analyse(model: ir.Model, keep_float: Collection[str] = ()) -> Structure:
+def analyse(
+    model: ir.Model, keep_float: Collection[str] = (), choices: Choices | None = None, apart: Collection[str] = ()
+) -> Structure:
     """Find the layers of a float model that was prepared by `prepare.prepare`.
 
     Args:
         keep_float: names of nodes that stay float whatever they are.
+        choices: whether an Add becomes a part of the convolution before it; no, by default.
+        apart: names of convolutions that the Add behind them does not become a part of.
     """
     layers: list[Layer] = []
     taken: set[ir.Node] = set()
@@ -128,6 +138,8 @@ def analyse(model: ir.Model, keep_float: Collection[str] = ()) -> Structure:
             if not any(part.name in keep_float for part in layer.nodes):  # a layer stays float as a whole
                 layers.append(layer)
     layers = _without_idle_ends(layers)
+    if choices is not None and choices.add == "accumulator":
+        layers = _accumulated(layers, apart)
     chosen = {node for layer in layers for node in layer.nodes}
     left = tuple(node.name or "" for node in model.graph if node not in chosen)
     return Structure(tuple(layers), tuple(_quantized(model, layers)), left)
@@ -138,6 +150,34 @@ def _quantized(model: ir.Model, layers: list[Layer]) -> list[ir.Value]:
     read = {value for layer in layers for value in layer.inputs}
     made = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
     return [value for value in made if value in read]
+
+
+def _accumulated(layers: list[Layer], apart: Collection[str]) -> list[Layer]:
+    """With each Add taken into a convolution without groups that makes one of its sides for it alone.
+
+    Of two such convolutions the later one takes it, so that the shortcut is there when the sums are.
+    """
+    order = {layer: number for number, layer in enumerate(layers)}
+    plain = {
+        layer.outputs[0]: layer
+        for layer in layers
+        if layer.nodes[-1].op_type == "Conv" and integer(layer.nodes[0], "group", 1) == 1 and layer.name not in apart
+    }
+    taken: dict[Layer, Layer] = {}  # the convolution of each Add
+    for layer in layers:
+        if layer.kind == "add":
+            makers = [plain[value] for value in layer.inputs if value in plain and only_reader(value) is layer.nodes[0]]
+            if makers:
+                taken[layer] = max(makers, key=order.__getitem__)
+    result = []
+    for layer in layers:
+        conv = taken.get(layer)
+        if conv is not None:
+            other = layer.inputs[0] if layer.inputs[1] is conv.outputs[0] else layer.inputs[1]
+            result.append(Layer("linear", (*conv.nodes, *layer.nodes), (*conv.inputs, other), layer.outputs))
+        elif layer not in taken.values():
+            result.append(layer)
+    return result
 
 
 def _without_idle_ends(layers: list[Layer]) -> list[Layer]:

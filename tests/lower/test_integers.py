@@ -219,6 +219,30 @@ def test_scales_of_their_own(make: Any, choices: Choices, integers: Any) -> None
     check(quantized, pictures, integers(quantized))
 
 
+def residual(b: Builder, x: str) -> str:
+    """Sums in accumulators: of another convolution, of a concat in slots of its own, of what a convolution reads, and of
+    what is made behind the convolution.
+    """
+    y = b.op("Relu", signed(b, x))
+    joined = b.op("Concat", b.conv(y, 16, 9, (1, 1)), b.conv(y, 16, 7, (1, 1)), axis=1)
+    z = b.op("Relu", b.op("Add", b.conv(y, 16, 16, pads=[1, 1, 1, 1]), joined))
+    z = b.op("Add", z, b.conv(z, 16, 16, (1, 1)))
+    late = b.conv(z, 16, 24, (1, 1))
+    pooled = b.op("MaxPool", b.op("Relu", b.conv(z, 16, 24, (1, 1))), kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    return b.op("Clip", b.op("Add", pooled, late), b.constant(-0.5), b.constant(2.0))
+
+
+@pytest.mark.parametrize("scheme", ["power-of-two", "power-of-two-tensor"])
+def test_a_shortcut_in_the_accumulator(scheme: str, integers: Any) -> None:
+    model, pictures = model_of(residual)
+    quantized = quantize(model, list(pictures), scheme=scheme, choices=Choices(add="accumulator")).model
+    steps = integer_network.read(quantized).steps
+    assert sum(step.shortcut is not None for step in steps) == 3
+    made = integers(quantized)
+    check(quantized, pictures, made)
+    assert {step.op for step in made.plan.steps} <= {"quantize", "conv", "dense", "copy", "max_pool", "unpack"}
+
+
 def test_a_layer_that_stays_float(integers: Any) -> None:
     model, pictures = model_of(branches)
     name = [node.name for node in model.graph.node if node.op_type == "Conv"][2]

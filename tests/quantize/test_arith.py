@@ -38,6 +38,19 @@ def test_shift_at_ties_and_ends(acc: int, shift: int, expected: int) -> None:
     assert arith.requantize_shift(np.array([acc], np.int32), shift)[0] == expected
 
 
+@given(acc=st.integers(-(2**30), 2**30), shortcut=bytes_, left=st.integers(0, 22), right=st.integers(0, 24))
+def test_a_shortcut_joins_the_sum_before_the_one_rounding(acc: int, shortcut: int, left: int, right: int) -> None:
+    total = arith.add_shortcut(np.array([acc], np.int32), np.array([shortcut], np.int8), left)
+    expected = min(max(half_up(Fraction(acc + shortcut * 2**left, 2**right)), -128), 127)
+    assert arith.requantize_shift(total, right)[0] == expected
+
+
+def test_a_shortcut_is_not_shifted_to_the_right_and_fits() -> None:
+    for shift, q in ((-1, 1), (24, 127)):
+        with pytest.raises(OverflowError):
+            arith.add_shortcut(np.array([2**30], np.int32), np.array([q], np.int8), shift)
+
+
 def test_shift_refuses_what_does_not_fit() -> None:
     with pytest.raises(OverflowError):
         arith.requantize_shift(np.array([2**31 - 1], np.int32), 2)

@@ -12,10 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from inception_deploy.errors import DeployError, UsageError
-from inception_deploy.graph.rewrite import constant
+from inception_deploy.graph.rewrite import constant, ints
 from inception_deploy.quantize import arith
 from inception_deploy.quantize.insert import settle_ties
 from inception_deploy.quantize.integer_network import IntegerNetwork, float_nodes, read
+from inception_deploy.quantize.integer_steps import IntegerStep
 from inception_deploy.quantize.prepare import prepare
 from inception_deploy.quantize.quantizer import QuantizedModel, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices, Params, scheme
@@ -204,6 +205,61 @@ def test_the_mean_of_ties_that_go_up_is_taken_from_the_bias_before(shift: int, b
     np.testing.assert_array_equal(first, biases[0])  # two read its result
     np.testing.assert_allclose(second, biases[1] - excess * 2.0 ** exponents["r"], rtol=bound("rounding"))
     assert (excess > 0) == (shift > 0)
+
+
+BOTH = """(float[1,4,6,6] x, float[8,4,1,1] w0, float[8] b0, float[8,4,1,1] w1, float[8] b1, float[6,8,3,3] w2,
+float[6,8,1,1] w3, float[3,6] fc) => (float[1,3] y) { c0 = Conv(x, w0, b0) r0 = Relu(c0) c1 = Conv(x, w1, b1)
+p = MaxPool<kernel_shape=[3,3], pads=[1,1,1,1]>(r0) a = Add(c1, p) r = Relu(a) c2 = Conv<pads=[1,1,1,1]>(r, w2)
+c3 = Conv(r, w3) s = Add(c2, c3) t = Relu(s) g = GlobalAveragePool(t) f = Flatten(g) y = Gemm<transB=1>(f, fc) }"""
+
+
+@pytest.mark.parametrize("name", ["power-of-two", "power-of-two-tensor"])
+@pytest.mark.parametrize("text", [RESIDUAL, BOTH])
+def test_an_add_in_the_accumulator_rounds_once(name: str, text: str, build: Any, inputs: Make) -> None:
+    model = build(text)
+    result = int8(model, inputs, scheme=name, choices=Choices(add="accumulator"))
+    meaning = read(result.model)
+    fused = [step for step in meaning.steps if step.shortcut is not None]
+    assert [step.name for step in fused] == (["conv1"] if text is RESIDUAL else ["conv2", "conv7"])
+    assert "add" not in [step.kind for step in meaning.steps]
+    assert meaning.float_nodes == []
+    for step in fused:  # the shortcut is there before the sum is
+        assert [node.op_type for node in step.nodes] == ["Conv", "Add", "Relu"]
+        assert step.shortcut_shifts.min() >= 0
+    feed = inputs((4, 6, 6), 1, seed=8)
+    values = meaning.run({"x": feed})
+    step = fused[-1]
+    assert step.output is not None
+    acc = arith.convolve(values[step.inputs[0].name], step.linear.weight, step.linear.bias, pads=pads_of(step))
+    total = acc + (values[step.inputs[1].name].astype(int) << step.shortcut_shifts.reshape(-1, 1, 1))
+    half = (1 << step.shifts.astype(int) >> 1).reshape(-1, 1, 1)
+    expected = np.clip((total + half) >> step.shifts.reshape(-1, 1, 1), 0, 127)
+    np.testing.assert_array_equal(values[step.output.name], expected)
+    assert snr(run_onnx(model, {"x": feed})[0], values["y"]) > (20 if name == "power-of-two" else 12)
+    for one, got, seen in replay(meaning, watched(result.model, feed, optimised=True), feed):
+        difference = got.astype(int) - seen.astype(int)
+        assert np.abs(difference).max() <= 1, one.name
+
+
+def pads_of(step: IntegerStep) -> list[int]:
+    return ints(step.nodes[0], "pads", [0] * 4)
+
+
+def test_a_shortcut_finer_than_the_accumulators_is_added_as_ever(build: Any, inputs: Make) -> None:
+    tiny = {"w0": np.full((8, 4, 1, 1), 1e-4, np.float32), "b0": np.zeros(8, np.float32)}
+    large = {"w1": np.full((8, 8, 1, 1), 1e5, np.float32)}
+    model = build(RESIDUAL, **tiny, **large)
+    result = int8(model, inputs, scheme="power-of-two", choices=Choices(add="accumulator"))
+    kinds = [step.kind for step in read(result.model).steps]
+    assert kinds.count("add") == 1
+    assert result.model.SerializeToString(deterministic=True) == int8(
+        model, inputs, scheme="power-of-two"
+    ).model.SerializeToString(deterministic=True)
+
+
+def test_float_scales_have_no_add_in_the_accumulator(branchy: onnx.ModelProto, inputs: Make) -> None:
+    with pytest.raises(UsageError, match=r"add 'accumulator' .* float-scale"):
+        int8(branchy, inputs, choices=Choices(add="accumulator"))
 
 
 def test_a_dead_layer_and_an_enormous_bias_stay_inside_int32(build: Any, inputs: Make) -> None:

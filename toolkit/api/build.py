@@ -178,7 +178,7 @@ def quantize(
     max_drop: float | None = None,
     evaluate: PathLike | None = None,
     concat: Literal["shared", "own"] = "shared",
-    add: Literal["aligned", "own"] = "aligned",
+    add: Literal["aligned", "own", "accumulator"] = "aligned",
     average: Literal["window", "input", "own"] = "window",
     moves: Literal["input", "own"] = "input",
     equalise: bool = False,

@@ -39,7 +39,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, values, what in (
         ("concat", ("shared", "own"), "one scale for all that a concat joins (default), or each its own"),
-        ("add", ("aligned", "own"), "scales a power of two apart (default), or each its own"),
+        (
+            "add",
+            ("aligned", "own", "accumulator"),
+            "scales a power of two apart (default), each its own, or in the accumulator of the convolution before",
+        ),
         ("average", ("window", "input", "own"), "the scale of an average pool: docs/quantization.md"),
         ("moves", ("input", "own"), "max pools and flattens keep their input's scale (default), or have their own"),
     ):

@@ -24,7 +24,7 @@ from ..quantize import arith
 from ..quantize import integer_network as quantized
 from ..quantize.integer_steps import IntegerStep, Tensor, has_params, params_of
 from ..quantize.scheme import Params
-from .layers import Param, Storage, Value
+from .layers import Layer, Param, Storage, Value
 from .numbers import Numbers
 from .operators import common, layout, linear, pool
 
@@ -80,7 +80,8 @@ class Integers:
         for step in network.steps:
             if self._has_kernel(step):
                 names = [value.name or "" for node in step.nodes for value in node.outputs]
-                self.starts[names[0]] = step
+                # A shortcut may be made between the convolution and its Add.
+                self.starts[names[0] if step.shortcut is None else names[1]] = step
                 self.taken.update(names)
                 if step.output is not None:
                     self.taken.add(step.output.name)
@@ -128,7 +129,7 @@ class Integers:
         node = step.nodes[0]
         axes = len(self.reader.shape(node.outputs[0].name or ""))
         if step.kind == "linear":
-            return axes == (4 if node.op_type == "Conv" else 2)
+            return axes == (4 if node.op_type == "Conv" else 2) and (step.shortcut is None or step.output is not None)
         if step.kind == "mean":
             return axes == 4
         if step.output is None:
@@ -252,8 +253,7 @@ class Integers:
         if step.output is None:
             factor: np.ndarray = x.scale * scale
         elif self.power_of_two:
-            exponents = np.round(np.log2(scale)).astype(np.int32)
-            factor = (step.output.params.exponent - x.params.exponent - exponents).astype(np.int32)
+            factor = step.shifts
             bias = bias + np.where(factor > 0, 1 << np.maximum(factor - 1, 0), 0).astype(np.int32)
         else:
             factor = arith.multiplier(x.params.scale, scale, step.output.params.scale)
@@ -265,6 +265,14 @@ class Integers:
         words = self._word_input(step.inputs[0].name) if integer(step.nodes[0], "group", 1) == 1 else None
         value = self._blocked(step.inputs[0]) if words is None else words
         linear.emit_conv(self.reader, node, value, weight, numbers, 0 if words is None else _WORD)
+        if step.shortcut is not None and step.output is not None:
+            how, rounding = _raw(step.shortcut.params), self._rounding(step)
+            assert rounding is not None
+            inside = step.output.params.exponent - how.params.exponent
+            addition = Addition((0, how.zero), (0, 0), 0.0, rounding, inside=inside)
+            made = self.reader.values[step.output.name]
+            done = self._joined(self.reader.producer[made.storage], self._blocked(step.shortcut).storage, addition)
+            assert done, "a convolution without groups has room for whatever its sum joins"
 
     def _numbers(
         self,
@@ -419,18 +427,8 @@ class Integers:
             if not isinstance(spec, Conv) or spec.add or spec.rounding is None:
                 continue
             addend, storage = self._blocked(step.inputs[theirs]).storage, layer.output
-            assert addend.slots is not None
-            assert storage.slots is not None
-            if addend.pixels != storage.pixels or addend is storage:
+            if not self._joined(layer, addend, how if mine == 0 else _swapped(how)):
                 continue
-            if not np.array_equal(storage.slots, addend.slots):
-                if spec.groups > 1:
-                    continue
-                storage.slots, storage.blocks = addend.slots, addend.blocks
-                spec = replace(spec, out_channels=storage.blocks * BLOCK)
-            sides = how if mine == 0 else _swapped(how)
-            layer.spec = replace(spec, add=True, add_element=BYTE, addition=sides)
-            layer.operands.append((addend, "add_stride"))
             layer.nodes.extend(_names(step))
             layer.value = storage.name = step.output.name
             assert value is not None
@@ -438,6 +436,23 @@ class Integers:
             self.reader.last(layer)
             return True
         return False
+
+    def _joined(self, layer: Layer, addend: Storage, how: Addition) -> bool:
+        """Make a sum the end of a convolution; False where what it adds does not lie as its own result can."""
+        spec, storage = layer.spec, layer.output
+        assert isinstance(spec, Conv)
+        assert addend.slots is not None
+        assert storage.slots is not None
+        if addend.pixels != storage.pixels or addend is storage:
+            return False
+        if not np.array_equal(storage.slots, addend.slots):
+            if spec.groups > 1:
+                return False
+            storage.slots, storage.blocks = addend.slots, addend.blocks
+            spec = replace(spec, out_channels=storage.blocks * BLOCK)
+        layer.spec = replace(spec, add=True, add_element=BYTE, addition=how)
+        layer.operands.append((addend, "add_stride"))
+        return True
 
     def _table(self, step: IntegerStep) -> None:
         assert step.output is not None

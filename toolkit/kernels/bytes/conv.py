@@ -29,7 +29,7 @@ from ..isa import Isa
 from ..spec import Conv, tap_sets
 from ..vector import conv
 from ..vector.conv import ConvSchedule
-from .math import added, dot, narrow, real, rounded, widen
+from .math import added, dot, joined, narrow, real, rounded, widen
 
 PIXEL = 4
 """Bytes of a pixel of the network's own input."""
@@ -240,9 +240,12 @@ class _Bytes(conv.Direct):
         if spec.rounding is None:
             em.store(em.buffers["dst"], dst_at, clamp(real(acc) * factor, spec.activation))
             return
+        how = spec.addition
+        if how is not None and how.inside is not None:
+            acc = joined(acc, widen(load(em.buffers["add"], add_at, self.schedule.lanes)), factor, how)
         q = em.let(rounded(acc, factor, spec.rounding), "q")
-        if spec.addition is not None:
-            q = added(q, widen(load(em.buffers["add"], add_at, self.schedule.lanes)), spec.addition)
+        if how is not None and how.inside is None:
+            q = added(q, widen(load(em.buffers["add"], add_at, self.schedule.lanes)), how)
         em.store(em.buffers["dst"], dst_at, narrow(q))
 
 

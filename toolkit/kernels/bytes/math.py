@@ -89,6 +89,13 @@ def added(a: Expr, b: Expr, how: Addition) -> Expr:
     return rounded(acc, const(how.factor, lanes), how.rounding)
 
 
+def joined(acc: Expr, b: Expr, shift: Expr, how: Addition) -> Expr:
+    """`Addition` inside: a byte, as int32 lanes, in the exponent of the accumulators that `shift` is of."""
+    lanes = _lanes(acc)
+    assert how.inside is not None
+    return acc + tirx.shift_left(b - whole(how.zeros[1], lanes), shift - whole(how.inside, lanes))
+
+
 def _lanes(value: Expr) -> int:
     return int(value.ty.dtype.lanes)
 

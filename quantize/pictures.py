@@ -4,19 +4,18 @@ memory."""
 from __future__ import annotations
 
 import hashlib
-import math
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inception_deploy import artifact
+from inception_deploy import arrays, artifact
 from inception_deploy.errors import DeployError
 from inception_deploy.runtime.preprocessing import Preprocessing, from_dict, load, pictures_below, prepare
 
@@ -135,7 +134,7 @@ def _npz(path: Path, shape: Sequence[int], how: Preprocessing | None) -> Picture
             if name is None:
                 raise _wrong(f"{path} has arrays {names}", got=names, allowed="one array, or 'images', or 'x'")
             with archive.open(f"{name}.npy") as file:
-                sizes, dtype = _header(file)
+                sizes, dtype = arrays.header(file)
         labels = _labels(path, names, sizes[0] if sizes else 0)
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise _wrong(f"{path} cannot be read: {error}", got=str(error), allowed="an .npz that numpy wrote") from error
@@ -152,7 +151,7 @@ def _npz(path: Path, shape: Sequence[int], how: Preprocessing | None) -> Picture
         raise _wrong(f"{path}: array '{name}' is empty", got=0, allowed="at least one picture")
 
     def read(start: int) -> Iterator[Picture]:
-        for index, row in enumerate(islice(_rows(path, f"{name}.npy"), start, None), start):
+        for index, row in enumerate(islice(arrays.rows(path, name), start, None), start):
             yield Picture(f"{path}[{index}]", ready(row), None if labels is None else int(labels[index]))
 
     return Pictures(str(path), sizes[0], _digest("npz", how, sizes, str(dtype), artifact.sha256(path)), read)
@@ -174,28 +173,6 @@ def _prepared(row: NDArray[Any], how: Preprocessing) -> NDArray[np.float32]:
         channels = row.shape[-1]
         raise _wrong(f"a picture has {channels} channels", got=channels, allowed="1 or 3, the last axis")
     return prepare(row, how)
-
-
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """The shape and type of a .npy file, read up to its data; ValueError for Fortran's order and for objects."""
-    version = np.lib.format.read_magic(file)
-    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    sizes, fortran, dtype = reader(file)
-    if (fortran and len(sizes) > 1) or dtype.hasobject:
-        raise ValueError("the array is in Fortran's order, or holds Python objects")
-    return sizes, dtype
-
-
-def _rows(path: Path, member: str) -> Iterator[NDArray[Any]]:
-    """The rows of one array of an .npz, each read when it is asked for."""
-    with zipfile.ZipFile(path) as archive, archive.open(member) as file:
-        sizes, dtype = _header(file)
-        size = math.prod(sizes[1:]) * dtype.itemsize
-        for index in range(sizes[0]):
-            data = file.read(size)
-            if len(data) < size:
-                raise _wrong(f"{path} ends inside picture {index}", got=len(data), allowed=size)
-            yield np.frombuffer(data, dtype).reshape(sizes[1:])
 
 
 def _python(given: Iterable[Any] | Callable[[], Iterable[Any]], shape: Sequence[int]) -> Pictures:

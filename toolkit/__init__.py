@@ -6,8 +6,8 @@
 >>> net("photo.jpg").top(5)
 
 Every command of the command line is a function here, with the same options: `export`, `tune`, `quantize`, `run`,
-`verify`, `bench`, `inspect`, `report`, `models`, `targets`. They return what the command prints with ``--json``. `load`
-gives a `Model` to call. Nothing heavy is imported until one is called; `load` needs numpy alone.
+`verify`, `bench`, `evaluate`, `inspect`, `report`, `models`, `targets`. They return what the command prints with
+``--json``. `load` gives a `Model` to call. Nothing heavy is imported until one is called; `load` needs numpy alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,21 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import bench, bench_torch, export, inspect, load, models, quantize, report, run, targets, tune, verify
+    from .api import (
+        bench,
+        bench_torch,
+        evaluate,
+        export,
+        inspect,
+        load,
+        models,
+        quantize,
+        report,
+        run,
+        targets,
+        tune,
+        verify,
+    )
     from .errors import DeployError, UsageError
     from .runtime.model import Guess, Model, Result
     from .runtime.preprocessing import Preprocessing
@@ -35,6 +49,7 @@ __all__ = [
     "UsageError",
     "bench",
     "bench_torch",
+    "evaluate",
     "export",
     "inspect",
     "load",
@@ -89,7 +104,7 @@ def front(module: str) -> None:
     sys.modules[module].__class__ = _Front
 
 
-_FUNCTIONS = ("bench", "bench_torch", "export", "inspect", "load", "report", "run", "tune")
+_FUNCTIONS = ("bench", "bench_torch", "evaluate", "export", "inspect", "load", "report", "run", "tune")
 _MODULES = ("models", "quantize", "targets", "verify")
 
 __getattr__ = lazy(

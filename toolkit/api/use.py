@@ -122,6 +122,65 @@ def run(
 
 
 @needs_builder
+def evaluate(
+    bundle: PathLike,
+    data: PathLike,
+    *,
+    runtime: Sequence[str] = (),
+    csv: PathLike | None = None,
+    classes: str | None = None,
+    labels: PathLike | None = None,
+    images: int | None = None,
+    workers: int | None = None,
+    output: PathLike | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    progress: Progress = NONE,
+) -> Document:
+    """Measure a bundle's accuracy on labelled pictures, in its compiled library and in onnxruntime.
+
+    >>> evaluate("irv2-int8", "imagenet/val", images=1000)
+
+    Args:
+        data: a folder with a folder of pictures a class, as torchvision's ImageFolder; a .csv of files and classes, or
+            a folder with one in it; an .npz of images and labels.
+        runtime: of ``compiled`` and ``onnxruntime``; both, where they can run here, if none is named.
+        csv: the table, where it does not lie in the folder.
+        classes: what the names of classes are: ``label``, ``wnid`` (ImageNet's), ``number`` or ``order`` (of the sorted
+            names); the first that knows all of them where None.
+        labels, threads: as for `load`.
+        images: take only so many pictures, spread evenly.
+        workers: threads that prepare pictures; every core this process may use where None.
+        output, resume: a file to write, a JSON line a picture; and whether to go on with it where it is there.
+
+    Returns:
+        ``images, engines, per_class, confusion``, and more; accuracies are percentages.
+
+    Raises:
+        DeployError, UsageError: as `load`; the pictures are damaged, or their classes not the network's.
+    """
+    from ..reports.evaluate import evaluate as measure
+    from ..runtime import bundle as bundles
+
+    progress.stage("open")
+    with bundles.open(Path(bundle)) as opened:
+        return measure(
+            opened,
+            Path(data),
+            runtimes=[runtime] if isinstance(runtime, str) else runtime,
+            table=path_of(csv),
+            rule=classes,
+            labels=path_of(labels),
+            images=images,
+            workers=workers,
+            output=path_of(output),
+            resume=resume,
+            threads=threads,
+            progress=progress,
+        )
+
+
+@needs_builder
 def bench(
     *bundles: PathLike,
     against: Sequence[str] = (),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bench, export, inspect, models, quantize, report, run, targets, tune, verify, vta
+from . import bench, evaluate, export, inspect, models, quantize, report, run, targets, tune, verify, vta
 from .base import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -14,6 +14,7 @@ COMMANDS: tuple[Command, ...] = (
     run.COMMAND,
     verify.COMMAND,
     bench.COMMAND,
+    evaluate.COMMAND,
     inspect.COMMAND,
     report.COMMAND,
     vta.COMMAND,

@@ -80,7 +80,9 @@ def run(
     if output is not None:
         with artifact.atomic_file(output) as path, path.open("wb") as file:
             np.save(file, first, allow_pickle=False)
-    tops = [[vars(guess) for guess in top] for top in result.tops(top_k)] if first.ndim == 2 else []
+    tops = [[vars(guess) for guess in top] for top in result.tops(top_k)]
+    if not any(tops):
+        tops = []
     return {
         "runtime": runtime,
         "latency_ms": latency,

@@ -58,7 +58,7 @@ class Result:
 
     def top(self, count: int = 5) -> Any:
         """The best classes, best first: a list of `Guess` where one picture was given, else a list of such lists, one a
-        row. Empty lists where the first output is not (rows, classes).
+        row. Empty lists where the first output is not (rows, classes), or that with further axes of 1.
         """
         rows = self.tops(count)
         return rows[0] if self._single else rows
@@ -66,8 +66,9 @@ class Result:
     def tops(self, count: int = 5) -> list[list[Guess]]:
         """`top` as one list a row, however many there are."""
         logits = self.arrays[0]
-        if logits.ndim != 2:
+        if _classes(logits.shape) is None:
             return [[] for _ in self.names]
+        logits = logits.reshape(logits.shape[:2])
         scores = logits.astype(np.float64)
         if not self._probabilities:
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
@@ -201,8 +202,7 @@ def load(
 
 
 def _labels(given: str | os.PathLike[str] | Sequence[str] | None, manifest: Mapping[str, Any]) -> Sequence[str]:
-    shape = manifest["outputs"][0]["shape"]
-    classes = shape[1] if len(shape) == 2 else 0
+    classes = _classes(manifest["outputs"][0]["shape"]) or 0
     if given is None:
         known = manifest.get("labels") or imagenet()
         return known if classes == len(known) else [str(index) for index in range(classes)]
@@ -214,6 +214,11 @@ def _labels(given: str | os.PathLike[str] | Sequence[str] | None, manifest: Mapp
         message = f"{subject} has {len(names)} lines, the network {classes} classes"
         raise DeployError(message, kind="labels", got=len(names), allowed=classes)
     return names
+
+
+def _classes(shape: Sequence[int]) -> int | None:
+    """How many classes an output of this shape tells; None where it tells none."""
+    return shape[1] if len(shape) >= 2 and math.prod(shape[2:]) == 1 else None
 
 
 def _read(path: Path) -> list[str]:

@@ -69,3 +69,16 @@ def test_a_bias_is_a_sum_of_products(numbers: list[int], block: int) -> None:
     bias = np.array(numbers, np.int32)
     found = constants.bias_tiles(bias, block).astype(np.int64).sum(1) @ constants.ones(block).astype(np.int64)
     assert np.array_equal(found.reshape(-1), bias)
+
+
+def test_groups_a_rectangle_and_accumulators_as_planes() -> None:
+    random = np.random.default_rng(6)
+    x = random.integers(-128, 128, (1, 64, 7, 6), dtype=np.int8)
+    weight = random.integers(-128, 128, (64, 32, 3, 3), dtype=np.int8)  # two groups of two blocks
+    wanted = arith.convolve(x, weight, None, pads=(1, 1, 1, 1), group=2)[:, :, 2:6, 1:4]
+    term = Term(4, 7, 6, (3, 3), pad=(1 - 2, 1 - 1), reads=Reads.OWN, span=2, group=2)
+    spec = Vta(1, 4, 4, 3, (Stage((term,)),), planes=4, whole=(7, 6), corner=(2, 1))
+    bytes_ = meaning.compute(spec, [blocked(x), constants.tiles(weight, 16)])
+    assert bytes_.shape == (1, 4, 4, 4, 3, 16)
+    words = np.ascontiguousarray(np.moveaxis(bytes_, 1, -1)).view("<i4")[..., 0]
+    assert np.array_equal(planar(words), wanted)

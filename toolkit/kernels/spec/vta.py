@@ -9,7 +9,7 @@ All activations are signed bytes in blocks of channels. A step is one or more st
     acc = largest, or sum, of each window                (of the last stage only, where there is one)
     acc = clamp(acc >> (shift + shifts[channel]), low, high)
 
-The last stage's accumulators are stored as int8. Rounding is in the bias: ``2^(n - 1)``. A shift to the right floors.
+The last stage's accumulators are stored as int8, or as they are, in `planes` of bytes. Rounding is in the bias: ``2^(n - 1)``. A shift to the right floors.
 No sum leaves int32: who makes the spec proves that from the weights. `kernels.vta.meaning` computes it in numpy.
 """
 
@@ -31,7 +31,7 @@ class Reads(str, Enum):
 
     ALL = "all"
     OWN = "own"
-    """As many as `span`, from the output block's own number on, times `span`: depthwise, grouped, shortcuts."""
+    """As many as `span`, from the output block's group on, times `span`: depthwise, grouped, shortcuts."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,9 @@ class Term:
     Attributes:
         blocks: of the input's channels.
         height, width: of the input.
-        pad: top and left.
+        pad: top and left; a negative one leaves out so many pixels.
         reads: which blocks of the input; `span`: how many of them a block of outputs reads (`blocks` for `Reads.ALL`).
+        group: of `Reads.OWN`, so many output blocks, one after the other, read the same ones.
         shared: one set of tiles for all blocks of outputs.
         shift: the accumulator goes left by so much after the term.
     """
@@ -60,6 +61,7 @@ class Term:
     dilation: tuple[int, int] = (1, 1)
     reads: Reads = Reads.ALL
     span: int = 0
+    group: int = 1
     shared: bool = False
     shift: int = 0
     in_stride: int = 0
@@ -76,7 +78,7 @@ class Term:
 
     def first(self, block: int) -> int:
         """The first input block that a block of outputs reads."""
-        return 0 if self.reads is Reads.ALL else block * self.span
+        return 0 if self.reads is Reads.ALL else block // self.group * self.span
 
 
 class Reduce(str, Enum):
@@ -135,8 +137,12 @@ class Vta(Spec):
 
     Attributes:
         out_blocks: of the output's channels.
-        height, width: of the output.
+        height, width: of what is computed.
         block: channels in a block.
+        planes: 4 where the last stage's accumulators leave as they are: the output is int8 ``[N, planes, out_blocks, H,
+            W, B]``, the lowest bytes first. That stage has no shift and no clamp then.
+        whole: height and width of the map that the output is a rectangle of; None where it is all of it.
+        corner: where in it the rectangle begins.
     """
 
     batch: int
@@ -146,12 +152,20 @@ class Vta(Spec):
     stages: tuple[Stage, ...]
     pooling: Pooling | None = None
     block: int = 16
+    planes: int = 1
+    whole: tuple[int, int] | None = None
+    corner: tuple[int, int] = (0, 0)
     out_stride: int = 0
 
     @property
     def inner(self) -> tuple[int, int]:
         """Height and width of the map of accumulators."""
         return (self.pooling.height, self.pooling.width) if self.pooling else (self.height, self.width)
+
+    @property
+    def map(self) -> tuple[int, int]:
+        """Height and width of the map in memory that the output goes to."""
+        return self.whole or (self.height, self.width)
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -182,7 +196,7 @@ class Vta(Spec):
                 found.append(constant(f"bias{at}", self.out_blocks * self.block, "int32"))
             if stage.shifts:
                 found.append(constant(f"shifts{at}", self.out_blocks * self.block, "int32"))
-        pixels = self.batch * self.out_blocks * self.height * self.width
+        pixels = self.batch * self.planes * self.out_blocks * math.prod(self.map)
         return (*found, result(pixels * self.block, SIGNED))
 
     def with_strides(self, inputs: Mapping[str, int], outputs: Sequence[int]) -> Vta:

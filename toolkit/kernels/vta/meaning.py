@@ -20,7 +20,8 @@ def compute(spec: Vta, operands: Sequence[NDArray[np.generic]]) -> Int8:
         operands: as the spec's `operands` name them, without the output: inputs int8 ``[N, blocks, H, W, B]``.
 
     Returns:
-        int8 ``[N, out_blocks, H, W, B]``.
+        int8 ``[N, out_blocks, H, W, B]``, the spec's rectangle alone; ``[N, planes, out_blocks, H, W, B]`` of several
+        planes.
 
     Raises:
         OverflowError: an accumulator leaves int32, or a result that is not clamped leaves int8.
@@ -29,6 +30,8 @@ def compute(spec: Vta, operands: Sequence[NDArray[np.generic]]) -> Int8:
     acc = np.zeros((spec.batch, spec.out_blocks, *spec.inner, spec.block), np.int64)
     for number, stage in enumerate(spec.stages):
         acc = _stage(spec, stage, acc, rest, last=number + 1 == len(spec.stages))
+    if spec.planes > 1:
+        return np.stack([acc >> 8 * plane for plane in range(spec.planes)], 1).astype(np.int8)
     if acc.size and (acc.min() < -128 or acc.max() > 127):
         raise OverflowError(f"{acc.min()} to {acc.max()} does not fit int8")
     return acc.astype(np.int8)
@@ -63,16 +66,17 @@ def _sums(spec: Vta, term: Term, given: NDArray[np.generic], tiles: NDArray[np.g
     reach = [(k - 1) * d + 1 for k, d in zip(term.kernel, term.dilation, strict=True)]
     need = [(n - 1) * s + r for n, s, r in zip((rows, columns), term.stride, reach, strict=True)]
     behind = [max(0, n - size - p) for n, size, p in zip(need, (term.height, term.width), term.pad, strict=True)]
-    pads = ((0, 0), (0, 0), (term.pad[0], behind[0]), (term.pad[1], behind[1]), (0, 0))
-    padded = np.pad(given, pads)
+    top, left = (max(0, p) for p in term.pad)
+    given = given[:, :, max(0, -term.pad[0]) :, max(0, -term.pad[1]) :]
+    padded = np.pad(given, ((0, 0), (0, 0), (top, behind[0]), (left, behind[1]), (0, 0)))
     acc = np.zeros((spec.batch, spec.out_blocks, rows, columns, spec.block))
     for block in range(spec.out_blocks):
         weights = square[0 if term.shared else block]
         first = term.first(block)
         for r in range(term.kernel[0]):
             for s in range(term.kernel[1]):
-                top, left = r * term.dilation[0], s * term.dilation[1]
-                seen = padded[:, first : first + term.depth, top :: term.stride[0], left :: term.stride[1]]
+                y, x = r * term.dilation[0], s * term.dilation[1]
+                seen = padded[:, first : first + term.depth, y :: term.stride[0], x :: term.stride[1]]
                 seen = seen[:, :, :rows, :columns]
                 acc[:, block] += np.einsum("nihwb,iob->nhwo", seen, weights[:, r, s], optimize=True)
     return acc.astype(np.int64)

@@ -10,7 +10,8 @@ All activations are signed bytes in blocks of channels. A step is one or more st
     acc = clamp(acc >> (shift + shifts[channel]), low, high)
 
 The last stage's accumulators are stored as int8, or as they are, in `planes` of bytes. Rounding is in the bias:
-``2^(n - 1)``. A shift to the right floors. No sum leaves int32: who makes the spec proves that from the weights. `kernels.vta.meaning` computes it in numpy.
+``2^(n - 1)``. A shift to the right floors. No sum leaves int32: who makes the spec proves that from the
+weights. `kernels.vta.meaning` computes it in numpy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The device `cuda` of a library: cubins, and tables of launches for `csrc/cuda_device.c`.
+"""The device `cuda` of a library: cubins, and tables of launches, with what each waits for, for `csrc/cuda_device.c`.
 
 The library needs the C library alone; NVIDIA's driver library is looked for when a model is opened.
 """
@@ -12,7 +12,8 @@ from pathlib import Path
 from inception_deploy.errors import DeployError
 from inception_deploy.kernels.family import SCRATCH, Program
 from inception_deploy.kernels.table import BY_NAME
-from inception_deploy.lower.plan import Kernel, Memory, MemoryKind, Plan, Ref
+from inception_deploy.lower.depend import Access, dependencies, scratch_places
+from inception_deploy.lower.plan import ALIGNMENT, Kernel, Memory, MemoryKind, Plan, Ref
 
 from . import library
 from .link import compile_c
@@ -35,7 +36,7 @@ def write_library(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], folder:
     Raises:
         DeployError: ``plan``, where the plan contradicts itself or lacks code; ``link``, where zig is missing or fails.
     """
-    size = max((program(kernel).scratch for kernel in plan.kernels.values()), default=0)
+    _, size = _scratch(plan)
     plan = replace(plan, memories=(*plan.memories, replace(_SCRATCH, bytes=size)))
     return library.write_library(plan, [part(plan, cubins, triple)], folder, triple=triple)
 
@@ -60,18 +61,26 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
         first_function[symbol] = len(functions)
         functions += [f"{{{string(name)}, {module}u}}" for name in programs[symbol].symbols(symbol)]
 
+    places, _ = _scratch(plan)
+    waits = _waits(plan)
     args: list[str] = []
     launches: list[str] = []
+    after: list[str] = []
     code: list[str] = []
-    for step in steps.values():
+    last: dict[int, int] = {}  # of a step, its last launch
+    for at, step in steps.items():
         its = programs[step.kernel].launches
         code.append(f"{{{len(launches)}u, {len(its)}u}}")
         for number, launch in enumerate(its):
             grid = ", ".join(f"{extent}u" for extent in launch.grid)
             function = first_function[step.kernel] + number
-            launches.append(f"{{{function}u, {{{grid}}}, {launch.block[0]}u, {len(args)}u}}")
-            refs = [step.args[index] if index != SCRATCH else Ref(_SCRATCH.name, 0) for index in launch.args]
+            before = [last[other] for other in waits[at] if other in last] if number == 0 else [len(launches) - 1]
+            row = f"{function}u, {{{grid}}}, {launch.block[0]}u, {len(args)}u, {len(after)}u, {len(before)}u"
+            launches.append(f"{{{row}}}")
+            refs = [step.args[index] if index != SCRATCH else places[at] for index in launch.args]
             args += [arg(plan, ref) for ref in refs]
+            after += [f"{other}u" for other in before]
+        last[at] = len(launches) - 1
 
     texts = [images_c(symbol, {arch: images[symbol] for arch, images in cubins.items()}) for symbol in symbols]
     embedded = compile_c("\n".join(texts), "images.c", triple, flags=("-Wno-overlength-strings",))
@@ -79,6 +88,7 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
         "functions": ("id_cuda_function", functions),
         "launches": ("id_cuda_launch", launches),
         "args": ("id_arg", args),
+        "after": ("uint32_t", after),
         "code": ("id_cuda_code", code),
         "architectures": ("id_cuda_architecture", [_architecture(arch) for arch in cubins]),
     }
@@ -90,6 +100,7 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
         "static const id_cuda_tables cuda_tables = {",
         *(f"    .{name} = cuda_{name}," for name in rows if name != "code"),
         f"    .arg_count = {len(args)},",
+        f"    .launch_count = {len(launches)},",
         f"    .function_count = {len(functions)},",
         f"    .module_count = {len(symbols)},",
         f"    .architecture_count = {len(cubins)},",
@@ -106,6 +117,29 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
         objects=[embedded],
         dl=True,
     )
+
+
+def _scratch_sizes(plan: Plan) -> list[int]:
+    """Bytes that the launches of each step pass on to each other."""
+    needed = {
+        symbol: program(kernel).scratch for symbol, kernel in plan.kernels.items() if BY_NAME[kernel.family].program
+    }
+    return [needed[step.kernel] if step.device == DEVICE else 0 for step in plan.steps]
+
+
+def _scratch(plan: Plan) -> tuple[list[Ref], int]:
+    """Where each step's scratch memory is, and how much all of it takes."""
+    return scratch_places(plan, _scratch_sizes(plan), _SCRATCH.name, ALIGNMENT)
+
+
+def _waits(plan: Plan) -> tuple[tuple[int, ...], ...]:
+    """For each step, those that it waits for; scratch memory that two take in turn counts."""
+    places, _ = _scratch(plan)
+    used = [
+        [Access(place.memory, place.offset, place.offset + size, True)] if size else []
+        for place, size in zip(places, _scratch_sizes(plan), strict=True)
+    ]
+    return dependencies(plan, used)
 
 
 def _architecture(arch: str) -> str:

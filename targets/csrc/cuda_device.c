@@ -1,7 +1,9 @@
 /* cuda_device.c - the device `cuda`: steps are launches on an NVIDIA GPU.
  *
- * Everything of a handle goes through one stream, so launches run in order and share one scratch memory. The device's primary context
- * is made current for the time of a call and no longer, which leaves the caller's own use of the GPU alone. */
+ * The launches of a span are one graph, made when the model is opened: each waits for those whose results it needs, so that branches run
+ * side by side and an inference costs one launch. Copies and graphs of a handle go through one stream. For id_profile the launches go there
+ * one by one. The device's primary context is made current for the time of a call and no longer, which leaves the caller's own use of the
+ * GPU alone. */
 #include <stdlib.h>
 
 #include "cuda_driver.h"
@@ -20,6 +22,7 @@ typedef struct cuda {
   cu_pointer *memories; /* per row of the table; 0 for those that are not this device's */
   cu_pointer *values;   /* of every argument of every launch */
   void **arguments;     /* their addresses, as the driver takes them */
+  cu_executable *graphs; /* per span of the model; NULL for those of other devices */
   cu_event *events;     /* for id_profile: one before every step, and one at the end; NULL until wanted */
 } cuda;
 
@@ -106,15 +109,16 @@ static int read_events(cuda *self, const id_span *span, double *seconds) {
 
 static int cuda_run(void *state, uint32_t index, double *seconds, uint32_t *failed) {
   cuda *self = state;
+  if (!seconds) return self->driver.graph_launch(self->graphs[index], self->stream) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
   const id_span *span = &self->site->tables->spans[index];
-  int code = seconds ? make_events(self) : ID_OK;
+  int code = make_events(self);
   for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step) {
-    if (seconds) code = record(self, step);
+    code = record(self, step);
     if (code == ID_OK) code = launch_step(self, step);
     if (code == ID_ERROR_KERNEL) *failed = step;
   }
-  if (seconds && code == ID_OK) code = record(self, span->last);
-  return seconds && code == ID_OK ? read_events(self, span, seconds) : code;
+  if (code == ID_OK) code = record(self, span->last);
+  return code == ID_OK ? read_events(self, span, seconds) : code;
 }
 
 static int cuda_end(void *state, void *const *outputs, int code) {
@@ -204,6 +208,52 @@ static int resolve_arguments(cuda *self) {
   return ID_OK;
 }
 
+/* A node for every launch of a step. `nodes`: by the numbers of the launches. */
+static int add_step(const cuda *self, cu_graph graph, uint32_t step, cu_node *nodes, cu_node *after) {
+  const id_cuda_code *code = self->site->tables->calls[step].code;
+  for (uint32_t i = code->first_launch; i < code->first_launch + code->launch_count; ++i) {
+    const id_cuda_launch *it = &self->tables->launches[i];
+    size_t count = 0;
+    for (uint32_t k = 0; k < it->after_count; ++k) {
+      const cu_node node = nodes[self->tables->after[it->first_after + k]];
+      if (node) after[count++] = node; /* what is of an earlier span is done */
+    }
+    const cu_kernel_node what = {self->functions[it->function], it->grid[0], it->grid[1], it->grid[2], it->threads, 1, 1, 0,
+                                 self->arguments + it->first_arg, NULL, NULL, NULL};
+    if (self->driver.graph_add_kernel(&nodes[i], graph, after, count, &what) != CU_SUCCESS) return ID_ERROR_DEVICE;
+  }
+  return ID_OK;
+}
+
+static int make_graph(const cuda *self, const id_span *span, cu_executable *made) {
+  const uint32_t launches = self->tables->launch_count;
+  cu_node *nodes = calloc(2 * (size_t)launches + 1, sizeof *nodes);
+  if (!nodes) return ID_ERROR_MEMORY;
+  cu_graph graph = NULL;
+  int code = self->driver.graph_create(&graph, 0) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
+  if (code == ID_OK) {
+    for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step)
+      code = add_step(self, graph, step, nodes, nodes + launches);
+    if (code == ID_OK && self->driver.graph_instantiate(made, graph, 0) != CU_SUCCESS) {
+      *made = NULL;
+      code = ID_ERROR_DEVICE;
+    }
+    self->driver.graph_destroy(graph);
+  }
+  free(nodes);
+  return code;
+}
+
+static int make_graphs(cuda *self) {
+  const id_tables *model = self->site->tables;
+  self->graphs = calloc((size_t)model->span_count + 1, sizeof *self->graphs);
+  if (!self->graphs) return ID_ERROR_MEMORY;
+  int code = ID_OK;
+  for (uint32_t i = 0; i < model->span_count && code == ID_OK; ++i)
+    if (model->spans[i].device == self->site->device) code = make_graph(self, &model->spans[i], &self->graphs[i]);
+  return code;
+}
+
 /* With the context current. */
 static int prepare(cuda *self) {
   if (self->driver.stream_create(&self->stream, CU_STREAM_NON_BLOCKING) != CU_SUCCESS) {
@@ -213,6 +263,7 @@ static int prepare(cuda *self) {
   int code = load_kernels(self);
   if (code == ID_OK) code = make_memories(self);
   if (code == ID_OK) code = resolve_arguments(self);
+  if (code == ID_OK) code = make_graphs(self);
   const int waited = cuda_wait(self);
   return code == ID_OK ? waited : code;
 }
@@ -245,6 +296,8 @@ static int cuda_open(const id_site *site, void **state) {
 static void give_back(cuda *self) {
   const cu_driver *driver = &self->driver;
   destroy_events(self);
+  for (uint32_t i = 0; self->graphs && i < self->site->tables->span_count; ++i)
+    if (self->graphs[i]) driver->executable_destroy(self->graphs[i]);
   for (uint32_t i = 0; self->memories && i < self->site->tables->memory_count; ++i)
     if (self->memories[i]) driver->memory_free(self->memories[i]);
   for (uint32_t i = 0; self->modules && i < self->tables->module_count; ++i)
@@ -262,6 +315,7 @@ static void cuda_close(void *state, int child) {
     self->driver.context_release(self->ordinal);
   }
   free(self->events);
+  free(self->graphs);
   free(self->memories);
   free(self->modules);
   free(self->functions);

@@ -14,6 +14,18 @@ typedef struct cu_module *cu_module;
 typedef struct cu_function *cu_function;
 typedef struct cu_stream *cu_stream;
 typedef struct cu_event *cu_event;
+typedef struct cu_graph *cu_graph;
+typedef struct cu_node *cu_node;
+typedef struct cu_executable *cu_executable;
+
+/* CUDA_KERNEL_NODE_PARAMS_v2. */
+typedef struct cu_kernel_node {
+  cu_function function;
+  unsigned int grid_x, grid_y, grid_z, block_x, block_y, block_z, shared_bytes;
+  void **arguments, **extra;
+  void *kernel;       /* in place of `function`; NULL */
+  cu_context context; /* NULL for the current one */
+} cu_kernel_node;
 
 enum { CU_SUCCESS = 0, CU_OUT_OF_MEMORY = 2 };
 enum { CU_COMPUTE_CAPABILITY_MAJOR = 75, CU_COMPUTE_CAPABILITY_MINOR = 76 };
@@ -43,6 +55,13 @@ enum { CU_STREAM_NON_BLOCKING = 1 };
   X(launch, "cuLaunchKernel",                                                                                                  \
     (cu_function function, unsigned int grid_x, unsigned int grid_y, unsigned int grid_z, unsigned int block_x,                \
      unsigned int block_y, unsigned int block_z, unsigned int shared_bytes, cu_stream stream, void **arguments, void **extra)) \
+  X(graph_create, "cuGraphCreate", (cu_graph * graph, unsigned int flags))                                                     \
+  X(graph_add_kernel, "cuGraphAddKernelNode_v2",                                                                               \
+    (cu_node * node, cu_graph graph, const cu_node *after, size_t count, const cu_kernel_node *what))                          \
+  X(graph_instantiate, "cuGraphInstantiateWithFlags", (cu_executable * made, cu_graph graph, unsigned long long flags))        \
+  X(graph_launch, "cuGraphLaunch", (cu_executable graph, cu_stream stream))                                                    \
+  X(graph_destroy, "cuGraphDestroy", (cu_graph graph))                                                                         \
+  X(executable_destroy, "cuGraphExecDestroy", (cu_executable made))                                                            \
   X(event_create, "cuEventCreate", (cu_event * event, unsigned int flags))                                                     \
   X(event_record, "cuEventRecord", (cu_event event, cu_stream stream))                                                         \
   X(event_elapsed, "cuEventElapsedTime", (float *milliseconds, cu_event start, cu_event end))                                  \

@@ -15,6 +15,9 @@ typedef struct id_cuda_launch {
   uint32_t grid[3];
   uint32_t threads;   /* of a block, along x */
   uint32_t first_arg; /* in id_cuda_tables.args */
+  /* The launches that have to be done before this one; the rest may run at the same time. */
+  uint32_t first_after; /* in id_cuda_tables.after */
+  uint32_t after_count;
 } id_cuda_launch;
 
 /* What a step does: launches, one after the other. */
@@ -31,10 +34,12 @@ typedef struct id_cuda_architecture {
 
 typedef struct id_cuda_tables {
   const id_cuda_launch *launches;
-  const id_arg *args; /* of the launches */
+  const id_arg *args;    /* of the launches */
+  const uint32_t *after; /* launches */
   const id_cuda_function *functions;
   const id_cuda_architecture *architectures;
   uint32_t arg_count;
+  uint32_t launch_count;
   uint32_t function_count;
   uint32_t module_count;
   uint32_t architecture_count;

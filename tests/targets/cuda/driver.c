@@ -31,7 +31,7 @@ static unsigned char finished[MAX_THREADS], *stacks;
 static unsigned int current;
 static void (*running)(void **);
 static void **running_arguments;
-static int backwards;
+static int backwards, launches;
 
 EXPORT void sim_barrier(void) { swapcontext(&fibers[current], &scheduler); }
 
@@ -82,7 +82,7 @@ static int run_grid(const sim_kernel *kernel, void **arguments, sim_index grid, 
 
 /* -- what tests set and ask ----------------------------------------------------------------------------------------- */
 static const sim_kernel *kernels;
-static int capability = 90, devices = 1, live, in_context, launches, loaded;
+static int capability = 90, devices = 1, live, in_context, loaded;
 static char failing[64];
 static int failing_after;
 
@@ -106,11 +106,42 @@ static int fails(const char *function) { return strcmp(failing, function) == 0 &
   } while (0)
 
 /* -- the stream ------------------------------------------------------------------------------------------------------ */
-typedef struct { enum { COPY, FILL, LAUNCH, RECORD } what; void *to; const void *from; size_t bytes; int value; const sim_kernel *kernel;
+typedef struct graph graph;
+typedef struct { enum { COPY, FILL, LAUNCH, RECORD, GRAPH } what; const graph *nodes; void *to; const void *from; size_t bytes; int value; const sim_kernel *kernel;
                  sim_index grid; unsigned int threads; void *arguments[8]; double *time; } operation;
 static operation *queue;
 static size_t queued, room;
 static double ticks;
+
+/* A graph: kernels with the numbers of those before them. Its nodes run in any order that these allow: as they were added, or, backwards,
+ * the last one that is ready first, which a dependency that nobody stated does not survive. */
+typedef struct node { operation what; size_t *before, count; } node;
+struct graph { node **nodes; size_t count; };
+
+static int run_kernel(const operation *it) {
+  void *pointers[8];
+  for (int a = 0; a < 8; ++a) pointers[a] = (void *)&it->arguments[a];
+  ++launches;
+  return run_grid(it->kernel, pointers, it->grid, it->threads) ? LAUNCH_FAILED : SUCCESS;
+}
+
+static int run_graph(const graph *it) {
+  unsigned char *done = calloc(it->count + 1, 1);
+  int code = SUCCESS;
+  for (size_t left = it->count; left && code == SUCCESS; --left) {
+    for (size_t k = 0; k < it->count; ++k) {
+      const size_t at = backwards ? it->count - 1 - k : k;
+      int ready = !done[at];
+      for (size_t b = 0; ready && b < it->nodes[at]->count; ++b) ready = done[it->nodes[at]->before[b]];
+      if (!ready) continue;
+      code = run_kernel(&it->nodes[at]->what);
+      done[at] = 1;
+      break;
+    }
+  }
+  free(done);
+  return code;
+}
 
 static operation *append(void) {
   if (queued == room) {
@@ -129,12 +160,8 @@ static int drain(void) {
     if (it->what == COPY) memcpy(it->to, it->from, it->bytes);
     if (it->what == FILL) memset(it->to, it->value, it->bytes);
     if (it->what == RECORD) *it->time = ticks;
-    if (it->what == LAUNCH) {
-      void *pointers[8];
-      for (int a = 0; a < 8; ++a) pointers[a] = &it->arguments[a];
-      if (run_grid(it->kernel, pointers, it->grid, it->threads)) code = LAUNCH_FAILED;
-      ++launches;
-    }
+    if (it->what == LAUNCH) code = run_kernel(it);
+    if (it->what == GRAPH) code = run_graph(it->nodes);
   }
   queued = 0;
   return code;
@@ -245,17 +272,85 @@ EXPORT int cuMemsetD8Async(unsigned long long to, unsigned char value, size_t by
   return SUCCESS;
 }
 
+/* A launch as it will run; the arguments are copied. */
+static int make_launch(operation *it, void *function, sim_index grid, sim_index block, unsigned int shared, void **arguments, void **extra) {
+  const sim_kernel *kernel = function;
+  if (!grid.x || !grid.y || !grid.z || grid.y > 65535 || grid.z > 65535 || !block.x || block.x > MAX_THREADS) return INVALID_VALUE;
+  if (block.y != 1 || block.z != 1 || shared || extra) return INVALID_VALUE;
+  it->what = LAUNCH, it->kernel = kernel, it->grid = grid, it->threads = block.x;
+  /* The driver takes as many arguments as the function has; their number is the table's last word on it. */
+  int count = 0;
+  for (const char *c = strchr(kernel->name, '\0') + 1; count < 8 && c[count] == '*'; ++count) it->arguments[count] = *(void **)arguments[count];
+  return SUCCESS;
+}
+
 EXPORT int cuLaunchKernel(void *function, unsigned int gx, unsigned int gy, unsigned int gz, unsigned int bx, unsigned int by, unsigned int bz,
                           unsigned int shared, void *stream, void **arguments, void **extra) {
   ENTER(LAUNCH_FAILED);
   (void)stream;
-  const sim_kernel *kernel = function;
-  if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || !bx || bx > MAX_THREADS || by != 1 || bz != 1 || shared || extra) return INVALID_VALUE;
-  operation *it = append();
-  it->what = LAUNCH, it->kernel = kernel, it->grid = (sim_index){gx, gy, gz}, it->threads = bx;
-  /* The driver takes as many arguments as the function has; their number is the table's last word on it. */
-  int count = 0;
-  for (const char *c = strchr(kernel->name, '\0') + 1; count < 8 && c[count] == '*'; ++count) it->arguments[count] = *(void **)arguments[count];
+  operation made;
+  memset(&made, 0, sizeof made);
+  const int code = make_launch(&made, function, (sim_index){gx, gy, gz}, (sim_index){bx, by, bz}, shared, arguments, extra);
+  if (code == SUCCESS) *append() = made;
+  return code;
+}
+
+typedef struct { void *function; unsigned int gx, gy, gz, bx, by, bz, shared; void **arguments, **extra; void *kernel, *context; } kernel_node;
+_Static_assert(sizeof(kernel_node) == 72, "CUDA_KERNEL_NODE_PARAMS_v2");
+
+EXPORT int cuGraphCreate(graph **made, unsigned int flags) {
+  ENTER(OUT_OF_MEMORY);
+  *made = calloc(1, sizeof **made);
+  ++live;
+  return flags ? INVALID_VALUE : SUCCESS;
+}
+EXPORT int cuGraphAddKernelNode_v2(node **made, graph *to, node *const *after, size_t count, const kernel_node *what) {
+  ENTER(INVALID_VALUE);
+  if (what->kernel || what->context) return INVALID_VALUE;
+  node *it = calloc(1, sizeof *it);
+  it->before = calloc(count + 1, sizeof *it->before);
+  for (it->count = 0; it->count < count; ++it->count) {
+    size_t number = 0;
+    while (number < to->count && to->nodes[number] != after[it->count]) ++number;
+    if (number == to->count) return INVALID_VALUE; /* a node of another graph */
+    it->before[it->count] = number;
+  }
+  const int code = make_launch(&it->what, what->function, (sim_index){what->gx, what->gy, what->gz}, (sim_index){what->bx, what->by, what->bz},
+                               what->shared, what->arguments, what->extra);
+  if (code != SUCCESS) return code;
+  to->nodes = realloc(to->nodes, (to->count + 1) * sizeof *to->nodes);
+  to->nodes[to->count++] = *made = it;
+  return SUCCESS;
+}
+EXPORT int cuGraphInstantiateWithFlags(graph **made, graph *of, unsigned long long flags) {
+  ENTER(OUT_OF_MEMORY);
+  if (flags) return INVALID_VALUE;
+  *made = calloc(1, sizeof **made);
+  (*made)->nodes = calloc(of->count + 1, sizeof *of->nodes);
+  (*made)->count = of->count;
+  for (size_t i = 0; i < of->count; ++i) {
+    node *copy = (*made)->nodes[i] = malloc(sizeof *copy);
+    *copy = *of->nodes[i];
+    copy->before = calloc(copy->count + 1, sizeof *copy->before);
+    memcpy(copy->before, of->nodes[i]->before, copy->count * sizeof *copy->before);
+  }
+  ++live;
+  return SUCCESS;
+}
+static int free_graph(graph *it) {
+  for (size_t i = 0; i < it->count; ++i) free(it->nodes[i]->before), free(it->nodes[i]);
+  free(it->nodes);
+  free(it);
+  --live;
+  return SUCCESS;
+}
+EXPORT int cuGraphDestroy(graph *it) { ENTER(INVALID_VALUE); return free_graph(it); }
+EXPORT int cuGraphExecDestroy(graph *it) { ENTER(INVALID_VALUE); return free_graph(it); }
+EXPORT int cuGraphLaunch(graph *it, void *stream) {
+  ENTER(LAUNCH_FAILED);
+  (void)stream;
+  operation *made = append();
+  made->what = GRAPH, made->nodes = it;
   return SUCCESS;
 }
 

@@ -169,6 +169,9 @@ OPENING = {
     "cuMemAlloc_v2": ("memory", 5),
     "cuMemcpyHtoDAsync_v2": ("device", 1),
     "cuMemsetD8Async": ("device", 1),
+    "cuGraphCreate": ("device", 1),
+    "cuGraphAddKernelNode_v2": ("device", 5),
+    "cuGraphInstantiateWithFlags": ("device", 1),
     "cuStreamSynchronize": ("device", 1),
 }
 
@@ -188,18 +191,34 @@ def test_what_fails_while_opening_is_given_back(gpu, network, function):
 
 
 def test_a_launch_that_fails_names_its_step(gpu, network):
+    """In a profile, which launches one by one; the graph of an inference fails as a whole."""
     with compiled.load(network.folder) as model:
         launches = [len(cuda_library.program(network.plan.kernels[s.kernel]).launches) for s in network.plan.steps]
         for index in (0, 4, len(launches) - 1):
             gpu.library.fake_fail(b"cuLaunchKernel", sum(launches[:index]))
             with pytest.raises(DeployError) as caught:
-                model.run(network.x)
+                model.profile(network.x)
             assert caught.value.kind == "kernel"
             assert network.plan.steps[index].name in caught.value.message
         right(network, model.run(network.x))
 
 
-RUNNING = ["cuCtxPushCurrent_v2", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamSynchronize"]
+def test_an_inference_is_one_launch(gpu, network):
+    with compiled.load(network.folder) as model:
+        gpu.library.fake_fail(b"cuLaunchKernel", 0)
+        before = gpu.library.fake_launches()
+        right(network, model.run(network.x))
+        launches = [len(cuda_library.program(network.plan.kernels[s.kernel]).launches) for s in network.plan.steps]
+        assert gpu.library.fake_launches() - before == sum(launches)
+
+
+RUNNING = [
+    "cuCtxPushCurrent_v2",
+    "cuMemcpyHtoDAsync_v2",
+    "cuGraphLaunch",
+    "cuMemcpyDtoHAsync_v2",
+    "cuStreamSynchronize",
+]
 
 
 @pytest.mark.parametrize("function", RUNNING)

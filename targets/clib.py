@@ -30,7 +30,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "libc.so.6": (
         *("abort", "calloc", "clock_gettime", "close", "free", "getauxval", "getpid", "lseek", "madvise", "malloc"),
         *("memcmp", "memcpy", "memmove", "memset", "mmap", "munmap", "open", "posix_memalign", "realloc", "sigfillset"),
-        *("strcmp", "strlen", "syscall", "vsnprintf"),
+        *("strcmp", "strlen", "strrchr", "syscall", "vsnprintf", "write"),
     ),
 }
 """By soname, in the order in which the linker sees them."""

@@ -51,13 +51,13 @@ void *id_host_address(const id_model *model, uint32_t memory) {
   return it->address && model->states[owner] ? it->address(model->states[owner], memory) : NULL;
 }
 
-static int open_devices(id_model *model) {
+static int open_devices(id_model *model, const char *weights_path, const char *driver) {
   const id_tables *tables = model->tables;
   model->survives_fork = 1;
   int code = ID_OK, mapped = 0;
   for (uint32_t i = 0; i < tables->device_count && code == ID_OK; ++i) {
     const id_device *it = device(model, i);
-    model->sites[i] = (id_site){model, tables, model->weights, i, model->threads};
+    model->sites[i] = (id_site){model, tables, model->weights, i, model->threads, weights_path, driver};
     code = it->open(&model->sites[i], &model->states[i]);
     if (code == ID_OK) model->survives_fork &= it->survives_fork(model->states[i]);
     mapped |= it->maps_weights;
@@ -69,14 +69,20 @@ static int open_devices(id_model *model) {
   return code;
 }
 
-static int prepare(id_model *model, const char *weights_path) {
+static int prepare(id_model *model, const char *weights_path, const char *driver) {
   const id_info *info = &model->tables->info;
   /* First: a wrong file is found out soonest. */
   const int code = id_map_weights(weights_path, info->weights_bytes, info->weights_tag, &model->weights);
   if (code != ID_OK) return code;
   model->sites = calloc((size_t)model->tables->device_count + 1, sizeof *model->sites);
   model->states = calloc((size_t)model->tables->device_count + 1, sizeof *model->states);
-  return model->sites && model->states ? open_devices(model) : ID_ERROR_MEMORY;
+  return model->sites && model->states ? open_devices(model, weights_path, driver) : ID_ERROR_MEMORY;
+}
+
+static int takes_driver(void) {
+  int taken = 0;
+  for (uint32_t i = 0; i < id_model_tables.device_count; ++i) taken |= id_model_tables.devices[i].type->takes_driver;
+  return taken;
 }
 
 static uint32_t wanted_threads(int threads) {
@@ -87,9 +93,18 @@ static uint32_t wanted_threads(int threads) {
 }
 
 int id_open(const char *weights_path, int threads, id_model **model) {
+  return id_open_with_driver(weights_path, threads, NULL, model);
+}
+
+int id_open_with_driver(const char *weights_path, int threads, const char *driver, id_model **model) {
+  id_forget();
   if (!model) return ID_ERROR_ARGUMENT;
   *model = NULL;
   if (!weights_path || threads < 0 || threads > ID_MAX_THREADS) return ID_ERROR_ARGUMENT;
+  if (driver && !takes_driver()) {
+    id_say("the model has no device whose driver can be chosen");
+    return ID_ERROR_ARGUMENT;
+  }
   if (id_missing_feature()) return ID_ERROR_CPU;
   id_model *made = calloc(1, sizeof *made);
   if (!made) return ID_ERROR_MEMORY;
@@ -97,7 +112,7 @@ int id_open(const char *weights_path, int threads, id_model **model) {
   made->threads = wanted_threads(threads);
   made->process = getpid();
   atomic_init(&made->failed, -1);
-  const int code = prepare(made, weights_path);
+  const int code = prepare(made, weights_path, driver);
   if (code != ID_OK) {
     id_close(made);
     return code;
@@ -157,6 +172,7 @@ static int run(id_model *model, const void *const *inputs, void *const *outputs,
   if (!model->survives_fork && getpid() != model->process) return ID_ERROR_FORKED;
   if (atomic_exchange_explicit(&model->busy, 1, memory_order_acquire)) return ID_ERROR_BUSY;
   atomic_store_explicit(&model->failed, -1, memory_order_relaxed);
+  id_forget();
   const int code = infer(model, inputs, outputs, seconds);
   atomic_store_explicit(&model->busy, 0, memory_order_release);
   return code;

@@ -1,8 +1,11 @@
-/* common.c - the weights file, aligned memory, a clock, the processors. */
+/* common.c - the weights file, aligned memory, what went wrong, a clock, the processors. */
 #define _GNU_SOURCE
 #include "common.h"
 
 #include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -87,6 +90,47 @@ void *id_allocate(uint64_t bytes) {
 
 void id_release(void *memory, uint64_t bytes) {
   if (memory) munmap(memory, whole_pages(bytes == 0 ? 1 : bytes));
+}
+
+void id_lock(atomic_flag *flag) {
+  while (atomic_flag_test_and_set_explicit(flag, memory_order_acquire)) {
+    const struct timespec pause = {0, 50000};
+    syscall(SYS_nanosleep, &pause, NULL);
+  }
+}
+
+void id_unlock(atomic_flag *flag) { atomic_flag_clear_explicit(flag, memory_order_release); }
+
+static char said[512];
+static atomic_flag saying = ATOMIC_FLAG_INIT;
+
+void id_say(const char *format, ...) {
+  char text[sizeof said];
+  va_list arguments;
+  va_start(arguments, format);
+  vsnprintf(text, sizeof text, format, arguments);
+  va_end(arguments);
+  id_lock(&saying);
+  memcpy(said, text, strlen(text) + 1);
+  id_unlock(&saying);
+}
+
+void id_forget(void) {
+  id_lock(&saying);
+  said[0] = 0;
+  id_unlock(&saying);
+}
+
+uint32_t id_detail(char *text, uint32_t bytes) {
+  id_lock(&saying);
+  const uint32_t length = (uint32_t)strlen(said);
+  if (text && bytes) {
+    const uint32_t kept = length < bytes ? length : bytes - 1;
+    memcpy(text, said, kept);
+    text[kept] = 0;
+  }
+  id_unlock(&saying);
+  return length;
 }
 
 double id_seconds(void) {

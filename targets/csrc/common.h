@@ -2,6 +2,7 @@
 #ifndef ID_COMMON_H
 #define ID_COMMON_H
 
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,14 @@ uint64_t id_content_tag(const unsigned char *data, uint64_t bytes);
  * would spend its time in page walks. NULL when there is none. */
 void *id_allocate(uint64_t bytes);
 void id_release(void *memory, uint64_t bytes);
+
+/* Remember a sentence for id_detail, beside the code that is returned. */
+__attribute__((format(printf, 1, 2))) void id_say(const char *format, ...);
+void id_forget(void);
+
+/* Who comes second sleeps for a little and looks again: for what is held for long, or hardly ever wanted by two. */
+void id_lock(atomic_flag *flag);
+void id_unlock(atomic_flag *flag);
 
 /* Seconds of a clock that never goes back. */
 double id_seconds(void);

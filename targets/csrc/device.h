@@ -15,6 +15,8 @@ typedef struct id_site {
   const unsigned char *weights; /* the weights file; NULL for an empty one */
   uint32_t device;              /* this one, in tables->devices */
   uint32_t threads;             /* that an inference may use on the processor */
+  const char *weights_path;     /* during `open` only */
+  const char *driver;           /* the library that drives the device, during `open` only; NULL for the usual one */
 } id_site;
 
 /* All functions that return `int` return an ID_ code. `state` is what `open` made. Members that say so may be NULL. */
@@ -44,6 +46,7 @@ typedef struct id_device {
 
   int maps_weights; /* it uses the mapped weights file as long as it is open */
   int uses_threads; /* of id_site */
+  int takes_driver; /* of id_site */
 } id_device;
 
 /* Where the processor finds a memory of a device that was opened before; NULL where it cannot look. */

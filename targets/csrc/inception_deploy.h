@@ -107,6 +107,16 @@ ID_API const char *id_error(int code);
  */
 ID_API int id_open(const char *weights_path, int threads, id_model **model);
 
+/* id_open, with the shared library that drives the model's accelerator named; NULL for the one that id_open takes.
+ *
+ * driver: as dlopen takes it. A model that has no accelerator with a driver of that kind refuses any (ID_ERROR_ARGUMENT).
+ */
+ID_API int id_open_with_driver(const char *weights_path, int threads, const char *driver, id_model **model);
+
+/* What the last failure in this process had to say beside its code, for a person: into `text`, at most `bytes` with the 0 at its end.
+ * Empty where there was nothing. Returns its length. */
+ID_API uint32_t id_detail(char *text, uint32_t bytes);
+
 /* How many threads id_run uses. */
 ID_API int id_threads(const id_model *model);
 

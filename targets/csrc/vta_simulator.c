@@ -6,60 +6,15 @@
  * Three engines execute their own instructions in order; tokens order them against each other. Whether two accesses of one element are
  * ordered is known from vector clocks, so that a missing token is found whatever order things happen to run in. */
 #include <stdarg.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "inception_deploy.h" /* ID_API */
+#include "vta_simulator.h"
 
 enum { LOAD_ENGINE, COMPUTE_ENGINE, STORE_ENGINE, ENGINES };
 enum { LOAD_TO_COMPUTE, COMPUTE_TO_LOAD, COMPUTE_TO_STORE, STORE_TO_COMPUTE, TOKEN_QUEUES };
-enum { SHR_WRAPS, SHR_IMMEDIATE_WIDE, SHR_BOUNDED };
-
-/* What nobody has written; as the epoch of a write. */
-#define NEVER UINT32_MAX
-#define MESSAGE 240
-
-typedef struct vta_place {
-  int32_t word, shift, width, is_signed;
-} vta_place;
-
-typedef struct vta_machine {
-  int32_t batch, block;
-  int32_t uop_depth, inp_depth, wgt_depth, acc_depth;
-  int32_t uop_bytes, inp_bytes, wgt_bytes, acc_bytes;
-  /* The profile. */
-  int32_t acc_8bit;        /* LOAD ACC_8BIT exists */
-  int32_t mul;             /* ALU MUL exists */
-  int32_t shift;           /* SHR_* */
-  int32_t own_output;      /* OUT is a memory of its own; otherwise STORE narrows the accumulator */
-  int32_t reset_writes;    /* a reset GEMM writes OUT, the sum that would have been */
-  int32_t immediate_src;   /* an ALU step with an immediate takes acc[src] */
-  int32_t distance;        /* steps between two updates of an accumulator element, at least; 0 for any */
-  int32_t stale_alu;       /* an ALU step does not see what the step before it wrote */
-  int32_t empty_loops;     /* a loop without iterations does nothing; otherwise it is never to be emitted */
-  int32_t strict_memory;   /* x_size 0 does nothing, y_size 0 hangs; otherwise pads are written all the same */
-  int32_t flat_uops;       /* LOAD UOP ignores y_size, LOAD WGT ignores pads */
-  int32_t store_pads;      /* STORE ignores pads; otherwise it refuses them */
-  int32_t commands;        /* an engine's queue of instructions; 0 for no limit */
-  int32_t tokens;          /* of a queue; 0 for no limit */
-  int32_t poisoned;        /* SRAM starts with nothing in it; otherwise with zeros */
-  int32_t ordered;         /* unordered accesses of two engines, and what is left over at the end, are faults */
-} vta_machine;
-
-/* A contiguous piece of DRAM. States count in `granule` bytes. */
-typedef struct vta_region {
-  uint64_t address, bytes;
-  uint8_t *data;
-  uint32_t *stored; /* the STORE that wrote it, 0 where it was there from the start, or NEVER */
-  uint32_t *read;   /* [2]: the last LOAD of the load engine, of the compute engine */
-} vta_region;
-
-typedef struct vta_counts {
-  uint64_t instructions, gemm_steps, reset_steps, alu_steps;
-  uint64_t bytes[6]; /* by memory type; STORE's are OUT's */
-} vta_counts;
 
 typedef struct clock3 {
   uint32_t of[ENGINES];
@@ -107,7 +62,7 @@ static const char *const ENGINE_NAMES[ENGINES] = {"load", "compute", "store"};
 static int fault(machine *m, const char *format, ...) {
   va_list arguments;
   va_start(arguments, format);
-  vsnprintf(m->message, MESSAGE, format, arguments);
+  vsnprintf(m->message, VTA_MESSAGE, format, arguments);
   va_end(arguments);
   m->fault = m->current;
   return -1;
@@ -172,7 +127,7 @@ static const uint8_t *dram_read(machine *m, int engine, uint64_t address, uint64
   for (uint64_t i = start / m->granule; i <= (start + bytes - 1) / m->granule; ++i) {
     const uint32_t stored = region->stored[i];
     const unsigned long long at = (unsigned long long)(region->address + i * m->granule);
-    if (stored == NEVER) {
+    if (stored == VTA_NEVER) {
       fault(m, "reads DRAM at 0x%llx, which nothing has written", at);
       return NULL;
     }
@@ -330,7 +285,7 @@ static int store(machine *m) {
     m->counts->bytes[VTA_MEM_OUT] += (uint64_t)(t.x_size * is->inp_bytes);
     for (int64_t x = 0; x < t.x_size; ++x) {
       const uint64_t index = (uint64_t)(t.sram + y * t.x_size + x);
-      if (is->own_output ? m->out_written[index] == NEVER : !m->acc_valid[index])
+      if (is->own_output ? m->out_written[index] == VTA_NEVER : !m->acc_valid[index])
         return fault(m, "stores OUT[%llu], which nothing has written", (unsigned long long)index);
       if (is->ordered && is->own_output && !before(m, STORE_ENGINE, COMPUTE_ENGINE, m->out_written[index]))
         return unordered(m, "OUT", index, COMPUTE_ENGINE, "wrote");
@@ -379,7 +334,7 @@ static int bound(machine *m, const char *memory, uint64_t index, int32_t depth) 
 }
 
 static int reads(machine *m, const char *memory, uint64_t index, uint32_t written) {
-  if (written == NEVER) return fault(m, "reads %s[%llu], which nothing has written", memory, (unsigned long long)index);
+  if (written == VTA_NEVER) return fault(m, "reads %s[%llu], which nothing has written", memory, (unsigned long long)index);
   if (m->is->ordered && !before(m, COMPUTE_ENGINE, LOAD_ENGINE, written)) return unordered(m, memory, index, LOAD_ENGINE, "wrote");
   return 0;
 }
@@ -419,14 +374,14 @@ static int gemm_step(machine *m, uint64_t dst, uint64_t src, uint64_t wgt, int r
   if (reset) {
     ++m->counts->reset_steps;
     if (is->own_output && is->reset_writes) {
-      const int known = src < (uint64_t)is->inp_depth && wgt < (uint64_t)is->wgt_depth && m->inp_written[src] != NEVER &&
-                        m->wgt_written[wgt] != NEVER && m->acc_valid[dst];
+      const int known = src < (uint64_t)is->inp_depth && wgt < (uint64_t)is->wgt_depth && m->inp_written[src] != VTA_NEVER &&
+                        m->wgt_written[wgt] != VTA_NEVER && m->acc_valid[dst];
       if (known) {
         multiply(acc, m->inp + src * (size_t)is->inp_bytes, m->wgt + wgt * (size_t)is->wgt_bytes, is->batch, is->block);
         narrow(m, dst, acc);
         m->inp_read[src] = m->wgt_read[wgt] = epoch;
       } else {
-        m->out_written[dst] = NEVER;
+        m->out_written[dst] = VTA_NEVER;
       }
     }
     memset(acc, 0, lanes * sizeof *acc);
@@ -652,7 +607,7 @@ ID_API int vta_simulate(const vta_machine *is, const vta_place *fields, const ui
                         uint32_t region_count, uint32_t granule, vta_counts *counts, uint32_t *at_fault, char *message) {
   machine m = {.is = is, .fields = fields, .code = code, .count = count, .regions = regions, .region_count = region_count,
                .granule = granule, .counts = counts, .message = message};
-  const int fill = is->poisoned ? 0xff : 0; /* NEVER, or written before everything */
+  const int fill = is->poisoned ? 0xff : 0; /* VTA_NEVER, or written before everything */
   const size_t acc = (size_t)is->acc_depth, inp = (size_t)is->inp_depth, wgt = (size_t)is->wgt_depth;
   m.uops = room((size_t)is->uop_depth, sizeof *m.uops, 0);
   for (int i = 0; m.uops && !is->poisoned && i < is->uop_depth; ++i) m.uops[i].valid = 1;

@@ -22,8 +22,9 @@ from inception_deploy.targets.link import CSRC, compile_c, link_shared
 from .memory import Dram
 
 SOURCE = "vta_simulator.c"
+BUILTIN = "vta_builtin.c"
 
-_MESSAGE = 240  # MESSAGE of the source
+_MESSAGE = 240  # VTA_MESSAGE of the header
 _MEMORIES = ("uop", "wgt", "inp", "acc", "out", "acc_8bit")
 _HOSTS = {"x86_64": "x86_64-linux-gnu", "aarch64": "aarch64-linux-gnu"}
 _MACHINE = (
@@ -148,6 +149,27 @@ def _at(array: np.ndarray) -> int:
     return int(array.ctypes.data)
 
 
+def objects(config: Config, profile: Profile, triple: str) -> list[bytes]:
+    """Object files of the ten functions of a driver (`csrc/vta_driver.h`) over the simulator of one accelerator; they
+    need ``common.c``.
+    """
+    rows = asdict(profile) | depths(config, profile)
+    places = ", ".join(f"{{{', '.join(map(str, place))}}}" for place in isa.layout(config))
+    text = [
+        '#include "vta_simulator.h"',
+        f"const vta_machine id_vta_machine = {{{', '.join(f'.{name} = {int(rows[name])}' for name in _MACHINE)}}};",
+        f"const vta_place id_vta_fields[] = {{{places}}};",
+        "",
+    ]
+    driver = (CSRC / BUILTIN).read_text(encoding="utf-8")
+    return [_compiled(triple), compile_c(driver, BUILTIN, triple), compile_c("\n".join(text), "vta_machine.c", triple)]
+
+
+def _compiled(triple: str) -> bytes:
+    source = isa.header() + (CSRC / SOURCE).read_text(encoding="utf-8")
+    return compile_c(source, SOURCE, triple, flags=("-O3",))
+
+
 @lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL:
     machine = platform.machine()
@@ -155,13 +177,11 @@ def _library() -> ctypes.CDLL:
         message = f"the VTA simulator is not made for a machine such as this ({machine})"
         raise DeployError(message, kind="vta", got=machine, allowed=sorted(_HOSTS))
     triple = _HOSTS[machine]
-    source = isa.header() + (CSRC / SOURCE).read_text(encoding="utf-8")
-    object_ = compile_c(source, SOURCE, triple, flags=("-O3",))
     # Not link_shared's destination in the cache: a library that is mapped must not change.
     handle, name = tempfile.mkstemp(prefix="inception-deploy-", suffix=".so")
     os.close(handle)
     try:
-        link_shared([object_], ["vta_simulate"], Path(name), triple)
+        link_shared([_compiled(triple)], ["vta_simulate"], Path(name), triple)
         return ctypes.CDLL(name)
     finally:
         os.unlink(name)

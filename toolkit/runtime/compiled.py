@@ -21,6 +21,7 @@ ABI_VERSION = 1
 _LIBRARY = "model.so"
 _WEIGHTS = "weights.bin"
 _ALIGNMENT = 64
+_MESSAGE = 512
 
 # The codes of inception_deploy.h that have more to say than id_error does.
 _CPU, _KERNEL = 2, 8
@@ -178,7 +179,8 @@ class CompiledModel:
                 code = self._library.id_profile(self._handle, ins, outs, seconds)
             if code == _KERNEL:
                 step = self._info.steps[self._library.id_failed_step(self._handle)]
-                raise DeployError(f"step {step.name.decode()} ({step.op.decode()}) failed", kind="kernel")
+                message = f"step {step.name.decode()} ({step.op.decode()}) failed{_detail(self._library)}"
+                raise DeployError(message, kind="kernel")
         if code:
             raise _error(self._library, code, self.target)
         return outputs, code
@@ -251,7 +253,16 @@ def _error(library: ctypes.CDLL, code: int, subject: str) -> DeployError:
             kind="cpu",
             got=f"no {name}",
         )
-    return DeployError(f"{subject}: {text}", kind=_KINDS.get(code, "runtime"), got=code)
+    return DeployError(f"{subject}: {text}{_detail(library)}", kind=_KINDS.get(code, "runtime"), got=code)
+
+
+def _detail(library: ctypes.CDLL) -> str:
+    """What the library says of its last failure, as the end of a message. Libraries of before say nothing."""
+    if not hasattr(library, "id_detail"):
+        return ""
+    text = ctypes.create_string_buffer(_MESSAGE)
+    library.id_detail(text, _MESSAGE)
+    return f": {text.value.decode(errors='replace')}" if text.value else ""
 
 
 def _check_elf(path: Path) -> None:

@@ -1,0 +1,369 @@
+"""The first hour on a GPU: is what was compiled for it right, and how fast is it next to what else runs there.
+
+    python benchmarks/cuda_check.py --prepare bundles --target cuda:sm_90        on any machine: export what is tried
+    python benchmarks/cuda_check.py --bundles bundles --out results --minutes 9  on the machine with the GPU
+
+The second command needs the bundles, numpy and this checkout; what else is installed there (onnxruntime with its CUDA
+provider, PyTorch, TensorRT, compute-sanitizer) is measured beside ours, and what is not is said. Results are written
+after every stage, so that whatever ends the run early leaves them: `cuda_check.json` and `cuda_check.md`. Exit status 1
+where a network's answer is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib.util
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from inception_deploy.errors import DeployError
+from inception_deploy.feeds import feed
+from inception_deploy.runtime import bundle as bundles
+from inception_deploy.runtime import compiled
+from inception_deploy.verify import tolerance
+
+NETWORKS = (
+    *("lenet5", "mobilenet_v1", "resnet18", "googlenet", "resnet50", "inception_v3", "irv2", "irv1", "inception_v4"),
+    *("resnext50_32x4d", "xception", "alexnet", "vgg16"),
+)
+"""Small ones first: what is wrong shows soonest there."""
+
+BATCHES = (1, 8, 32)
+TIMED = ("irv2", "inception_v4", "inception_v3", "googlenet", "resnet50")
+_ATTRIBUTES = {"multiprocessors": 16, "clock_khz": 13, "memory_clock_khz": 36, "bus_bits": 37, "l2_bytes": 38}
+"""CUdevice_attribute."""
+_FMA_PER_MULTIPROCESSOR = 128
+"""fp32 multiply-adds a cycle, of sm_86, 89, 90 and later; sm_80 has half (CUDA C++ programming guide, throughput of
+arithmetic instructions)."""
+
+
+@dataclass
+class Run:
+    """What is known so far."""
+
+    bundles: Path
+    out: Path
+    ends: float
+    results: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def left(self) -> float:
+        """Seconds."""
+        return self.ends - time.monotonic()
+
+    def folders(self) -> Iterator[tuple[str, int, Path]]:
+        """Network, batch and folder of every bundle, in the order of `NETWORKS`."""
+        for name in NETWORKS:
+            for batch in BATCHES:
+                path = self.bundles / f"{name}-{batch}"
+                if (path / "manifest.json").is_file():
+                    yield name, batch, path
+
+    def write(self) -> None:
+        """Both files, as far as it got."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(self.results, indent=2) + "\n"
+        (self.out / "cuda_check.json").write_text(text, encoding="utf-8")
+        (self.out / "cuda_check.md").write_text(markdown(self.results), encoding="utf-8")
+
+
+# -- stages -----------------------------------------------------------------------------------------------------------
+
+
+def card(run: Run) -> None:
+    """The driver and the first visible GPU."""
+    driver = ctypes.CDLL("libcuda.so.1")
+    count, device, version = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+        raise DeployError("the NVIDIA driver finds no GPU", kind="device")
+    driver.cuDeviceGet(ctypes.byref(device), 0)
+    name = ctypes.create_string_buffer(256)
+    driver.cuDeviceGetName(name, len(name), device)
+    found: dict[str, Any] = {"name": name.value.decode(), "gpus": count.value}
+    if hasattr(driver, "cuDriverGetVersion") and not driver.cuDriverGetVersion(ctypes.byref(version)):
+        found["cuda"] = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    for key, attribute in {"major": 75, "minor": 76, **_ATTRIBUTES}.items():
+        value = ctypes.c_int()
+        if not driver.cuDeviceGetAttribute(ctypes.byref(value), attribute, device):
+            found[key] = value.value
+    run.results["card"] = found
+
+
+def verified(run: Run) -> None:
+    """Every bundle's answer next to the one that onnxruntime gave on a CPU when it was prepared."""
+    rows = run.results["verified"] = []
+    limit = tolerance("compiled").max_rel
+    for name, batch, path in run.folders():
+        row: dict[str, Any] = {"network": name, "batch": batch}
+        rows.append(row)
+        try:
+            with bundles.open(path) as opened, compiled.load(opened.folder) as model:
+                arrays = feed(opened.manifest["inputs"])
+                ours = model.run(*arrays.values())
+                again = model.run(*arrays.values())
+            wanted = np.load(path.with_suffix(".expected.npy"))
+            error = float(np.abs(ours[0] - wanted).max() / np.abs(wanted).max())
+            same = all(np.array_equal(a, b) for a, b in zip(ours, again, strict=True))
+            row |= {"max_rel": error, "tolerance": limit, "repeats": same, "ok": bool(error <= limit and same)}
+        except DeployError as failure:
+            row |= {"ok": False, "error": failure.message}
+        run.write()
+
+
+def sanitized(run: Run) -> None:
+    """The smallest bundle under compute-sanitizer, where that is installed."""
+    tool = shutil.which("compute-sanitizer")
+    smallest = next(run.folders(), None)
+    if tool is None or smallest is None:
+        run.results["sanitizer"] = {"skipped": "compute-sanitizer is not installed" if tool is None else "no bundles"}
+        return
+    found = {}
+    for check in ("memcheck", "racecheck", "initcheck", "synccheck"):
+        command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, str(Path(__file__)), "--once"]
+        done = subprocess.run([*command, str(smallest[2])], capture_output=True, text=True, timeout=max(5, run.left))
+        found[check] = {"ok": done.returncode == 0, "says": done.stdout.strip().splitlines()[-1:]}
+    run.results["sanitizer"] = {"network": smallest[0], "tools": found}
+
+
+def latency(run: Run) -> None:
+    """Ours, and what else is installed, in turns, with the input on the host and the output back there."""
+    rows = run.results["latency"] = []
+    for name, batch, path in run.folders():
+        if name not in TIMED or run.left < 20:
+            continue
+        row: dict[str, Any] = {"network": name, "batch": batch, "ms": {}, "without": {}}
+        rows.append(row)
+        with bundles.open(path) as opened, compiled.load(opened.folder) as model:
+            arrays = list(feed(opened.manifest["inputs"]).values())
+            calls: dict[str, Callable[[], object]] = {"ours": lambda m=model, a=arrays: m.run(*a)}
+            for peer, make in PEERS.items():
+                try:
+                    calls[peer] = make(opened, name, arrays)
+                except Exception as error:  # whatever another package says is a finding
+                    row["without"][peer] = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            row["ms"] = interleaved(calls, seconds=min(15.0, run.left / 4))
+        best = min((ms for peer, ms in row["ms"].items() if peer != "ours"), default=None)
+        row["ratio_to_best"] = row["ms"]["ours"] / best if best else None
+        run.write()
+
+
+def layers(run: Run) -> None:
+    """Time of each layer, from CUDA events, next to the least that its bytes and its multiply-adds need."""
+    rows = run.results["layers"] = {}
+    chip = run.results["card"]
+    for name, batch, path in run.folders():
+        if name not in TIMED or batch != 1 or run.left < 5:
+            continue
+        with bundles.open(path) as opened, compiled.load(opened.folder) as model:
+            arrays = list(feed(opened.manifest["inputs"]).values())
+            passes = [model.profile(*arrays) for _ in range(10)]
+        found = []
+        for steps in zip(*passes, strict=True):
+            entry: dict[str, Any] = {"layer": steps[0].name, "op": steps[0].op, "macs": steps[0].macs}
+            entry["us"] = 1e3 * statistics.median(step.ms for step in steps)
+            if {"multiprocessors", "clock_khz"} <= chip.keys():
+                rate = chip["multiprocessors"] * _FMA_PER_MULTIPROCESSOR * chip["clock_khz"] * 1e3
+                entry["floor_us"] = 1e6 * steps[0].macs / rate
+            found.append(entry)
+        rows[name] = sorted(found, key=lambda entry: -entry["us"])
+        run.write()
+
+
+STAGES: tuple[Callable[[Run], None], ...] = (card, verified, sanitized, latency, layers)
+"""In order. Nothing is tuned: the templates for GPUs have no search space yet."""
+
+
+# -- peers ------------------------------------------------------------------------------------------------------------
+
+
+def onnxruntime_cuda(opened: Any, _name: str, arrays: list[np.ndarray]) -> Callable[[], object]:
+    """The bundle's ONNX with onnxruntime's CUDA provider."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise RuntimeError("this onnxruntime has no CUDAExecutionProvider")
+    session = onnxruntime.InferenceSession(str(opened.folder / "model.onnx"), providers=["CUDAExecutionProvider"])
+    feeds = {port.name: array for port, array in zip(session.get_inputs(), arrays, strict=True)}
+    return lambda: session.run(None, feeds)
+
+
+def tensorrt(opened: Any, _name: str, arrays: list[np.ndarray]) -> Callable[[], object]:
+    """The same with TensorRT's, fp32."""
+    import onnxruntime
+
+    if "TensorrtExecutionProvider" not in onnxruntime.get_available_providers():
+        raise RuntimeError("this onnxruntime has no TensorrtExecutionProvider")
+    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    session = onnxruntime.InferenceSession(str(opened.folder / "model.onnx"), providers=providers)
+    feeds = {port.name: array for port, array in zip(session.get_inputs(), arrays, strict=True)}
+    return lambda: session.run(None, feeds)
+
+
+def _torch(name: str, arrays: list[np.ndarray], compile_: bool) -> Callable[[], object]:
+    import torch
+
+    from inception_deploy import models
+
+    if not torch.cuda.is_available():
+        raise RuntimeError("this PyTorch sees no GPU")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    module = models.build(name).cuda().to(memory_format=torch.channels_last)
+    if compile_:
+        module = torch.compile(module, mode="max-autotune")
+
+    def call() -> object:
+        with torch.inference_mode():
+            return module(torch.from_numpy(arrays[0]).cuda().to(memory_format=torch.channels_last)).cpu()
+
+    call()
+    return call
+
+
+PEERS: dict[str, Callable[[Any, str, list[np.ndarray]], Callable[[], object]]] = {
+    "torch": lambda _opened, name, arrays: _torch(name, arrays, compile_=False),
+    "torch.compile": lambda _opened, name, arrays: _torch(name, arrays, compile_=True),
+    "onnxruntime": onnxruntime_cuda,
+    "tensorrt": tensorrt,
+}
+"""What computes a bundle's network in fp32, too; raises whatever it says where it cannot."""
+
+
+def interleaved(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
+    """Medians in ms of calls that take turns for so long."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end or not times["ours"]:
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(1e3 * (time.perf_counter() - start))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+# -- the report -------------------------------------------------------------------------------------------------------
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """All tables."""
+    lines = ["# Check on a GPU", ""]
+    if chip := results.get("card"):
+        lines += [", ".join(f"{key} {value}" for key, value in chip.items()), ""]
+    if rows := results.get("verified"):
+        lines += ["## Right", "", "| network | batch | error | answer |", "|---|---|---|---|"]
+        for row in rows:
+            said = "right" if row.get("ok") else row.get("error", "WRONG")
+            lines.append(f"| {row['network']} | {row['batch']} | {row.get('max_rel', float('nan')):.1e} | {said} |")
+        lines.append("")
+    if sanitizer := results.get("sanitizer"):
+        lines += ["## compute-sanitizer", "", json.dumps(sanitizer.get("tools", sanitizer)), ""]
+    if rows := results.get("latency"):
+        peers = ["ours", *PEERS]
+        lines += ["## Milliseconds, host to host", "", f"| network | batch | {' | '.join(peers)} | ours / best |"]
+        lines.append("|---" * (len(peers) + 3) + "|")
+        for row in rows:
+            cells = [f"{row['ms'][peer]:.3f}" if peer in row["ms"] else "" for peer in peers]
+            ratio = f"{row['ratio_to_best']:.2f}" if row.get("ratio_to_best") else ""
+            lines.append(f"| {row['network']} | {row['batch']} | {' | '.join(cells)} | {ratio} |")
+        absent = {peer: why for row in rows for peer, why in row["without"].items()}
+        lines += ["", *(f"Without {peer}: {why}" for peer, why in absent.items()), ""]
+    for name, entries in results.get("layers", {}).items():
+        lines += [
+            f"## Slowest layers of {name}",
+            "",
+            "| layer | op | us | floor of its products, us |",
+            "|---|---|---|---|",
+        ]
+        for entry in entries[:20]:
+            floor = f"{entry['floor_us']:.1f}" if "floor_us" in entry else ""
+            lines.append(f"| {entry['layer']} | {entry['op']} | {entry['us']:.1f} | {floor} |")
+        lines.append("")
+    for stage, why in results.get("failed", {}).items():
+        lines += [f"Stage {stage} failed: {why}", ""]
+    return "\n".join(lines)
+
+
+# -- the two commands -------------------------------------------------------------------------------------------------
+
+
+def prepare(folder: Path, target: str, networks: list[str], batches: list[int]) -> None:
+    """Export every network for a GPU, with the answer that onnxruntime gives on this CPU."""
+    import inception_deploy as idp
+    from inception_deploy.bundles import engines
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in networks:
+        for batch in batches if name in TIMED else batches[:1]:
+            path = folder / f"{name}-{batch}"
+            if not path.exists():
+                print(path, file=sys.stderr)
+                idp.export(name, path, target=target, batch=batch)
+            with bundles.open(path) as opened:
+                arrays = feed(opened.manifest["inputs"]).values()
+                wanted = engines.make("onnxruntime", opened).run(*arrays)[0]
+            np.save(path.with_suffix(".expected.npy"), wanted)
+
+
+def check(run: Run) -> bool:
+    """Every stage that there is time for. Whether all that was computed is right."""
+    run.results["started"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    for stage in STAGES:
+        if run.left <= 0:
+            run.results.setdefault("failed", {})[stage.__name__] = "no time was left"
+            continue
+        try:
+            stage(run)
+        except Exception as error:  # the next stage may still tell something
+            message = error.message if isinstance(error, DeployError) else f"{type(error).__name__}: {error}"
+            run.results.setdefault("failed", {})[stage.__name__] = message
+        run.write()
+    rows = run.results.get("verified", [])
+    return bool(rows) and all(row["ok"] for row in rows) and "card" not in run.results.get("failed", {})
+
+
+def main() -> int:
+    """Both commands."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prepare", type=Path, metavar="DIR", help="export the bundles there, and do nothing else")
+    parser.add_argument("--target", default="cuda", help="of --prepare (cuda)")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS, metavar="NAME")
+    parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), metavar="N")
+    parser.add_argument("--bundles", type=Path, metavar="DIR", help="what --prepare made (OUT/bundles, made now)")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go")
+    parser.add_argument("--minutes", type=float, default=9, help="that all of it may take (9)")
+    parser.add_argument("--once", type=Path, metavar="BUNDLE", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.once:
+        with bundles.open(chosen.once) as opened, compiled.load(opened.folder) as model:
+            model.run(*feed(opened.manifest["inputs"]).values())
+        return 0
+    if chosen.prepare:
+        prepare(chosen.prepare, chosen.target, chosen.networks, chosen.batches)
+        return 0
+    if not chosen.out:
+        parser.error("--out DIR or --prepare DIR is needed")
+    where = chosen.bundles or chosen.out / "bundles"
+    if chosen.bundles is None:
+        if importlib.util.find_spec("tvm") is None:
+            parser.error("without TVM here --bundles DIR is needed: what --prepare made on another machine")
+        prepare(where, chosen.target, chosen.networks, chosen.batches)
+    run = Run(where, chosen.out, time.monotonic() + 60 * chosen.minutes)
+    right = check(run)
+    print(chosen.out / "cuda_check.md")
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

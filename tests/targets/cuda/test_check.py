@@ -1,0 +1,110 @@
+"""benchmarks/cuda_check.py on the simulated GPU: what it finds, and what it says where something is wrong or missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from inception_deploy import verify
+from inception_deploy.feeds import feed
+from inception_deploy.graph import driver
+from inception_deploy.lower.lower import lower
+from inception_deploy.runtime import bundle as bundles
+from inception_deploy.sources import resolve
+from inception_deploy.targets import cuda, cuda_library
+from inception_deploy.targets.cuda_compile import kernel_source
+
+from ...conftest import tiny_manifest
+from .conftest import fake_cubin
+
+SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "cuda_check.py"
+
+
+@pytest.fixture(scope="module")
+def check() -> Any:
+    spec = importlib.util.spec_from_file_location("cuda_check", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def prepared(simulated, tmp_path_factory):
+    """What --prepare leaves, with images that only the simulated driver takes; and the kernels."""
+    folder = tmp_path_factory.mktemp("bundles")
+    target = cuda.parse("cuda", "sm_90")
+    source = resolve.resolve(resolve.Request(model="lenet5", width=0.5))
+    model, _ = driver.optimise(source.onnx(lambda _what: None), target="cuda")
+    plan = lower(model, target)
+    cubins = {arch: dict.fromkeys(plan.kernels, fake_cubin(arch)) for arch in target.archs}
+    bundle = folder / "lenet5-1"
+    bundle.mkdir()
+    cuda_library.write_library(plan, cubins, bundle, triple=simulated.triple)
+    onnx.save(model, bundle / "model.onnx")
+    inputs = [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in plan.inputs]
+    bundles.seal(bundle, tiny_manifest() | {"inputs": inputs, "target": "cuda:sm_90"})
+    np.save(folder / "lenet5-1.expected.npy", verify.run_onnx(model, feed(inputs))[0])
+    return folder, simulated.compile([kernel_source(kernel) for kernel in plan.kernels.values()])
+
+
+@pytest.fixture
+def run(check, simulated, prepared, tmp_path, monkeypatch):
+    folder, kernels = prepared
+    simulated.install(kernels)
+    simulated.library.fake_device(1, 90)
+    monkeypatch.setattr(check, "TIMED", ("lenet5",))
+    monkeypatch.setattr(
+        check, "interleaved", lambda calls, seconds: {name: call() and 1.0 for name, call in calls.items()}
+    )
+    return check.Run(folder, tmp_path / "out", time.monotonic() + 120)
+
+
+def test_says_what_is_right_and_what_is_not_installed(check, run) -> None:
+    assert check.check(run)
+    found = json.loads((run.out / "cuda_check.json").read_text())
+    assert found["card"]["name"] == "simulated"
+    (row,) = found["verified"]
+    assert row["ok"]
+    assert row["max_rel"] <= row["tolerance"]
+    (timed,) = found["latency"]
+    assert timed["ms"] == {"ours": 1.0}
+    assert set(timed["without"]) == {"torch", "torch.compile", "onnxruntime", "tensorrt"}
+    assert {entry["op"] for entry in found["layers"]["lenet5"]} >= {"conv"}
+    text = (run.out / "cuda_check.md").read_text()
+    assert "| lenet5 | 1 |" in text
+    assert "Without tensorrt" in text
+
+
+def test_a_wrong_answer_fails_the_check(check, run, tmp_path) -> None:
+    (tmp_path / "bundles").mkdir()
+    (tmp_path / "bundles" / "lenet5-1").symlink_to(run.bundles / "lenet5-1")
+    wrong = np.load(run.bundles / "lenet5-1.expected.npy")[:, ::-1]
+    np.save(tmp_path / "bundles" / "lenet5-1.expected.npy", wrong)
+    run.bundles = tmp_path / "bundles"
+    assert not check.check(run)
+    assert "WRONG" in (run.out / "cuda_check.md").read_text()
+
+
+def test_what_fails_is_written_and_the_rest_goes_on(check, run, simulated) -> None:
+    simulated.library.fake_device(0, 90)
+    assert not check.check(run)
+    found = json.loads((run.out / "cuda_check.json").read_text())
+    assert found["failed"]["card"] == "the NVIDIA driver finds no GPU"
+    assert "no device or driver" in found["verified"][0]["error"]
+
+
+def test_without_time_nothing_is_claimed(check, run) -> None:
+    run.ends = time.monotonic() - 1
+    assert not check.check(run)
+    assert set(run.results["failed"].values()) == {"no time was left"}

@@ -6,8 +6,8 @@
 >>> net("photo.jpg").top(5)
 
 Every command of the command line is a function here, with the same options: `export`, `tune`, `quantize`, `run`,
-`verify`, `bench`, `evaluate`, `inspect`, `report`, `models`, `targets`. They return what the command prints with
-``--json``. `load` gives a `Model` to call. Nothing heavy is imported until one is called; `load` needs numpy alone.
+`verify`, `bench`, `evaluate`, `compare`, `inspect`, `report`, `models`, `targets`. They return what the command prints
+with ``--json``. `load` gives a `Model` to call and needs numpy alone. Nothing heavy is imported until one is called.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .api import (
         bench,
         bench_torch,
+        compare,
         evaluate,
         export,
         inspect,
@@ -49,6 +50,7 @@ __all__ = [
     "UsageError",
     "bench",
     "bench_torch",
+    "compare",
     "evaluate",
     "export",
     "inspect",
@@ -104,7 +106,7 @@ def front(module: str) -> None:
     sys.modules[module].__class__ = _Front
 
 
-_FUNCTIONS = ("bench", "bench_torch", "evaluate", "export", "inspect", "load", "report", "run", "tune")
+_FUNCTIONS = ("bench", "bench_torch", "compare", "evaluate", "export", "inspect", "load", "report", "run", "tune")
 _MODULES = ("models", "quantize", "targets", "verify")
 
 __getattr__ = lazy(

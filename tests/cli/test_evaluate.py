@@ -1,4 +1,4 @@
-"""`evaluate` as it is typed, on a compiled bundle: both engines, a folder a class, workers."""
+"""`evaluate` and `compare` as they are typed, on a compiled bundle: both engines, a folder a class, workers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from inception_deploy import load
+from inception_deploy.verify import bound
 
 
 def test_the_compiled_library_and_onnxruntime_on_a_folder(call, exported: Path, tmp_path: Path) -> None:
@@ -41,3 +42,14 @@ def test_an_error_is_one_line(call, exported: Path, tmp_path: Path) -> None:
     assert f"{tmp_path / 'nothing'} does not exist; allowed: a folder with a folder a class" in done.err
     assert call("evaluate", exported, tmp_path, "--workers", "0").status == 2
     assert call("evaluate", exported, tmp_path, "--runtime", "tvm").status == 2
+
+
+def test_a_bundle_compared_with_itself(call, exported: Path, tmp_path: Path) -> None:
+    done = call("compare", exported, exported, "--runs", 5, "--json", "--fail-if", "max_rel > 0 or cosine < 1")
+    assert done.status == 0, done.err
+    (pair,) = done.document["pairs"]
+    assert (pair["max_rel"], pair["cosine"], pair["same_top1"], pair["ratio_bytes"]) == (0, 1, 1, 1)
+    one, other = done.document["bundles"]
+    assert pair["ratio_p50"] == pytest.approx(other["p50_ms"] / one["p50_ms"], rel=bound("printed"))
+    assert one["engine"] == "compiled"
+    assert call("compare", exported, exported, "--runs", 5, "--fail-if", "latency>0").status == 1

@@ -8,11 +8,12 @@ command prints with ``--json``.
 from __future__ import annotations
 
 from .build import export, quantize, report, tune, verify
-from .use import bench, bench_torch, evaluate, inspect, load, models, run, targets
+from .use import bench, bench_torch, compare, evaluate, inspect, load, models, run, targets
 
 __all__ = [
     "bench",
     "bench_torch",
+    "compare",
     "evaluate",
     "export",
     "inspect",

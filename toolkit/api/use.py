@@ -181,6 +181,52 @@ def evaluate(
 
 
 @needs_builder
+def compare(
+    *bundles: PathLike,
+    data: PathLike | None = None,
+    csv: PathLike | None = None,
+    classes: str | None = None,
+    labels: PathLike | None = None,
+    images: int | None = None,
+    runs: int = 30,
+    fail_if: str | Sequence[str] = (),
+    threads: int | None = None,
+    progress: Progress = NONE,
+) -> Document:
+    """Hold bundles against the first one: outputs on the same pictures, speed, size, memory, and accuracy.
+
+    >>> compare("irv2-cpu", "irv2-int8", data="labelled/", fail_if=["latency > 1.05", "drop > 0.5"])["ok"]
+
+    Args:
+        bundles: two or more.
+        data, csv, classes, labels, images: as for `evaluate`; crops of a photo where there is no `data`.
+        runs: rounds of the measurement of speed.
+        fail_if: conditions on what `inception_deploy.reports.compare.FIGURES` lists, for each bundle against the first.
+
+    Returns:
+        ``bundles, pairs, failed, ok``, and more.
+
+    Raises:
+        UsageError: fewer than two bundles; a condition that cannot be read.
+        DeployError: as `evaluate`; a condition speaks of a figure that is not known here.
+    """
+    from ..reports.compare import compare as measure
+
+    return measure(
+        [Path(path) for path in bundles],
+        data=path_of(data),
+        table=path_of(csv),
+        rule=classes,
+        labels=path_of(labels),
+        images=images,
+        runs=runs,
+        fail_if=[fail_if] if isinstance(fail_if, str) else fail_if,
+        threads=threads,
+        progress=progress,
+    )
+
+
+@needs_builder
 def bench(
     *bundles: PathLike,
     against: Sequence[str] = (),

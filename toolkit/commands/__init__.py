@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import bench, evaluate, export, inspect, models, quantize, report, run, targets, tune, verify, vta
+from . import bench, compare, evaluate, export, inspect, models, quantize, report, run, targets, tune, verify, vta
 from .base import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -15,6 +15,7 @@ COMMANDS: tuple[Command, ...] = (
     verify.COMMAND,
     bench.COMMAND,
     evaluate.COMMAND,
+    compare.COMMAND,
     inspect.COMMAND,
     report.COMMAND,
     vta.COMMAND,

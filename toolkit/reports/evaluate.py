@@ -34,7 +34,7 @@ ENGINES = ("compiled", "onnxruntime")
 BEST = 5
 """Classes that are kept of each picture, best first."""
 
-_AT_ONCE, _BYTES_AT_ONCE = 64, 128 << 20
+AT_ONCE, _BYTES_AT_ONCE = 64, 128 << 20
 """Pictures that are prepared before the engines compute, and the memory that they may take."""
 
 
@@ -81,7 +81,7 @@ def evaluate(
     model = Model(bundle, running[0].run, labels=labels)
     data = labelled.read(path, model.input, require_classes(model), table=table, rule=rule).spread(images)
     if data.classes is None:
-        message = f"{path} does not say the classes of its pictures"
+        message = f"{path} does not say the classes of its pictures: {data.unlabelled}"
         raise DeployError(message, kind="data", got=str(path), allowed=labelled._ALLOWED)
     names = [engine.name for engine in running]
     head = {
@@ -174,11 +174,11 @@ def _engines(
 def _chunks(
     data: labelled.Labelled, model: Model, start: int, workers: int | None, seconds: dict[str, float]
 ) -> Iterator[tuple[list[NDArray[Any]], int]]:
-    """The pictures from the `start`-th on, prepared: batches of the network's size, and how many rows count. The last
-    batch is filled up with its last row. What preparing took is added to ``seconds["prepare"]``.
+    """The pictures from the `start`-th on, prepared: batches of the network's size, and how many rows count. What
+    preparing took is added to ``seconds["prepare"]``.
     """
     size = int(np.prod(model.input.shape[1:])) * np.dtype(model.input.dtype).itemsize
-    many = max(1, min(_AT_ONCE, _BYTES_AT_ONCE // size) // model.batch) * model.batch
+    many = max(1, min(AT_ONCE, _BYTES_AT_ONCE // size) // model.batch) * model.batch
     rows = data.rows(start)
     with ThreadPoolExecutor(workers or engines.default_threads()) as pool:
         while True:
@@ -186,11 +186,9 @@ def _chunks(
             taken = list(pool.map(lambda prepare: prepare(), islice(rows, many)))
             if not taken:
                 return
-            count = len(taken)
-            taken += taken[-1:] * (-count % model.batch)
-            batches = [np.stack(taken[at : at + model.batch]) for at in range(0, len(taken), model.batch)]
+            batches = labelled.batches(taken, model.batch)
             seconds["prepare"] += time.perf_counter() - began
-            yield batches, count
+            yield batches, len(taken)
 
 
 def _compute(engine: engines.Engine, batches: Sequence[NDArray[Any]], count: int) -> tuple[NDArray[Any], float]:

@@ -38,6 +38,7 @@ class Labelled:
         names: one a picture: its path within `source`, or ``[17]``.
         classes: (N,) the class of each; None where the source has none.
         by: the rule of `classes.RULES` by which names became classes, ``labels`` of an .npz, or None.
+        unlabelled: why the source has no classes; None where it has.
         fingerprint: differs where the names, the classes, the sizes of files or the bytes of an .npz differ.
     """
 
@@ -45,6 +46,7 @@ class Labelled:
     names: tuple[str, ...]
     classes: NDArray[np.int64] | None
     by: str | None
+    unlabelled: str | None
     fingerprint: str
     _read: Callable[[NDArray[np.int64]], Iterator[Prepare]]
 
@@ -62,7 +64,7 @@ class Labelled:
 
         classes = None if self.classes is None else self.classes[chosen]
         names = tuple(self.names[index] for index in chosen)
-        return Labelled(self.source, names, classes, self.by, _digest(self.fingerprint, count), read)
+        return Labelled(self.source, names, classes, self.by, self.unlabelled, _digest(self.fingerprint, count), read)
 
     def rows(self, start: int = 0) -> Iterator[Prepare]:
         """A function for each picture from the `start`-th on, which gives it as a row of the network's input. They may
@@ -71,8 +73,20 @@ class Labelled:
         return self._read(np.arange(start, len(self), dtype=np.int64))
 
 
+def batches(rows: list[NDArray[Any]], size: int) -> list[NDArray[Any]]:
+    """Rows of an input in batches of `size`; the last one is filled up with its last row."""
+    filled = [*rows, *rows[-1:] * (-len(rows) % size)]
+    return [np.stack(filled[at : at + size]) for at in range(0, len(filled), size)]
+
+
 def read(
-    path: Path, taken: Input, labels: Sequence[str], *, table: Path | None = None, rule: str | None = None
+    path: Path,
+    taken: Input,
+    labels: Sequence[str],
+    *,
+    table: Path | None = None,
+    rule: str | None = None,
+    must: bool = True,
 ) -> Labelled:
     """Open a source of pictures.
 
@@ -86,6 +100,7 @@ def read(
         labels: of the network, one a class.
         table: the .csv, where it is not in the folder.
         rule: how names become classes (`classes.RULES`).
+        must: names that are no classes of the network are an error; else the pictures have no classes.
 
     Raises:
         DeployError: (kind ``data``) there is nothing there or it is of another kind; (kind ``classes``) a class is none
@@ -99,30 +114,54 @@ def read(
             raise _wrong(message, got=f"input {list(taken.shape)}")
         tables = [table] if table else sorted(path.glob("*.csv"))
         if len(tables) > 1:
-            names = ", ".join(one.name for one in tables)
-            raise _wrong(f"{path} holds several tables, {names}; --csv says which", got=names)
-        return _table(path, tables[0], taken, labels, rule) if tables else _folder(path, taken, labels, rule)
+            found = ", ".join(one.name for one in tables)
+            raise _wrong(f"{path} holds several tables, {found}; --csv says which", got=found)
+        files, names, where = _table(path, tables[0]) if tables else _folder(path)
+        return _files(path, files, names, _named(names, labels, rule, where, must), taken)
     if path.suffix.lower() == ".csv":
-        return read(path.parent, taken, labels, table=path, rule=rule)
+        return read(path.parent, taken, labels, table=path, rule=rule, must=must)
     if path.suffix.lower() == ".npz" and table is None:
         return _npz(path, taken, len(labels))
     raise _wrong(f"{path} is neither a folder nor a .csv nor an .npz", got=str(path))
 
 
-def _folder(path: Path, taken: Input, labels: Sequence[str], rule: str | None) -> Labelled:
+def crops(photo: Path, taken: Input) -> Labelled:
+    """One photo in several crops, for looking at what networks give; nobody knows their classes."""
+    from PIL import Image
+
+    how = taken.preprocessing
+    assert how is not None
+    with Image.open(photo) as file:
+        picture = file.convert("RGB")
+    width, height = picture.size
+    boxes = [
+        (int(left * width), int(top * height), int((left + size) * width), int((top + size) * height))
+        for size in (1, 0.75, 0.5)
+        for left in (0, 0.25, 0.5)
+        for top in (0, 0.25, 0.5)
+        if max(left, top) + size <= 1
+    ]
+
+    def read(which: NDArray[np.int64]) -> Iterator[Prepare]:
+        for index in which:
+            yield partial(prepare, picture.crop(boxes[index]), how)
+
+    return Labelled(photo, tuple(map(str, boxes)), None, None, "nobody knows their classes", _digest(*boxes), read)
+
+
+def _folder(path: Path) -> tuple[list[Path], list[str], Path]:
+    """The pictures below a folder, the name of each one's class (none where there are no folders), and the folder."""
     files = pictures_below(path, kind="data")
     parts = [file.relative_to(path).parts for file in files]
     inside = [len(part) > 1 for part in parts]
-    if not any(inside):
-        return _files(path, files, None, None, taken)
-    if not all(inside):
+    if any(inside) and not all(inside):
         outside = files[inside.index(False)]
         raise _wrong(f"{outside} lies in no folder of a class, others do", got=str(outside))
-    numbers, by = numbered((part[0] for part in parts), labels, rule, where=str(path))
-    return _files(path, files, [numbers[part[0]] for part in parts], by, taken)
+    return files, [part[0] for part in parts] if all(inside) else [], path
 
 
-def _table(folder: Path, table: Path, taken: Input, labels: Sequence[str], rule: str | None) -> Labelled:
+def _table(folder: Path, table: Path) -> tuple[list[Path], list[str], Path]:
+    """The pictures that a table names, the name of each one's class, and the table."""
     rows = _cells(table)
     heads = [cell.strip().lower() for cell in rows[0]]
     file_at = next((heads.index(name) for name in _FILE if name in heads), None)
@@ -147,8 +186,7 @@ def _table(folder: Path, table: Path, taken: Input, labels: Sequence[str], rule:
         names.append(row[class_at].strip())
     if not files:
         raise _wrong(f"{table} names no picture", got=0, allowed="a line a picture: its file and its class")
-    numbers, by = numbered(names, labels, rule, where=str(table))
-    return _files(folder, files, [numbers[name] for name in names], by, taken)
+    return files, names, table
 
 
 def _cells(table: Path) -> list[list[str]]:
@@ -165,8 +203,27 @@ def _cells(table: Path) -> list[list[str]]:
     return rows
 
 
+def _named(
+    names: Sequence[str], labels: Sequence[str], rule: str | None, where: Path, must: bool
+) -> tuple[NDArray[np.int64] | None, str | None, str | None]:
+    """``classes``, ``by`` and ``unlabelled`` of `Labelled`."""
+    if not names:
+        return None, None, f"{where} has no folders, whose names would be the classes"
+    try:
+        numbers, by = numbered(names, labels, rule, where=str(where))
+    except DeployError as error:
+        if must:
+            raise
+        return None, None, error.message
+    return np.asarray([numbers[name] for name in names], np.int64), by, None
+
+
 def _files(
-    folder: Path, files: Sequence[Path], classes: Sequence[int] | None, by: str | None, taken: Input
+    folder: Path,
+    files: Sequence[Path],
+    words: Sequence[str],
+    named: tuple[NDArray[np.int64] | None, str | None, str | None],
+    taken: Input,
 ) -> Labelled:
     how = taken.preprocessing
     assert how is not None
@@ -177,9 +234,8 @@ def _files(
 
     names = tuple(file.relative_to(folder).as_posix() for file in files)
     sizes = [file.stat().st_size for file in files]
-    numbers = None if classes is None else np.asarray(classes, np.int64)
     given = [f"{name} {size}" for name, size in zip(names, sizes, strict=True)]
-    return Labelled(folder, names, numbers, by, _digest(*given, classes), read)
+    return Labelled(folder, names, *named, _digest(*given, *words), read)
 
 
 def _npz(path: Path, taken: Input, count: int) -> Labelled:
@@ -219,7 +275,8 @@ def _npz(path: Path, taken: Input, count: int) -> Labelled:
 
     names = tuple(f"[{index}]" for index in range(sizes[0]))
     numbers = None if labels is None else labels.astype(np.int64)
-    return Labelled(path, names, numbers, marked and "labels", artifact.sha256(path), read)
+    why = None if marked else f"{path} has neither 'labels' nor 'y'"
+    return Labelled(path, names, numbers, marked and "labels", why, artifact.sha256(path), read)
 
 
 def _ready(

@@ -46,7 +46,13 @@ _PORTS = (MemoryKind.INPUT, MemoryKind.OUTPUT)
 
 
 def write_library(
-    plan: Plan, parts: Sequence[Part], folder: Path, *, triple: str, features: Sequence[str] = ()
+    plan: Plan,
+    parts: Sequence[Part],
+    folder: Path,
+    *,
+    triple: str,
+    features: Sequence[str] = (),
+    name: str = LIBRARY,
 ) -> list[str]:
     """Write `model.so`, `weights.bin` and the C header into `folder`. Equal arguments give equal bytes.
 
@@ -57,6 +63,7 @@ def write_library(
         triple: the machine that the library runs on, a key of `link.PLATFORMS`.
         features: the CPU features that the kernels use, as /proc/cpuinfo spells them; `id_open` refuses a CPU without
             them.
+        name: of the library.
 
     Returns:
         The names of the files written.
@@ -67,14 +74,14 @@ def write_library(
     check(plan, features)
     if missing := sorted(set(plan.devices) - {part.device for part in parts}):
         raise DeployError(f"there is no code for the device {missing[0]}", kind="plan", got=missing[0])
-    names = dict.fromkeys([*RUNTIME, *(name for part in parts for name in part.sources), *platform(triple).sources])
-    runtime = [compile_c((CSRC / name).read_text(encoding="utf-8"), name, triple) for name in names]
+    files = dict.fromkeys([*RUNTIME, *(file for part in parts for file in part.sources), *platform(triple).sources])
+    runtime = [compile_c((CSRC / file).read_text(encoding="utf-8"), file, triple) for file in files]
     tables = compile_c(model_c(plan, parts, features), "model.c", triple)
     objects = [data for part in parts for data in part.objects]
-    link_shared([tables, *runtime, *objects], EXPORTS, folder / LIBRARY, triple, dl=any(part.dl for part in parts))
+    link_shared([tables, *runtime, *objects], EXPORTS, folder / name, triple, dl=any(part.dl for part in parts))
     (folder / WEIGHTS).write_bytes(plan.weights)
     shutil.copyfile(CSRC / HEADER, folder / HEADER)
-    return [LIBRARY, WEIGHTS, HEADER]
+    return [name, WEIGHTS, HEADER]
 
 
 def check(plan: Plan, features: Sequence[str] = ()) -> None:

@@ -11,6 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from pathlib import Path
 from typing import Protocol
 
 from inception_deploy.errors import DeployError
@@ -20,6 +21,7 @@ from inception_deploy.kernels.vta.profiles import Profile
 from inception_deploy.lower.plan import ALIGNMENT, HOST, Memory, MemoryKind, Plan, Ref, Step
 
 from . import library
+from .link import CSRC, compile_c, link_shared, platform
 from .tables import Part, table
 from .vta import simulator
 
@@ -45,6 +47,13 @@ _LINE = 64
 
 _WAIT = 20_000_000
 """Polls, a microsecond or more each, before a VTA is given up."""
+
+
+DRIVER = (
+    *("VTADeviceAlloc", "VTADeviceFree", "VTADeviceRun", "VTAMemAlloc", "VTAMemFree", "VTAMemGetPhyAddr"),
+    *("VTAMemCopyFromHost", "VTAMemCopyToHost", "VTAFlushCache", "VTAInvalidateCache"),
+)
+"""The functions of a driver library, `csrc/vta_driver.h`."""
 
 
 class Stream(Protocol):
@@ -193,6 +202,22 @@ def part(
         objects=simulator.objects(config, simulated, triple) if simulated else [],
         dl=True,
     )
+
+
+def write_simulator(config: Config, profile: Profile, destination: Path, triple: str) -> None:
+    """A driver library, ``libvta_sim.so``, whose VTA is the simulator of that hardware. Why a stream goes wrong it
+    writes to stderr.
+    """
+    objects = simulator.objects(config, profile, triple)
+    write_driver(
+        [*objects, compile_c((CSRC / "common.c").read_text(encoding="utf-8"), "common.c", triple)], destination, triple
+    )
+
+
+def write_driver(objects: Sequence[bytes], destination: Path, triple: str, more: Sequence[str] = ()) -> None:
+    """A driver library of object files. `more`: what it exports beside the ten functions."""
+    sources = [compile_c((CSRC / name).read_text(encoding="utf-8"), name, triple) for name in platform(triple).sources]
+    link_shared([*objects, *sources], [*DRIVER, *more], destination, triple, dl=True)
 
 
 def _first(plan: Plan, name: str) -> int:

@@ -244,8 +244,10 @@ def quantize(
 
 
 @needs_builder
-def verify(bundle: PathLike, *, threads: int | None = None, progress: Progress = NONE) -> Document:
-    """Every stage of a bundle against the one before it.
+def verify(
+    bundle: PathLike, *, threads: int | None = None, driver: PathLike | None = None, progress: Progress = NONE
+) -> Document:
+    """Every stage of a bundle against the one before it; `driver` as for `load`.
 
     Returns:
         ``ok, stages, not_run``; of an int8 bundle ``layers`` and ``first_fall`` too.
@@ -258,7 +260,7 @@ def verify(bundle: PathLike, *, threads: int | None = None, progress: Progress =
 
     progress.stage("open")
     with bundles.open(Path(bundle)) as opened:
-        return verify_bundle(opened, threads=threads, progress=progress)
+        return verify_bundle(opened, threads=threads, driver=path_of(driver), progress=progress)
 
 
 @needs_builder

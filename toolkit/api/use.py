@@ -46,6 +46,7 @@ def load(
     *,
     runtime: str = "compiled",
     threads: int | None = None,
+    driver: PathLike | None = None,
     labels: PathLike | Sequence[str] | None = None,
 ) -> Model:
     """A bundle, ready to be called. Needs numpy alone, and Pillow for pictures.
@@ -59,6 +60,7 @@ def load(
         bundle: a folder or .zip that `export` wrote.
         runtime: ``compiled``; or ``onnxruntime``, on the bundle's ONNX.
         threads: to compute with; every core this process may use where None.
+        driver: the library that drives the bundle's accelerator; the usual one where None.
         labels: the names of the classes, or a text file with one a line; the bundle's, or ImageNet's, where None.
 
     Raises:
@@ -70,9 +72,9 @@ def load(
 
     with bundles.open(Path(bundle)) as opened:
         if runtime == "compiled":
-            library = engines.load_compiled(opened, threads)
+            library = engines.load_compiled(opened, threads, path_of(driver))
             return Model(opened, library.run, labels=labels, close=library.close)
-        return Model(opened, engines.make(runtime, opened, threads=threads).run, labels=labels)
+        return Model(opened, engines.make(runtime, opened, threads=threads, driver=path_of(driver)).run, labels=labels)
 
 
 @needs_builder
@@ -86,13 +88,14 @@ def run(
     output: PathLike | None = None,
     allow_nan: bool = False,
     threads: int | None = None,
+    driver: PathLike | None = None,
     progress: Progress = NONE,
 ) -> Document:
     """Run a bundle once and say how long it takes; `load` is for programs.
 
     Args:
         given: pictures or a tensor, see `inception_deploy.runtime.given`.
-        runtime, threads, labels: as for `load`.
+        runtime, threads, driver, labels: as for `load`.
         top_k: how many classes to name.
         allow_nan: take inputs that hold a NaN or an infinity.
         output: write the first output there, float32, as .npy.
@@ -117,6 +120,7 @@ def run(
             output=path_of(output),
             allow_nan=allow_nan,
             threads=threads,
+            driver=path_of(driver),
             progress=progress,
         )
 
@@ -232,6 +236,7 @@ def bench(
     against: Sequence[str] = (),
     runs: int = 30,
     threads: int | None = None,
+    driver: PathLike | None = None,
     progress: Progress = NONE,
 ) -> list[Document]:
     """Time bundles, and other engines on the same networks, in interleaved rounds of one call each.
@@ -240,6 +245,7 @@ def bench(
 
     Args:
         against: of ``onnxruntime``, ``openvino``, ``torch`` and ``torch-compile``.
+        driver: as for `load`, of all the bundles.
 
     Returns:
         A document a bundle: ``bundle, precision, machine, threads, batch, results, ratio``, and more.
@@ -249,7 +255,8 @@ def bench(
     """
     from ..reports.bench import bench as measure
 
-    return measure([Path(path) for path in bundles], against=against, runs=runs, threads=threads, progress=progress)
+    paths = [Path(path) for path in bundles]
+    return measure(paths, against=against, runs=runs, threads=threads, driver=path_of(driver), progress=progress)
 
 
 @needs_builder

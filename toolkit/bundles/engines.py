@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import DeployError, UsageError, nearest
@@ -53,23 +54,25 @@ def default_threads() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def make(name: str, bundle: Bundle, *, threads: int | None = None) -> Engine:
-    """The engine `name` for `bundle`, with exactly `threads` threads (all cores this process may use where None).
+def make(name: str, bundle: Bundle, *, threads: int | None = None, driver: Path | None = None) -> Engine:
+    """The engine `name` for `bundle`, with exactly `threads` threads (all cores this process may use where None), and
+    with another driver library of the accelerator than the usual one.
 
     Raises:
-        UsageError: there is no such engine.
+        UsageError: there is no such engine, or it has no driver.
         DeployError: (kind ``engine``) it is not installed, or (kind ``target``) the bundle's target cannot run here.
     """
-    _require_known(name, _ENGINES)
+    _require_known(name, ("compiled", *PEERS))
+    if name == "compiled":
+        return _Function(name, load_compiled(bundle, threads, driver).run)
+    if driver is not None:
+        message = f"--driver is for the compiled library; {name} drives no accelerator"
+        raise UsageError(message, kind="engine", got=name, allowed="compiled")
     return _Function(name, _ENGINES[name](bundle, threads or default_threads()))
 
 
-def _compiled(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
-    return load_compiled(bundle, threads).run
-
-
-def load_compiled(bundle: Bundle, threads: int | None = None) -> CompiledModel:
-    """The bundle's compiled library as a `runtime.CompiledModel`.
+def load_compiled(bundle: Bundle, threads: int | None = None, driver: Path | None = None) -> CompiledModel:
+    """The bundle's compiled library as a `runtime.CompiledModel`; `driver` as `compiled.load` takes it.
 
     Raises:
         DeployError: (kind ``target``) the bundle's target cannot run here.
@@ -85,7 +88,7 @@ def load_compiled(bundle: Bundle, threads: int | None = None) -> CompiledModel:
             got=bundle.manifest["target"],
             allowed=[row["name"] for row in listing() if row["runs"]],
         )
-    return compiled.load(bundle.folder, threads=threads or default_threads())
+    return compiled.load(bundle.folder, threads=threads or default_threads(), driver=driver)
 
 
 def _onnxruntime(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
@@ -206,16 +209,15 @@ def _not_installed(name: str, how: str) -> DeployError:
         f"{name} is not installed; {how}",
         kind="engine",
         got=name,
-        allowed=[other for other in _ENGINES if other != name],
+        allowed=["compiled", *(other for other in PEERS if other != name)],
     )
 
 
 _ENGINES: dict[str, Callable[[Bundle, int], Callable[..., Sequence[NDArray[Any]]]]] = {
-    "compiled": _compiled,
     "onnxruntime": _onnxruntime,
     "openvino": _openvino,
     "torch": _torch,
     "torch-compile": _torch_compile,
 }
-PEERS = tuple(name for name in _ENGINES if name != "compiled")
+PEERS = tuple(_ENGINES)
 """What `bench --against` takes."""

@@ -110,6 +110,12 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=positive("--threads", 1024), metavar="N", help=help)
 
 
+def add_driver(parser: argparse.ArgumentParser) -> None:
+    """The option --driver."""
+    help = "the shared library that drives the bundle's accelerator (default: the simulator, or the bundle's libvta.so)"
+    parser.add_argument("--driver", type=Path, metavar="FILE.so", help=help)
+
+
 def add_network(parser: argparse.ArgumentParser) -> None:
     """The options that shape a network: --input-size, --width, --batch, --num-classes."""
     parser.add_argument("--input-size", type=size, metavar="H[xW]", help="height and width of the input")

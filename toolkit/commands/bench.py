@@ -10,7 +10,7 @@ from typing import Any
 from inception_deploy.errors import UsageError
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, Show, add_network, add_threads, line, positive, sequence, table
+from .base import Command, Outcome, Show, add_driver, add_network, add_threads, line, positive, sequence, table
 
 _BUNDLE_RUNS, _TORCH_RUNS = 30, 10
 _FIGURES = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "sd_ms")
@@ -37,6 +37,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help=f"rounds (default: {_BUNDLE_RUNS}; {_TORCH_RUNS} for torch)",
     )
     add_threads(parser)
+    add_driver(parser)
     add_network(parser)
 
 
@@ -66,6 +67,7 @@ def _bundles(options: argparse.Namespace, progress: Progress) -> list[dict[str, 
         against=options.against,
         runs=options.runs or _BUNDLE_RUNS,
         threads=options.threads,
+        driver=options.driver,
         progress=progress,
     )
 

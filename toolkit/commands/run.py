@@ -8,7 +8,7 @@ from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, Show, add_bundle, add_threads, line, positive, sequence, table
+from .base import Command, Outcome, Show, add_bundle, add_driver, add_threads, line, positive, sequence, table
 
 RUNTIMES = ("compiled", "onnxruntime")
 
@@ -48,6 +48,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, metavar="FILE.npy", help="write the first output there, float32, raw")
     parser.add_argument("--allow-nan", action="store_true", help="take inputs that hold a NaN or an infinity")
     add_threads(parser)
+    add_driver(parser)
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
@@ -62,6 +63,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         output=options.output,
         allow_nan=options.allow_nan,
         threads=options.threads,
+        driver=options.driver,
         progress=progress,
     )
     head = line(f"{document['runtime']}: {document['latency_ms']:.2f} ms")

@@ -7,18 +7,19 @@ from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, Show, add_bundle, add_threads, line, sequence, table
+from .base import Command, Outcome, Show, add_bundle, add_driver, add_threads, line, sequence, table
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     add_threads(parser)
+    add_driver(parser)
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy import judge, verify
 
-    document = verify(options.bundle, threads=options.threads, progress=progress)
+    document = verify(options.bundle, threads=options.threads, driver=options.driver, progress=progress)
     columns = ("stage", "reference", "max abs", "max rel", "cosine", "same top-5", "allowed", "by", "ok", "")
     rows = [
         (r["stage"], r["reference"], r["max_abs"], r["max_rel"], r["cosine"], r["top5_same"],

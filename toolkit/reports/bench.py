@@ -38,10 +38,11 @@ def bench(
     against: Sequence[str] = (),
     runs: int = 30,
     threads: int | None = None,
+    driver: Path | None = None,
     progress: Progress = NONE,
 ) -> list[dict[str, Any]]:
     """Time the compiled libraries of some bundles, and the engines `against` them, each on one random input of its own.
-    All of them take turns, so that bundles compare with each other as well.
+    All of them take turns, so that bundles compare with each other as well. `driver` as `engines.make` takes it.
 
     Returns:
         A document of ``bench`` a bundle, with ``bundle`` (its path), ``model`` and ``precision``. A row of ``results``
@@ -62,7 +63,7 @@ def bench(
         for index, bundle in enumerate(opened):
             arrays = feed(bundle.manifest["inputs"]).values()
             for name in dict.fromkeys(["compiled", *against]):
-                engine = engines.make(name, bundle, threads=threads)
+                engine = engines.make(name, bundle, threads=threads, driver=driver if name == "compiled" else None)
                 calls[index, name] = partial(engine.run, *arrays)
         measured = interleave(calls, runs, progress, pause_s=pause_s(name for _, name in calls))
         return [

@@ -137,8 +137,10 @@ def summary(stages: Sequence[Mapping[str, object]], not_run: Iterable[Mapping[st
     return {"ok": all(entry["ok"] for entry in stages), "stages": list(stages), "not_run": list(not_run)}
 
 
-def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progress: Progress = NONE) -> dict[str, Any]:
-    """Every stage of `bundle` against the one before it.
+def verify_bundle(
+    bundle: bundles.Bundle, *, threads: int | None = None, driver: Path | None = None, progress: Progress = NONE
+) -> dict[str, Any]:
+    """Every stage of `bundle` against the one before it; `driver` as `engines.make` takes it.
 
     The stages whose files the bundle holds are run again here. The others (PyTorch is not in a bundle; the user's own
     ONNX, and the ONNX before our passes, are there only after ``export --keep-stages``) are shown as recorded at
@@ -193,7 +195,7 @@ def verify_bundle(bundle: bundles.Bundle, *, threads: int | None = None, progres
     progress.stage("compiled")
     not_run = []
     try:
-        engine = engines.make("compiled", bundle, threads=threads)
+        engine = engines.make("compiled", bundle, threads=threads, driver=driver)
     except DeployError as error:
         if error.kind != "target":
             raise

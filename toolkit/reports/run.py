@@ -35,6 +35,7 @@ def run(
     output: Path | None = None,
     allow_nan: bool = False,
     threads: int | None = None,
+    driver: Path | None = None,
     progress: Progress = NONE,
 ) -> dict[str, Any]:
     """Run the network of `bundle`.
@@ -44,6 +45,7 @@ def run(
         runtime: an engine of `engines`, ``compiled`` or ``onnxruntime``.
         top_k: how many of the best classes to name.
         labels: a text file, one class a line; ImageNet's where None and the network has 1000 classes.
+        driver: the library that drives the bundle's accelerator; the usual one where None.
         allow_nan: take inputs that hold a NaN or an infinity.
         output: where to write the first output, float32 (rows, ...), as .npy.
 
@@ -58,7 +60,7 @@ def run(
     if top_k < 1:
         raise UsageError(f"--top-k is {top_k}", kind="usage", got=top_k, allowed="1 or more")
     progress.stage("load")
-    model = Model(bundle, engines.make(runtime, bundle, threads=threads).run, labels=labels)
+    model = Model(bundle, engines.make(runtime, bundle, threads=threads, driver=driver).run, labels=labels)
     rows = model.input.rows(given)
     progress.stage("run")
     latency = 0.0

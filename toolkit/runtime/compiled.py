@@ -24,7 +24,7 @@ _ALIGNMENT = 64
 _MESSAGE = 512
 
 # The codes of inception_deploy.h that have more to say than id_error does.
-_CPU, _KERNEL = 2, 8
+_ARGUMENT, _CPU, _KERNEL = 1, 2, 8
 _KINDS = {2: "cpu", 3: "weights", 4: "weights", 5: "weights", 6: "memory", 7: "threads", 8: "kernel", 11: "device"}
 
 _MACHINES = {62: "x86_64", 183: "aarch64", 40: "armv7l", 3: "i686", 243: "riscv64"}
@@ -200,21 +200,26 @@ class CompiledModel:
                 raise DeployError(f"input {port.name} is {allowed}, not {got}", kind="input", got=got, allowed=allowed)
 
 
-def load(folder: Path, *, threads: int | None = None) -> CompiledModel:
+def load(folder: Path, *, threads: int | None = None, driver: Path | None = None) -> CompiledModel:
     """Open the compiled model in a folder.
 
     Args:
-        folder: where `model.so` and `weights.bin` lie.
+        folder: where `model.so` and `weights.bin` lie; ``model-MACHINE.so`` is taken where `model.so` is another
+            machine's.
         threads: how many an inference uses; None for one per CPU that this process may run on.
+        driver: the shared library that drives the model's accelerator, where not the usual one.
 
     Raises:
         DeployError: ``library`` (missing, damaged, for another machine or version), ``weights`` (missing, damaged, of
-            another model), ``cpu`` (this one lacks a feature), ``memory``, ``threads``.
+            another model), ``cpu`` (this one lacks a feature), ``memory``, ``threads``, ``device`` (the accelerator or
+            its driver), ``driver`` (the model has no accelerator that takes one).
     """
-    path, weights = Path(folder) / _LIBRARY, Path(folder) / _WEIGHTS
+    path, weights = library_of(Path(folder)), Path(folder) / _WEIGHTS
     if threads is not None and not 1 <= threads <= 256:
         raise DeployError("an inference takes 1 to 256 threads", kind="threads", got=threads, allowed="1..256")
     _check_elf(path)
+    if driver is not None:
+        _check_elf(driver)
     try:
         library = ctypes.CDLL(_own_name(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as error:
@@ -223,10 +228,27 @@ def load(folder: Path, *, threads: int | None = None) -> CompiledModel:
     handle = ctypes.c_void_p()
     # sched_getaffinity, not cpu_count: a container or taskset may leave fewer.
     count = threads or min(256, len(os.sched_getaffinity(0)))
-    code = library.id_open(os.fsencode(weights), count, ctypes.byref(handle))
+    if driver is None:
+        code = library.id_open(os.fsencode(weights), count, ctypes.byref(handle))
+    elif hasattr(library, "id_open_with_driver"):
+        named = os.fsencode(driver.absolute())
+        code = library.id_open_with_driver(os.fsencode(weights), count, named, ctypes.byref(handle))
+    else:
+        code = _ARGUMENT
+    if code == _ARGUMENT and driver is not None:
+        message = f"the model for {info.target.decode()} has no accelerator whose driver can be chosen"
+        raise DeployError(message, kind="driver", got=str(driver), allowed="no driver")
     if code:
         raise _error(library, code, str(weights) if _KINDS.get(code) == "weights" else info.target.decode())
     return CompiledModel(library, info, handle)
+
+
+def library_of(folder: Path) -> Path:
+    """The library in a folder that this machine runs. A board's bundle holds a second one, which simulates the board,
+    for the machine that built it.
+    """
+    second = folder / f"model-{platform.machine()}.so"
+    return second if second.exists() else folder / _LIBRARY
 
 
 _OPENED: dict[str, list[int]] = {}

@@ -183,6 +183,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     threads: int | None = None,
+    driver: str | os.PathLike[str] | None = None,
     labels: str | os.PathLike[str] | Sequence[str] | None = None,
 ) -> Model:
     """Open a bundle, check every file of it against its hash, and load its compiled library.
@@ -190,6 +191,7 @@ def load(
     Args:
         path: a folder or .zip that `export` wrote.
         threads: to compute with; every core this process may use where None.
+        driver: the library that drives the bundle's accelerator; the usual one where None.
         labels: the names of the classes, or a text file with one a line; the bundle's, or ImageNet's, where None.
 
     Raises:
@@ -197,7 +199,7 @@ def load(
             it.
     """
     with bundle.open(Path(path)) as opened:
-        library = compiled.load(opened.folder, threads=threads)
+        library = compiled.load(opened.folder, threads=threads, driver=None if driver is None else Path(driver))
         return Model(opened, library.run, labels=labels, close=library.close)
 
 

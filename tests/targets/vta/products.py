@@ -47,6 +47,9 @@ class Product(Spec):
         return (source(COUNT, "int8"), constant("tiles", 512, "int8"), result(COUNT, "int8"))
 
 
+_PRODUCT = Kernel("vta_product", Product(), None, 3, 1)
+
+
 @dataclass(frozen=True)
 class Stream:
     instructions: bytes
@@ -86,7 +89,7 @@ def plan(products: int = 1, weights: bytes = b"", weights_at: int = 0, cpu_weigh
         steps.append(Step("vta_product", args, len(steps), (name,), "conv", name, 4096, device="vta"))
     steps.append(Step("v_give", (goal, Ref("output:0", 0)), len(steps), ("give",), "give", "out0"))
     kernels = {name: Kernel(name, Bytes(name), None, 2, 1) for name in ("v_take", "v_turn", "v_give")}
-    kernels["vta_product"] = Kernel("vta_product", Product(), None, 3, 1)
+    kernels["vta_product"] = _PRODUCT
     data = weights or CASE.wgt.tobytes()
     table = (
         *memories((PIXELS,), (OUT,), arena=64, weights=cpu_weights),
@@ -94,6 +97,20 @@ def plan(products: int = 1, weights: bytes = b"", weights_at: int = 0, cpu_weigh
         Memory("vta weights", "vta", MemoryKind.WEIGHTS, len(data), first=cpu_weights),
     )
     return Plan("vta:sim", (PIXELS,), (OUT,), kernels, tuple(steps), bytes(cpu_weights) + data, table)
+
+
+def alone() -> tuple[Plan, Stream]:
+    """One product that reads the input and writes the output, and its stream."""
+    taken, given = Port("pixels", (1, COUNT), "int8"), Port("out0", (COUNT,), "int8")
+    table = memories((taken,), (given,), arena=64, weights=512, device="vta")
+    step = Step("vta_product", (Ref("input:0", 0), Ref("weights", 0), Ref("output:0", 0)), 0, ("product",), "conv", "out0",
+                4096, device="vta")  # fmt: skip
+    made = Plan("vta:sim", (taken,), (given,), {"vta_product": _PRODUCT}, (step,), CASE.wgt.tobytes(), table)
+    code = stream(inp={"dram_base": 0}, store={"dram_base": 0})
+    names = {"vta weights": "weights", "uops": "uops"}
+    ports = {1: "input:0", 8: "output:0"}
+    moved = tuple((n, ports.get(n, names.get(name, name)), size) for n, name, size in code.relocations)
+    return made, replace(code, relocations=moved)
 
 
 def write(
@@ -109,11 +126,10 @@ def write(
     folder.mkdir()
     every = list(streams) or [stream() for _ in vta_library.spans(made)]
     whole = vta_library.with_streams(made, every, CONFIG)
-    kernel = link.compile_c((C / "host.c").read_text(), "host.c", triple)
-    parts = [
-        vta_library.part(whole, every, CONFIG, triple, simulated=simulated, cached=cached),
-        cpu_library.part(whole, dict.fromkeys(("v_take", "v_turn", "v_give"), kernel)),
-    ]
+    parts = [vta_library.part(whole, every, CONFIG, triple, simulated=simulated, cached=cached)]
+    if "cpu" in whole.devices:
+        kernel = link.compile_c((C / "host.c").read_text(), "host.c", triple)
+        parts.append(cpu_library.part(whole, dict.fromkeys(("v_take", "v_turn", "v_give"), kernel)))
     library.write_library(whole, parts, folder, triple=triple)
     return folder
 

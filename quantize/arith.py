@@ -184,9 +184,37 @@ def add_scale(
     return np.asarray(np.clip(np.rint(left + right), low - zero, high - zero).astype(np.int32) + zero).astype(dtype)
 
 
+def product(a: Ints, b: Ints, *, zero_a: int = 0, zero_b: int = 0) -> Ints:
+    """``acc = (a - zero_a) * (b - zero_b)``, int32, of maps of one shape, or of a map and a gate: one value a channel.
+
+    It is requantized like a sum of products: by `multiplier` of both scales, or by `product_shift`.
+    """
+    return fits((a.astype(np.int64) - zero_a) * (b.astype(np.int64) - zero_b))
+
+
+def product_shift(exponent_a: int, exponent_b: int, exponent_y: int) -> int:
+    """``n_y - n_a - n_b``, which the insertion keeps from being negative; over 31 all is shifted out, as by 31."""
+    return min(exponent_y - exponent_a - exponent_b, 31)
+
+
 def concat(parts: Sequence[Ints], axis: int = 1) -> Ints:
     """Bytes, moved: all parts have one scale and one zero point."""
     return np.concatenate(list(parts), axis=axis)
+
+
+def pad(q: Ints, pads: Sequence[tuple[int, int]], mode: str, fill: int) -> Ints:
+    """Bytes, moved, with others around them: `fill`, which is the quantized constant, or, by `mode`, their neighbours.
+
+    Args:
+        pads: before and behind, for each axis; negative ones cut.
+        mode: ``constant``, ``reflect``, ``edge`` or ``wrap``.
+    """
+    sizes = zip(q.shape, pads, strict=True)
+    kept = q[tuple(slice(max(-before, 0), size - max(-behind, 0)) for size, (before, behind) in sizes)]
+    wide = [(max(before, 0), max(behind, 0)) for before, behind in pads]
+    if mode == "constant":
+        return np.pad(kept, wide, constant_values=fill)
+    return np.pad(kept, wide, mode=mode)  # type: ignore[call-overload,no-any-return]
 
 
 # -- windows ----------------------------------------------------------------------------------------------------------

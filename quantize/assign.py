@@ -78,6 +78,8 @@ def _coarsen(structure: Structure, exponents: list[int], index: Mapping[ir.Value
                 weight = constant(layer.nodes[0].inputs[1])
                 assert weight is not None
                 least = sources[0] + covering_exponent(weight, scheme)
+            elif layer.kind == "mul":
+                least = sum((sources * 2)[:2])
             else:
                 continue
             for value in layer.outputs:

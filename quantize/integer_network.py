@@ -15,7 +15,18 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from inception_deploy.graph.rewrite import Array, constant, dequantized, integer, ints, only_reader, operand, shape
+from inception_deploy.graph.rewrite import (
+    Array,
+    constant,
+    dequantized,
+    integer,
+    ints,
+    number,
+    only_reader,
+    operand,
+    shape,
+    text,
+)
 from inception_deploy.verify import run_onnx
 
 from . import arith
@@ -167,7 +178,7 @@ def _execute(step: IntegerStep, values: dict[str, Array], power_of_two: bool) ->
         return
     how = step.output.params
     q = _integers(step, given, how, power_of_two)
-    for bound in step.nodes if step.kind == "move" else step.nodes[1:]:
+    for bound in bounding(step):
         if bound.op_type in ACTIVATIONS:
             low, high = bounds(bound)
             ends = [int(arith.quantize(np.array(e, np.float32), how.scale, how.zero, how.dtype)) for e in (low, high)]
@@ -188,6 +199,8 @@ def _integers(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two
         return arith.requantize_scale(acc, factor, y.zero, y.dtype)
     if step.kind == "add":
         return _add(step, given, y, power_of_two)
+    if step.kind == "mul":
+        return _mul(step, given, y, power_of_two)
     if step.kind == "mean":
         acc, counts = _window(step, given[0])
         if power_of_two:
@@ -198,7 +211,7 @@ def _integers(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two
         return arith.concat(parts, integer(step.nodes[0], "axis", 1))
     if step.kind == "table":
         return arith.look_up(given[0], table(step))
-    return _same(_moved(step.nodes[0], given[0])[0], x, y, power_of_two)
+    return _same(_moved(step.nodes[0], given[0], x)[0], x, y, power_of_two)
 
 
 def _add(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two: bool) -> Array:
@@ -212,6 +225,14 @@ def _add(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two: boo
     if power_of_two:
         return arith.requantize_shift(acc, y.exponent - Params(finer, 0, a.dtype).exponent)
     return arith.requantize_scale(acc, float(np.float32(finer) / np.float32(y.scale)), y.zero, y.dtype)
+
+
+def _mul(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two: bool) -> Array:
+    a, b = (tensor.params for tensor in (step.inputs * 2)[:2])
+    acc = arith.product(given[0], given[-1], zero_a=a.zero, zero_b=b.zero)
+    if power_of_two:
+        return arith.requantize_shift(acc, arith.product_shift(a.exponent, b.exponent, y.exponent))
+    return arith.requantize_scale(acc, arith.multiplier(a.scale, b.scale, y.scale), y.zero, y.dtype)
 
 
 def alignment(a: Params, b: Params) -> tuple[int, int] | None:
@@ -288,11 +309,16 @@ def _as_float(step: IntegerStep, given: Sequence[Array]) -> Array:
         result = acc.astype(np.float32) * (np.float32(x.scale) / counts.astype(np.float32))
     else:
         reals = [arith.dequantize(q, t.params.scale, t.params.zero) for q, t in zip(given, step.inputs, strict=True)]
-        assert step.kind == "add"
-        result = reals[0] + reals[-1]
+        assert step.kind in ("add", "mul")
+        result = reals[0] + reals[-1] if step.kind == "add" else reals[0] * reals[-1]
     for node in step.nodes[1:]:
         result = np.clip(result, *bounds(node))
     return np.asarray(result, np.float32)
+
+
+def bounding(step: IntegerStep) -> tuple[ir.Node, ...]:
+    """The nodes of a step that may bound its bytes: a Relu or Clip that a table does not hold already."""
+    return () if step.kind == "table" else step.nodes if step.kind == "move" else step.nodes[1:]
 
 
 def bounds(node: ir.Node) -> tuple[float, float]:
@@ -305,10 +331,14 @@ def bounds(node: ir.Node) -> tuple[float, float]:
     return -math.inf if low is None else float(low.item()), math.inf if high is None else float(high.item())
 
 
-def _moved(node: ir.Node, q: Array) -> list[Array]:
+def _moved(node: ir.Node, q: Array, how: Params) -> list[Array]:
     """A node that moves or compares bytes. Reshapes and slices run in onnxruntime, on the bytes as exact floats."""
     if node.op_type in ACTIVATIONS:
         return [q]
+    if node.op_type == "GlobalMaxPool":
+        return [arith.max_pool(q, q.shape[2:])]
+    if node.op_type == "Pad":
+        return [arith.pad(q, paddings(node, q.ndim), text(node, "mode", "constant"), padded_with(node, how))]
     if node.op_type == "MaxPool":
         kernel, strides = ints(node, "kernel_shape"), ints(node, "strides", [1, 1])
         dilations, pads = ints(node, "dilations", [1, 1]), ints(node, "pads", [0] * 4)
@@ -319,13 +349,30 @@ def _moved(node: ir.Node, q: Array) -> list[Array]:
                 over = (sizes[2 + axis] - 1) * strides[axis] + reach - q.shape[2 + axis] - pads[axis]
                 pads[2 + axis] = max(pads[2 + axis], over)
         return [arith.max_pool(q, kernel, strides=strides, pads=pads, dilations=dilations)]
-    return [array.astype(q.dtype) for array in _run_alone(node, [q.astype(np.float32)])]
+    return [array.astype(q.dtype) for array in run_alone(node, [q.astype(np.float32)])]
+
+
+def paddings(node: ir.Node, axes: int) -> list[tuple[int, int]]:
+    """What a Pad puts before and behind each axis."""
+    ends, which = constant(operand(node, 1)), constant(operand(node, 3))
+    numbers = ints(node, "pads", []) if ends is None else [int(end) for end in ends.reshape(-1)]
+    half = len(numbers) // 2
+    padded = range(half) if which is None else [int(axis) % axes for axis in which.reshape(-1)]
+    found = dict(zip(padded, zip(numbers[:half], numbers[half:], strict=True), strict=True))
+    return [found.get(axis, (0, 0)) for axis in range(axes)]
+
+
+def padded_with(node: ir.Node, how: Params) -> int:
+    """The byte that a Pad by a constant puts there."""
+    value = constant(operand(node, 2))
+    real = number(node, "value", 0.0) if value is None or not value.size else float(value.reshape(-1)[0])
+    return int(arith.quantize(np.array(real, np.float32), how.scale, how.zero, how.dtype))
 
 
 def _split(step: IntegerStep, q: Array, values: dict[str, Array], power_of_two: bool) -> None:
     """Each part in bytes, or, where float reads it, as float."""
     how = step.inputs[0].params
-    for output, part in zip(step.nodes[0].outputs, _moved(step.nodes[0], q), strict=True):
+    for output, part in zip(step.nodes[0].outputs, _moved(step.nodes[0], q, how), strict=True):
         user = only_reader(output)
         if user is not None and user.op_type == "QuantizeLinear":
             y = params_of(user)
@@ -339,13 +386,16 @@ def table(step: IntegerStep) -> Array:
     assert step.output is not None
     x, y = step.inputs[0].params, step.output.params
     low, high = x.limits
-    reals = arith.dequantize(np.arange(low, high + 1), x.scale, x.zero)
+    x_reals = reals = arith.dequantize(np.arange(low, high + 1), x.scale, x.zero)
+    made: ir.Value | None = None
     for node in step.nodes:
-        (reals,) = _run_alone(node, [reals])
-    return arith.quantize(reals.astype(np.float32), y.scale, y.zero, y.dtype)
+        computed = dict.fromkeys(value for value in node.inputs if value is not None and _known(value) is None)
+        (reals,) = run_alone(node, [reals if value is made else x_reals for value in computed])
+        made = node.outputs[0]
+    return arith.quantize(reals.astype(np.float32).reshape(-1), y.scale, y.zero, y.dtype)
 
 
-def _run_alone(node: ir.Node, arrays: Sequence[Array]) -> list[Array]:
+def run_alone(node: ir.Node, arrays: Sequence[Array]) -> list[Array]:
     """One node in onnxruntime: `arrays` for what it computes from, its constants from the graph."""
     proto = ir.to_proto(node)
     remaining = list(arrays)
@@ -374,6 +424,6 @@ def _known(value: ir.Value) -> Array | None:
 
 def _run_float(node: ir.Node, values: dict[str, Array]) -> None:
     given = dict.fromkeys(value for value in node.inputs if value is not None and _known(value) is None)
-    results = _run_alone(node, [values[value.name or ""] for value in given])
+    results = run_alone(node, [values[value.name or ""] for value in given])
     for value, array in zip(node.outputs, results, strict=True):
         values[value.name or ""] = array

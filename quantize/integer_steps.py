@@ -31,7 +31,19 @@ from inception_deploy.verify import bound
 
 from .arith import INT32
 from .scheme import LIMITS, Dtype, Params
-from .structure import ACTIVATIONS, FUNCTIONS, MEANS, MOVES, SCALARS, is_activation, is_function
+from .structure import (
+    ACTIVATIONS,
+    FUNCTIONS,
+    FUSE,
+    MEANS,
+    MOVES,
+    POOLS,
+    SCALARS,
+    is_activation,
+    is_function,
+    only_moves,
+    scales_other,
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +72,8 @@ class IntegerStep:
     """One integer step, or one float node.
 
     Attributes:
-        kind: ``linear``, ``add``, ``mean``, ``concat``, ``move``, ``table``, ``float``, or the two edges ``quantize``
-            (a float tensor becomes integers) and ``dequantize`` (integers become one).
+        kind: ``linear``, ``add``, ``mul``, ``mean``, ``concat``, ``move``, ``table``, ``float``, or the two edges
+            ``quantize`` (a float tensor becomes integers) and ``dequantize`` (integers become one).
         nodes: the ONNX nodes it stands for; the first names it.
         inputs: the quantized tensors it reads, in order; of a ``linear`` step with an Add behind it, what it
             multiplies and the shortcut.
@@ -137,7 +149,7 @@ def steps_of(graph: ir.Graph, *, ours: bool, power_of_two: bool = False) -> list
         except _StaysFloatError as why:
             step = IntegerStep("float", (node,), (), None, node.outputs[0].name or "", reason=str(why))
         if step.output is not None and step.kind != "quantize":
-            made.update(user for value in step.nodes[-1].outputs for user, _ in value.uses() if _quantized(value))
+            made.update(user for value in step.nodes[-1].outputs for user, _ in value.uses() if quantized_as(value))
         if step.shortcut is not None:
             waiting[step.nodes[1]] = step
         else:
@@ -168,8 +180,8 @@ def _tensor(value: ir.Value) -> Tensor:
     return Tensor(_name(maker.inputs[0]), _params(maker))
 
 
-def _quantized(result: ir.Value) -> Tensor | None:
-    """The integers that a float result is turned into; it is read as float nowhere then."""
+def quantized_as(result: ir.Value) -> Tensor | None:
+    """The integers that a float result is turned into, and nothing else; None where it is read as float."""
     user = only_reader(result)
     if user is None or user.op_type != "QuantizeLinear":
         return None
@@ -255,10 +267,12 @@ def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
         inputs += (_tensor(shortcut),)
         nodes += [user for user, _ in node.outputs[0].uses()]
     first = len(nodes)
-    while (follower := only_reader(nodes[-1].outputs[0])) is not None and _follows(kind, follower, len(nodes) == first):
+    while (follower := only_reader(nodes[-1].outputs[0])) is not None:
+        if not _follows(kind, follower, nodes[first - 1 :], inputs):
+            break
         nodes.append(follower)
     result = nodes[-1].outputs[0]
-    output = next(filter(None, map(_quantized, nodes[-1].outputs)), None)
+    output = next(filter(None, map(quantized_as, nodes[-1].outputs)), None)
     if output is None and kind in ("move", "table", "concat"):
         raise _StaysFloatError("its result is not quantized again")
     linear = _linear(node, inputs[0].params, ours) if kind == "linear" else None
@@ -289,14 +303,18 @@ def _kind(node: ir.Node) -> str:
         if len({shape(node.inputs[0]), shape(node.inputs[1])} - {None}) > 1:
             raise _StaysFloatError("its two sides have different shapes")
         return "add"
-    if op in MEANS or op == "MaxPool":
+    if op == "Mul" and scales_other(node):
+        return "mul"
+    if op in MEANS or op in POOLS:
         _require_plain_window(node)
-        return "move" if op == "MaxPool" else "mean"
+        return "move" if op in POOLS else "mean"
     if op == "Concat" and len(_activations(node)) == len(node.inputs):
         return "concat"
     if op in ACTIVATIONS and is_activation(node):
         return "move"
     if op in MOVES and op not in ACTIVATIONS and others_constant:
+        if not only_moves(node):
+            raise _StaysFloatError(f"this {op} gives other numbers than it is given")
         return "move"
     if is_function(node):
         return "table"
@@ -310,17 +328,27 @@ def _require_plain_window(node: ir.Node) -> None:
         raise _StaysFloatError(f"integers know images only, not {rank(node.inputs[0])} axes")
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
         raise _StaysFloatError("its padding depends on the size of the map, which is not known")
-    if node.op_type == "MaxPool":
+    if node.op_type in POOLS:
         if any(value.uses() for value in node.outputs[1:]):
             raise _StaysFloatError("the indices of its maxima are used")
     elif integer(node, "ceil_mode", 0) or any(step != 1 for step in ints(node, "dilations", [1])):
         raise _StaysFloatError("in integers an average has no ceil_mode and no dilation")
 
 
-def _follows(kind: str, follower: ir.Node, first: bool) -> bool:
-    if kind == "table":
-        return is_function(follower)
-    return kind in ("linear", "add", "mean") and first and is_activation(follower)
+def _follows(kind: str, follower: ir.Node, nodes: list[ir.Node], inputs: tuple[Tensor, ...]) -> bool:
+    """Whether a node goes into the step of those before it."""
+    if kind != "table":
+        return kind in FUSE and len(nodes) == 1 and is_activation(follower)
+    if is_function(follower) or is_activation(follower):
+        return True
+    # x * f(x), where each of its readers may have a DequantizeLinear of its own
+    rest = [value for value in follower.inputs if value is not nodes[-1].outputs[0]]
+    if follower.op_type not in SCALARS or follower.domain or len(rest) != 1 or not _computed(rest[0]):
+        return False
+    try:
+        return rest[0] is not None and _tensor(rest[0]) == inputs[0]
+    except _StaysFloatError:
+        return False
 
 
 # -- weights ----------------------------------------------------------------------------------------------------------

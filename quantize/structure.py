@@ -5,10 +5,14 @@ A layer is one node that computes, with the activations behind it that cost noth
     linear    Conv, Gemm                      acc = sum x w + b                 then Relu or Clip
               Conv, then Add (a choice)       acc = sum x w + b + shortcut      then Relu or Clip
     add       Add of two computed tensors     acc = a + b                       then Relu or Clip
+    mul       Mul of two, or of one and its   acc = a * b                       then Relu or Clip
+              gate: a value for each channel
     mean      AveragePool, GlobalAveragePool  acc = sum x, divided by a count   then Relu or Clip
     concat    Concat                          bytes, moved (or rescaled, where each input has its own scale)
-    move      MaxPool, Flatten, Relu, ...     bytes, moved (compared, at most)
-    table     Tanh, x * 2, chains of them     256 bytes to look up
+    move      MaxPool, Flatten, Relu, Pad,    bytes, moved (compared, at most)
+              nearest Resize, Split, ...
+    table     Tanh, x * 2, x * sigmoid(x),    256 bytes to look up
+              chains of them
 
 Everything else stays float, between a DequantizeLinear and a QuantizeLinear.
 """
@@ -18,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from inception_deploy.graph.rewrite import constant, integer, ints, number, only_reader, operand, rank, shape, text
@@ -25,13 +30,19 @@ from inception_deploy.graph.rewrite import constant, integer, ints, number, only
 from .scheme import Choices
 
 ACTIVATIONS = ("Relu", "Clip")
-MOVES = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", *ACTIVATIONS)
+POOLS = ("MaxPool", "GlobalMaxPool")
+MOVES = (
+    "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Pad", "Resize",
+    "DepthToSpace", "SpaceToDepth", *POOLS, *ACTIVATIONS,
+)  # fmt: skip
 MEANS = ("AveragePool", "GlobalAveragePool")
 FUNCTIONS = (
     "Tanh", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Softplus", "Softsign",
     "Mish", "Erf", "Exp", "Log", "Sqrt", "Abs", "Neg", "Sin", "Cos", "Atan",
 )  # fmt: skip
 SCALARS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
+FUSE = ("linear", "add", "mul", "mean")
+"""Kinds of layers that a Relu or Clip behind them is a part of."""
 
 
 @dataclass(frozen=True)
@@ -197,15 +208,16 @@ def _layer(node: ir.Node) -> Layer | None:
     if kind is None:
         return None
     chain = [node]
-    follow = {"linear": is_activation, "add": is_activation, "mean": is_activation, "table": is_function}.get(kind)
-    while follow is not None:
+    activations = [value for value in node.inputs if value is not None and constant(value) is None]
+    while kind in FUSE or kind == "table":
         reader = only_reader(chain[-1].outputs[0])
-        if reader is None or reader.graph is not node.graph or not follow(reader):
+        if reader is None or reader.graph is not node.graph:
+            break
+        if not (continues(reader, chain[-1], activations[0]) if kind == "table" else is_activation(reader)):
             break
         chain.append(reader)
         if kind != "table":
             break
-    activations = [value for value in node.inputs if value is not None and constant(value) is None]
     # A node may read one value twice (x + x): both sides count.
     return Layer(kind, tuple(chain), tuple(activations), tuple(chain[-1].outputs))
 
@@ -216,17 +228,19 @@ def _kind(node: ir.Node) -> str | None:
         return "linear" if _is_linear(node) else None
     if op == "Add" and _joins_two(node):
         return "add"
+    if op == "Mul" and scales_other(node):
+        return "mul"
     if op in MEANS:
         return "mean" if _plain_window(node) and not integer(node, "ceil_mode", 0) else None
     if op == "Concat":
         return "concat" if all(v is not None and constant(v) is None for v in node.inputs) else None
     if op in ACTIVATIONS:
         return "move" if is_activation(node) else None
-    if op == "MaxPool":
+    if op in POOLS:
         return "move" if _plain_window(node) and len(node.outputs) == 1 else None
     if op in MOVES:
         others_constant = all(v is None or constant(v) is not None for v in node.inputs[1:])
-        return "move" if others_constant and constant(node.inputs[0]) is None else None
+        return "move" if others_constant and constant(node.inputs[0]) is None and only_moves(node) else None
     return "table" if is_function(node) else None
 
 
@@ -247,10 +261,30 @@ def _joins_two(node: ir.Node) -> bool:
     return a.shape is not None and b.shape is not None and a.shape == b.shape
 
 
+def scales_other(node: ir.Node) -> bool:
+    """A product of two computed tensors: of one shape, or of a map and one value for each of its channels."""
+    a, b = node.inputs
+    if a is None or b is None or constant(a) is not None or constant(b) is not None:
+        return False
+    one, other = shape(a), shape(b)
+    if one is None or other is None:
+        return False
+    return one == other or (len(one) == len(other) == 4 and one[:2] == other[:2] and (1, 1) in (one[2:], other[2:]))
+
+
 def _plain_window(node: ir.Node) -> bool:
     flat = text(node, "auto_pad", "NOTSET") == "NOTSET" and rank(node.inputs[0]) == 4
-    undilated = node.op_type == "MaxPool" or all(step == 1 for step in ints(node, "dilations", [1]))
+    undilated = node.op_type in POOLS or all(step == 1 for step in ints(node, "dilations", [1]))
     return flat and undilated
+
+
+def only_moves(node: ir.Node) -> bool:
+    """Of an operator of `MOVES`: this one takes each value from its input, or puts one finite number in its place."""
+    if node.op_type == "Resize":
+        cropped = text(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize"
+        return text(node, "mode", "nearest") == "nearest" and not cropped
+    value = constant(operand(node, 2)) if node.op_type == "Pad" else None
+    return value is None or bool(np.isfinite(value).all())
 
 
 def is_activation(node: ir.Node) -> bool:
@@ -272,3 +306,13 @@ def is_function(node: ir.Node) -> bool:
     computed = [value for value, array in zip(node.inputs, numbers, strict=True) if array is None]
     scalars = [array for array in numbers if array is not None]
     return len(computed) == 1 and all(array.size == 1 and array.ndim <= (rank(computed[0]) or 0) for array in scalars)
+
+
+def continues(node: ir.Node, before: ir.Node, x: ir.Value) -> bool:
+    """Whether what a chain of functions of `x` gives so far goes on through `node`, which may read `x` again:
+    ``x * sigmoid(x)``.
+    """
+    if is_function(node) or is_activation(node):
+        return True
+    whole = {before.outputs[0], x}
+    return node.op_type in SCALARS and not node.domain and len(node.inputs) == 2 and whole == set(node.inputs)

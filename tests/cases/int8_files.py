@@ -187,7 +187,7 @@ def activations() -> Iterator[File]:
     y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16), 0.03, 128)
     y = g.qdq(g.op("Softplus", y), 0.02)
     y = g.qdq(g.op("Mul", y, g.op("Sigmoid", y)), 0.02)
-    yield _file("gate", g, g.head(y, 0.02, 16), floats=("Sigmoid", "Mul"))
+    yield _file("gate", g, g.head(y, 0.02, 16))
 
 
 def joins() -> Iterator[File]:
@@ -271,7 +271,6 @@ def _operator(kind: str, dtype: str, zero: int) -> File:
     to, channels, floats = numbers(0.02, zero), 16, ()
     if kind in ("QLinearAdd", "QLinearMul"):
         z = g.op(f"com.microsoft.{kind}", *y, *y, *to)
-        floats = ("Mul",) if kind == "QLinearMul" else ()
     elif kind == "QLinearConcat":
         z, channels = g.op("com.microsoft.QLinearConcat", *to, *y, *y, axis=1), 32
     elif kind == "QLinearAveragePool":
@@ -287,7 +286,7 @@ def _operator(kind: str, dtype: str, zero: int) -> File:
         elif kind == "Clip":
             z = g.op("Clip", y[0], g.constant(zero - 20, dtype), g.constant(zero + 90, dtype))
         elif kind == "Pad":
-            z, floats = g.op("Pad", y[0], g.constant([0, 0, 1, 2, 0, 0, 2, 1], "int64")), ("Pad",)
+            z = g.op("Pad", y[0], g.constant([0, 0, 1, 2, 0, 0, 2, 1], "int64"))
         elif kind == "Transpose":
             z = g.op("Transpose", y[0], perm=[0, 1, 3, 2])
         elif kind == "Slice":

@@ -102,12 +102,80 @@ def tables(b: Builder, x: str) -> str:
 
 
 def islands(b: Builder, x: str) -> str:
-    """What stays float in the middle: a gate, and a split of channels."""
-    y = b.op("Relu", signed(b, x))
-    gate = b.op("Sigmoid", b.conv(b.op("GlobalAveragePool", y), 16, 16, (1, 1)))
-    z = b.op("Mul", y, gate)
-    left, right = b.op("Split", b.conv(z, 16, 20, (1, 1)), outputs=2, axis=1, num_outputs=2)
-    return b.conv(b.op("Concat", right, left, axis=1), 20, 8)
+    """What stays float in the middle: a difference of two maps, of which one is a part of what a split gives."""
+    y = b.conv(signed(b, x), 16, 20, (1, 1))
+    left, right = b.op("Split", y, outputs=2, axis=1, num_outputs=2)
+    z = b.op("Sub", left, b.op("Tanh", right))
+    return b.conv(b.op("Concat", right, z, axis=1), 20, 8)
+
+
+def gates(b: Builder, x: str) -> str:
+    """Squeeze and excite, with a gate in other slots than its map, and on either side; products of maps of both signs."""
+    y = signed(b, x)
+    z = b.op("Concat", b.conv(y, 16, 5, (1, 1)), b.conv(y, 16, 13, (1, 1)), axis=1)
+    gate = b.op("Sigmoid", b.conv(b.op("Relu", b.conv(b.op("GlobalAveragePool", z), 18, 4, (1, 1))), 4, 18, (1, 1)))
+    one = b.op("Mul", z, gate)
+    two = b.op("Mul", b.op("HardSigmoid", b.conv(b.op("GlobalMaxPool", one), 18, 18, (1, 1))), one)
+    return b.conv(b.op("Relu", b.op("Mul", b.conv(two, 18, 18, (1, 1)), z)), 18, 9, (1, 1))
+
+
+def gated(b: Builder, x: str) -> str:
+    """x * sigmoid(x), hard swish, and how older exporters spell it; on maps and on vectors."""
+    y = signed(b, x)
+    y = b.op("Mul", y, b.op("Sigmoid", y))
+    y = b.conv(y, 16, 12, (1, 1))
+    six = b.op("Clip", b.op("Add", y, b.constant(3.0)), b.constant(0.0), b.constant(6.0))
+    y = b.conv(b.op("Div", b.op("Mul", y, six), b.constant(6.0)), 12, 10, (1, 1))
+    y = b.op("Flatten", b.op("GlobalAveragePool", y))
+    return b.op("HardSwish", b.op("Gemm", y, b.weight(20, 10), b.weight(20), transB=1))
+
+
+def places(b: Builder, x: str) -> str:
+    """Values that move: padding of every mode, nearest resizes, pixels with a step."""
+    y = signed(b, x)
+    y = b.op("Pad", y, b.constant([0, 0, 1, 0, 0, 0, 2, 1], "int64"), b.constant(0.5))
+    y = b.conv(
+        b.op("Pad", y, b.constant([2, 1, 0, 3], "int64"), "", b.constant([2, 3], "int64"), mode="reflect"), 16, 7
+    )
+    y = b.op(
+        "Resize",
+        y,
+        "",
+        b.constant([1.0, 1.0, 2.0, 1.6]),
+        mode="nearest",
+        nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )
+    y = b.op(
+        "Slice",
+        y,
+        b.constant([1, -1], "int64"),
+        b.constant([22, 0], "int64"),
+        b.constant([2, 3], "int64"),
+        b.constant([2, -2], "int64"),
+    )
+    return b.conv(b.op("Pad", y, b.constant([0, 2, -1, 0, 0, 1, 1, 1], "int64")), 10, 20)
+
+
+def shuffled(b: Builder, x: str) -> str:
+    """Channels that move: splits, a shuffle, a gather that takes one twice, slices; behind them whatever reads slots."""
+    y = b.op("Relu", b.conv(signed(b, x), 16, 40, (1, 1)))
+    left, right = b.op("Split", y, outputs=2, axis=1, num_outputs=2)
+    z = b.conv(b.op("Relu", b.conv(right, 20, 20, group=20, pads=[1, 1, 1, 1])), 20, 20, (1, 1))
+    y = b.op("Concat", left, z, axis=1)
+    y = b.op("Reshape", y, b.constant([SIZE[0], 2, 20, *SIZE[2:]], "int64"))
+    y = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3, 4]), b.constant([SIZE[0], 40, *SIZE[2:]], "int64"))
+    one = b.op(
+        "Slice",
+        y,
+        b.constant([3], "int64"),
+        b.constant([40], "int64"),
+        b.constant([1], "int64"),
+        b.constant([5], "int64"),
+    )
+    two = b.op("Gather", y, b.constant([39, 2, 2, 7, 11, 30, 0, 1], "int64"), axis=1)
+    z = b.conv(b.op("Add", one, two), 8, 40, (1, 1))
+    return b.conv(b.op("Add", y, z), 40, 8, (1, 1))
 
 
 def reshaped(b: Builder, x: str) -> str:
@@ -126,6 +194,7 @@ def joined_flat(b: Builder, x: str) -> str:
 
 NETWORKS = (
     plain, padded, dilated, grouped, depthwise, deep, pools, branches, slots, twice, tables, islands, reshaped, joined_flat,
+    gates, gated, places, shuffled,
 )  # fmt: skip
 
 

@@ -107,3 +107,16 @@ class Addition:
     rounding: Rounding
     unaligned: tuple[float, float] | None = None
     inside: int | None = None
+
+
+@dataclass(frozen=True)
+class Product:
+    """The product of two quantized tensors, ``rounding((a - zero_a) * (b - zero_b))``.
+
+    Attributes:
+        factor: of the rounding: a float32, or n where it is a shift.
+    """
+
+    zeros: tuple[int, int]
+    factor: float
+    rounding: Rounding

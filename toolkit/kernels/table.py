@@ -10,6 +10,7 @@ from typing import Any
 
 from ..errors import DeployError
 from .bytes import conv as bytes_conv
+from .bytes import pick as bytes_pick
 from .bytes import simple as bytes_simple
 from .family import Family
 from .gpu import conv as gpu_conv
@@ -27,6 +28,7 @@ FAMILIES: tuple[Family[Any, Any], ...] = (
     *matrix_layout.FAMILIES,
     bytes_conv.CONV,
     *bytes_simple.FAMILIES,
+    bytes_pick.PICK,
     conv.CONV,
     window.WINDOW,
     *simple.FAMILIES,

@@ -12,8 +12,8 @@ from onnx import numpy_helper
 
 from ..errors import DeployError
 from ..quantize.integer_network import is_quantized
+from .bytes.integers import Integers
 from .default import alone, extern, importable
-from .integers import Integers
 from .layers import Network, Storage, Value
 from .operators.written import copy
 from .reader import Reader, Refuse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tvm import tirx
 
 from ..dots import Dot
-from ..elements import Addition, Rounding
+from ..elements import Addition, Product, Rounding
 from ..emit import Expr, const, splat
 
 ROUNDER, ROUNDER_BITS = 1.5 * 2**23, 0x4B400000
@@ -83,10 +83,23 @@ def added(a: Expr, b: Expr, how: Addition) -> Expr:
         total = real(left) * const(how.unaligned[0], lanes) + real(right) * const(how.unaligned[1], lanes)
         return nearest(total, how.rounding)
     acc = left * whole(1 << how.shifts[0], lanes) + right * whole(1 << how.shifts[1], lanes)
-    if how.rounding.shift:
-        shift = int(how.factor)
-        return rounded(acc + whole(shift_half(shift), lanes), whole(shift, lanes), how.rounding)
-    return rounded(acc, const(how.factor, lanes), how.rounding)
+    return _by(acc, how.factor, how.rounding)
+
+
+def multiplied(a: Expr, b: Expr, how: Product) -> Expr:
+    """`Product` of two bytes, both as int32 lanes; int32 lanes again."""
+    lanes = _lanes(a)
+    acc = (a - whole(how.zeros[0], lanes)) * (b - whole(how.zeros[1], lanes))
+    return _by(acc, how.factor, how.rounding)
+
+
+def _by(acc: Expr, factor: float, how: Rounding) -> Expr:
+    """`Rounding` of int32 lanes by one factor; of a shift, with its half added here."""
+    lanes = _lanes(acc)
+    if how.shift:
+        shift = int(factor)
+        return rounded(acc + whole(shift_half(shift), lanes), whole(shift, lanes), how)
+    return rounded(acc, const(factor, lanes), how)
 
 
 def joined(acc: Expr, b: Expr, shift: Expr, how: Addition) -> Expr:

@@ -12,7 +12,7 @@ from ..emit import Emitter, Expr, clamp, const, load, splat
 from ..family import Family, of_bytes
 from ..spec import Map, Pixels, Window, WindowOp
 from ..vector.simple import SimpleSchedule, whole_vectors
-from .math import added, narrow, nearest, real, rounded, shift_half, whole, widen
+from .math import added, multiplied, narrow, nearest, real, rounded, shift_half, whole, widen
 
 _PIXELS = 8
 """Widest tile of a window along a row."""
@@ -129,7 +129,8 @@ def emit_map(spec: Map, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimF
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
         plane = spec.pixels * BLOCK
         src = em.let(n * spec.in_stride + block * plane, "src0")
-        other = em.let(n * spec.second_stride + block * plane, "second0")
+        each = BLOCK if spec.second == "channel" else plane
+        other = em.let(n * spec.second_stride + block * each, "second0")
         dst = em.let(n * spec.out_stride + block * plane, "dst0")
         with em.loop(spec.pixels, "pixel") as pixel:
             at = pixel * BLOCK
@@ -138,7 +139,8 @@ def emit_map(spec: Map, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimF
                     index = tirx.Cast("int32", load(em.buffers["src"], src + at + lane))
                     em.store(em.buffers["dst"], dst + at + lane, load(em.buffers["table"], index))
             else:
-                em.store(em.buffers["dst"], dst + at, _mapped(spec, em, src + at, other + at))
+                second = other if spec.second == "channel" else other + at
+                em.store(em.buffers["dst"], dst + at, _mapped(spec, em, src + at, second))
     return [em.finish()]
 
 
@@ -148,6 +150,9 @@ def _mapped(spec: Map, em: Emitter, at: Expr, second: Expr) -> Expr:
     if spec.op == "add":
         assert spec.addition is not None
         return narrow(added(widen(value), widen(load(em.buffers["second"], second, BLOCK)), spec.addition))
+    if spec.op == "mul":
+        assert spec.product is not None
+        return narrow(multiplied(widen(value), widen(load(em.buffers["second"], second, BLOCK)), spec.product))
     if spec.op == "dequantize":
         return real(widen(value) - whole(spec.zero, BLOCK)) * const(spec.constants[0], BLOCK)
     assert how is not None

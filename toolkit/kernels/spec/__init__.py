@@ -13,7 +13,7 @@ from typing import Any
 
 from .base import NONE, Frame4, Operand, Spec, built
 from .conv import Conv, Output, pointer_of, tap_sets, tile_pixels
-from .layout import Frame, Pack, Pixels, Unpack
+from .layout import Frame, Pack, Pick, Pixels, Unpack
 from .simple import PARTIAL, Extern, Map, Softmax
 from .vta import SIGNED, Pooling, Reads, Reduce, Stage, Term, Vta
 from .window import GlobalAverage, Window, WindowOp
@@ -21,13 +21,14 @@ from .winograd import WinogradInput, WinogradOutput, stages
 
 __all__ = [
     "NONE", "PARTIAL", "SIGNED", "Conv", "Extern", "Frame", "Frame4", "GlobalAverage", "Map", "Operand", "Output",
-    "Pack", "Pixels", "Pooling", "Reads", "Reduce", "Softmax", "Spec", "Stage", "Term", "Unpack", "Vta", "Window",
-    "WindowOp", "WinogradInput", "WinogradOutput", "decode", "pointer_of", "stages", "tap_sets", "tile_pixels",
+    "Pack", "Pick", "Pixels", "Pooling", "Reads", "Reduce", "Softmax", "Spec", "Stage", "Term", "Unpack", "Vta",
+    "Window", "WindowOp", "WinogradInput", "WinogradOutput", "decode", "pointer_of", "stages", "tap_sets",
+    "tile_pixels",
 ]  # fmt: skip
 
 KINDS: dict[str, type[Spec]] = {
     kind.__name__.lower(): kind
-    for kind in (Conv, Window, GlobalAverage, Map, Pack, Unpack, Pixels, Frame, Softmax, Extern, WinogradInput,
+    for kind in (Conv, Window, GlobalAverage, Map, Pack, Unpack, Pixels, Pick, Frame, Softmax, Extern, WinogradInput,
                  WinogradOutput, Vta)
 }  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..elements import Rounding, element_of
+from ..elements import BYTE, Rounding, element_of
 from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result, source
 
 
@@ -120,3 +120,45 @@ class Frame(Spec):
             source(mapped(self.in_element, self.batch, self.blocks, self.height * self.width), self.in_element),
             result(mapped(self.in_element, self.batch, self.blocks, pixels), self.in_element),
         )
+
+
+@dataclass(frozen=True)
+class Pick(Spec):
+    """Values of a map in other places: pixel (y, x) of slot s is pixel (rows[y], columns[x]) of slot channels[s].
+
+    A nearest resize, padding of any mode, a slice of pixels with any step, and channels in other slots are such.
+    Pointers: input, rows (int32), columns (int32), [channels (int32),] output.
+
+    Attributes:
+        in_blocks, height, width: of the input; the others are the output's.
+        shuffled: channels change their slots.
+        fill: what stands where an index is negative; -1 where none is.
+    """
+
+    batch: int
+    in_blocks: int
+    height: int
+    width: int
+    blocks: int
+    out_height: int
+    out_width: int
+    shuffled: bool = False
+    fill: int = -1
+    in_stride: int = 0
+    out_stride: int = 0
+    in_element: str = BYTE
+    out_element: str = BYTE
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        given = mapped(self.in_element, self.batch, self.in_blocks, self.height * self.width)
+        found = [source(given, self.in_element)]
+        found += [constant("rows", self.out_height, "int32"), constant("columns", self.out_width, "int32")]
+        if self.shuffled:
+            found.append(constant("channels", self.blocks * element_of(self.out_element).block, "int32"))
+        made = mapped(self.out_element, self.batch, self.blocks, self.out_height * self.out_width)
+        return (*found, result(made, self.out_element))
+
+    def describe(self) -> str:
+        what = "channels" if self.shuffled else "pixels"
+        return f"{what} of {self.height}x{self.width} to {self.out_height}x{self.out_width}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..elements import BYTE, Addition, Rounding, element_of
+from ..elements import BYTE, Addition, Product, Rounding, element_of
 from .base import Operand, Spec, constant, mapped, result, source
 
 PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
@@ -22,7 +22,7 @@ class Map(Spec):
         op: of real numbers a name of `kernels.vector.simple.UNARY` or `BINARY`. Where bytes take part: ``quantize``
             (float32 to bytes: ``clamp(round(x / c) + zero)``), ``dequantize`` (bytes to float32: ``(q - zero) * c``),
             ``rescale`` (``rounding((q - zero) * c)``), ``clip`` (to `rounding`'s bounds; also a copy), ``add``
-            (`addition`), ``table`` (256 bytes).
+            (`addition`), ``mul`` (`product`), ``table`` (256 bytes).
         second: the second operand: "none", "tensor" (same shape), "channel" (one value a channel, `[N or
             1][blocks][block]`) or "table".
         constants: the operator's numbers, e.g. the clamp's bounds, or the c above; of ``rescale`` n where it is a shift
@@ -46,6 +46,7 @@ class Map(Spec):
     zero: int = 0
     rounding: Rounding | None = None
     addition: Addition | None = None
+    product: Product | None = None
 
     @property
     def operands(self) -> tuple[Operand, ...]:

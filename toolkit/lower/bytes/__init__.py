@@ -1,0 +1,1 @@
+"""Layers of bytes: what `lower.integers` makes of a quantized network."""

@@ -1,0 +1,142 @@
+"""Sums, products and concats of bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ...kernels.elements import BYTE, Addition, Product
+from ...kernels.spec import Conv, Map
+from ...quantize import arith
+from ...quantize import integer_network as quantized
+from ...quantize.integer_steps import IntegerStep
+from ...quantize.scheme import Params
+from ..layers import Value
+from ..operators import layout
+from .linear import joined
+from .values import Bytes, names, raw
+
+
+def concat(steps: Bytes, step: IntegerStep) -> None:
+    """Concat of channels: each part writes its slice of the result."""
+    assert step.output is not None
+    values = []
+    for tensor in step.inputs:
+        value = unfolded(steps, steps.blocked(tensor), tensor.params)
+        if tensor.params != step.output.params:
+            value = steps.rescaled(step, value, tensor.params)
+        values.append(value)
+    layout.join(steps.reader, step.output.name, steps.shape(step), values)
+
+
+def unfolded(steps: Bytes, value: Value, params: Params) -> Value:
+    """A flattened map as a map of one pixel, whose channels are all its values."""
+    if value.storage.pixels == value.height * value.width:
+        return value
+    return steps.through_float(value, params, lambda flat: steps.reader.blocked(steps.reader.planar(flat)))
+
+
+def _sides(steps: Bytes, step: IntegerStep) -> tuple[Value, Value]:
+    """What a step joins: the second, which may be a gate, with its channels where the first's are."""
+    left, right = (steps.blocked(tensor) for tensor in (step.inputs * 2)[:2])
+    if left.storage.pixels != right.storage.pixels:
+        left, right = (
+            unfolded(steps, value, tensor.params)
+            for value, tensor in zip((left, right), (step.inputs * 2)[:2], strict=True)
+        )
+    slots, others = left.storage.slots, right.storage.slots
+    assert slots is not None
+    assert others is not None
+    if np.array_equal(slots, others):
+        return left, right
+    if right.storage.pixels != right.height * right.width:  # both flattened
+        theirs = step.inputs[-1].params
+        return left, steps.through_float(right, theirs, lambda value: steps.reader.with_slots(value, slots))
+    return left, steps.with_slots(right, slots)
+
+
+def add(steps: Bytes, step: IntegerStep) -> None:
+    """A sum: the end of the convolution before it, or a layer."""
+    how = _addition(steps, step)
+    if _fused(steps, step, how):
+        return
+    left, right = _sides(steps, step)
+    size = (left.storage.batch, left.storage.blocks, left.storage.pixels)
+    spec = Map("add", *size, "tensor", in_element=BYTE, second_element=BYTE, out_element=BYTE, addition=how)
+    steps.mapped(step, spec, left, [(right.storage, "second_stride")])
+
+
+def multiply(steps: Bytes, step: IntegerStep) -> None:
+    """A product of two maps, or of a map and its gate."""
+    pixels = [math.prod(steps.reader.shape(tensor.name)[2:]) for tensor in step.inputs]
+    if pixels[0] < pixels[-1]:  # the gate comes first
+        step = replace(step, inputs=step.inputs[::-1])
+    assert step.output is not None
+    a, b = (raw(tensor.params) for tensor in (step.inputs * 2)[:2])
+    y, how = step.output.params, steps.rounding(step)
+    assert how is not None
+    if steps.power_of_two:
+        factor = float(arith.product_shift(a.params.exponent, b.params.exponent, y.exponent))
+    else:
+        factor = float(arith.multiplier(a.params.scale, b.params.scale, y.scale))
+    left, right = _sides(steps, step)
+    second = "tensor" if pixels[0] == pixels[-1] else "channel"
+    size = (left.storage.batch, left.storage.blocks, left.storage.pixels)
+    spec = Map(
+        "mul",
+        *size,
+        second,
+        in_element=BYTE,
+        second_element=BYTE,
+        out_element=BYTE,
+        product=Product((a.zero, b.zero), factor, how),
+    )
+    steps.mapped(step, spec, left, [(right.storage, "second_stride")])
+
+
+def _addition(steps: Bytes, step: IntegerStep) -> Addition:
+    """The numbers of an Add, as `quantize.network` computes it."""
+    assert step.output is not None
+    a, b = (raw(tensor.params) for tensor in (step.inputs * 2)[:2])
+    y, how = step.output.params, steps.rounding(step)
+    assert how is not None
+    zeros, shifts = (a.zero, b.zero), quantized.alignment(a.params, b.params)
+    if shifts is None:
+        sides = (float(a.scale / np.float32(y.scale)), float(b.scale / np.float32(y.scale)))
+        return Addition(zeros, (0, 0), 1.0, replace(how, shift=False), sides)
+    finer = min(a.params.scale, b.params.scale)
+    if steps.power_of_two:
+        return Addition(zeros, shifts, float(y.exponent - Params(finer, 0, "int8").exponent), how)
+    return Addition(zeros, shifts, float(np.float32(finer) / np.float32(y.scale)), how)
+
+
+def _fused(steps: Bytes, step: IntegerStep, how: Addition) -> bool:
+    """The Add becomes the end of the convolution that makes one of its sides and has no other reader."""
+    if len(step.inputs) < 2 or step.output is None:
+        return False
+    for mine, theirs in ((0, 1), (1, 0)):
+        name = step.inputs[mine].name
+        value = steps.reader.values.get(name)
+        layer = steps.reader.producer.get(value.storage) if value is not None else None
+        if layer is None or layer.value != name or steps.readers[name] > 1:
+            continue
+        spec = layer.spec
+        if not isinstance(spec, Conv) or spec.add or spec.rounding is None:
+            continue
+        addend, storage = steps.blocked(step.inputs[theirs]).storage, layer.output
+        if not joined(layer, addend, how if mine == 0 else _swapped(how)):
+            continue
+        layer.nodes.extend(names(step))
+        layer.value = storage.name = step.output.name
+        assert value is not None
+        steps.made(step, storage, value.height, value.width)
+        steps.reader.last(layer)
+        return True
+    return False
+
+
+def _swapped(how: Addition) -> Addition:
+    other = None if how.unaligned is None else (how.unaligned[1], how.unaligned[0])
+    return replace(how, zeros=how.zeros[::-1], shifts=how.shifts[::-1], unaligned=other)

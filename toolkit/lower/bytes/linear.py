@@ -1,0 +1,138 @@
+"""Convolutions and fully connected layers of bytes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from ...graph.rewrite import integer
+from ...kernels.elements import BLOCK, BYTE, Addition
+from ...kernels.spec import Conv, Window, tap_sets
+from ...quantize import arith
+from ...quantize import integer_network as quantized
+from ...quantize.integer_steps import IntegerStep
+from ..layers import Layer, Param, Storage
+from ..numbers import Numbers
+from ..operators import linear as common
+from .values import WORD, Bytes, names, raw
+
+
+def linear(steps: Bytes, step: IntegerStep) -> None:
+    """A convolution or a fully connected layer."""
+    assert step.linear is not None
+    weight, scale, bias = step.linear.weight, step.linear.scale, step.linear.bias
+    out = len(weight)
+    bias = np.zeros(out, np.int32) if bias is None else bias.astype(np.int32)
+    x = raw(step.inputs[0].params)
+    if step.output is None:
+        factor: np.ndarray = x.scale * scale
+    elif steps.power_of_two:
+        factor = step.shifts
+        bias = bias + np.where(factor > 0, 1 << np.maximum(factor - 1, 0), 0).astype(np.int32)
+    else:
+        factor = arith.multiplier(x.params.scale, scale, step.output.params.scale)
+    numbers = numbers_of(steps, step, bias, factor)
+    if step.nodes[0].op_type != "Conv":
+        common.emit_dense(steps.reader, steps.blocked(step.inputs[0]).storage, weight, numbers)
+        return
+    node = ir.to_proto(step.nodes[0])
+    words = steps.word_input(step.inputs[0].name) if integer(step.nodes[0], "group", 1) == 1 else None
+    value = steps.blocked(step.inputs[0]) if words is None else words
+    common.emit_conv(steps.reader, node, value, weight, numbers, 0 if words is None else WORD)
+    if step.shortcut is not None and step.output is not None:
+        how, rounding = raw(step.shortcut.params), steps.rounding(step)
+        assert rounding is not None
+        inside = step.output.params.exponent - how.params.exponent
+        addition = Addition((0, how.zero), (0, 0), 0.0, rounding, inside=inside)
+        made = steps.reader.values[step.output.name]
+        done = joined(steps.reader.producer[made.storage], steps.blocked(step.shortcut).storage, addition)
+        assert done, "a convolution without groups has room for whatever its sum joins"
+
+
+def numbers_of(
+    steps: Bytes,
+    step: IntegerStep,
+    bias: np.ndarray | None = None,
+    factor: np.ndarray | None = None,
+    zero: int | None = None,
+) -> Numbers:
+    """Bytes in, and bytes out, or float32 where the step leaves as float.
+
+    Args:
+        bias, factor: of a linear step, one an output.
+        zero: of what a window reads.
+    """
+
+    def behind(spec: Any, weight: np.ndarray) -> tuple[Any, list[Param]]:
+        assert bias is not None
+        assert factor is not None
+        if isinstance(spec, Window):
+            return replace(spec, zero=x.zero), [Param("channel", bias), Param("channel", factor)]
+        spec, biases, sets = _sets(spec, x.zero - steps.offset, weight, bias)
+        return spec, [Param("channels", biases), Param("channel", factor), *sets]
+
+    x = raw(step.inputs[0].params)
+    fields: dict[str, Any] = {"activation": _clamp(step), "in_element": BYTE, "out_element": _kept(step)}
+    fields["rounding"] = None if step.kind == "move" else steps.rounding(step)
+    if zero is not None:
+        fields["zero"] = zero
+    name = step.output.name if step.output is not None else step.result
+    return Numbers(names(step), name, "uint8" if step.output is not None else "float32", fields, behind)
+
+
+def joined(layer: Layer, addend: Storage, how: Addition) -> bool:
+    """Make a sum the end of a convolution; False where what it adds does not lie as its own result can."""
+    spec, storage = layer.spec, layer.output
+    assert isinstance(spec, Conv)
+    assert addend.slots is not None
+    assert storage.slots is not None
+    if addend.pixels != storage.pixels or addend is storage:
+        return False
+    if not np.array_equal(storage.slots, addend.slots):
+        if spec.groups > 1:
+            return False
+        storage.slots, storage.blocks = addend.slots, addend.blocks
+        spec = replace(spec, out_channels=storage.blocks * BLOCK)
+    layer.spec = replace(spec, add=True, add_element=BYTE, addition=how)
+    layer.operands.append((addend, "add_stride"))
+    return True
+
+
+def _kept(step: IntegerStep) -> str:
+    """What a step's result is kept in."""
+    return BYTE if step.output is not None else "float32"
+
+
+def _clamp(step: IntegerStep) -> tuple[float, float] | None:
+    """The bounds of a float result."""
+    if step.output is not None or len(step.nodes) == 1:
+        return None
+    ends = [quantized.bounds(node) for node in step.nodes[1:]]
+    return max(low for low, _ in ends), min(high for _, high in ends)
+
+
+def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[Conv, np.ndarray, list[Param]]:
+    """What a zero point adds to the bias, for each set of taps that an output sees.
+
+    Args:
+        zero: of the bytes as the kernel takes them.
+        weight: int8 `[O, I, r, s]`. bias: int32 (O,).
+
+    Returns:
+        The spec with its sets, the biases int32 `[row sets * column sets, O]`, and the operand that says which set each
+        output row is of, where there are several.
+    """
+    sums = weight.astype(np.int64).sum(1)
+    rows, columns = ([(0, size)] for size in spec.kernel)
+    of_row: list[tuple[int, int]] = []
+    if zero:
+        of_row, of_column = tap_sets(spec)
+        rows, columns = list(dict.fromkeys(of_row)), list(dict.fromkeys(of_column))
+    biases = [bias - zero * sums[:, r0:r1, s0:s1].sum((1, 2)) for r0, r1 in rows for s0, s1 in columns]
+    operands = [Param("raw", np.array([rows.index(seen) for seen in of_row], np.int32))] if len(rows) > 1 else []
+    spec = replace(spec, row_sets=len(rows), column_sets=len(columns))
+    # An accumulator wraps on its way; what it comes to fits, because the insertion saw to that.
+    return spec, np.array(biases, np.int64).astype(np.int32), operands

@@ -22,6 +22,8 @@ from .matrix import conv as matrix_conv
 from .matrix import layout as matrix_layout
 from .spec import Conv, Spec, WinogradInput, WinogradOutput
 from .vector import conv, extern, simple, window, winograd
+from .vta import family as vta
+from .vta.accelerator import Accelerator
 
 FAMILIES: tuple[Family[Any, Any], ...] = (
     matrix_conv.CONV,
@@ -38,6 +40,7 @@ FAMILIES: tuple[Family[Any, Any], ...] = (
     gpu_conv.CONV,
     *gpu_simple.FAMILIES,
     gpu_extern.EXTERN,
+    vta.STEP,
 )
 
 BY_NAME = {family.name: family for family in FAMILIES}
@@ -54,16 +57,17 @@ class Found:
     refused: tuple[tuple[str, str], ...]
 
 
-def find(spec: Spec, isa: Isa) -> Found:
+def find(spec: Spec, isa: Isa | Accelerator) -> Found:
     """What computes a spec on an instruction set.
 
     Raises:
         DeployError: ``kernel``: nothing does; with every family's reason.
     """
+    machine: Any = isa
     refused: list[tuple[str, str]] = []
     for family in FAMILIES:
         if family.kind is type(spec):
-            reason = family.serves(spec, isa)
+            reason = family.serves(spec, machine)
             if reason is None:
                 return Found(family, tuple(refused))
             refused.append((family.name, reason))

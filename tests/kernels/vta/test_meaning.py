@@ -67,7 +67,7 @@ def test_shortcut_pooling_and_channel_shifts() -> None:
 @given(st.lists(st.integers(-(2**25), 2**25), min_size=16, max_size=16), st.sampled_from([8, 16]))
 def test_a_bias_is_a_sum_of_products(numbers: list[int], block: int) -> None:
     bias = np.array(numbers, np.int32)
-    found = constants.bias_tiles(bias, block).astype(np.int64).sum(1) @ constants.ones(block).astype(np.int64)
+    found = constants.bias_tiles(bias, block).astype(np.int64).sum(1) @ constants.ones(block)[0].astype(np.int64)
     assert np.array_equal(found.reshape(-1), bias)
 
 

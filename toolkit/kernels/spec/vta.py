@@ -133,8 +133,9 @@ class Vta(Spec):
     """One step of a VTA. Pointers: of each stage in turn, of each of its terms the input and its tiles, then what the
     bias takes (tiles: the constant vector and the tiles; words: the words) and the shifts; the output is last.
 
-    Constants, with `B` the block: tiles int8 ``[out_blocks or 1, depth, r, s, B outputs, B inputs]``; the constant
-    vector int8 ``[B]``; bias tiles int8 ``[out_blocks, bias_tiles, B, B]``; words, shifts int32 ``[out_blocks, B]``.
+    Activations are ``[N / rows, blocks, H, W, rows, B]``, B the block; strides are those of `rows` images. Constants:
+    tiles int8 ``[out_blocks or 1, depth, r, s, B outputs, B inputs]``; the constant vector int8 ``[rows, B]``; bias
+    tiles int8 ``[out_blocks, bias_tiles, B, B]``; words, shifts int32 ``[out_blocks, rows, B]``.
 
     Attributes:
         out_blocks: of the output's channels.
@@ -144,6 +145,7 @@ class Vta(Spec):
             W, B]``, the lowest bytes first. That stage has no shift and no clamp then.
         whole: height and width of the map that the output is a rectangle of; None where it is all of it.
         corner: where in it the rectangle begins.
+        rows: images that are computed at once: of a VTA's tile.
     """
 
     batch: int
@@ -156,6 +158,7 @@ class Vta(Spec):
     planes: int = 1
     whole: tuple[int, int] | None = None
     corner: tuple[int, int] = (0, 0)
+    rows: int = 1
     out_stride: int = 0
 
     @property
@@ -191,12 +194,12 @@ class Vta(Spec):
                 found.append(constant(f"tiles{number}", outputs * term.steps * tile, SIGNED))
                 number += 1
             if stage.bias == "tiles":
-                found.append(constant(f"ones{at}", self.block, SIGNED))
+                found.append(constant(f"ones{at}", self.rows * self.block, SIGNED))
                 found.append(constant(f"bias{at}", self.out_blocks * stage.bias_tiles * tile, SIGNED))
             elif stage.bias == "words":
-                found.append(constant(f"bias{at}", self.out_blocks * self.block, "int32"))
+                found.append(constant(f"bias{at}", self.out_blocks * self.rows * self.block, "int32"))
             if stage.shifts:
-                found.append(constant(f"shifts{at}", self.out_blocks * self.block, "int32"))
+                found.append(constant(f"shifts{at}", self.out_blocks * self.rows * self.block, "int32"))
         pixels = self.batch * self.planes * self.out_blocks * math.prod(self.map)
         return (*found, result(pixels * self.block, SIGNED))
 

@@ -44,9 +44,9 @@ def diagonal(values: NDArray[np.int8], block: int) -> Int8:
     return found
 
 
-def ones(block: int) -> Int8:
-    """The constant vector that bias tiles multiply."""
-    return np.array([LARGEST] * (block - 1) + [1], np.int8)
+def ones(block: int, rows: int = 1) -> Int8:
+    """The constant vector that bias tiles multiply, int8 ``[rows, block]``."""
+    return np.tile(np.array([LARGEST] * (block - 1) + [1], np.int8), (rows, 1))
 
 
 def bias_tiles(bias: NDArray[np.int32], block: int) -> Int8:

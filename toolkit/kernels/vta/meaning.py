@@ -17,11 +17,12 @@ def compute(spec: Vta, operands: Sequence[NDArray[np.generic]]) -> Int8:
     """The output of a step.
 
     Args:
-        operands: as the spec's `operands` name them, without the output: inputs int8 ``[N, blocks, H, W, B]``.
+        operands: as the spec's `operands` name them, without the output: inputs int8
+            ``[N / rows, blocks, H, W, rows, B]``.
 
     Returns:
-        int8 ``[N, out_blocks, H, W, B]``, the spec's rectangle alone; ``[N, planes, out_blocks, H, W, B]`` of several
-        planes.
+        int8 ``[N / rows, out_blocks, H, W, rows, B]`` without an axis of one row, the spec's rectangle alone; of several
+        planes ``[N / rows, planes, out_blocks, H, W, rows, B]``.
 
     Raises:
         OverflowError: an accumulator leaves int32, or a result that is not clamped leaves int8.
@@ -30,11 +31,19 @@ def compute(spec: Vta, operands: Sequence[NDArray[np.generic]]) -> Int8:
     acc = np.zeros((spec.batch, spec.out_blocks, *spec.inner, spec.block), np.int64)
     for number, stage in enumerate(spec.stages):
         acc = _stage(spec, stage, acc, rest, last=number + 1 == len(spec.stages))
+    if spec.rows > 1:
+        acc = acc.reshape(-1, spec.rows, *acc.shape[1:]).transpose(0, 2, 3, 4, 1, 5)
     if spec.planes > 1:
         return np.stack([acc >> 8 * plane for plane in range(spec.planes)], 1).astype(np.int8)
     if acc.size and (acc.min() < -128 or acc.max() > 127):
         raise OverflowError(f"{acc.min()} to {acc.max()} does not fit int8")
-    return acc.astype(np.int8)
+    return np.ascontiguousarray(acc.astype(np.int8))
+
+
+def _words(spec: Vta, given: NDArray[np.generic]) -> Wide:
+    """Of each channel, the same in all rows."""
+    words = given.astype(np.int64).reshape(spec.out_blocks, spec.rows, 1, spec.block).transpose(1, 0, 2, 3)
+    return np.tile(words[:, :, None], (spec.batch // spec.rows, 1, 1, 1, 1))
 
 
 def _stage(spec: Vta, stage: Stage, acc: Wide, rest: Iterator[NDArray[np.generic]], last: bool) -> Wide:
@@ -44,23 +53,23 @@ def _stage(spec: Vta, stage: Stage, acc: Wide, rest: Iterator[NDArray[np.generic
         acc = _fits(_fits(acc + _sums(spec, term, given, tiles)) << term.shift)
     channels = (1, spec.out_blocks, 1, 1, spec.block)
     if stage.bias == "tiles":
-        ones, tiles = next(rest).astype(np.int64), next(rest)
+        ones, tiles = next(rest).reshape(-1).astype(np.int64), next(rest)
         square = tiles.reshape(spec.out_blocks, stage.bias_tiles, spec.block, spec.block).astype(np.int64)
-        acc = _fits(acc + (square.sum(1) @ ones).reshape(channels))
+        acc = _fits(acc + (square.sum(1) @ ones[-spec.block :]).reshape(channels))
     elif stage.bias == "words":
-        acc = _fits(acc + next(rest).astype(np.int64).reshape(channels))
+        acc = _fits(acc + _words(spec, next(rest)))
     if last and spec.pooling is not None:
         acc = _fits(_pooled(spec.pooling, acc, spec.height, spec.width))
-    shift = np.full(channels, stage.shift, np.int64)
+    acc = acc >> stage.shift
     if stage.shifts:
-        shift = shift + next(rest).astype(np.int64).reshape(channels)
-    acc = acc >> shift
+        acc = acc >> _words(spec, next(rest))
     return acc if stage.low is None and stage.high is None else np.clip(acc, stage.low, stage.high)
 
 
 def _sums(spec: Vta, term: Term, given: NDArray[np.generic], tiles: NDArray[np.generic]) -> Wide:
     rows, columns = spec.inner
-    given = given.reshape(spec.batch, term.blocks, term.height, term.width, spec.block).astype(np.float64)
+    given = given.reshape(-1, term.blocks, term.height, term.width, spec.rows, spec.block).astype(np.float64)
+    given = given.transpose(0, 4, 1, 2, 3, 5).reshape(spec.batch, term.blocks, term.height, term.width, spec.block)
     shape = (1 if term.shared else spec.out_blocks, term.depth, *term.kernel, spec.block, spec.block)
     square = tiles.reshape(shape).astype(np.float64)  # sums of int8 products are exact in float64
     reach = [(k - 1) * d + 1 for k, d in zip(term.kernel, term.dilation, strict=True)]

@@ -1,0 +1,126 @@
+"""Streams of whole steps and of chains of them compute what the specs mean, on every hardware."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inception_deploy.kernels.spec import Pooling, Reads, Reduce, Stage, Term, Vta
+from inception_deploy.kernels.vta import tiling
+from inception_deploy.kernels.vta.config import Config
+
+from .steps import Layer, Network, accelerator
+
+KERNELS = [(1, 1), (3, 3), (5, 5), (7, 7), (1, 7), (7, 1), (1, 3), (3, 1), (2, 3)]
+
+CONFIGS = [
+    Config(),
+    Config(log_block=3, log_uop_buffer=12, log_inp_buffer=12, log_wgt_buffer=14, log_acc_buffer=14),
+    Config(log_block=5, log_uop_buffer=13, log_inp_buffer=14, log_wgt_buffer=19, log_acc_buffer=16),
+    Config(log_batch=1, log_inp_buffer=14, log_wgt_buffer=17),
+    Config(log_inp_buffer=13, log_wgt_buffer=17, log_acc_buffer=16),
+]
+
+
+def out_size(size: int, kernel: int, stride: int, pad: int, dilation: int = 1) -> int:
+    return (size + 2 * pad - (kernel - 1) * dilation - 1) // stride + 1
+
+
+@st.composite
+def steps(draw: st.DrawFn, block: int = 16, rows: int = 1) -> Vta:
+    """Any step whose sums stay in int32."""
+    height, width = draw(st.integers(1, 13)), draw(st.integers(1, 13))
+    out_blocks = draw(st.integers(1, 5))
+    kernel = draw(st.sampled_from(KERNELS))
+    stride = draw(st.sampled_from([(1, 1), (2, 2), (2, 1)]))
+    dilation = draw(st.sampled_from([(1, 1), (2, 2)]))
+    pad = (draw(st.integers(0, kernel[0])), draw(st.integers(0, kernel[1])))
+    inner = tuple(
+        out_size(size, *rest) for size, *rest in zip((height, width), kernel, stride, pad, dilation, strict=True)
+    )
+    if min(inner) < 1:
+        kernel, stride, dilation, pad, inner = (1, 1), (1, 1), (1, 1), (0, 0), (height, width)
+
+    def term(geometry: bool) -> Term:
+        own = draw(st.booleans())
+        span = draw(st.integers(1, 3)) if own else 0
+        blocks = out_blocks * span if own else draw(st.integers(1, 5))
+        more = {"reads": Reads.OWN if own else Reads.ALL, "span": span, "shared": draw(st.booleans())}
+        if geometry:
+            return Term(blocks, height, width, kernel, stride, pad, dilation, **more)
+        return Term(blocks, *inner, shift=draw(st.integers(0, 2)), **more)
+
+    def stage(terms: tuple[Term, ...]) -> Stage:
+        bias = draw(st.sampled_from(["", "tiles", "words"]))
+        return Stage(
+            terms, bias=bias, bias_tiles=draw(st.integers(1, 2)) if bias == "tiles" else 0,
+            lead=draw(st.integers(0, 4)), shift=draw(st.integers(14, 24)), shifts=draw(st.booleans()),
+            low=draw(st.sampled_from([-128, 0])), high=draw(st.sampled_from([127, 100])),
+        )  # fmt: skip
+
+    stages = [stage((term(geometry=True), *(term(geometry=False) for _ in range(draw(st.integers(0, 1))))))]
+    if draw(st.booleans()):
+        stages.append(stage((term(geometry=False),)))
+    pooling, outer = None, inner
+    if draw(st.booleans()):
+        window = draw(st.sampled_from([(3, 3), (2, 2), (1, 3), (3, 2)]))
+        step = draw(st.sampled_from([(1, 1), (2, 2), (1, 2)]))
+        around = (draw(st.integers(0, window[0] - 1)), draw(st.integers(0, window[1] - 1)))
+        size = tuple(out_size(n, *rest) for n, *rest in zip(inner, window, step, around, strict=True))
+        if min(size) > 0:
+            reduce = draw(st.sampled_from(list(Reduce)))
+            pooling, outer = Pooling(reduce, *inner, window, step, around), size
+    return Vta(rows, out_blocks, *outer, tuple(stages), pooling, block, rows)
+
+
+@given(st.data())
+@settings(max_examples=80, deadline=None)
+def test_a_step_in_any_tiling(data: st.DataObject) -> None:
+    config = data.draw(st.sampled_from(CONFIGS))
+    spec = data.draw(steps(config.block, config.batch))
+    profile = data.draw(st.sampled_from(["hls", "chisel"]))
+    at = accelerator(profile, config)
+    found = list(tiling.candidates(spec, at))
+    if not found:
+        return
+    cut = replace(
+        data.draw(st.sampled_from(found)), deep=data.draw(st.booleans()), uops=data.draw(st.sampled_from([1, 32]))
+    )
+    layer = Layer(spec, [None] * len(spec.terms), cut)
+    network = Network([layer, layer], at, data.draw(st.integers(0, 2**31)))
+    network.check()
+    if data.draw(st.booleans()):
+        network.check("fsim")
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> list[Layer]:
+    """Layers that read the one before, or any other of the same shape as a shortcut."""
+    height, width, blocks = draw(st.integers(3, 30)), draw(st.integers(3, 30)), draw(st.integers(1, 20))
+    layers: list[Layer] = []
+    shapes: list[tuple[int, int, int]] = []
+    for number in range(draw(st.integers(2, 6))):
+        kernel = draw(st.sampled_from([(1, 1), (3, 3), (1, 5)]))
+        stride = draw(st.sampled_from([(1, 1), (1, 1), (2, 2)]))
+        pad = (kernel[0] // 2, kernel[1] // 2)
+        outs = draw(st.integers(1, 20))
+        shape = (outs, *(out_size(n, *rest) for n, *rest in zip((height, width), kernel, stride, pad, strict=True)))
+        terms = [Term(blocks, height, width, kernel, stride, pad)]
+        inputs: list[int | None] = [number - 1 if number else None]
+        same = [at for at, other in enumerate(shapes) if other == shape]
+        if same and draw(st.booleans()):
+            terms.append(Term(*shape, reads=Reads.OWN, span=1, shared=True))
+            inputs.append(draw(st.sampled_from(same)))
+        stage = Stage(tuple(terms), bias="tiles", bias_tiles=1, shift=14, low=0, high=127)
+        layers.append(Layer(Vta(1, *shape, (stage,)), inputs))
+        shapes.append(shape)
+        blocks, height, width = shape
+    return layers
+
+
+@given(chains(), st.sampled_from(["hls", "chisel"]))
+@settings(max_examples=25, deadline=None)
+def test_a_chain(layers: list[Layer], profile: str) -> None:
+    Network(layers, accelerator(profile)).check()

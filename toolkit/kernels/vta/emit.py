@@ -1,0 +1,479 @@
+"""The instructions of one step: tiles of outputs, each a sum of chunks that alternate between two halves of SRAM.
+
+    for each tile of the output        (rows, columns and blocks; the order is the tiling's)
+        reset
+        for each stage
+            lead
+            for each term: for each chunk of its depth
+                LOAD inputs, LOAD tiles, a GEMM for each tap
+            bias, pooling, shift, clamp
+        STORE
+
+A tap that leaves the input is multiplied for the pixels inside alone: padding is neither stored nor computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+from ..spec.vta import Pooling, Reads, Reduce, Stage, Term, Vta
+from . import tiling as tilings
+from .accelerator import Accelerator
+from .config import Config
+from .isa import AluOp, Memory
+from .program import GEMM, RESET, Contexts, Loop, Move, Op, Program, Uops, uops
+from .tiling import Tile, Tiling
+
+SEQUENCE = 64
+"""Micro-operations of the lists that walk over accumulators one by one."""
+
+LOW = -(1 << 15)
+"""The least immediate."""
+
+
+@dataclass(frozen=True)
+class Area:
+    """Accumulators ``[blocks][rows][columns]`` from `base` on."""
+
+    base: int
+    blocks: int
+    rows: int
+    columns: int
+
+    @property
+    def size(self) -> int:
+        """Of all."""
+        return self.blocks * self.rows * self.columns
+
+    @property
+    def plane(self) -> int:
+        """Of one block."""
+        return self.rows * self.columns
+
+
+@dataclass(frozen=True)
+class Rect:
+    """Rows and columns of an area: from, and behind."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def rows(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def columns(self) -> int:
+        return self.right - self.left
+
+    @property
+    def empty(self) -> bool:
+        return self.rows <= 0 or self.columns <= 0
+
+
+@cache
+def _list(config: Config, dst: tuple[int, ...], src: tuple[int, ...], wgt: int | tuple[int, ...]) -> Uops:
+    return uops(config, dst, src, (wgt,) * len(dst) if isinstance(wgt, int) else wgt)
+
+
+def divisor(number: int, most: int) -> int:
+    """The greatest divisor of a number that is at most so much."""
+    return next(d for d in range(min(number, most), 0, -1) if number % d == 0)
+
+
+class _Slots:
+    """The two halves of a memory, and what is in them."""
+
+    def __init__(self, first: int) -> None:
+        self.next = first
+        self.holds: list[object] = [None, None]
+
+    def take(self, key: object) -> tuple[int, bool]:
+        """A half for something, and whether it is there already."""
+        there = key in self.holds
+        slot = self.holds.index(key) if there else self.next
+        self.holds[slot] = key
+        self.next = 1 - slot
+        return slot, there
+
+
+class _Emitter:
+    def __init__(self, spec: Vta, tiling: Tiling, accelerator: Accelerator, start: Contexts) -> None:
+        self.spec, self.tiling, self.at = spec, tiling, accelerator
+        self.config = accelerator.config
+        self.inp, self.wgt = _Slots(start.inp), _Slots(start.wgt)
+        self.bias_in: list[object] = [None, None]
+        self.acc = start.acc
+        self.ops: list[Op] = []
+        self.tail: list[int] = []  # accumulators of the last steps, the newest last
+        self.pointers = _pointers(spec)
+
+    # -- instructions -------------------------------------------------------------------------------------------------
+    def move(self, memory: Memory, operand: int, offset: int, sram: int, rows: int, size: int, stride: int = 0) -> None:
+        """A LOAD or STORE, in as many instructions as its fields ask for."""
+        if rows > 1 and stride == size and rows * size < 1 << 16:
+            rows, size = 1, rows * size
+        if rows > 1 and stride >= 1 << 16:
+            for row in range(rows):
+                self.move(memory, operand, offset + row * stride, sram + row * size, 1, size)
+            return
+        self.ops.append(Move(memory, operand, offset, sram, rows, size, stride if rows > 1 else size))
+
+    def loop(self, what: int, listed: Uops, **more: int | None) -> None:
+        """A GEMM or ALU instruction, steps to pass the time before it where it follows too closely."""
+        length = more.pop("length", None) or len(listed)
+        it = Loop(what, listed, length, **more)  # type: ignore[arg-type]
+        near = self.at.distance - 1
+        first = [it.at(self.config, number) for number in range(min(near, it.steps))]
+        for number, touched in enumerate(first):
+            if set(touched) & set(self.tail[max(0, len(self.tail) - near + number) :]):
+                self.spacer()
+                break
+        self.ops.append(it)
+        last = [it.at(self.config, it.steps - 1 - number)[0] for number in range(min(near, it.steps))]
+        self.tail = (self.tail + last[::-1])[-near:] if near else []
+
+    def spacer(self) -> None:
+        """As many steps on accumulators that nobody reads as must pass between two of one."""
+        base = self.at.acc_base(2)
+        listed = _list(self.config, tuple(range(base, base + self.at.distance)), (0,) * self.at.distance, self.idle)
+        self.ops.append(Loop(RESET, listed, len(listed)))
+        self.tail = []
+
+    @property
+    def idle(self) -> int:
+        """A weight tile that nothing writes."""
+        return self.config.wgt_depth - 1
+
+    def walk(self, what: int, base: int, size: int, imm: int | None = None) -> None:
+        """An operation on accumulators that follow each other."""
+        most = divisor(size, SEQUENCE)
+        reach = min(SEQUENCE, self.at.acc_depth - base)
+        dst = tuple(range(base, base + reach))
+        listed = _list(self.config, dst, (0,) * reach if what == RESET else dst, self.idle if what == RESET else 0)
+        step = 0 if what == RESET else most
+        self.loop(what, listed, length=most, iter_in=size // most, dst_in=most, src_in=step, imm=imm)
+
+    def rect(self, what: int, area: Area, rect: Rect, imm: int | None = None) -> None:
+        """An operation on a part of an area."""
+        if rect.empty:
+            return
+        first = area.base + rect.top * area.columns + rect.left
+        dst = tuple(range(first, first + rect.columns))
+        reset = what == RESET
+        listed = _list(self.config, dst, (0,) * len(dst) if reset else dst, self.idle if reset else 0)
+        outer, inner = area.plane, area.columns
+        src = (0, 0) if reset else (outer, inner)
+        self.loop(what, listed, iter_out=area.blocks, iter_in=rect.rows, dst_out=outer, dst_in=inner,
+                  src_out=src[0], src_in=src[1], imm=imm)  # fmt: skip
+
+    def shift(self, base: int, size: int, right: int) -> None:
+        """To the right, or left where negative, by immediates that every hardware executes."""
+        while right:
+            part = max(-16, min(15, right))
+            self.walk(AluOp.SHR, base, size, part)
+            right -= part
+
+    # -- a tile -------------------------------------------------------------------------------------------------------
+    def tile(self, image: int, tile: Tile) -> None:
+        """All of a tile of the output."""
+        spec, base = self.spec, self.at.acc_base(self.acc)
+        self.acc = 1 - self.acc
+        window = spec.pooling or Pooling(Reduce.MAX, spec.height, spec.width, (1, 1))
+        top, left = tile.top * window.stride[0] - window.pad[0], tile.left * window.stride[1] - window.pad[1]
+        high = (tile.rows - 1) * window.stride[0] + window.kernel[0]
+        wide = (tile.columns - 1) * window.stride[1] + window.kernel[1]
+        inner = Area(base, tile.blocks, high, wide)
+        real = Rect(max(0, -top), min(high, window.height - top), max(0, -left), min(wide, window.width - left))
+        goal = Area(base + inner.size, tile.blocks, tile.rows, tile.columns) if spec.pooling else inner
+        size = max(goal.base + goal.size - base, self.at.distance)
+        aux = self.at.acc_base(self.acc ^ 1) + self.at.acc_half
+        self.walk(RESET, base, size)
+        covered = False
+        for number, stage in enumerate(spec.stages):
+            last = number + 1 == len(spec.stages)
+            where = self.pointers[number]
+            self.shift(base, inner.size, -stage.lead if number else 0)
+            for term, (given, tiles) in zip(stage.terms, where.terms, strict=True):
+                covered |= self.term(image, tile, term, given, tiles, inner, real, (top, left), stage, last)
+                self.shift(base, inner.size, -term.shift)
+            self.bias(tile, stage, where, inner, real, aux)
+            covered |= bool(stage.bias)
+            area = inner
+            if last and spec.pooling:
+                self.pool(spec.pooling, inner, real, goal)
+                area, covered = goal, True
+            covered |= self.clamp(tile, stage, where, area, aux)
+        if not covered:
+            self.walk(AluOp.MAX, goal.base, goal.size, LOW)
+        offset = image * self.images(spec.out_stride, spec.out_blocks * spec.height * spec.width)
+        self.blocks(Memory.OUT, self.pointers[-1].output, offset, (spec.height, spec.width), goal.base,
+                    range(tile.first, tile.first + tile.blocks),
+                    Rect(tile.top, tile.top + tile.rows, tile.left, tile.left + tile.columns))  # fmt: skip
+
+    def images(self, stride: int, packed: int) -> int:
+        """Elements from one image to the next."""
+        return stride // self.config.inp_bytes if stride else packed
+
+    def blocks(self, memory: Memory, operand: int, offset: int, shape: tuple[int, int], sram: int,
+               blocks: range, part: Rect) -> None:  # fmt: skip
+        """Load or store a part of some blocks of channels; it lies densely in SRAM."""
+        height, width = shape
+        plane, size = height * width, part.rows * part.columns
+        start = offset + blocks.start * plane + part.top * width + part.left
+        if part.columns == width or part.rows == 1:
+            self.move(memory, operand, start, sram, len(blocks), size, plane)
+            return
+        for number in range(len(blocks)):
+            self.move(memory, operand, start + number * plane, sram + number * size, part.rows, part.columns, width)
+
+    # -- sums ---------------------------------------------------------------------------------------------------------
+    def term(self, image: int, tile: Tile, term: Term, given: int, tiles: int, inner: Area, real: Rect,
+             origin: tuple[int, int], stage: Stage, last: bool) -> bool:  # fmt: skip
+        """Add a term; whether it writes every accumulator."""
+        seen = _seen(term, real, origin)
+        if seen.empty:
+            return False
+        taps = [tap for tap in _taps(term, real, origin, seen) if not tap.part.empty]
+        plane, depth, number = seen.rows * seen.columns, term.depth, math.prod(term.kernel)
+        bias = tilings.bias_room(self.spec, tile.blocks)
+        offset = image * self.images(term.in_stride, term.blocks * term.height * term.width)
+        for outs, depths in tilings.chunks(self.at, term, tile, plane, bias):
+            own = term.reads is Reads.OWN
+            first = (tile.first + outs.start) * term.span if own else 0
+            many = len(outs) * term.span if own and len(depths) == term.span else len(depths)
+            blocks = range(first + depths.start, first + depths.start + many)
+            slot, there = self.inp.take((image, given, blocks, seen))
+            src = self.at.inp_base(slot)
+            if not there:
+                self.blocks(Memory.INP, given, offset, (term.height, term.width), src, blocks, seen)
+            wanted = range(1) if term.shared else range(tile.first + outs.start, tile.first + outs.stop)
+            slot, there = self.wgt.take((tiles, wanted, depths))
+            wgt = self.at.wgt_base(slot)
+            if not there:
+                start = (wanted.start * depth + depths.start) * number
+                self.move(Memory.WGT, tiles, start, wgt, len(wanted), len(depths) * number, depth * number)
+            for tap in taps:
+                self.gemm(
+                    _Sum(
+                        inner.base + outs.start * inner.plane + tap.part.top * inner.columns + tap.part.left,
+                        src + tap.src, wgt + tap.number, tap.part, inner.columns, inner.plane,
+                        (term.stride[0] * seen.columns, term.stride[1]),
+                        len(outs), term.span * plane if own else 0, 0 if term.shared else len(depths) * number,
+                        len(depths), plane, number,
+                    )
+                )  # fmt: skip
+        return any(tap.part == real for tap in taps)
+
+    def gemm(self, it: _Sum) -> None:
+        """One tap of a chunk: the loops are nested so that one sum's steps are far from each other."""
+        rows, columns = it.part.rows, it.part.columns
+        if columns == it.pitch and it.step == (columns, 1):  # pixels follow each other on both sides
+            pixels = rows * columns
+            columns = divisor(pixels, max(1, SEQUENCE // it.outs)) if it.outs < SEQUENCE else 1
+            rows = pixels // columns
+            row_dst, row_src = columns, columns
+        else:
+            row_dst, row_src = it.pitch, it.step[0]
+        if columns * it.outs >= self.tiling.uops or columns * it.outs >= rows * columns:
+            many = range(it.outs)
+            listed = _list(
+                self.config,
+                tuple(it.dst + o * it.plane + x for o in many for x in range(columns)),
+                tuple(it.src + o * it.src_out + x * it.step[1] for o in many for x in range(columns)),
+                tuple(it.wgt + o * it.wgt_out for o in many for _ in range(columns)),
+            )
+            nest = {"iter_in": rows, "dst_in": row_dst, "src_in": row_src}
+            apart = rows * len(listed)
+            deep = {"iter_out": it.depth, "src_out": it.src_deep, "wgt_out": it.wgt_deep}
+        else:
+            pixels_of = [(y, x) for y in range(rows) for x in range(columns)]
+            listed = _list(
+                self.config,
+                tuple(it.dst + y * row_dst + x for y, x in pixels_of),
+                tuple(it.src + y * row_src + x * it.step[1] for y, x in pixels_of),
+                it.wgt,
+            )
+            nest = {"iter_out": it.outs, "dst_out": it.plane, "src_out": it.src_out, "wgt_out": it.wgt_out}
+            apart = len(listed)
+            deep = {"iter_in": it.depth, "src_in": it.src_deep, "wgt_in": it.wgt_deep}
+        if apart >= self.at.distance or it.depth == 1:
+            self.loop(GEMM, listed, **nest, **deep)
+            return
+        for number in range(it.depth):  # so few sums that each depth is an instruction of its own
+            src, wgt = it.src + number * it.src_deep, it.wgt + number * it.wgt_deep
+            self.gemm(it._replace(src=src, wgt=wgt, depth=1))
+
+    def bias(self, tile: Tile, stage: Stage, where: _Where, inner: Area, real: Rect, aux: int) -> None:
+        """Add the bias to the pixels that there are."""
+        if stage.bias == "tiles":
+            self.ops.append(Move(Memory.INP, where.ones, 0, 0, 1, 1, 1, keep=True))
+            room = tile.blocks * stage.bias_tiles
+            slot = 1 - self.wgt.next
+            base = self.at.wgt_base(slot) + self.at.wgt_half - room
+            key = (where.bias, tile.first, tile.blocks)
+            if self.bias_in[slot] != key:
+                self.bias_in[slot] = key
+                self.move(Memory.WGT, where.bias, tile.first * stage.bias_tiles, base, 1, room)
+            first = inner.base + real.top * inner.columns + real.left
+            rows, columns = real.rows, real.columns
+            if columns == inner.columns:
+                columns = divisor(rows * columns, SEQUENCE)
+                rows = real.rows * real.columns // columns
+            pitch = inner.columns if real.columns != inner.columns else columns
+            dst = tuple(range(first, first + columns))
+            for number in range(stage.bias_tiles):
+                listed = _list(self.config, dst, (0,) * columns, base + number)
+                self.loop(GEMM, listed, iter_out=tile.blocks, iter_in=rows, dst_out=inner.plane, dst_in=pitch,
+                          wgt_out=stage.bias_tiles)  # fmt: skip
+        elif stage.bias == "words":
+            words = aux - tile.blocks
+            self.move(Memory.ACC, where.bias, tile.first, words, 1, tile.blocks)
+            self.register(AluOp.ADD, inner, real, words)
+
+    def register(self, op: AluOp, area: Area, part: Rect, words: int) -> None:
+        """An operation with one accumulator for all pixels of a block."""
+        first = area.base + part.top * area.columns + part.left
+        listed = _list(self.config, tuple(range(first, first + part.columns)), (words,) * part.columns, 0)
+        self.loop(op, listed, iter_out=area.blocks, iter_in=part.rows, dst_out=area.plane, dst_in=area.columns,
+                  src_out=1)  # fmt: skip
+
+    # -- what becomes of them -----------------------------------------------------------------------------------------
+    def pool(self, window: Pooling, inner: Area, real: Rect, goal: Area) -> None:
+        """Windows of rows in place, then of columns into `goal`."""
+        op = AluOp.MAX if window.reduce is Reduce.MAX else AluOp.ADD
+        margins = (
+            Rect(0, real.top, 0, inner.columns), Rect(real.bottom, inner.rows, 0, inner.columns),
+            Rect(real.top, real.bottom, 0, real.left), Rect(real.top, real.bottom, real.right, inner.columns),
+        )  # fmt: skip
+        for margin in margins:
+            if margin.empty or (op is AluOp.ADD and len(self.spec.stages) == 1):
+                continue
+            self.rect(RESET, inner, margin)
+            if op is AluOp.MAX:
+                self.rect(AluOp.MIN, inner, margin, LOW)
+                self.rect(AluOp.SHR, inner, margin, -16)
+        step = window.stride[0] * inner.columns
+        wide, blocks = range(inner.columns), range(inner.blocks)
+        if window.kernel[0] > 1:
+            dst = tuple(inner.base + o * inner.plane + x for o in blocks for x in wide)
+            whole = len(dst) >= self.at.distance
+            for y in range(1 if whole else goal.rows):
+                for r in range(1, 2 if whole else window.kernel[0]):
+                    to = tuple(d + y * step for d in dst)
+                    listed = _list(self.config, to, tuple(d + r * inner.columns for d in to), 0)
+                    nest = {"iter_out": goal.rows, "dst_out": step, "src_out": step,
+                            "iter_in": window.kernel[0] - 1, "src_in": inner.columns}  # fmt: skip
+                    self.loop(op, listed, **nest if whole else {})
+        dst = tuple(range(goal.base, goal.base + goal.columns))
+        for s in range(window.kernel[1]):
+            src = tuple(inner.base + x * window.stride[1] + s for x in range(goal.columns))
+            self.loop(op if s else AluOp.ADD, _list(self.config, dst, src, 0), iter_out=inner.blocks,
+                      iter_in=goal.rows, dst_out=goal.plane, dst_in=goal.columns, src_out=inner.plane,
+                      src_in=step)  # fmt: skip
+
+    def clamp(self, tile: Tile, stage: Stage, where: _Where, area: Area, aux: int) -> bool:
+        """Shift and clamp; whether that took an instruction."""
+        before = len(self.ops)
+        self.shift(area.base, area.size, stage.shift)
+        if stage.shifts:
+            words = aux - 2 * tile.blocks
+            self.move(Memory.ACC, where.shifts, tile.first, words, 1, tile.blocks)
+            self.register(AluOp.SHR, area, Rect(0, area.rows, 0, area.columns), words)
+        for op, end in ((AluOp.MIN, stage.high), (AluOp.MAX, stage.low)):
+            if end is not None:
+                self.walk(op, area.base, area.size, end)
+        return len(self.ops) > before
+
+
+class _Where:
+    """The operands of a stage by their numbers."""
+
+    def __init__(self, stage: Stage, first: int) -> None:
+        numbers = iter(range(first, first + 1000))
+        self.terms = [(next(numbers), next(numbers)) for _ in stage.terms]
+        self.ones = next(numbers) if stage.bias == "tiles" else -1
+        self.bias = next(numbers) if stage.bias else -1
+        self.shifts = next(numbers) if stage.shifts else -1
+        self.output = next(numbers)
+
+
+def _pointers(spec: Vta) -> list[_Where]:
+    found: list[_Where] = []
+    for stage in spec.stages:
+        found.append(_Where(stage, found[-1].output if found else 0))
+    return found
+
+
+class _Tap:
+    def __init__(self, number: int, part: Rect, src: int) -> None:
+        self.number, self.part, self.src = number, part, src
+
+
+class _Sum(NamedTuple):
+    """A GEMM: where its operands start and how far their neighbours are."""
+
+    dst: int
+    src: int
+    wgt: int
+    part: Rect
+    pitch: int
+    plane: int
+    step: tuple[int, int]
+    outs: int
+    src_out: int
+    wgt_out: int
+    depth: int
+    src_deep: int
+    wgt_deep: int
+
+
+def _seen(term: Term, real: Rect, origin: tuple[int, int]) -> Rect:
+    """The rows and columns of the input that some tap of some pixel reads."""
+    ends = []
+    for axis, (low, high, size) in enumerate(
+        ((real.top, real.bottom, term.height), (real.left, real.right, term.width))
+    ):
+        first = (origin[axis] + low) * term.stride[axis] - term.pad[axis]
+        last = (origin[axis] + high - 1) * term.stride[axis] - term.pad[axis]
+        ends += [max(0, first), min(size, last + (term.kernel[axis] - 1) * term.dilation[axis] + 1)]
+    return Rect(*ends)
+
+
+def _taps(term: Term, real: Rect, origin: tuple[int, int], seen: Rect) -> Iterator[_Tap]:
+    """Each tap with the pixels that it is inside of the input for, and where the first of these reads."""
+    for r in range(term.kernel[0]):
+        for s in range(term.kernel[1]):
+            ends = []
+            for axis, (tap, low, high, size) in enumerate(
+                ((r, real.top, real.bottom, term.height), (s, real.left, real.right, term.width))
+            ):
+                stride, far = term.stride[axis], tap * term.dilation[axis] - term.pad[axis]
+                ends += [max(low, -(far // stride) - origin[axis]),
+                         min(high, (size - 1 - far) // stride + 1 - origin[axis])]  # fmt: skip
+            part = Rect(*ends)
+            y = (origin[0] + part.top) * term.stride[0] + r * term.dilation[0] - term.pad[0] - seen.top
+            x = (origin[1] + part.left) * term.stride[1] + s * term.dilation[1] - term.pad[1] - seen.left
+            yield _Tap(r * term.kernel[1] + s, part, y * seen.columns + x)
+
+
+@lru_cache(maxsize=4096)
+def emit(spec: Vta, tiling: Tiling, accelerator: Accelerator, start: Contexts = Contexts()) -> Program:  # noqa: B008
+    """The instructions of a step.
+
+    Args:
+        start: the halves of SRAM to begin with.
+    """
+    emitter = _Emitter(spec, tiling, accelerator, start)
+    for image in range(spec.batch // accelerator.config.batch):
+        for tile in tilings.tiles(spec, tiling):
+            emitter.tile(image, tile)
+    lists = dict.fromkeys(op.uops for op in emitter.ops if isinstance(op, Loop))
+    after = Contexts(emitter.inp.next, emitter.wgt.next, emitter.acc)
+    return Program(tuple(emitter.ops), tuple(lists), after)

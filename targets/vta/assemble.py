@@ -51,7 +51,6 @@ class Relocation(NamedTuple):
 class StepRange(NamedTuple):
     """The instructions of a step: `first` to `end - 1`."""
 
-    name: str
     first: int
     end: int
 
@@ -64,7 +63,7 @@ class Stream:
         instructions: 16 bytes each.
         uops: micro-operations, 4 bytes each: a piece of DRAM of its own.
         relocations: the loads and stores, in order.
-        steps: the instructions of each step.
+        steps: the instructions of each step, as the steps were given.
         counts: instructions, by what they are.
     """
 
@@ -183,7 +182,7 @@ class _Assembler:
         self.accesses: list[tokens.Access] = []
         self.rows: list[tuple[str, dict[str, int], str]] = []  # format, fields, the memory in DRAM
         self.held: dict[Memory, tuple[str, int]] = {}  # what moves that need not be repeated have put where
-        self.steps: list[tuple[str, int, int]] = []
+        self.steps: list[tuple[int, int]] = []
         self.sizes = {Memory.INP: self.config.inp_bytes, Memory.OUT: self.config.inp_bytes,
                       Memory.WGT: self.config.wgt_bytes, Memory.ACC: self.config.acc_bytes,
                       Memory.UOP: self.config.uop_bytes}  # fmt: skip
@@ -207,7 +206,7 @@ class _Assembler:
                 if not whole:
                     self.want((op.uops,))
                 self.loop(op)
-        self.steps.append((work.name, first, len(self.rows)))
+        self.steps.append((first, len(self.rows)))
         return program.after
 
     def element(self, operand: Operand) -> int:
@@ -305,7 +304,7 @@ class _Assembler:
             if numbers:
                 words[numbers] = rows.words(kind, self.config)
         ends = [*places, len(found.order)]
-        steps = tuple(StepRange(name, places[first], ends[end]) for name, first, end in self.steps)
+        steps = tuple(StepRange(places[first], ends[end]) for first, end in self.steps)
         counts = {kind: len(numbers) for kind, (numbers, _) in kinds.items()}
         return Stream(words.astype("<u8").tobytes(), bytes(self.lists.pool), tuple(relocations), steps, counts)
 

@@ -86,7 +86,7 @@ class Network:
                     self.weights += bytes(-len(self.weights) % 4096)
             value = meaning.compute(spec, operands)
             self.wanted.append((self.end, value))
-            refs.append(Ref(ARENA, self._place(value.nbytes)))
+            refs.append(Ref(ARENA, self._place(spec.operands[-1].bytes)))
             self.works.append(Work(f"layer{number}", spec, layer.tiling or choose(spec, at), tuple(refs)))
         self.stream = assemble(self.works, at)
 
@@ -106,15 +106,21 @@ class Network:
         base = BASES[ARENA]
         contents = [(base + place, value.tobytes()) for place, value in self.given]
         contents += [(BASES[UOPS], self.stream.uops or bytes(4)), (BASES[WEIGHTS], bytes(self.weights) or bytes(4))]
-        spaces = [(base + place, value.nbytes) for place, value in self.wanted]
+        spaces = [(base + work.args[-1].offset, work.spec.operands[-1].bytes) for work in self.works]
         dram = Dram.of(contents, spaces, self.at.config.inp_bytes)
         simulate(self.stream.at(BASES), self.at.config, PROFILES[profile or self.at.board.executes], dram)
-        return [
-            np.frombuffer(dram.read(base + place, value.nbytes), np.int8).reshape(value.shape)
-            for place, value in self.wanted
-        ]
+        found = []
+        for work, (address, size) in zip(self.works, spaces, strict=True):
+            spec, (high, wide) = work.spec, work.spec.map
+            lanes = (spec.rows, spec.block)
+            stored = np.frombuffer(dram.read(address, size), np.int8).reshape(-1, high, wide, *lanes)
+            top, left = spec.corner
+            found.append(stored[:, top : top + spec.height, left : left + spec.width])
+        return found
 
     def check(self, profile: str = "") -> None:
         """Every value is what the specs mean."""
         for number, (found, (_, value)) in enumerate(zip(self.run(profile), self.wanted, strict=True)):
-            assert np.array_equal(found, value), f"layer {number} differs in {np.sum(found != value)}"
+            assert np.array_equal(found.reshape(value.shape), value), (
+                f"layer {number} differs in {np.sum(found != value)}"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ def steps(draw: st.DrawFn, block: int = 16, rows: int = 1) -> Vta:
     kernel = draw(st.sampled_from(KERNELS))
     stride = draw(st.sampled_from([(1, 1), (2, 2), (2, 1)]))
     dilation = draw(st.sampled_from([(1, 1), (2, 2)]))
-    pad = (draw(st.integers(0, kernel[0])), draw(st.integers(0, kernel[1])))
+    pad = (draw(st.integers(-1, kernel[0])), draw(st.integers(-1, kernel[1])))
     inner = tuple(
         out_size(size, *rest) for size, *rest in zip((height, width), kernel, stride, pad, dilation, strict=True)
     )
@@ -46,8 +47,10 @@ def steps(draw: st.DrawFn, block: int = 16, rows: int = 1) -> Vta:
     def term(geometry: bool) -> Term:
         own = draw(st.booleans())
         span = draw(st.integers(1, 3)) if own else 0
-        blocks = out_blocks * span if own else draw(st.integers(1, 5))
-        more = {"reads": Reads.OWN if own else Reads.ALL, "span": span, "shared": draw(st.booleans())}
+        group = draw(st.sampled_from([d for d in range(1, out_blocks + 1) if out_blocks % d == 0])) if own else 1
+        blocks = out_blocks // group * span if own else draw(st.integers(1, 5))
+        more: dict[str, Any] = {"reads": Reads.OWN if own else Reads.ALL, "span": span, "group": group}
+        more["shared"] = draw(st.booleans())
         if geometry:
             return Term(blocks, height, width, kernel, stride, pad, dilation, **more)
         return Term(blocks, *inner, shift=draw(st.integers(0, 2)), **more)
@@ -72,7 +75,16 @@ def steps(draw: st.DrawFn, block: int = 16, rows: int = 1) -> Vta:
         if min(size) > 0:
             reduce = draw(st.sampled_from(list(Reduce)))
             pooling, outer = Pooling(reduce, *inner, window, step, around), size
-    return Vta(rows, out_blocks, *outer, tuple(stages), pooling, block, rows)
+    found = Vta(rows, out_blocks, *outer, tuple(stages), pooling, block, rows=rows)
+    special = draw(st.integers(0, 3))
+    if special == 0:
+        stages[-1] = replace(stages[-1], shift=0, shifts=False, low=None, high=None)
+        found = replace(found, stages=tuple(stages), planes=4)
+    if special < 2:
+        corner = (draw(st.integers(0, 2)), draw(st.integers(0, 2)))
+        whole = tuple(n + c + draw(st.integers(0, 2)) for n, c in zip(outer, corner, strict=True))
+        found = replace(found, whole=whole, corner=corner)
+    return found
 
 
 @given(st.data())

@@ -212,10 +212,15 @@ class _Emitter:
             covered |= self.clamp(tile, stage, where, area, aux)
         if not covered:
             self.walk(AluOp.MAX, goal.base, goal.size, LOW)
-        offset = image * self.images(spec.out_stride, spec.out_blocks * spec.height * spec.width)
-        self.blocks(Memory.OUT, self.pointers[-1].output, offset, (spec.height, spec.width), goal.base,
-                    range(tile.first, tile.first + tile.blocks),
-                    Rect(tile.top, tile.top + tile.rows, tile.left, tile.left + tile.columns))  # fmt: skip
+        high, wide = spec.map
+        top, left = tile.top + spec.corner[0], tile.left + spec.corner[1]
+        part = Rect(top, top + tile.rows, left, left + tile.columns)
+        offset = image * self.images(spec.out_stride, spec.planes * spec.out_blocks * high * wide)
+        blocks = range(tile.first, tile.first + tile.blocks)
+        for plane in range(spec.planes):
+            self.shift(goal.base, goal.size, 8 if plane else 0)
+            first = offset + plane * spec.out_blocks * high * wide
+            self.blocks(Memory.OUT, self.pointers[-1].output, first, (high, wide), goal.base, blocks, part)
 
     def images(self, stride: int, packed: int) -> int:
         """Elements from one image to the next."""
@@ -246,8 +251,9 @@ class _Emitter:
         offset = image * self.images(term.in_stride, term.blocks * term.height * term.width)
         for outs, depths in tilings.chunks(self.at, term, tile, plane, bias):
             own = term.reads is Reads.OWN
-            first = (tile.first + outs.start) * term.span if own else 0
-            many = len(outs) * term.span if own and len(depths) == term.span else len(depths)
+            first = term.first(tile.first + outs.start)
+            apart = own and term.group == 1  # each output block has inputs of its own
+            many = len(outs) * term.span if apart and len(depths) == term.span else len(depths)
             blocks = range(first + depths.start, first + depths.start + many)
             slot, there = self.inp.take((image, given, blocks, seen))
             src = self.at.inp_base(slot)
@@ -265,7 +271,7 @@ class _Emitter:
                         inner.base + outs.start * inner.plane + tap.part.top * inner.columns + tap.part.left,
                         src + tap.src, wgt + tap.number, tap.part, inner.columns, inner.plane,
                         (term.stride[0] * seen.columns, term.stride[1]),
-                        len(outs), term.span * plane if own else 0, 0 if term.shared else len(depths) * number,
+                        len(outs), term.span * plane if apart else 0, 0 if term.shared else len(depths) * number,
                         len(depths), plane, number,
                     )
                 )  # fmt: skip

@@ -74,6 +74,13 @@ def chunks(accelerator: Accelerator, term: Term, tile: Tile, plane: int, bias: i
     outs = range(tile.blocks)
     inputs, weights = accelerator.inp_half // plane, accelerator.wgt_half - bias
     taps = math.prod(term.kernel)
+    if term.reads is Reads.OWN and term.group > 1:
+        for _, group in itertools.groupby(outs, key=lambda out: (tile.first + out) // term.group):
+            same = list(group)
+            most = min(inputs, weights // (taps * (1 if term.shared else len(same))))
+            for first, count in _cut(term.span, most):
+                yield range(same[0], same[-1] + 1), range(first, first + count)
+        return
     if term.reads is Reads.OWN:
         most = min(inputs // term.span, weights // (term.span * taps) if not term.shared else tile.blocks)
         if most:
@@ -113,7 +120,7 @@ def fits(spec: Vta, accelerator: Accelerator, rows: int, columns: int, blocks: i
         ]
         if math.prod(seen) > accelerator.inp_half:
             return False
-        outs = 1 if term.shared or term.reads is Reads.OWN else blocks
+        outs = 1 if term.shared else min(blocks, term.group) if term.reads is Reads.OWN else blocks
         if outs * math.prod(term.kernel) + bias_room(spec, blocks) > accelerator.wgt_half:
             return False
     return True

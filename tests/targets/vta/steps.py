@@ -122,5 +122,5 @@ class Network:
         """Every value is what the specs mean."""
         for number, (found, (_, value)) in enumerate(zip(self.run(profile), self.wanted, strict=True)):
             assert np.array_equal(found.reshape(value.shape), value), (
-                f"layer {number} differs in {np.sum(found != value)}"
+                f"layer {number} differs in {np.sum(found.reshape(value.shape) != value)}"
             )

@@ -211,7 +211,7 @@ class _Emitter:
                 area, covered = goal, True
             covered |= self.clamp(tile, stage, where, area, aux)
         if not covered:
-            self.walk(AluOp.MAX, goal.base, goal.size, LOW)
+            self.walk(AluOp.SHR, goal.base, goal.size, 0)  # a reset leaves something else in OUT
         high, wide = spec.map
         top, left = tile.top + spec.corner[0], tile.left + spec.corner[1]
         part = Rect(top, top + tile.rows, left, left + tile.columns)

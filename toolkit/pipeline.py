@@ -23,6 +23,7 @@ import inception_deploy.targets as targets
 import inception_deploy.verify as verify
 
 from . import __version__, artifact, feeds, judge
+from .bundles import explain
 from .errors import DeployError, UsageError
 from .graph import cost, driver
 from .lower.lower import lower
@@ -351,6 +352,7 @@ class _Export:
         artifact.dump_json(check.summary(self.stages, not_run), self.folder / bundle.VERIFY)
         artifact.dump_json(refusals(plan), self.folder / bundle.REFUSALS)
         artifact.dump_json(layout(plan), self.folder / bundle.PLAN)
+        explain.write(self.folder, self.facts, self.stages)
         bundle.seal(self.folder, {**self.facts, "tools": tools(), "checked": checked, "not_run": not_run})
         quantization = self.facts.get("quantization")
         return {

@@ -7,6 +7,8 @@
     refusals.json   the operators that took TVM's default, each with its reason
     plan.json       the kernel calls in order, and where every value lives
     ...             the compiled files, as the target names them
+    README.md, infer.py, preprocessing.json, labels.txt, LICENSE
+                    what somebody needs who has nothing but the bundle (`bundles.explain`)
 
 Nothing of a bundle is loaded or run before every hash is checked. The hashes find damage; they are no signature:
 whoever can change a file can change the manifest as well, so open bundles from people you would run code of.
@@ -43,6 +45,7 @@ ORIGINAL_ONNX = "stages/original.onnx"
 LAYERS = "stages/layers-{}.txt"
 """The network's layers after a lowering pass, by its name; there only after ``export --keep-stages``."""
 
+_PYCACHE = "__pycache__"
 _MAX_MANIFEST = 64 << 20
 _MAX_FILES = 10_000
 _MAX_BYTES = 32 << 30
@@ -132,7 +135,9 @@ def _check_files(folder: Path, source: Path, listed: Mapping[str, object]) -> No
     }
     if missing := sorted(set(listed) - present):
         raise _bad(source, f"lacks {', '.join(missing)}", got=missing)
-    if extra := sorted(present - set(listed) - {MANIFEST}):
+    # Python writes a folder of its own where somebody imports the bundle's infer.py.
+    unknown = present - set(listed) - {MANIFEST}
+    if extra := sorted(name for name in unknown if PurePosixPath(name).parts[0] != _PYCACHE):
         raise _bad(source, f"holds files that its manifest does not name: {', '.join(extra)}", got=extra)
     if missing := sorted({ONNX} - set(listed)):
         raise _bad(source, f"{MANIFEST}: field 'files' does not name {missing[0]}", got=sorted(listed))

@@ -66,7 +66,7 @@ class Result:
     def tops(self, count: int = 5) -> list[list[Guess]]:
         """`top` as one list a row, however many there are."""
         logits = self.arrays[0]
-        if _classes(logits.shape) is None:
+        if class_count(logits.shape) is None:
             return [[] for _ in self.names]
         logits = logits.reshape(logits.shape[:2])
         scores = logits.astype(np.float64)
@@ -204,7 +204,7 @@ def load(
 
 
 def _labels(given: str | os.PathLike[str] | Sequence[str] | None, manifest: Mapping[str, Any]) -> Sequence[str]:
-    classes = _classes(manifest["outputs"][0]["shape"]) or 0
+    classes = class_count(manifest["outputs"][0]["shape"]) or 0
     if given is None:
         known = manifest.get("labels") or imagenet()
         return known if classes == len(known) else [str(index) for index in range(classes)]
@@ -218,7 +218,7 @@ def _labels(given: str | os.PathLike[str] | Sequence[str] | None, manifest: Mapp
     return names
 
 
-def _classes(shape: Sequence[int]) -> int | None:
+def class_count(shape: Sequence[int]) -> int | None:
     """How many classes an output of this shape tells; None where it tells none."""
     return shape[1] if len(shape) >= 2 and math.prod(shape[2:]) == 1 else None
 

@@ -45,6 +45,10 @@ class Said:
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) is not None}
 
 
+_TOLD = {"steps", "inputs", "outputs"}
+"""What a bundle's files say beside: the steps in words, and the tensors."""
+
+
 def said(given: str | os.PathLike[str] | Mapping[str, Any] | None) -> Said:
     """What the user says, as a mapping of values or of text, or a JSON file of them. In a mapping, ``file`` names a
     file that its other keys go over.
@@ -59,7 +63,7 @@ def said(given: str | os.PathLike[str] | Mapping[str, Any] | None) -> Said:
     file = given.get("file")
     if file is not None:
         for key, value in _document(Path(file)).items():
-            if key != "steps" and value is not None and not (key == "dtype" and value == "float32"):
+            if key not in _TOLD and value is not None and not (key == "dtype" and value == "float32"):
                 values[key] = _parsed(key, value, f"{file}: '{key}'")
     for key, value in given.items():
         if key != "file" and value is not None:

@@ -1,0 +1,218 @@
+"""What a bundle says of itself, tried by somebody who has nothing else: a plain Python with numpy, a C compiler, the README."""
+
+from __future__ import annotations
+
+import ast
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inception_deploy.bundles import explain
+from inception_deploy.runtime import preprocessing
+from inception_deploy.runtime.labels import imagenet
+from inception_deploy.verify import bound
+
+ROOT = Path(__file__).resolve().parents[2]
+PHOTO = ROOT / "examples" / "data" / "photo.jpg"
+SCRIPT = Path(explain.__file__).with_name("data") / "infer.py"
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Python that has numpy and Pillow, and nothing else."""
+    folder = tmp_path_factory.mktemp("plain")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    for name in ("numpy", "pillow"):
+        found = importlib.metadata.distribution(name)
+        for top in {file.parts[0] for file in found.files or () if file.parts[0] not in ("..", "__pycache__")}:
+            (site / top).symlink_to(Path(str(found.locate_file(top))))
+    missing = "import importlib.util as u; print([n for n in ('inception_deploy', 'onnx', 'torch') if u.find_spec(n)])"
+    assert subprocess.run([folder / "bin" / "python", "-c", missing], capture_output=True, text=True).stdout == "[]\n"
+    return folder / "bin"
+
+
+def script(plain: Path, bundle: Path, *argv: object) -> str:
+    command = [str(plain / "python"), str(bundle / "infer.py"), *map(str, argv)]
+    done = subprocess.run(command, capture_output=True, text=True, env={}, cwd="/")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Pictures of every mode, one that stands on its side, and one smaller than the input."""
+    pixels = np.random.default_rng(0).integers(0, 256, (50, 40, 4), np.uint8)
+    deep = Image.fromarray((np.arange(60 * 50).reshape(60, 50) * 20).astype(np.uint16))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    files = {"rgb.png": Image.fromarray(pixels[..., :3]), "alpha.png": Image.fromarray(pixels),
+             "grey.png": Image.fromarray(pixels[..., 0]), "deep.png": deep,
+             "small.png": Image.fromarray(pixels[:9, :30, :3])}  # fmt: skip
+    for name, picture in files.items():
+        picture.save(folder / name)
+    Image.fromarray(pixels[..., :3]).save(folder / "turned.jpg", exif=turned)
+    return [PHOTO, *(folder / name for name in files), folder / "turned.jpg"]
+
+
+def test_infer_py_sees_what_run_sees(call, plain: Path, exported: Path, tmp_path: Path) -> None:
+    files = pictures(tmp_path)
+    document = call("run", exported, "--image", *files, "--json").document
+    told = script(plain, exported, *files).splitlines()
+    assert [line for line in told if not line.startswith(" ")] == [str(file) for file in files]
+    rows = [line.split() for line in told if line.startswith(" ")]
+    want = [guess for top in document["top"] for guess in top]
+    assert [(int(row[0]), float(row[1]), row[2]) for row in rows] == [
+        (g["index"], g["score"], g["label"]) for g in want
+    ]
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_infer_py_gives_the_very_bytes_of_run(call, plain: Path, exported: Path, tmp_path: Path, rows: int) -> None:
+    x = np.random.default_rng(rows).standard_normal((rows, 3, 32, 32), dtype=np.float32)
+    np.save(tmp_path / "x.npy", x)
+    assert call("run", exported, "--input", tmp_path / "x.npy", "--output", tmp_path / "want.npy").status == 0
+    script(plain, exported, tmp_path / "x.npy", "-o", tmp_path / "got.npy")
+    assert (tmp_path / "got.npy").read_bytes() == (tmp_path / "want.npy").read_bytes()
+
+
+def infer(folder: Path):
+    shutil.copy(SCRIPT, folder)
+    spec = importlib.util.spec_from_file_location("infer", folder / "infer.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"color": "bgr", "scale": "1", "mean": (103.939, 116.779, 123.68), "std": (1.0,) * 3, "layout": "nhwc"},
+        {"scale": "1/127.5", "mean": (1.0,) * 3, "std": (1.0,) * 3, "interpolation": "bicubic", "resize": 40},
+        {"mean": (0.5,), "std": (0.25,), "crop": (20, 31), "interpolation": "lanczos"},
+        {"dtype": "uint8", "scale": "1", "mean": (0.0,) * 3, "std": (1.0,) * 3, "layout": "nhwc"},
+        {"interpolation": "nearest", "resize": 9, "crop": (16, 16)},
+    ],
+)
+def test_pictures_are_prepared_to_the_bit(tmp_path: Path, fields: dict) -> None:
+    usual = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "resize": 32, "crop": (28, 28)}
+    how = preprocessing.Preprocessing(**{**usual, **fields})
+    (tmp_path / "preprocessing.json").write_text(json.dumps(preprocessing.as_dict(how)))
+    module = infer(tmp_path)
+    for file in pictures(tmp_path):
+        got, want = module.prepare(file), preprocessing.load([file], how)[0]
+        assert (got.dtype, got.flags.c_contiguous) == (want.dtype, True)
+        np.testing.assert_array_equal(got, want)
+
+
+def test_the_readme_works_as_printed(plain: Path, exported: Path, tmp_path: Path) -> None:
+    """Every block of it, in order, in a copy of the bundle; `python3`, `cc` and `pip` are as a stranger has them."""
+    bundle, tools = tmp_path / "bundle", tmp_path / "bin"
+    shutil.copytree(exported, bundle)
+    shutil.copy(PHOTO, tmp_path / "photo.jpg")
+    tools.mkdir()
+    shims = {
+        "python3": f'exec "{plain / "python"}" "$@"',
+        "cc": f'exec "{sys.executable}" -m ziglang cc "$@"',
+        "pip": 'echo "{numpy,pillow} are there" >&2; test "$*" = "install numpy pillow"',
+        "inception-deploy": f'exec "{sys.executable}" -m inception_deploy "$@"',
+    }
+    for name, line in shims.items():
+        (tools / name).write_text(f"#!/bin/sh\n{line}\n")
+        (tools / name).chmod(0o755)
+    text = (bundle / "README.md").read_text()
+    env = {**os.environ, "PATH": f"{tools}:/usr/bin:/bin"}
+    blocks = re.findall(r"```(\w+)\n(.*?)```", text, flags=re.S)
+    assert [language for language, _ in blocks] == ["sh", "python", "c", "sh", "python", "sh"]
+    for language, content in blocks:
+        if language == "c":
+            (tmp_path / "main.c").write_text(content)
+            continue
+        interpreter = str(plain / "python") if "from infer" in content else sys.executable
+        command = ["bash", "-e", "-c", content] if language == "sh" else [interpreter, "-c", content]
+        done = subprocess.run(command, cwd=bundle, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, f"{content}\n{done.stderr}"
+    python, c = np.load(tmp_path / "output.npy"), np.fromfile(tmp_path / "output.raw", np.float32)
+    np.testing.assert_array_equal(python.ravel(), c)
+
+
+def test_what_the_files_say(exported: Path) -> None:
+    how = json.loads((exported / "preprocessing.json").read_text())
+    manifest = json.loads((exported / "manifest.json").read_text())
+    assert {key: how[key] for key in manifest["preprocessing"]} == manifest["preprocessing"]
+    assert how["inputs"] == [{"name": "input", "shape": [2, 3, 32, 32], "dtype": "float32"}]
+    assert how["outputs"][0]["kind"] == "logits"
+    assert preprocessing.from_dict(how)
+    assert not (exported / "labels.txt").exists(), "nobody knows the names of its 7 classes"
+    text = (exported / "README.md").read_text()
+    assert text.startswith("# build for cpu, fp32\n")
+    listed = set(re.findall(r"^\| `([\w.]+)` \|", text, flags=re.M))
+    assert listed == {path.name for path in exported.iterdir()} - {"README.md", "__pycache__"}
+    stages = json.loads((exported / "verify.json").read_text())["stages"]
+    assert all(f"| {row['stage']} | {row['reference']} | {row['max_rel']:.2g} |" in text for row in stages)
+    assert (exported / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+def test_preprocessing_json_says_the_preprocessing_of_another_export(
+    call, branchy: str, exported: Path, tmp_path: Path
+) -> None:
+    argv = [
+        "export",
+        "--model",
+        branchy,
+        "--input-size",
+        32,
+        "--no-verify",
+        "-o",
+        tmp_path / "again",
+        "--preprocessing",
+    ]
+    assert call(*argv, exported / "preprocessing.json").status == 0
+    again, first = (json.loads((path / "manifest.json").read_text()) for path in (tmp_path / "again", exported))
+    assert again["preprocessing"] == first["preprocessing"]
+
+
+def test_labels_are_those_of_run() -> None:
+    def manifest(labels, shape):
+        return {"labels": labels, "outputs": [{"shape": shape}]}
+
+    assert explain.known_labels(manifest(None, [1, 1000])) == imagenet()
+    assert explain.known_labels(manifest(["a", "b"], [4, 2])) == ["a", "b"]
+    assert explain.known_labels(manifest(["a", "b"], [4, 2, 1, 1])) == ["a", "b"]
+    for labels, shape in ((None, [1, 7]), (["a"], [1, 7]), (None, [1, 1000, 8, 8]), (None, [])):
+        assert explain.known_labels(manifest(labels, shape)) == ()
+
+
+def test_the_script_is_short_and_needs_numpy_alone() -> None:
+    text = SCRIPT.read_text()
+    assert len(text.splitlines()) < 120
+    tops = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            tops |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            tops.add(node.module.split(".")[0])
+    assert tops - set(sys.stdlib_module_names) == {"numpy", "PIL"}
+
+
+def test_a_softmax_is_not_taken_twice(plain: Path, exported: Path, tmp_path: Path) -> None:
+    """Scores of a network that ends in probabilities are its outputs."""
+    bundle = tmp_path / "bundle"
+    shutil.copytree(exported, bundle)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["outputs"][0]["kind"] = "probabilities"
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    np.save(tmp_path / "x.npy", np.ones((1, 3, 32, 32), np.float32))
+    script(plain, bundle, tmp_path / "x.npy", "-o", tmp_path / "y.npy")
+    scores = [float(line.split()[1]) for line in script(plain, bundle, tmp_path / "x.npy", "--top", 7).splitlines()[1:]]
+    np.testing.assert_allclose(scores, -np.sort(-np.load(tmp_path / "y.npy")[0]), atol=bound("rounding"))

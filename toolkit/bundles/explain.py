@@ -1,0 +1,219 @@
+"""What a bundle says of itself to somebody who has nothing else: README.md, infer.py, preprocessing.json, labels.txt
+and the runtime's LICENSE. They hold no path, date or name of the folder, so the same inputs give the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import artifact
+from ..runtime import bundle as bundles
+from ..runtime.labels import imagenet
+from ..runtime.model import class_count
+
+README, INFER, LICENSE = "README.md", "infer.py", "LICENSE"
+PREPROCESSING, LABELS = "preprocessing.json", "labels.txt"
+
+_FILES = {
+    "model.so": "the compiled network and its runtime: a library that needs the C library and nothing else",
+    "weights.bin": "its weights",
+    "inception_deploy.h": "its interface",
+    INFER: "runs it with numpy and ctypes; pictures need Pillow",
+    bundles.ONNX: "the network after our graph passes, in float32",
+    bundles.INT8_ONNX: "the same quantized (QDQ): what the library computes",
+    PREPROCESSING: "how a picture becomes the input, with every rounding in `steps`",
+    LABELS: "the names of the classes, in the order of the outputs",
+    bundles.MANIFEST: "all of this for programs, and the SHA-256 of every file",
+    bundles.VERIFY: "how the stages compared when this was exported",
+    bundles.PLAN: "the kernel calls in order, and where every value lies in memory",
+    bundles.REFUSALS: "the operators that took TVM's default, with reasons",
+    LICENSE: "of the runtime in the library, and of infer.py; the weights have their own",
+}
+
+
+def write(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> None:
+    """Write the files into the folder of a bundle, before it is sealed.
+
+    Args:
+        manifest: of the bundle.
+        stages: the rows of its ``verify.json``.
+    """
+    data = resources.files(__package__).joinpath("data")
+    for name in (INFER, LICENSE):
+        (folder / name).write_bytes(data.joinpath(name).read_bytes())
+    if manifest["preprocessing"] is not None:
+        ports = {side: [_port(port) for port in manifest[side]] for side in ("inputs", "outputs")}
+        artifact.dump_json({**manifest["preprocessing"], **ports}, folder / PREPROCESSING)
+    if labels := known_labels(manifest):
+        (folder / LABELS).write_text("".join(f"{' '.join(label.split())}\n" for label in labels), encoding="utf-8")
+    (folder / README).write_text(readme(folder, manifest, stages), encoding="utf-8")
+
+
+def known_labels(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """The names of the classes; none where nobody knows them."""
+    labels: Sequence[str] = manifest["labels"] or imagenet()
+    return labels if class_count(manifest["outputs"][0]["shape"]) == len(labels) else ()
+
+
+def _port(port: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: port[key] for key in ("name", "shape", "dtype", "kind") if key in port}
+
+
+def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> str:
+    """README.md: what the bundle is and how it is run, in commands that work as they stand."""
+    first = manifest["inputs"][0]
+    pictures = manifest["preprocessing"] is not None
+    onnx = bundles.INT8_ONNX if (folder / bundles.INT8_ONNX).exists() else bundles.ONNX
+    several = len(manifest["inputs"]) > 1
+    sections = [
+        f"# {manifest['model']} for {manifest['target']}, {manifest['precision']}",
+        "A neural network, compiled: `model.so` with `weights.bin` computes it and needs neither Python nor any "
+        f"framework. It takes {_ports(manifest['inputs'])} and gives {_ports(manifest['outputs'])}. "
+        f"{_machine(manifest)}",
+        "Commands are typed in this folder. Files of yours lie beside it (`../photo.jpg`), because a bundle with files "
+        "in it that its manifest does not name is taken for a damaged one.",
+        "## From Python, with numpy",
+        _code("sh", *_python(first, pictures, several)),
+        *([] if several else ["From a program:", _code("python", *_program(first))]),
+        "## From C",
+        "Save this as `../main.c`; it takes the first input as raw numbers on stdin and gives the first output on "
+        "stdout. `inception_deploy.h` describes every function and error.",
+        _code("c", _MAIN.strip()),
+        _code(
+            "sh",
+            'cc -O2 -I. ../main.c ./model.so -Wl,-rpath,"$PWD" -o ../network',
+            f"{_raw(first, several)}   # {_bytes(first):,} bytes",
+            "../network < ../input.raw > ../output.raw",
+        ),
+        "## In onnxruntime",
+        f"`{onnx}` is the same network for other runtimes.",
+        _code("python", *_onnxruntime(manifest["inputs"], onnx)),
+        "## With inception-deploy",
+        _code("sh", *_commands(first, pictures, several)),
+        "## The files",
+        _table(("file", ""), [(f"`{name}`", what) for name, what in _FILES.items() if (folder / name).exists()
+                              or name in (README, bundles.MANIFEST, bundles.VERIFY, bundles.PLAN, bundles.REFUSALS)]),
+    ]  # fmt: skip
+    if stages:
+        rows = [
+            (row["stage"], row["reference"], _number(row["max_rel"]), _number(row.get("allowed", row["tolerance"])))
+            for row in stages
+        ]
+        sections += [
+            "## What was checked",
+            "Each stage was compared with the one before it when this was exported, on the same inputs:",
+            _table(("stage", "against", "largest difference, relative", "allowed"), rows),
+        ]
+    return "\n\n".join(sections) + "\n"
+
+
+_MAIN = """
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "inception_deploy.h"
+
+static int failed(const char *why) {
+  fprintf(stderr, "%s\\n", why);
+  return 1;
+}
+
+int main(void) {
+  const id_info *info = id_describe();
+  id_model *model;
+  int code = id_open("weights.bin", 0, &model);
+  if (code) return failed(id_error(code));
+  void **in = calloc(info->input_count, sizeof *in), **out = calloc(info->output_count, sizeof *out);
+  for (uint32_t i = 0; i < info->input_count; ++i) in[i] = calloc(1, info->inputs[i].bytes);
+  for (uint32_t i = 0; i < info->output_count; ++i) out[i] = calloc(1, info->outputs[i].bytes);
+  if (fread(in[0], 1, info->inputs[0].bytes, stdin) != info->inputs[0].bytes) return failed("the input is too short");
+  code = id_run(model, (const void *const *)in, out);
+  if (code) return failed(id_error(code));
+  fwrite(out[0], 1, info->outputs[0].bytes, stdout);
+  id_close(model);
+  return 0;
+}
+"""
+
+
+def _ports(ports: Sequence[Mapping[str, Any]]) -> str:
+    return ", ".join(f"`{port['name']}` ({port['dtype']} {list(port['shape'])})" for port in ports)
+
+
+def _machine(manifest: Mapping[str, Any]) -> str:
+    details = manifest["target_details"]
+    features = details.get("features")
+    where = f"It runs on {details['machine']}" if details.get("machine") else f"It is for {manifest['target']}"
+    return f"{where} with {', '.join(features)}." if features else f"{where}."
+
+
+def _zeros(port: Mapping[str, Any], path: str) -> str:
+    return f"python3 -c \"import numpy; numpy.save('{path}', numpy.zeros({tuple(port['shape'])}, '{port['dtype']}'))\""
+
+
+def _python(port: Mapping[str, Any], pictures: bool, several: bool) -> list[str]:
+    lines = ["pip install numpy pillow" if pictures else "pip install numpy"]
+    if pictures:
+        lines += ["python3 infer.py ../photo.jpg"]
+    if several:
+        return [*lines, "# it takes several inputs: Network().run(*arrays) in infer.py"]
+    rows = f"any number of rows of {list(port['shape'][1:])}"
+    return [*lines, f"{_zeros(port, '../input.npy')}   # {rows}", "python3 infer.py ../input.npy -o ../output.npy"]
+
+
+def _program(port: Mapping[str, Any]) -> list[str]:
+    return [
+        "import numpy as np",
+        "from infer import Network",
+        "",
+        "network = Network()",
+        f"outputs = network(np.zeros({tuple(port['shape'])}, np.{port['dtype']}))  # one array an output",
+    ]
+
+
+def _raw(port: Mapping[str, Any], several: bool) -> str:
+    """What writes a batch of the first input."""
+    given = f"zeros({tuple(port['shape'])}, '{port['dtype']}')" if several else "load('../input.npy')"
+    return f"python3 -c \"import numpy; numpy.{given}.tofile('../input.raw')\""
+
+
+def _bytes(port: Mapping[str, Any]) -> int:
+    size: int = math.prod(port["shape"]) * np.dtype(port["dtype"]).itemsize
+    return size
+
+
+def _onnxruntime(ports: Sequence[Mapping[str, Any]], onnx: str) -> list[str]:
+    given = ", ".join(f'"{p["name"]}": np.zeros({tuple(p["shape"])}, np.{p["dtype"]})' for p in ports)
+    return [
+        "import numpy as np",
+        "import onnxruntime",
+        "",
+        f'session = onnxruntime.InferenceSession("{onnx}")',
+        f"outputs = session.run(None, {{{given}}})",
+    ]
+
+
+def _commands(port: Mapping[str, Any], pictures: bool, several: bool) -> list[str]:
+    run = ["inception-deploy run . --image ../photo.jpg"] if pictures else []
+    if not several:
+        run.append("inception-deploy run . --input ../input.npy --output ../output.npy")
+    return [*run, "inception-deploy verify .", "inception-deploy inspect ."]
+
+
+def _code(language: str, *lines: str) -> str:
+    return "\n".join([f"```{language}", *lines, "```"])
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    cells = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"

@@ -7,14 +7,19 @@ import onnx
 import onnx_ir as ir
 
 from inception_deploy.errors import DeployError
+from inception_deploy.graph.fold import AFFINE, affine_of
 from inception_deploy.graph.rewrite import (
+    add_constant,
     bypass,
     constant,
+    insert,
     integer,
     nodes,
     number,
     only_reader,
     operand,
+    rank,
+    remove,
     set_constant,
     shape,
     text,
@@ -46,7 +51,7 @@ def prepare(model: onnx.ModelProto) -> ir.Model:
         message = "there is nothing to quantize: the model has no convolution and no linear layer"
         raise DeployError(message, kind="quantize", got=0, allowed="at least one Conv or Gemm")
     prepared = _modern(ir.from_proto(model))
-    for rule in (name_nodes, bias_into_convolution, transpose_weights):
+    for rule in (name_nodes, bias_into_convolution, affine_to_convolution, transpose_weights):
         rule(prepared)
     check(prepared)
     return prepared
@@ -102,6 +107,41 @@ def bias_into_convolution(model: ir.Model) -> int:
         bypass(add, conv.outputs[0])
         conv.replace_input_with(0, pool.outputs[0])
         set_constant(conv, 2, "bias", column.reshape(-1))
+        fired += 1
+    return fired
+
+
+def affine_to_convolution(model: ir.Model) -> int:
+    """Write what scales and shifts each channel of a map for itself, and no operator could take in, as a convolution.
+
+    Given: ``Add(Mul(x, s), t)`` or any chain of Mul, Div, Add and Sub, x (N, C, H, W), and not one number for all
+    channels, which is a function of a value. Result: ``Conv(x, s, t)``, 1x1 in C groups: a batch norm before its Relu.
+    """
+    fired = 0
+    for node in nodes(model, *AFFINE):
+        found, chain = affine_of(node), [node]
+        if found is None or rank(found.x) != 4:
+            continue
+        scale, shift = found.scale, found.shift
+        while (reader := only_reader(chain[-1].outputs[0])) is not None and reader.op_type in AFFINE:
+            after = affine_of(reader)
+            if after is None or after.x is not chain[-1].outputs[0] or reader.graph is not node.graph:
+                break
+            scale, shift = scale * after.scale, shift * after.scale + after.shift
+            chain.append(reader)
+        if len(np.unique(scale)) == len(np.unique(shift)) == 1:
+            continue
+        graph, old = node.graph, chain[-1].outputs[0]
+        assert isinstance(graph, ir.Graph)
+        weight = add_constant(graph, f"{node.name}/weight", scale.reshape(-1, 1, 1, 1).astype(np.float32))
+        bias = add_constant(graph, f"{node.name}/bias", shift.astype(np.float32))
+        name, whole = old.name, f"{node.name}/affine"
+        (made,) = insert(chain[-1], "Conv", whole, [found.x, weight, bias], group=len(scale), kernel_shape=[1, 1])
+        made.shape, made.type = old.shape, old.type
+        bypass(chain[-1], made)
+        for part in reversed(chain[:-1]):
+            remove(part)
+        made.name = name
         fired += 1
     return fired
 

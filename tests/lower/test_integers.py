@@ -130,6 +130,15 @@ def gated(b: Builder, x: str) -> str:
     return b.op("HardSwish", b.op("Gemm", y, b.weight(20, 10), b.weight(20), transB=1))
 
 
+def normalised(b: Builder, x: str) -> str:
+    """What a batch norm before its Relu leaves: a scale and a shift for each channel; a channel that is switched off."""
+    y = b.op("Concat", signed(b, x), b.conv(x, 3, 5, pads=[1, 1, 1, 1]), axis=1)
+    scale = b.random.standard_normal((1, 21, 1, 1))
+    scale[0, 7] = 0
+    y = b.op("Add", b.op("Mul", y, b.constant(scale)), b.weight(21, 1, 1))
+    return b.conv(b.op("Relu", y), 21, 9, pads=[1, 1, 1, 1])
+
+
 def places(b: Builder, x: str) -> str:
     """Values that move: padding of every mode, nearest resizes, pixels with a step."""
     y = signed(b, x)
@@ -194,7 +203,7 @@ def joined_flat(b: Builder, x: str) -> str:
 
 NETWORKS = (
     plain, padded, dilated, grouped, depthwise, deep, pools, branches, slots, twice, tables, islands, reshaped, joined_flat,
-    gates, gated, places, shuffled,
+    gates, gated, normalised, places, shuffled,
 )  # fmt: skip
 
 

@@ -52,6 +52,31 @@ float[6,8] fc) => (float[2,6] y) {
     y = Gemm<transB=1>(f, fc)
 }"""
 
+GATED = """(float[1,3,8,8] x, float[8,3,3,3] w0, float[8] b0, float[1,8,1,1] scale, float[8,1,1] shift, float[4,8,1,1] w1,
+float[4] b1, float[8,4,1,1] w2, float[8] b2, float[6,4,1,1] w3, float[5,6] fc) => (float[1,5] y)
+<int64[8] ends = {0, 0, 1, 0, 0, 0, 2, 1}, float[4] twice = {1.0, 1.0, 2.0, 2.0}, int64[2] halves = {4, 4}> {
+    c0 = Conv<pads=[1,1,1,1]>(x, w0, b0)
+    sig = Sigmoid(c0)
+    silu = Mul(c0, sig)
+    scaled = Mul(silu, scale)
+    normal = Add(scaled, shift)
+    r0 = Relu(normal)
+    g0 = GlobalAveragePool(r0)
+    c1 = Conv(g0, w1, b1)
+    r1 = Relu(c1)
+    c2 = Conv(r1, w2, b2)
+    gate = HardSigmoid(c2)
+    gated = Mul(gate, r0)
+    left, right = Split<axis=1>(gated, halves)
+    both = Mul(left, right)
+    up = Resize<mode="nearest", coordinate_transformation_mode="asymmetric", nearest_mode="floor">(both, , twice)
+    wide = Pad(up, ends)
+    c3 = Conv(wide, w3)
+    g1 = GlobalMaxPool(c3)
+    f = Flatten(g1)
+    y = Gemm<transB=1>(f, fc)
+}"""
+
 
 def build(text: str, **values: NDArray[np.float32] | float) -> onnx.ModelProto:
     """A model from ONNX's text form; every input after the first becomes an initialiser, random where not given."""
@@ -88,6 +113,11 @@ def tables() -> onnx.ModelProto:
 @pytest.fixture(scope="session")
 def depthwise() -> onnx.ModelProto:
     return build(DEPTHWISE, low=0.0, high=6.0)
+
+
+@pytest.fixture(scope="session")
+def gated() -> onnx.ModelProto:
+    return build(GATED)
 
 
 @pytest.fixture(scope="session", name="build")

@@ -51,6 +51,27 @@ def test_a_shortcut_is_not_shifted_to_the_right_and_fits() -> None:
             arith.add_shortcut(np.array([2**30], np.int32), np.array([q], np.int8), shift)
 
 
+@given(a=bytes_, b=bytes_, zeros=st.tuples(bytes_, bytes_), shift=st.integers(0, 40))
+def test_a_product_is_exact_and_shifted_out(a: int, b: int, zeros: tuple[int, int], shift: int) -> None:
+    acc = arith.product(np.array([a], np.int8), np.array([b], np.int8), zero_a=zeros[0], zero_b=zeros[1])
+    assert acc[0] == (a - zeros[0]) * (b - zeros[1])
+    expected = min(max(half_up(Fraction(int(acc[0]), 2**shift)), -128), 127)
+    assert arith.requantize_shift(acc, arith.product_shift(-shift, 0, 0))[0] == expected
+
+
+def test_padding_cuts_and_fills() -> None:
+    q = np.arange(6, dtype=np.uint8).reshape(1, 1, 2, 3)
+    pads = [(0, 0), (0, 0), (1, -1), (0, 2)]
+    assert arith.pad(q, pads, "constant", 9)[0, 0].tolist() == [[9] * 5, [0, 1, 2, 9, 9]]
+    assert arith.pad(q, [(0, 0), (0, 0), (0, 1), (1, 0)], "reflect", 9)[0, 0].tolist() == [
+        [1, 0, 1, 2], [4, 3, 4, 5], [1, 0, 1, 2],
+    ]  # fmt: skip
+    assert arith.pad(q, [(0, 0), (0, 0), (0, 0), (1, 1)], "edge", 9)[0, 0].tolist() == [
+        [0, 0, 1, 2, 2],
+        [3, 3, 4, 5, 5],
+    ]
+
+
 def test_shift_refuses_what_does_not_fit() -> None:
     with pytest.raises(OverflowError):
         arith.requantize_shift(np.array([2**31 - 1], np.int32), 2)

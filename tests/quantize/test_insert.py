@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from inception_deploy.quantize.structure import analyse
 from inception_deploy.verify import bound, run_onnx
 
 Make = Callable[..., NDArray[np.float32]]
-NETWORKS = ("branchy", "tables", "depthwise")
+NETWORKS = ("branchy", "tables", "depthwise", "gated")
 
 
 def shape_of(model: onnx.ModelProto) -> tuple[int, ...]:
@@ -76,7 +77,7 @@ def test_it_is_valid_and_near_and_has_the_same_bytes(name: str, network: onnx.Mo
 
 def ties(step_kind: str) -> int:
     """How far a byte may be off where the sum before it was already one apart or at a tie."""
-    return {"mean": 1, "table": 1}.get(step_kind, 0)
+    return {"mean": 1, "table": 1, "mul": 1}.get(step_kind, 0)
 
 
 def test_float_scale_means_what_onnxruntime_computes(network: onnx.ModelProto, inputs: Make) -> None:
@@ -311,6 +312,23 @@ def test_the_bias_after_a_pool_that_counts_its_padding_goes_back_into_the_convol
     ]  # fmt: skip
     feed = inputs((6, 5, 5), 1)
     assert snr(run_onnx(model, {"x": feed})[0], run_onnx(result.model, {"x": feed})[0]) > 20
+
+
+def test_what_scales_each_channel_is_a_convolution(build: Any, inputs: Make) -> None:
+    """A chain of affine maps is one; a number for all channels is none, nor what divides by channels."""
+    model = build(
+        "(float[1,6,5,5] x, float[6,6,1,1] w0, float[1,6,1,1] s, float[6,1,1] t, float k, float[4,6,1,1] w1) => (float[1,4,5,5] y) {"
+        "c = Conv(x, w0) r = Relu(c) d = Div(r, s) m = Sub(d, t) u = Sub(t, m) v = Relu(u) h = Mul(v, k) z = Tanh(h) y = Conv(z, w1) }",
+        s=1 + np.arange(6).reshape(1, 6, 1, 1),
+    )
+    prepared = ir.to_proto(prepare(model))
+    assert [node.op_type for node in prepared.graph.node] == ["Conv", "Relu", "Conv", "Relu", "Mul", "Tanh", "Conv"]
+    feed = inputs((6, 5, 5), 1)
+    expected = run_onnx(model, {"x": feed})[0]
+    np.testing.assert_allclose(run_onnx(prepared, {"x": feed})[0], expected, atol=bound("rounding"))
+    result = int8(model, inputs)
+    assert result.float_nodes == ()
+    assert snr(expected, run_onnx(result.model, {"x": feed})[0]) > 20
 
 
 def test_bad_models_are_refused_in_one_sentence(branchy: onnx.ModelProto, build: Any, inputs: Make) -> None:

@@ -59,7 +59,7 @@ def fold_batchnorm(model: ir.Model) -> int:
     """
     fired = 0
     for node in nodes(model, "BatchNormalization"):
-        affine = _affine(node)
+        affine = affine_of(node)
         if affine is not None:
             if not (_fold_back(node, affine) or _fold_forward(node, affine)):
                 _expand(node, affine)
@@ -75,11 +75,11 @@ def fold_affine(model: ir.Model) -> int:
     """
     fired = 0
     for node in nodes(model, *AFFINE):
-        affine = _affine(node)
+        affine = affine_of(node)
         fired += affine is not None and _fold_back(node, affine)
     # Of a chain before an operator, the last must go first.
     for node in reversed(list(nodes(model, *AFFINE))):
-        affine = _affine(node)
+        affine = affine_of(node)
         fired += affine is not None and _fold_forward(node, affine)
     return fired
 
@@ -111,7 +111,7 @@ def fold_pads(model: ir.Model) -> int:
 # -- the affine map -------------------------------------------------------------------------------------------------
 
 
-def _affine(node: ir.Node) -> Affine | None:
+def affine_of(node: ir.Node) -> Affine | None:
     """`node` read as an affine map of channels; None where it is not one, or its numbers are not constant."""
     if node.op_type == "BatchNormalization":
         return _batchnorm(node)

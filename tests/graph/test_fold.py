@@ -231,6 +231,19 @@ def test_padding_a_relu_goes_into_a_maximum_pooling(check_pass, build, operators
     ]
 
 
+def test_padding_by_minus_infinity_goes_into_a_maximum_pooling(check_pass, build, operators) -> None:
+    body = "p = Pad(x, p0, low)  y = MaxPool<kernel_shape=[3,3], pads=[1,0,0,0]>(p)"
+    model = build(f"{X}int64[8] p0, float[1] low{Y} {{ {body} }}", p0=PADS, low=np.float32(-np.inf))
+    assert operators(check_pass.fires(fold_pads, model)) == ["MaxPool"]
+
+
+@pytest.mark.parametrize("body", ["y = Conv(p, w)", "y = AveragePool<kernel_shape=[3,3]>(p)"])
+def test_padding_by_minus_infinity_stays(check_pass, build, body) -> None:
+    text = f"{X}float[4,8,3,3] w, int64[8] p0, float[1] low{Y}"
+    model = build(f"{text} {{ p = Pad(x, p0, low)  {body} }}", p0=PADS, low=np.float32(-np.inf))
+    check_pass.silent(fold_pads, model)
+
+
 @pytest.mark.parametrize(
     "body",
     [

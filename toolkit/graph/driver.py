@@ -19,6 +19,7 @@ from inception_deploy.graph.cost import cost
 from inception_deploy.graph.fold import fold_affine, fold_batchnorm, fold_pads
 from inception_deploy.graph.fuse import fuse_flatten, fuse_gemm, fuse_global_pool
 from inception_deploy.graph.skeleton import check
+from inception_deploy.graph.stack import unstack_sums
 from inception_deploy.graph.windows import explicit_windows
 from inception_deploy.rounding import Rounding
 from inception_deploy.verify import run_onnx
@@ -74,6 +75,7 @@ PASSES: tuple[Pass, ...] = (
     Pass(fold_pads, "before the affine folds: a convolution's own padding decides which of them are exact"),
     Pass(fold_batchnorm, "before fold_affine, which takes what is left of one as a Mul and an Add"),
     Pass(fold_affine, "after fold_batchnorm: a residual scale meets a convolution that has its final bias"),
+    Pass(unstack_sums, "before flatten_concats, which would hide a stack inside of another concat"),
     Pass(flatten_concats, "after the removals and folds, which clear what stands between two concats"),
     Pass(
         commute_pool, "after the folds: they give the convolution its final bias; before the merge: it makes siblings"

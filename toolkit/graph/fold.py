@@ -85,17 +85,17 @@ def fold_affine(model: ir.Model) -> int:
 
 
 def fold_pads(model: ir.Model) -> int:
-    """Let a convolution or a pooling do the zero padding that a Pad node does before it.
+    """Let a convolution or a pooling do the padding that a Pad node does before it.
 
     Given: ``Conv(Pad(x, p, 0), W, pads=q)`` with p over height and width only. Result: ``Conv(x, W, pads=p+q)``.
     An average pooling must count the zeros (its own padding is none or counted), and then still does. A maximum pooling
-    pads with minus infinity, so x must be known not to be negative (it comes from a Relu).
+    pads with minus infinity: so must the Pad, or x be known not to be negative (it comes from a Relu).
     """
     fired = 0
     for node in nodes(model, "Pad"):
         source, reader = operand(node, 0), only_reader(node.outputs[0])
-        pads = _zero_pads(node)
-        if source is None or reader is None or pads is None or not _takes_pads(reader, source, pads):
+        pads, lowest = _pads(node)
+        if source is None or reader is None or pads is None or not _takes_pads(reader, source, pads, lowest):
             continue
         own = ints(reader, "pads", [0] * len(pads))
         reader.attributes["pads"] = ir.AttrInt64s("pads", [a + b for a, b in zip(own, pads, strict=True)])
@@ -283,35 +283,39 @@ def _pads_with_nothing(node: ir.Node) -> bool:
 # -- padding --------------------------------------------------------------------------------------------------------
 
 
-def _zero_pads(node: ir.Node) -> list[int] | None:
-    """What a Pad node adds, as a convolution's ``pads`` would say it; None where a convolution could not."""
+def _pads(node: ir.Node) -> tuple[list[int] | None, bool]:
+    """What a Pad node adds, as a convolution's ``pads`` would say it, or None; and whether it is minus infinity, not
+    zero.
+    """
     axes, pads = rank(operand(node, 0)), constant(operand(node, 1))
     value, listed = operand(node, 2), operand(node, 3)
     if axes is None or axes < 3 or pads is None or text(node, "mode", "constant") != "constant":
-        return None
-    numbers = constant(value)
-    if value is not None and (numbers is None or numbers.any()):
-        return None
+        return None, False
+    numbers = np.zeros(1) if value is None else constant(value)
+    if numbers is None or not ((numbers == 0).all() or (numbers == -np.inf).all()):
+        return None, False
     chosen = list(range(axes)) if listed is None else constant(listed)
     if chosen is None or (pads < 0).any():
-        return None
+        return None, False
     full = np.zeros((2, axes), np.int64)
     full[:, [int(axis) % axes for axis in chosen]] = pads.reshape(2, -1)
-    return None if full[:, :2].any() else [int(size) for size in full[:, 2:].reshape(-1)]
+    sizes = None if full[:, :2].any() else [int(size) for size in full[:, 2:].reshape(-1)]
+    return sizes, bool((numbers == -np.inf).all())
 
 
-def _takes_pads(reader: ir.Node, source: ir.Value, pads: list[int]) -> bool:
+def _takes_pads(reader: ir.Node, source: ir.Value, pads: list[int], lowest: bool) -> bool:
     own = ints(reader, "pads")
     if reader.domain or reader.inputs[0] is None or text(reader, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return False
     if reader.op_type == "Conv":
-        return True
+        return not lowest
     if integer(reader, "ceil_mode", 0) or not _narrower_than_kernel(reader, pads, own):
         return False
     if reader.op_type == "AveragePool":
-        return not any(own) or integer(reader, "count_include_pad", 0) == 1
+        return not lowest and (not any(own) or integer(reader, "count_include_pad", 0) == 1)
     maker = source.producer()
-    return reader.op_type == "MaxPool" and len(reader.outputs) == 1 and maker is not None and maker.op_type == "Relu"
+    above = lowest or (maker is not None and maker.op_type == "Relu")
+    return reader.op_type == "MaxPool" and len(reader.outputs) == 1 and above
 
 
 def _narrower_than_kernel(node: ir.Node, pads: list[int], own: list[int]) -> bool:

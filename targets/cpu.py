@@ -121,13 +121,15 @@ class Cpu(Target):
         return options(spec) if isinstance(spec, Conv) else []
 
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
-        from . import cpu_library
+        from . import cpu_library, program
         from .library import write_library
         from .objects import compile_kernels
 
         objects = compile_kernels(plan.kernels.values(), self.tvm_target(), progress)
         parts = [cpu_library.part(plan, objects)]
-        return write_library(plan, parts, folder, triple=self.isa.triple, features=self.isa.features)
+        triple, features = self.isa.triple, self.isa.features
+        library = write_library(plan, parts, folder, triple=triple, features=features)
+        return [*library, *program.write_program(plan, parts, folder, triple=triple, features=features)]
 
     def tvm_target(self) -> dict[str, Any]:
         """TVM's description of it."""

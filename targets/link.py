@@ -1,8 +1,9 @@
 """Compiling C and linking shared libraries with ziglang from PyPI. Nothing else knows which compiler it is.
 
 `zig cc -shared` builds parts of a C library first, which takes 38 s the first time; so only `zig cc -c` compiles, and
-LLVM's linker, which zig contains, links. What it needs to know of the C library is in `clib`: bound to the oldest
-version of every symbol, a model runs on any glibc from 2.17 (2012) on, and the build machine needs no C library at all.
+LLVM's linker, which zig contains, links. A program has its C library in it: there it is built, once a machine.
+What the linker needs to know of the C library is in `clib`: bound to the oldest version of every symbol, a model runs
+on any glibc from 2.17 (2012) on, and the build machine needs no C library at all.
 """
 
 from __future__ import annotations
@@ -24,11 +25,16 @@ from .clib import LIBRARIES, stub
 
 CSRC = Path(__file__).parent / "csrc"
 
+PAGE = 4096
+"""What `link_program` fills a file up to a multiple of."""
+
 _FLAGS = (
     *("-std=c11", "-O2", "-g0", "-fPIC", "-Wall", "-Wextra", "-Werror", "-pedantic"),
     *("-fvisibility=hidden", "-ffunction-sections", "-fdata-sections"),
     # What zig turns on by itself and would need its own run-time library for.
     *("-fno-sanitize=undefined", "-fno-stack-protector", "-fno-stack-check"),
+    # Real numbers are the same on every machine.
+    "-ffp-contract=off",
 )
 
 
@@ -38,22 +44,28 @@ class Platform:
 
     Attributes:
         zig: its name for `-target`, with the oldest glibc to run on.
+        musl: the same for programs that hold their C library.
         glibc: the first one that there was for the machine.
         flags: more options for the compiler.
         sources: files of `csrc` that every library for it needs.
     """
 
     zig: str
+    musl: str
     glibc: tuple[int, ...]
     flags: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
 
 
 PLATFORMS: Mapping[str, Platform] = {
-    "x86_64-linux-gnu": Platform("x86_64-linux-gnu.2.17", (2, 2, 5)),
-    "aarch64-linux-gnu": Platform("aarch64-linux-gnu.2.17", (2, 17), ("-mno-outline-atomics",)),
+    "x86_64-linux-gnu": Platform("x86_64-linux-gnu.2.17", "x86_64-linux-musl", (2, 2, 5)),
+    "aarch64-linux-gnu": Platform("aarch64-linux-gnu.2.17", "aarch64-linux-musl", (2, 17), ("-mno-outline-atomics",)),
     "arm-linux-gnueabihf": Platform(
-        "arm-linux-gnueabihf.2.17", (2, 4), ("-mcpu=cortex_a9", "-fno-unwind-tables"), ("arm_builtins.c",)
+        "arm-linux-gnueabihf.2.17",
+        "arm-linux-musleabihf",
+        (2, 4),
+        ("-mcpu=cortex_a9", "-fno-unwind-tables"),
+        ("arm_builtins.c",),
     ),
 }
 
@@ -67,7 +79,7 @@ def platform(triple: str) -> Platform:
     return found
 
 
-def compile_c(source: str, name: str, triple: str, *, flags: Sequence[str] = ()) -> bytes:
+def compile_c(source: str, name: str, triple: str, *, flags: Sequence[str] = (), musl: bool = False) -> bytes:
     """The object file of one C source, compiled against the headers of `csrc` (cached by content).
 
     Args:
@@ -75,11 +87,13 @@ def compile_c(source: str, name: str, triple: str, *, flags: Sequence[str] = ())
         name: what the compiler's messages call it.
         triple: a key of `PLATFORMS`.
         flags: options added to the usual ones.
+        musl: for `link_program`, and not for a library.
 
     Raises:
         DeployError: ``link``; zig is missing, or the compiler's own message.
     """
-    options = ["cc", "-c", "-target", platform(triple).zig, *_FLAGS, *platform(triple).flags, *flags]
+    found = platform(triple)
+    options = ["cc", "-c", "-target", found.musl if musl else found.zig, *_FLAGS, *found.flags, *flags]
     headers = [part for path in sorted(CSRC.glob("*.h")) for part in (path.name, path.read_text(encoding="utf-8"))]
 
     def make() -> bytes:
@@ -107,9 +121,7 @@ def link_shared(
     """
     with artifact.temporary() as folder:
         (folder / "exports.map").write_text(f"{{ global: {' '.join(f'{s};' for s in exports)} local: *; }};\n")
-        inputs = [f"{number}.o" for number in range(len(objects))]
-        for file, data in zip(inputs, objects, strict=True):
-            (folder / file).write_bytes(data)
+        inputs = _write(objects, folder)
         sonames = [soname for soname in LIBRARIES if dl or soname != "libdl.so.2"]
         for soname in sonames:
             (folder / soname).write_bytes(_stub(soname, triple))
@@ -122,6 +134,40 @@ def link_shared(
         ]
         _zig(["ld.lld", "-shared", "-o", "out.so", *options, "@inputs.rsp"], f"linking {destination.name}", folder)
         destination.write_bytes((folder / "out.so").read_bytes())
+
+
+def link_program(objects: Sequence[bytes], destination: Path, triple: str) -> None:
+    """Link object files and musl, a C library, into a program that needs no other file.
+
+    Equal arguments give equal bytes. The file is filled up to whole pages, so that what is appended to it can be mapped.
+
+    Args:
+        objects: contents of ELF object files, those with functions of the C library compiled with `musl`.
+        destination: the program; overwritten.
+        triple: a key of `PLATFORMS`.
+    """
+    with artifact.temporary() as folder:
+        options = ["-target", platform(triple).musl, "-static", "-s", "-Wl,--gc-sections", "-Wl,--build-id=none"]
+        (folder / "inputs.rsp").write_text("\n".join(_write(objects, folder)))
+        _zig(["cc", *options, "-o", "program", "@inputs.rsp"], f"linking {destination.name}", folder)
+        program = (folder / "program").read_bytes()
+        destination.write_bytes(program + bytes(-len(program) % PAGE))
+        destination.chmod(0o755)
+
+
+def archive(objects: Sequence[bytes], destination: Path) -> None:
+    """Write object files into a static library. Equal arguments give equal bytes."""
+    with artifact.temporary() as folder:
+        _zig(["ar", "crsD", "out.a", *_write(objects, folder)], f"writing {destination.name}", folder)
+        destination.write_bytes((folder / "out.a").read_bytes())
+
+
+def _write(objects: Sequence[bytes], folder: Path) -> list[str]:
+    """Object files in a folder; their names."""
+    names = [f"{number}.o" for number in range(len(objects))]
+    for name, data in zip(names, objects, strict=True):
+        (folder / name).write_bytes(data)
+    return names
 
 
 def _stub(soname: str, triple: str) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,14 @@ KINDS = tuple(MemoryKind)
 """`ID_MEMORY_*` in order."""
 
 _NOWHERE = 2**64 - 1
+
+_ABOUT = """\
+/* model.c - the tables of a network: what it takes and gives, its memories, the calls of an inference. Generated.
+ *
+ * A step is a call of a kernel, a function compiled for the network that does any of its units of work on some
+ * addresses. The steps of one wave do not depend on each other. `memories` says where things lie; `spans`, `calls` and
+ * `args` what is called with what, in order. */
+""".splitlines()
 
 
 @dataclass(frozen=True)
@@ -45,18 +54,23 @@ class Part:
 
 
 def model_c(plan: Plan, parts: Sequence[Part], features: Sequence[str] = ()) -> str:
-    """The C source of a model's tables. It depends on the arguments only."""
+    """The C source of a model's tables, with comments for people. It depends on the arguments only."""
     of = {part.device: part for part in parts}
     devices = {name: number for number, name in enumerate(plan.devices)}
-    lines = ["/* Generated; the model's tables. */", "#include <stddef.h>", '#include "model_tables.h"']
+    lines = [*_ABOUT, "#include <stddef.h>", '#include "model_tables.h"']
     lines += [f'#include "{include}"' for include in sorted({of[name].include for name in devices})]
     lines += ["", *_info(plan, features)]
     for name in devices:
         lines += of[name].declared
+    lines += _placed(plan)
     calls: list[str] = []
     args: list[str] = []
+    notes: dict[str, dict[int, str]] = {"calls": {}, "args": {}}
     for index, step in enumerate(plan.steps):
         calls.append(f"{{{of[step.device].code[index]}, {len(args)}u, {len(step.args)}u}}")
+        named = f"{index}: {step.op} {step.name}"
+        places = ", ".join(f"{ref.memory}+{ref.offset}" for ref in step.args)
+        notes["calls"][index], notes["args"][len(args)] = f"{named} -> {step.output}", f"{named} ({places})"
         args += [arg(plan, ref) for ref in step.args]
     spans: list[str] = []
     for device, steps in groupby(enumerate(plan.steps), key=lambda numbered: numbered[1].device):
@@ -70,7 +84,7 @@ def model_c(plan: Plan, parts: Sequence[Part], features: Sequence[str] = ()) -> 
         "args": args,
     }
     for name, ctype in zip(rows, ("id_device_row", "id_memory", "id_span", "id_call", "id_arg"), strict=True):
-        lines += table(f"const {ctype}", name, rows[name])
+        lines += table(f"const {ctype}", name, rows[name], notes.get(name, {}))
     counts = {"device_count": devices, "memory_count": plan.memories, "span_count": spans, "arg_count": args}
     members = [f"    .{name} = {name}," for name in rows]
     members += [f"    .{name} = {len(counted)}," for name, counted in counts.items()]
@@ -155,11 +169,31 @@ def _mix(words: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return x
 
 
-def table(ctype: str, name: str, rows: Sequence[str]) -> list[str]:
-    """The lines of a static array."""
+def table(ctype: str, name: str, rows: Sequence[str], notes: Mapping[int, str] = MappingProxyType({})) -> list[str]:
+    """The lines of a static array.
+
+    Args:
+        notes: by row, a comment that stands before it.
+    """
     if not rows:  # C has no empty arrays; one element more than the count says
         rows = ["{0}"] if "id_" in ctype else ["0"]
-    return [f"static {ctype} {name}[] = {{", *(f"    {row}," for row in rows), "};"]
+    lines = [f"static {ctype} {name}[] = {{"]
+    for number, row in enumerate(rows):
+        lines += [f"    /* {_plain(notes[number])} */"] if number in notes else []
+        lines.append(f"    {row},")
+    return [*lines, "};"]
+
+
+def _placed(plan: Plan) -> list[str]:
+    """A comment: where the values of the network lie."""
+    rows = [_plain(f" * {p.offset:>11} {p.bytes:>11}  {p.value}") for p in plan.placements]
+    return ["", "/* Where the values lie in the arena: offset, bytes, name", *rows, " */"]
+
+
+def _plain(text: str) -> str:
+    """Text of any kind, to stand in a comment of one line."""
+    shown = "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+    return shown.replace("*/", "* /").replace("/*", "/ *")
 
 
 def string(text: str) -> str:

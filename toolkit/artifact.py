@@ -64,12 +64,14 @@ def dump_json(value: object, path: Path) -> None:
 
 
 def write_zip(folder: Path, destination: Path) -> None:
-    """Pack every file below `folder` into one zip whose bytes depend on the names and the contents alone."""
+    """Pack every file below `folder` into one zip whose bytes depend on the names, the contents and what is a
+    program alone.
+    """
     with zipfile.ZipFile(destination, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for path in files_below(folder):
             entry = zipfile.ZipInfo(path.relative_to(folder).as_posix(), date_time=(1980, 1, 1, 0, 0, 0))
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = 0o644 << 16
+            entry.external_attr = (0o755 if path.stat().st_mode & 0o100 else 0o644) << 16
             with path.open("rb") as source, archive.open(entry, "w", force_zip64=True) as target:
                 shutil.copyfileobj(source, target, _CHUNK)
 

@@ -10,6 +10,7 @@
 struct id_model {
   const id_tables *tables;
   const unsigned char *weights; /* NULL where no device uses the mapped file */
+  uint64_t offset;              /* of them in that file */
   id_site *sites;               /* per device */
   void **states;                /* per device; NULL where it is not open */
   uint32_t threads;
@@ -63,16 +64,16 @@ static int open_devices(id_model *model, const char *weights_path, const char *d
     mapped |= it->maps_weights;
   }
   if (code == ID_OK && !mapped) {
-    id_unmap_weights(model->weights, tables->info.weights_bytes);
+    id_unmap_weights(model->weights, model->offset, tables->info.weights_bytes);
     model->weights = NULL;
   }
   return code;
 }
 
-static int prepare(id_model *model, const char *weights_path, const char *driver) {
+static int prepare(id_model *model, const char *weights_path, int whole, const char *driver) {
   const id_info *info = &model->tables->info;
   /* First: a wrong file is found out soonest. */
-  const int code = id_map_weights(weights_path, info->weights_bytes, info->weights_tag, &model->weights);
+  const int code = id_map_weights(weights_path, model->offset, whole, info->weights_bytes, info->weights_tag, &model->weights);
   if (code != ID_OK) return code;
   model->sites = calloc((size_t)model->tables->device_count + 1, sizeof *model->sites);
   model->states = calloc((size_t)model->tables->device_count + 1, sizeof *model->states);
@@ -92,15 +93,11 @@ static uint32_t wanted_threads(int threads) {
   return count > ID_MAX_THREADS ? ID_MAX_THREADS : count;
 }
 
-int id_open(const char *weights_path, int threads, id_model **model) {
-  return id_open_with_driver(weights_path, threads, NULL, model);
-}
-
-int id_open_with_driver(const char *weights_path, int threads, const char *driver, id_model **model) {
+static int open_model(const char *path, uint64_t offset, int whole, int threads, const char *driver, id_model **model) {
   id_forget();
   if (!model) return ID_ERROR_ARGUMENT;
   *model = NULL;
-  if (!weights_path || threads < 0 || threads > ID_MAX_THREADS) return ID_ERROR_ARGUMENT;
+  if (!path || threads < 0 || threads > ID_MAX_THREADS || offset % ID_ALIGNMENT) return ID_ERROR_ARGUMENT;
   if (driver && !takes_driver()) {
     id_say("the model has no device whose driver can be chosen");
     return ID_ERROR_ARGUMENT;
@@ -109,16 +106,29 @@ int id_open_with_driver(const char *weights_path, int threads, const char *drive
   id_model *made = calloc(1, sizeof *made);
   if (!made) return ID_ERROR_MEMORY;
   made->tables = &id_model_tables;
+  made->offset = offset;
   made->threads = wanted_threads(threads);
   made->process = getpid();
   atomic_init(&made->failed, -1);
-  const int code = prepare(made, weights_path, driver);
+  const int code = prepare(made, path, whole, driver);
   if (code != ID_OK) {
     id_close(made);
     return code;
   }
   *model = made;
   return ID_OK;
+}
+
+int id_open(const char *weights_path, int threads, id_model **model) {
+  return open_model(weights_path, 0, 1, threads, NULL, model);
+}
+
+int id_open_at(const char *path, uint64_t offset, int threads, id_model **model) {
+  return open_model(path, offset, 0, threads, NULL, model);
+}
+
+int id_open_with_driver(const char *weights_path, int threads, const char *driver, id_model **model) {
+  return open_model(weights_path, 0, 1, threads, driver, model);
 }
 
 void id_close(id_model *model) {
@@ -128,7 +138,7 @@ void id_close(id_model *model) {
     if (model->states[i]) device(model, i)->close(model->states[i], child);
   free(model->states);
   free(model->sites);
-  id_unmap_weights(model->weights, model->tables->info.weights_bytes);
+  id_unmap_weights(model->weights, model->offset, model->tables->info.weights_bytes);
   free(model);
 }
 

@@ -43,33 +43,42 @@ uint64_t id_content_tag(const unsigned char *data, uint64_t bytes) {
   return tag;
 }
 
-int id_map_weights(const char *path, uint64_t bytes, uint64_t tag, const unsigned char **data) {
+/* A mapping begins at a whole page, of up to 64 KiB on ARM. */
+static uint64_t before_page(uint64_t offset) { return offset % ((uint64_t)1 << 16); }
+
+static int map(int file, uint64_t offset, uint64_t bytes, uint64_t tag, const unsigned char **data) {
+  const uint64_t before = before_page(offset);
+  if (bytes > SIZE_MAX - before) return ID_ERROR_MEMORY;
+  const size_t size = (size_t)(bytes + before);
+  unsigned char *memory = mmap(NULL, size, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, (off_t)(offset - before));
+  if (memory == MAP_FAILED) return ID_ERROR_WEIGHTS_OPEN;
+  if (id_content_tag(memory + before, bytes) != tag) {
+    munmap(memory, size);
+    return ID_ERROR_WEIGHTS_TAG;
+  }
+  *data = memory + before;
+  return ID_OK;
+}
+
+int id_map_weights(const char *path, uint64_t offset, int to_end, uint64_t bytes, uint64_t tag, const unsigned char **data) {
   *data = NULL;
   const int file = open(path, O_RDONLY | O_CLOEXEC);
   if (file < 0) return ID_ERROR_WEIGHTS_OPEN;
   const off_t size = lseek(file, 0, SEEK_END); /* fstat is not an exported function before glibc 2.33 */
   int code = ID_OK;
-  if (size < 0) {
+  if (size < 0)
     code = ID_ERROR_WEIGHTS_OPEN;
-  } else if ((uint64_t)size != bytes || bytes > SIZE_MAX) {
+  else if ((uint64_t)size < offset || (uint64_t)size - offset < bytes || (to_end && (uint64_t)size - offset != bytes))
     code = ID_ERROR_WEIGHTS_SIZE;
-  } else if (bytes > 0) {
-    void *memory = mmap(NULL, (size_t)bytes, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file, 0);
-    if (memory == MAP_FAILED) {
-      code = ID_ERROR_WEIGHTS_OPEN;
-    } else if (id_content_tag(memory, bytes) != tag) {
-      munmap(memory, (size_t)bytes);
-      code = ID_ERROR_WEIGHTS_TAG;
-    } else {
-      *data = memory;
-    }
-  }
+  else if (bytes > 0)
+    code = map(file, offset, bytes, tag, data);
   close(file);
   return code;
 }
 
-void id_unmap_weights(const unsigned char *data, uint64_t bytes) {
-  if (data) munmap((void *)(uintptr_t)data, (size_t)bytes);
+void id_unmap_weights(const unsigned char *data, uint64_t offset, uint64_t bytes) {
+  const uint64_t before = before_page(offset);
+  if (data) munmap((void *)((uintptr_t)data - (uintptr_t)before), (size_t)(bytes + before));
 }
 
 static size_t whole_pages(uint64_t bytes) { return ((size_t)bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE; }

@@ -6,10 +6,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Map a weights file read-only, and compare its size and its tag with the compiled-in ones. `*data` is NULL for an empty file.
- * Returns an ID_ code. */
-int id_map_weights(const char *path, uint64_t bytes, uint64_t tag, const unsigned char **data);
-void id_unmap_weights(const unsigned char *data, uint64_t bytes);
+/* Map `bytes` of weights read-only, which begin `offset` into a file and, where `to_end` is set, end with it; and compare their size and
+ * their tag with the compiled-in ones. `*data` is NULL where there are none. Returns an ID_ code. */
+int id_map_weights(const char *path, uint64_t offset, int to_end, uint64_t bytes, uint64_t tag, const unsigned char **data);
+void id_unmap_weights(const unsigned char *data, uint64_t offset, uint64_t bytes);
 
 /* The content tag: the sum over the file's 8-byte little-endian words (the last one filled up with zeros) of mix(word ^ index * GOLDEN),
  * modulo 2**64. inception_deploy.targets.library.content_tag is the same in numpy. */

@@ -107,6 +107,9 @@ ID_API const char *id_error(int code);
  */
 ID_API int id_open(const char *weights_path, int threads, id_model **model);
 
+/* The same, of weights that lie inside of a file, `offset` bytes from its start, a multiple of 64: in a package, or behind a program. */
+ID_API int id_open_at(const char *path, uint64_t offset, int threads, id_model **model);
+
 /* id_open, with the shared library that drives the model's accelerator named; NULL for the one that id_open takes.
  *
  * driver: as dlopen takes it. A model that has no accelerator with a driver of that kind refuses any (ID_ERROR_ARGUMENT).

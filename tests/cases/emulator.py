@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inception_deploy.kernels.isa import Isa
+from inception_deploy.kernels.isa import ISAS, Isa
 from inception_deploy.targets.link import CSRC, platform
 
 INSTALL = "Debian: apt-get install qemu-user-static libc6-arm64-cross libc6-armhf-cross"
@@ -34,6 +34,12 @@ def emulator(isa: Isa) -> list[str]:
     if not qemu or not Path(root).is_dir():
         pytest.skip(f"needs {name} and a C library in {root} ({INSTALL})")
     return [qemu, "-cpu", isa.name, "-L", root]
+
+
+def machine(core: str) -> tuple[list[str], str]:
+    """`emulator` of a core by its name, and its triple."""
+    isa = next(isa for isa in ISAS if isa.name == core)
+    return emulator(isa), isa.triple
 
 
 def program(source: Path, isa: Isa, destination: Path, *more: Path | str) -> Path:

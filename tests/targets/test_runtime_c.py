@@ -83,6 +83,7 @@ SAME(offsetof(id_info, input_count) == 56 && offsetof(id_info, wave_count) == 68
 SAME(offsetof(id_info, outputs) == 80 && offsetof(id_info, steps) == 88 && sizeof(id_info) == 96);
 const id_info *(*describe)(void) = id_describe;
 const char *(*missing)(void) = id_missing_feature, *(*error)(int) = id_error;
+int (*at)(const char *, uint64_t, int, id_model **) = id_open_at;
 int (*open_)(const char *, int, id_model **) = id_open, (*threads)(const id_model *) = id_threads;
 int (*run)(id_model *, const void *const *, void *const *) = id_run, (*step)(const id_model *) = id_failed_step;
 int (*profile)(id_model *, const void *const *, void *const *, double *) = id_profile;

@@ -275,7 +275,9 @@ def prepare(picture: Image | NDArray[np.uint8], how: Preprocessing) -> NDArray[A
     picture = _colours(picture, len(how.mean))
     short = min(picture.size)
     width, height = (max(1, int(side * how.resize / short)) for side in picture.size)
-    picture = picture.resize((width, height), _filter(how.interpolation))
+    # One after the other: Pillow 13 begins with the columns of tall pictures, older ones never do.
+    for size in ((width, picture.height), (width, height)):
+        picture = picture.resize(size, _filter(how.interpolation))
     rows, columns = how.crop
     top, left = round((height - rows) / 2), round((width - columns) / 2)
     picture = picture.crop((left, top, left + columns, top + rows))

@@ -1,0 +1,87 @@
+// inception_deploy.hpp - inception_deploy.h for C++11 and newer: a model closes itself, and errors are exceptions.
+//
+//     inception_deploy::Model model("weights.bin");
+//     std::vector<float> pixels(model.input().bytes / sizeof(float)), logits(model.output().bytes / sizeof(float));
+//     model.run({pixels.data()}, {logits.data()});
+#ifndef INCEPTION_DEPLOY_HPP
+#define INCEPTION_DEPLOY_HPP
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "inception_deploy.h"
+
+namespace inception_deploy {
+
+// What an id_ function returned; `code` is of inception_deploy.h.
+class Error : public std::runtime_error {
+ public:
+  explicit Error(int number, const std::string &more = "") : std::runtime_error(id_error(number) + more), code(number) {}
+  const int code;
+};
+
+// A model that is ready to run. It can be moved and not copied; one handle runs one inference at a time.
+class Model {
+ public:
+  // threads: 0 for one per processor that the caller may run on.
+  explicit Model(const std::string &weights, int threads = 0) { opened(id_open(weights.c_str(), threads, &model_)); }
+
+  // Weights that begin `offset` bytes into a file.
+  Model(const std::string &file, std::uint64_t offset, int threads) { opened(id_open_at(file.c_str(), offset, threads, &model_)); }
+
+  Model(Model &&other) noexcept : model_(other.model_) { other.model_ = nullptr; }
+  Model &operator=(Model &&other) noexcept {
+    std::swap(model_, other.model_);
+    return *this;
+  }
+  Model(const Model &) = delete;
+  Model &operator=(const Model &) = delete;
+  ~Model() { id_close(model_); }
+
+  // One inference: a pointer per port, each to `bytes` bytes of it.
+  void run(std::initializer_list<const void *> inputs, std::initializer_list<void *> outputs) {
+    check(inputs.size(), outputs.size());
+    done(id_run(model_, inputs.begin(), outputs.begin()));
+  }
+
+  // The same with a clock; gives the seconds of every step.
+  std::vector<double> profile(std::initializer_list<const void *> inputs, std::initializer_list<void *> outputs) {
+    check(inputs.size(), outputs.size());
+    std::vector<double> seconds(info().step_count + 1);
+    done(id_profile(model_, inputs.begin(), outputs.begin(), seconds.data()));
+    seconds.pop_back();
+    return seconds;
+  }
+
+  static const id_info &info() { return *id_describe(); }
+  static const id_port &input(std::uint32_t number = 0) { return port(info().inputs, info().input_count, number); }
+  static const id_port &output(std::uint32_t number = 0) { return port(info().outputs, info().output_count, number); }
+  int threads() const { return id_threads(model_); }
+
+ private:
+  static void opened(int code) {
+    const char *missing = code == ID_ERROR_CPU ? id_missing_feature() : nullptr;
+    if (code != ID_OK) throw Error(code, missing ? std::string(": ") + missing : "");
+  }
+  static void check(std::size_t inputs, std::size_t outputs) {
+    if (inputs != info().input_count || outputs != info().output_count) throw Error(ID_ERROR_ARGUMENT, ": one pointer per port");
+  }
+  static const id_port &port(const id_port *ports, std::uint32_t count, std::uint32_t number) {
+    return number < count ? ports[number] : throw std::out_of_range("there is no port of that number");
+  }
+  void done(int code) const {
+    if (code == ID_ERROR_KERNEL) throw Error(code, std::string(": ") + info().steps[id_failed_step(model_)].name);
+    if (code != ID_OK) throw Error(code);
+  }
+
+  id_model *model_ = nullptr;
+};
+
+}  // namespace inception_deploy
+
+#endif  // INCEPTION_DEPLOY_HPP

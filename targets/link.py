@@ -139,7 +139,7 @@ def link_shared(
 def link_program(objects: Sequence[bytes], destination: Path, triple: str) -> None:
     """Link object files and musl, a C library, into a program that needs no other file.
 
-    Equal arguments give equal bytes. The file is filled up to whole pages, so that what is appended to it can be mapped.
+    The file is filled up to whole pages, so that what is appended can be mapped. Equal arguments give equal bytes.
 
     Args:
         objects: contents of ELF object files, those with functions of the C library compiled with `musl`.

@@ -28,21 +28,10 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     ),
     "libdl.so.2": ("dlclose", "dlerror", "dlopen", "dlsym"),
     "libc.so.6": (
-        *(
-            "abort",
-            "bcmp",
-            "calloc",
-            "clock_gettime",
-            "close",
-            "free",
-            "getauxval",
-            "getpid",
-            "lseek",
-            "madvise",
-            "malloc",
-        ),
-        *("memcmp", "memcpy", "memmove", "memset", "mmap", "munmap", "open", "posix_memalign", "realloc", "sigfillset"),
-        *("strcmp", "strlen", "strrchr", "syscall", "vsnprintf", "write"),
+        *("abort", "bcmp", "calloc", "clock_gettime", "close", "free", "getauxval", "getpid", "ioctl"),
+        *("lseek", "lseek64", "madvise", "malloc", "memcmp", "memcpy", "memmove", "memset", "mmap"),
+        *("mmap64", "munmap", "open", "posix_memalign", "read", "realloc", "sigfillset", "snprintf", "strcmp"),
+        *("strlen", "strrchr", "strtoull", "syscall", "vsnprintf", "write"),
     ),
 }
 """By soname, in the order in which the linker sees them."""

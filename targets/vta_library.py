@@ -1,135 +1,91 @@
-"""The device `vta` of a library: streams of instructions, and what `csrc/vta_device.c` must know to run them anywhere.
-
-Streams, micro-operations and weights lie in the weights file. A stream addresses bytes of the plan's memories; physical
-addresses are put in when a model is opened, because only a board's driver knows them.
-"""
+"""The device `vta` of a library: streams of instructions, and what `csrc/vta_device.c` must know to run them."""
 
 from __future__ import annotations
 
-import struct
-from bisect import bisect_right
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from inception_deploy.errors import DeployError
 from inception_deploy.kernels.vta import isa
+from inception_deploy.kernels.vta.boards import Board
 from inception_deploy.kernels.vta.config import Config
 from inception_deploy.kernels.vta.profiles import Profile
-from inception_deploy.lower.plan import ALIGNMENT, HOST, Memory, MemoryKind, Plan, Ref, Step
+from inception_deploy.lower.plan import HOST, Plan
 
-from . import library
-from .link import CSRC, compile_c, link_shared, platform
+from . import cpu_library, library
 from .tables import Part, table
-from .vta import simulator
-
-DEVICE = "vta"
+from .vta import bundle, driver, pieces, simulator
+from .vta.pieces import DEVICE, Range, Stream
 
 SOURCES = ("vta_device.c", "vta_driver.c")
 """The parts of `csrc` that only this device needs."""
-
-UOPS, STREAMS, RELOCATIONS = "vta:uops", "vta:streams", "vta:relocations"
-"""The memories of a plan that hold what was assembled."""
-
-LARGEST = 32 << 20
-"""Bytes that a driver allocates at once, at most."""
-
-_NEVER_ALLOCATED = (STREAMS, RELOCATIONS)
-"""A stream is allocated by itself; relocations are read on the way."""
-
-_PAGE = 256
-"""Where micro-operations of a stream begin, and what a stream or table of relocations is filled up to."""
-
-_LINE = 64
-"""Bytes of a line of a processor's cache, at most."""
 
 _WAIT = 20_000_000
 """Polls, a microsecond or more each, before a VTA is given up."""
 
 
-DRIVER = (
-    *("VTADeviceAlloc", "VTADeviceFree", "VTADeviceRun", "VTAMemAlloc", "VTAMemFree", "VTAMemGetPhyAddr"),
-    *("VTAMemCopyFromHost", "VTAMemCopyToHost", "VTAFlushCache", "VTAInvalidateCache"),
-)
-"""The functions of a driver library, `csrc/vta_driver.h`."""
-
-
-class Stream(Protocol):
-    """What the assembler makes of the steps of a span.
+@dataclass(frozen=True)
+class Host:
+    """A machine that a library is for.
 
     Attributes:
-        instructions: 16 bytes each; `dram_base` counts elements from the begin of the memory that is meant.
-        uops: 4 bytes each.
-        relocations: of every instruction that addresses DRAM: its number, the name of the memory (``uops`` for the
-            stream's own micro-operations) and the bytes of the memory's elements.
-        steps: for every step of the span its first instruction and the one behind its last.
+        triple: a key of `link.PLATFORMS`.
+        objects: of the host's kernels, by symbol.
+        features: of the CPU, that they use.
     """
 
-    @property
-    def instructions(self) -> bytes: ...
-    @property
-    def uops(self) -> bytes: ...
-    @property
-    def relocations(self) -> Sequence[tuple[int, str, int]]: ...
-    @property
-    def steps(self) -> Sequence[tuple[int, int]]: ...
+    triple: str
+    objects: Mapping[str, bytes]
+    features: tuple[str, ...] = ()
 
 
-def spans(plan: Plan) -> list[list[int]]:
-    """The numbers of the steps of each of the plan's streams."""
-    runs = groupby(enumerate(plan.steps), key=lambda numbered: numbered[1].device)
-    return [[number for number, _ in steps] for device, steps in runs if device == DEVICE]
-
-
-def with_streams(plan: Plan, streams: Sequence[Stream], config: Config) -> Plan:
-    """The plan with what was assembled for its spans in its weights.
+def write(
+    plan: Plan,
+    streams: Sequence[Stream],
+    config: Config,
+    profile: Profile,
+    folder: Path,
+    *,
+    here: Host,
+    board: Board | None = None,
+    there: Host | None = None,
+) -> list[str]:
+    """Write everything that a bundle needs to run a plan on a VTA: libraries, weights, streams as files.
 
     Args:
-        streams: one for each of `spans`, in order.
+        streams: one for each of `pieces.spans`, in order.
+        profile: what the simulator executes as.
+        folder: an existing folder.
+        here: the machine that simulates. Its library is ``model.so`` where there is no board, ``model-MACHINE.so``
+            beside the board's otherwise.
+        board, there: what the network is for, and the board's own host, with ``libvta.so`` to drive it.
+
+    Returns:
+        The names of the files.
 
     Raises:
-        DeployError: (kind ``plan``) a stream does not fit the plan.
+        DeployError: as `part` and `library.write_library`.
     """
-    _check(plan, streams)
-    memories = {memory.name: number for number, memory in enumerate(plan.memories)}
-    memories["uops"] = len(memories)
-    uops, code, tables = bytearray(), bytearray(), bytearray()
-    for stream in streams:
-        instructions = bytearray(stream.instructions)
-        for number, name, element in stream.relocations:
-            if name == "uops":
-                _add_to_base(instructions, number, len(uops) // element, config)
-            if name not in memories:
-                raise DeployError(f"a stream addresses {name}, which the plan lacks", kind="plan", got=name)
-            tables += struct.pack("<IHH", number, memories[name], element)
-        for whole, part_ in ((uops, stream.uops), (code, instructions), (tables, b"")):
-            whole += part_
-            whole += bytes(-len(whole) % _PAGE)
-    weights = bytearray(plan.weights)
-    rows = []
-    for name, data in ((UOPS, uops), (STREAMS, code), (RELOCATIONS, tables)):
-        weights += bytes(-len(weights) % ALIGNMENT)
-        rows.append(Memory(name, DEVICE, MemoryKind.WEIGHTS, len(data), first=len(weights)))
-        weights += data
-    return replace(plan, weights=bytes(weights), memories=(*plan.memories, *rows))
+    whole = pieces.with_streams(plan, streams, config)
 
+    def library_of(host: Host, simulated: Profile | None, flushed: bool, name: str) -> list[str]:
+        parts = [part(whole, streams, config, host.triple, simulated=simulated, flushed=flushed)]
+        if HOST in whole.devices:
+            parts.append(cpu_library.part(whole, host.objects))
+        return library.write_library(whole, parts, folder, triple=host.triple, features=host.features, name=name)
 
-def _add_to_base(instructions: bytearray, number: int, count: int, config: Config) -> None:
-    place = isa.places("memory", config)["dram_base"]
-    at = number * isa.WORDS
-    words = list(struct.unpack_from("<2Q", instructions, at))
-    base = place.read(words) + count
-    words[place.word] = words[place.word] & ~(((1 << place.width) - 1) << place.shift) | place.write(base)
-    struct.pack_into("<2Q", instructions, at, *words)
-
-
-def _check(plan: Plan, streams: Sequence[Stream]) -> None:
-    wanted = [len(steps) for steps in spans(plan)]
-    got = [len(stream.steps) for stream in streams]
-    if wanted != got:
-        raise DeployError("the streams are not those of the plan", kind="plan", got=got, allowed=wanted)
+    if board is None or there is None:
+        names = library_of(here, profile, True, library.LIBRARY)
+    else:
+        names = library_of(here, profile, True, f"model-{here.triple.partition('-')[0]}.so")
+        names += library_of(there, None, board.wiring.flushed, library.LIBRARY)
+        driver.write(board, folder / driver.LIBRARY, there.triple)
+        names.append(driver.LIBRARY)
+    for name, data in bundle.files(whole, streams, config).items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(data)
+        names.append(name)
+    return list(dict.fromkeys(names))
 
 
 def part(
@@ -139,24 +95,23 @@ def part(
     triple: str,
     *,
     simulated: Profile | None,
-    cached: bool = True,
+    flushed: bool = True,
 ) -> Part:
     """What a library has of the device.
 
     Args:
-        plan: as `with_streams` gives it. streams: the same.
+        plan: as `pieces.with_streams` gives it. streams: the same.
         triple: of the host.
         simulated: the simulator of that hardware is linked in, and runs where no driver is named; None for a library
             that takes ``libvta.so`` from beside its weights.
-        cached: the host caches what it shares with the VTA.
+        flushed: what the host caches is flushed and invalidated; otherwise the VTA sees it.
 
     Raises:
         DeployError: (kind ``plan``) the plan contradicts itself; (kind ``vta``) something is larger than drivers
             allocate.
     """
     library.check(plan)
-    _check(plan, streams)
-    alignment = max(config.inp_bytes, config.wgt_bytes, config.acc_bytes, ALIGNMENT)
+    pieces.check(plan, streams)
     base = isa.places("memory", config)["dram_base"]
     assert (base.word, base.width) == (0, 32)
     number_of = {memory.name: number for number, memory in enumerate(plan.memories)}
@@ -164,31 +119,31 @@ def part(
     rows: list[str] = []
     code: dict[int, str] = {}
     codes: list[str] = []
-    first, relocations = _first(plan, STREAMS), _first(plan, RELOCATIONS)
-    for number, (steps, stream) in enumerate(zip(spans(plan), streams, strict=True)):
-        flushed, touched = (_rows(number_of, found) for found in _seen(plan, steps))
+    first, relocations = pieces.first_of(plan, pieces.STREAMS), pieces.first_of(plan, pieces.RELOCATIONS)
+    for number, (steps, stream) in enumerate(zip(pieces.spans(plan), streams, strict=True)):
+        before, after = (_rows(number_of, found) for found in pieces.seen(plan, steps))
         count = len(stream.instructions) // isa.WORDS
         rows.append(
             f"{{UINT64_C({first}), {count}u, UINT64_C({relocations}), {len(stream.relocations)}u, "
-            f"{len(ranges)}u, {len(flushed)}u, {len(ranges) + len(flushed)}u, {len(touched)}u}}"
+            f"{len(ranges)}u, {len(before)}u, {len(ranges) + len(before)}u, {len(after)}u}}"
         )
-        ranges += [*flushed, *touched]
-        for step, (begin, end) in zip(steps, stream.steps, strict=True):
+        ranges += [*before, *after]
+        for step, row in zip(steps, stream.steps, strict=True):
             code[step] = f"&vta_code[{len(codes)}]"
-            codes.append(f"{{{number}u, {begin}u, UINT64_C({max(1, plan.steps[step].macs, end - begin)})}}")
-        first += _whole(len(stream.instructions))
-        relocations += _whole(8 * len(stream.relocations))
-    pieces = [row for memory in plan.memories for row in _rows(number_of, _pieces(plan, memory, alignment))]
+            codes.append(f"{{{number}u, {row.first}u, UINT64_C({max(1, plan.steps[step].macs)})}}")
+        first += pieces.whole(len(stream.instructions))
+        relocations += pieces.whole(8 * len(stream.relocations))
+    apart = [row for m in plan.memories for row in _rows(number_of, pieces.pieces(plan, m, config))]
     declared = [
         *table("const id_vta_code", "vta_code", codes),
         *table("const id_vta_stream", "vta_streams", rows),
-        *table("const id_vta_range", "vta_pieces", pieces),
+        *table("const id_vta_range", "vta_pieces", apart),
         *table("const id_vta_range", "vta_ranges", ranges),
         "static const id_vta_tables vta_tables = {",
         "    .streams = vta_streams, .pieces = vta_pieces, .ranges = vta_ranges,",
         f"    .simulated = {'&id_vta_simulator' if simulated else 'NULL'},",
-        f"    .stream_count = {len(rows)}, .piece_count = {len(pieces)}, .alignment = {alignment},",
-        f"    .dram_shift = {base.shift}, .wait = {_WAIT}, .cached = {int(cached)},",
+        f"    .stream_count = {len(rows)}, .piece_count = {len(apart)}, .alignment = {pieces.alignment(config)},",
+        f"    .dram_shift = {base.shift}, .wait = {_WAIT}, .flushed = {int(flushed)},",
         "};",
     ]
     return Part(
@@ -204,126 +159,5 @@ def part(
     )
 
 
-def write_simulator(config: Config, profile: Profile, destination: Path, triple: str) -> None:
-    """A driver library, ``libvta_sim.so``, whose VTA is the simulator of that hardware. Why a stream goes wrong it
-    writes to stderr.
-    """
-    objects = simulator.objects(config, profile, triple)
-    write_driver(
-        [*objects, compile_c((CSRC / "common.c").read_text(encoding="utf-8"), "common.c", triple)], destination, triple
-    )
-
-
-def write_driver(objects: Sequence[bytes], destination: Path, triple: str, more: Sequence[str] = ()) -> None:
-    """A driver library of object files. `more`: what it exports beside the ten functions."""
-    sources = [compile_c((CSRC / name).read_text(encoding="utf-8"), name, triple) for name in platform(triple).sources]
-    link_shared([*objects, *sources], [*DRIVER, *more], destination, triple, dl=True)
-
-
-def _first(plan: Plan, name: str) -> int:
-    return next(memory.first for memory in plan.memories if memory.name == name)
-
-
-def _whole(size: int) -> int:
-    return -(-size // _PAGE) * _PAGE
-
-
-# -- pieces that a driver allocates ------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Range:
-    """Some bytes of a memory."""
-
-    memory: str
-    offset: int
-    bytes: int
-
-
 def _rows(number_of: dict[str, int], ranges: Iterable[Range]) -> list[str]:
     return [f"{{UINT64_C({r.offset}), UINT64_C({r.bytes}), {number_of[r.memory]}u}}" for r in ranges]
-
-
-def _pieces(plan: Plan, memory: Memory, alignment: int) -> list[Range]:
-    """A memory in as few pieces as drivers allocate; only weights can be cut, between two tensors."""
-    if memory.device != DEVICE or memory.name in _NEVER_ALLOCATED or not memory.bytes:
-        return []
-    most = LARGEST - alignment
-    if memory.bytes <= most:
-        return [Range(memory.name, 0, memory.bytes)]
-    cuts = sorted({ref.offset for step in plan.steps for ref in step.args if ref.memory == memory.name} | {0})
-    pieces: list[Range] = []
-    start = 0
-    while start < memory.bytes:
-        end = memory.bytes
-        if end - start > most:
-            end = cuts[bisect_right(cuts, start + most) - 1]
-        if memory.kind is not MemoryKind.WEIGHTS or end <= start:
-            message = f"{memory.name} of {memory.bytes} bytes is more than a VTA's driver allocates at once"
-            raise DeployError(
-                f"{message}; a smaller batch has smaller activations", kind="vta", got=memory.bytes, allowed=most
-            )
-        pieces.append(Range(memory.name, start, end - start))
-        start = end
-    return pieces
-
-
-# -- what the host's cache holds ---------------------------------------------------------------------------------------
-def _seen(plan: Plan, steps: Sequence[int]) -> tuple[list[Range], list[Range]]:
-    """What the host may have written into the VTA's memories since the stream before, and what it touches before the
-    next one; streams follow each other in a ring, an inference after the other.
-    """
-    before: list[Range] = []
-    after: list[Range] = []
-    count = len(plan.steps)
-    at = (steps[0] - 1) % count
-    while plan.steps[at].device == HOST:
-        before += _touched(plan, plan.steps[at], written=True)
-        at = (at - 1) % count
-    at = (steps[-1] + 1) % count
-    while plan.steps[at].device == HOST:
-        after += _touched(plan, plan.steps[at], written=False)
-        at = (at + 1) % count
-    return _joined(plan, before), _joined(plan, after)
-
-
-def _touched(plan: Plan, step: Step, *, written: bool) -> Iterable[Range]:
-    """What a step of the host writes, or reads and writes, of the VTA's activations."""
-    spec = plan.kernels[step.kernel].spec
-    operands = None if spec is None else spec.operands
-    mine = {m.name: m for m in plan.memories if m.device == DEVICE and m.kind is not MemoryKind.WEIGHTS}
-    for number, ref in enumerate(step.args):
-        memory = mine.get(ref.memory)
-        if memory is None:
-            continue
-        if operands is None:
-            yield Range(ref.memory, 0, memory.bytes)
-        elif operands[number].role == "output" or not written:
-            yield Range(ref.memory, ref.offset, _extent(plan, step, number, ref, memory))
-
-
-def _extent(plan: Plan, step: Step, number: int, ref: Ref, memory: Memory) -> int:
-    """How far an operand reaches, the distance between images included."""
-    spec = plan.kernels[step.kernel].spec
-    assert spec is not None
-    operand = spec.operands[number]
-    batch = getattr(spec, "batch", 1)
-    stride = getattr(spec, operand.stride, 0) if operand.stride else 0
-    size = operand.bytes
-    if batch > 1 and operand.stride:
-        each = operand.size // batch
-        size = operand.bytes // operand.size * ((batch - 1) * max(stride, each) + each) if stride else memory.bytes
-    return min(size, memory.bytes - ref.offset)
-
-
-def _joined(plan: Plan, ranges: Iterable[Range]) -> list[Range]:
-    """Whole lines of the cache, what touches in one."""
-    size = {memory.name: memory.bytes for memory in plan.memories}
-    found: list[Range] = []
-    for r in sorted(ranges, key=lambda r: (r.memory, r.offset)):
-        start = r.offset // _LINE * _LINE
-        end = min(-(-(r.offset + r.bytes) // _LINE) * _LINE, size[r.memory])
-        last = found[-1] if found else None
-        if last and last.memory == r.memory and start <= last.offset + last.bytes:
-            found[-1] = Range(r.memory, last.offset, max(end, last.offset + last.bytes) - last.offset)
-        else:
-            found.append(Range(r.memory, start, end - start))
-    return found

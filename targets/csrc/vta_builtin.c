@@ -1,8 +1,8 @@
 /* vta_builtin.c - the ten functions of a driver over the simulator: as a library of its own, and linked into models.
  *
- * Physical addresses are no addresses of the process, and lie above 2 GiB. Cached memory holds nothing until it is flushed, so that a flush
- * that is missing is found; what a stream finds in SRAM is nothing. Where a stream goes wrong VTADeviceRun returns 1, and why is written to
- * stderr in a library of its own. */
+ * Physical addresses are no addresses of the process, and lie above 2 GiB. If not coherent, cached memory holds nothing until it is
+ * flushed, so that a flush that is missing is found; what a stream finds in SRAM is nothing. Where a stream goes wrong VTADeviceRun returns
+ * 1, and a library of its own writes why to stderr. */
 #define _GNU_SOURCE
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -31,7 +31,7 @@ static uint32_t at_fault;
 
 static uint32_t granule(void) { return (uint32_t)id_vta_machine.inp_bytes; }
 
-static size_t granules(const vta_region *it) { return (size_t)((it->bytes + granule() - 1) / granule()); }
+static size_t granules(const vta_region *it) { return ((size_t)it->bytes + granule() - 1) / granule(); }
 
 /* -- memory ------------------------------------------------------------------------------------------------------- */
 
@@ -67,7 +67,7 @@ static int add(size_t bytes, int cached, vta_region *made) {
   made->stored = malloc(granules(made) * sizeof *made->stored);
   made->read = calloc(granules(made), 2 * sizeof *made->read);
   if (!made->stored || !made->read) return 0;
-  memset(made->stored, cached ? 0xff : 0, granules(made) * sizeof *made->stored); /* VTA_NEVER, or there from the start */
+  memset(made->stored, cached && !id_vta_coherent ? 0xff : 0, granules(made) * sizeof *made->stored); /* VTA_NEVER, or there from the start */
   memmove(all.rows + row + 1, all.rows + row, (all.count - row) * sizeof *all.rows);
   all.rows[row] = *made;
   ++all.count;

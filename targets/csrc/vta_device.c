@@ -32,11 +32,11 @@ static atomic_flag running = ATOMIC_FLAG_INIT;
 /* -- memory ------------------------------------------------------------------------------------------------------- */
 
 static void flush(const vta *self, const block *it, uint64_t offset, uint64_t bytes) {
-  if (self->tables->cached && bytes) self->driver.flush(it->data + offset, (vta_phy_addr_t)(it->physical + offset), (int)bytes);
+  if (self->tables->flushed && bytes) self->driver.flush(it->data + offset, (vta_phy_addr_t)(it->physical + offset), (int)bytes);
 }
 
 static void invalidate(const vta *self, const block *it, uint64_t offset, uint64_t bytes) {
-  if (self->tables->cached && bytes) self->driver.invalidate(it->data + offset, (vta_phy_addr_t)(it->physical + offset), (int)bytes);
+  if (self->tables->flushed && bytes) self->driver.invalidate(it->data + offset, (vta_phy_addr_t)(it->physical + offset), (int)bytes);
 }
 
 static int allocate(const vta *self, block *it, uint64_t bytes) {
@@ -45,12 +45,12 @@ static int allocate(const vta *self, block *it, uint64_t bytes) {
     id_say("the VTA's driver cannot allocate %llu bytes at once", (unsigned long long)bytes);
     return ID_ERROR_MEMORY;
   }
-  it->given = self->driver.allocate((size_t)(bytes + alignment), (int)self->tables->cached);
+  it->given = self->driver.allocate((size_t)(bytes + alignment), 1 /* cached */);
   if (!it->given) {
     id_say("the VTA's driver has no %llu bytes of contiguous memory", (unsigned long long)(bytes + alignment));
     return ID_ERROR_MEMORY;
   }
-  const uint64_t physical = self->driver.physical(it->given), before = (alignment - physical % alignment) % alignment;
+  const uint64_t physical = self->driver.physical(it->given), before = (0 - physical) & (alignment - 1);
   it->data = (unsigned char *)it->given + before;
   it->physical = physical + before;
   it->bytes = bytes;
@@ -107,11 +107,11 @@ static uint64_t number_of(const unsigned char *bytes, int count) {
 }
 
 /* Let an instruction address physical memory. */
-static int relocate(const vta *self, unsigned char *instruction, uint32_t memory, uint64_t element) {
+static int relocate(const vta *self, unsigned char *instruction, uint32_t memory, uint32_t element) {
   const uint32_t shift = self->tables->dram_shift;
   uint64_t word = number_of(instruction, 8), within = 0;
   const block *piece = piece_of(self, memory, (word >> shift & UINT32_MAX) * element, &within);
-  const uint64_t place = piece ? (piece->physical + within) / element : 0;
+  const uint64_t place = piece ? (piece->physical + within) >> __builtin_ctz(element) : 0;
   if (!piece || place > UINT32_MAX) {
     id_say("the VTA does not reach the physical address 0x%llx", piece ? (unsigned long long)(piece->physical + within) : 0ull);
     return ID_ERROR_DEVICE;
@@ -131,7 +131,7 @@ static int make_stream(const vta *self, const id_vta_stream *stream, block *it) 
   const unsigned char *relocation = self->site->weights + stream->relocations;
   for (uint32_t i = 0; i < stream->relocation_count && code == ID_OK; ++i, relocation += ID_VTA_RELOCATION) {
     unsigned char *instruction = edited + ID_VTA_INSTRUCTION * (size_t)number_of(relocation, 4);
-    code = relocate(self, instruction, (uint32_t)number_of(relocation + 4, 2), number_of(relocation + 6, 2));
+    code = relocate(self, instruction, (uint32_t)number_of(relocation + 4, 2), (uint32_t)number_of(relocation + 6, 2));
   }
   self->driver.copy_in(it->data, edited, (size_t)bytes);
   free(edited);

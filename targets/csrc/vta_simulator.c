@@ -123,8 +123,8 @@ static const uint8_t *dram_read(machine *m, int engine, uint64_t address, uint64
     fault(m, "reads %llu bytes of DRAM at 0x%llx, outside of every buffer", (unsigned long long)bytes, (unsigned long long)address);
     return NULL;
   }
-  const uint64_t start = address - region->address;
-  for (uint64_t i = start / m->granule; i <= (start + bytes - 1) / m->granule; ++i) {
+  const size_t start = (size_t)(address - region->address);
+  for (size_t i = start / m->granule; i <= (start + (size_t)bytes - 1) / m->granule; ++i) {
     const uint32_t stored = region->stored[i];
     const unsigned long long at = (unsigned long long)(region->address + i * m->granule);
     if (stored == VTA_NEVER) {
@@ -147,8 +147,8 @@ static uint8_t *dram_write(machine *m, uint64_t address, uint64_t bytes) {
           (unsigned long long)address);
     return NULL;
   }
-  const uint64_t start = address - region->address;
-  for (uint64_t i = start / m->granule; i <= (start + bytes - 1) / m->granule; ++i) {
+  const size_t start = (size_t)(address - region->address);
+  for (size_t i = start / m->granule; i <= (start + (size_t)bytes - 1) / m->granule; ++i) {
     for (int other = LOAD_ENGINE; m->is->ordered && other <= COMPUTE_ENGINE; ++other)
       if (!before(m, STORE_ENGINE, other, region->read[2 * i + (other == COMPUTE_ENGINE)])) {
         unordered(m, "DRAM", region->address + i * m->granule, other, "read");

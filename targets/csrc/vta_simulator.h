@@ -61,5 +61,6 @@ int vta_simulate(const vta_machine *is, const vta_place *fields, const uint8_t *
 /* Of the accelerator that is compiled in. */
 extern const vta_machine id_vta_machine;
 extern const vta_place id_vta_fields[];
+extern const int32_t id_vta_coherent; /* it sees memory that nobody has flushed */
 
 #endif /* ID_VTA_SIMULATOR_H */

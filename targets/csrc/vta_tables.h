@@ -45,10 +45,10 @@ typedef struct id_vta_tables {
   const id_vta_range *ranges;
   const id_vta_simulated *simulated; /* NULL: the driver is a library */
   uint32_t stream_count, piece_count;
-  uint32_t alignment;   /* of a physical address: the largest element */
+  uint32_t alignment;   /* of a physical address: the largest element, a power of two */
   uint32_t dram_shift;  /* where in the first word of an instruction dram_base stands, 32 bits of it */
   uint32_t wait;        /* polls until the VTA is given up */
-  uint32_t cached;      /* the processor caches what it shares with the VTA, and the driver can flush that */
+  uint32_t flushed;     /* what the processor caches is flushed and invalidated; otherwise the VTA sees it */
 } id_vta_tables;
 
 extern const id_device id_vta_device;

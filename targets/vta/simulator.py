@@ -149,15 +149,16 @@ def _at(array: np.ndarray) -> int:
     return int(array.ctypes.data)
 
 
-def objects(config: Config, profile: Profile, triple: str) -> list[bytes]:
+def objects(config: Config, profile: Profile, triple: str, *, coherent: bool = False) -> list[bytes]:
     """Object files of the ten functions of a driver (`csrc/vta_driver.h`) over the simulator of one accelerator; they
-    need ``common.c``.
+    need ``common.c``. `coherent`: it sees memory that nobody has flushed.
     """
     rows = asdict(profile) | depths(config, profile)
     places = ", ".join(f"{{{', '.join(map(str, place))}}}" for place in isa.layout(config))
     text = [
         '#include "vta_simulator.h"',
         f"const vta_machine id_vta_machine = {{{', '.join(f'.{name} = {int(rows[name])}' for name in _MACHINE)}}};",
+        f"const int32_t id_vta_coherent = {int(coherent)};",
         f"const vta_place id_vta_fields[] = {{{places}}};",
         "",
     ]

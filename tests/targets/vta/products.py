@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,9 +14,11 @@ from inception_deploy.kernels.vta.config import Config
 from inception_deploy.kernels.vta.profiles import PROFILES, Profile
 from inception_deploy.lower.plan import Kernel, Memory, MemoryKind, Plan, Port, Ref, Step, memories
 from inception_deploy.targets import cpu_library, library, link, vta_library
+from inception_deploy.targets.vta import pieces
 
 from .conftest import Matmul
 
+_HOST = ("v_take", "v_turn", "v_give")
 C = Path(__file__).parent / "c"
 ROWS = 8
 COUNT = 16 * ROWS
@@ -50,12 +53,17 @@ class Product(Spec):
 _PRODUCT = Kernel("vta_product", Product(), None, 3, 1)
 
 
+class Rows(NamedTuple):
+    first: int
+    end: int
+
+
 @dataclass(frozen=True)
 class Stream:
     instructions: bytes
     uops: bytes
     relocations: tuple[tuple[int, str, int], ...]
-    steps: tuple[tuple[int, int], ...]
+    steps: tuple[Rows, ...]
 
 
 def stream(weights_at: int = 0, **changes: dict[str, int]) -> Stream:
@@ -74,7 +82,7 @@ def stream(weights_at: int = 0, **changes: dict[str, int]) -> Stream:
     code = CASE.stream(**{**places, "store": store}).bytes
     uops = CASE.contents[0][1]
     relocations = ((0, "uops", 4), (1, "vta", 16), (2, "vta weights", 256), (8, "vta", 16))
-    return Stream(code, uops, relocations, ((0, len(code) // 16),))
+    return Stream(code, uops, relocations, (Rows(0, len(code) // 16),))
 
 
 def plan(products: int = 1, weights: bytes = b"", weights_at: int = 0, cpu_weights: int = 64) -> Plan:
@@ -88,15 +96,15 @@ def plan(products: int = 1, weights: bytes = b"", weights_at: int = 0, cpu_weigh
         name = f"product{number}"
         steps.append(Step("vta_product", args, len(steps), (name,), "conv", name, 4096, device="vta"))
     steps.append(Step("v_give", (goal, Ref("output:0", 0)), len(steps), ("give",), "give", "out0"))
-    kernels = {name: Kernel(name, Bytes(name), None, 2, 1) for name in ("v_take", "v_turn", "v_give")}
-    kernels["vta_product"] = _PRODUCT
+    table_ = {name: Kernel(name, Bytes(name), None, 2, 1) for name in _HOST}
+    table_["vta_product"] = _PRODUCT
     data = weights or CASE.wgt.tobytes()
     table = (
         *memories((PIXELS,), (OUT,), arena=64, weights=cpu_weights),
         Memory("vta", "vta", MemoryKind.ARENA, 1024),
         Memory("vta weights", "vta", MemoryKind.WEIGHTS, len(data), first=cpu_weights),
     )
-    return Plan("vta:sim", (PIXELS,), (OUT,), kernels, tuple(steps), bytes(cpu_weights) + data, table)
+    return Plan("vta:sim", (PIXELS,), (OUT,), table_, tuple(steps), bytes(cpu_weights) + data, table)
 
 
 def alone() -> tuple[Plan, Stream]:
@@ -113,6 +121,11 @@ def alone() -> tuple[Plan, Stream]:
     return made, replace(code, relocations=moved)
 
 
+def kernels(triple: str) -> dict[str, bytes]:
+    """The host's kernels, by symbol."""
+    return dict.fromkeys(_HOST, link.compile_c((C / "host.c").read_text(), "host.c", triple))
+
+
 def write(
     made: Plan,
     folder: Path,
@@ -120,16 +133,15 @@ def write(
     streams: Sequence[Stream] = (),
     *,
     simulated: Profile | None = PROFILES["hls"],
-    cached: bool = True,
+    flushed: bool = True,
 ) -> Path:
     """The plan's library in a fresh folder."""
     folder.mkdir()
-    every = list(streams) or [stream() for _ in vta_library.spans(made)]
-    whole = vta_library.with_streams(made, every, CONFIG)
-    parts = [vta_library.part(whole, every, CONFIG, triple, simulated=simulated, cached=cached)]
+    every = list(streams) or [stream() for _ in pieces.spans(made)]
+    whole = pieces.with_streams(made, every, CONFIG)
+    parts = [vta_library.part(whole, every, CONFIG, triple, simulated=simulated, flushed=flushed)]
     if "cpu" in whole.devices:
-        kernel = link.compile_c((C / "host.c").read_text(), "host.c", triple)
-        parts.append(cpu_library.part(whole, dict.fromkeys(("v_take", "v_turn", "v_give"), kernel)))
+        parts.append(cpu_library.part(whole, kernels(triple)))
     library.write_library(whole, parts, folder, triple=triple)
     return folder
 

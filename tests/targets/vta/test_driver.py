@@ -13,7 +13,8 @@ import pytest
 from inception_deploy.errors import DeployError
 from inception_deploy.kernels.vta.profiles import PROFILES
 from inception_deploy.runtime import compiled
-from inception_deploy.targets import link, vta_library
+from inception_deploy.targets import link
+from inception_deploy.targets.vta import driver, pieces
 
 from . import products
 
@@ -23,16 +24,16 @@ def libraries(tmp_path_factory, tiny) -> dict[str, Path]:
     """Drivers: the product's simulator, an executor of other hands, a host without coherence, one that lacks a function."""
     folder = tmp_path_factory.mktemp("drivers")
     paths = {name: folder / f"lib{name}.so" for name in ("simulator", "second", "noncoherent", "lacking")}
-    vta_library.write_simulator(products.CONFIG, PROFILES["hls"], paths["simulator"], tiny.triple)
+    driver.write_simulator(products.CONFIG, PROFILES["hls"], paths["simulator"], tiny.triple)
     compiled_c = {
         name: link.compile_c((products.C / f"{name}.c").read_text(), f"{name}.c", tiny.triple)
         for name in ("second", "noncoherent")
     }
-    vta_library.write_driver([compiled_c["second"]], paths["second"], tiny.triple, ["second_fails", "second_runs"])
+    driver.link([compiled_c["second"]], paths["second"], tiny.triple, ["second_fails", "second_runs"])
     mocks = ["mock_around", "mock_wrong", "mock_largest"]
-    vta_library.write_driver([compiled_c["noncoherent"]], paths["noncoherent"], tiny.triple, mocks)
+    driver.link([compiled_c["noncoherent"]], paths["noncoherent"], tiny.triple, mocks)
     link.link_shared(
-        [compiled_c["second"]], [f for f in vta_library.DRIVER if f != "VTADeviceRun"], paths["lacking"], tiny.triple
+        [compiled_c["second"]], [f for f in driver.FUNCTIONS if f != "VTADeviceRun"], paths["lacking"], tiny.triple
     )
     return paths
 
@@ -64,15 +65,15 @@ def pixels() -> np.ndarray:
 
 
 @pytest.mark.parametrize("write", [products.write, products.board], ids=["simulating", "board"])
-@pytest.mark.parametrize("driver", ["simulator", "second"])
-def test_a_model_runs_unmodified_on_either_driver(tiny, tmp_path, libraries, second, pixels, write, driver):
+@pytest.mark.parametrize("named", ["simulator", "second"])
+def test_a_model_runs_unmodified_on_either_driver(tiny, tmp_path, libraries, second, pixels, write, named):
     folder = write(products.plan(3), tmp_path / "model", tiny.triple)
     before = second.second_runs()
-    with compiled.load(folder, threads=2, driver=libraries[driver]) as model:
+    with compiled.load(folder, threads=2, driver=libraries[named]) as model:
         for number in range(3):
             x = np.roll(pixels, number)
             np.testing.assert_array_equal(model.run(x)[0], products.expected(x, 3))
-    assert second.second_runs() - before == (9 if driver == "second" else 0)
+    assert second.second_runs() - before == (9 if named == "second" else 0)
 
 
 def test_a_board_takes_the_library_beside_the_weights(tiny, tmp_path, libraries, pixels):
@@ -103,13 +104,13 @@ def test_a_host_without_coherence_finds_what_is_not_flushed(
     tiny, tmp_path, libraries, noncoherent, pixels, monkeypatch, lost
 ):
     """The mock is worth something: it notices a library that leaves one of the two away."""
-    seen = vta_library._seen
+    seen = pieces.seen
 
     def half(plan, steps):
         flushed, touched = seen(plan, steps)
         return ([], touched) if lost == "flush" else (flushed, [])
 
-    monkeypatch.setattr(vta_library, "_seen", half)
+    monkeypatch.setattr(pieces, "seen", half)
     folder = products.write(products.plan(2), tmp_path / "model", tiny.triple)
     noncoherent("second")
     with compiled.load(folder, threads=1, driver=libraries["noncoherent"]) as model:
@@ -150,8 +151,8 @@ def test_weights_of_several_allocations(tiny, tmp_path, libraries, noncoherent, 
     streams = [products.stream(), products.stream(far)]
     folder = products.write(made, tmp_path / "model", tiny.triple, streams)
     mock = noncoherent("simulator")
-    for driver in (None, libraries["noncoherent"]):
-        with compiled.load(folder, threads=1, driver=driver) as model:
+    for named in (None, libraries["noncoherent"]):
+        with compiled.load(folder, threads=1, driver=named) as model:
             np.testing.assert_array_equal(model.run(pixels)[0], products.expected(pixels, 2))
     assert size > 32 << 20
     assert mock.mock_largest() <= 32 << 20
@@ -233,8 +234,8 @@ def test_the_vta_takes_and_gives_the_ports(tiny, tmp_path, libraries, noncoheren
     folder = products.write(made, tmp_path / "model", tiny.triple, [code])
     mock = noncoherent("second")
     before = mock.mock_wrong()
-    for driver in (None, libraries["noncoherent"]):
-        with compiled.load(folder, threads=1, driver=driver) as model:
+    for named in (None, libraries["noncoherent"]):
+        with compiled.load(folder, threads=1, driver=named) as model:
             for number in range(3):
                 x = np.roll(pixels, number)
                 given = model.run(x.astype(np.int8))[0]

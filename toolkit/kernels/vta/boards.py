@@ -14,6 +14,23 @@ from .profiles import PROFILES, Profile
 
 
 @dataclass(frozen=True)
+class Wiring:
+    """How a board's processor reaches its VTA. Source: upstream's drivers and its table of addresses.
+
+    Attributes:
+        registers: the physical address of the first block of registers.
+        blocks: 4 for fetch, load, compute and store, each of a page; 1 for one block.
+        bus_offset: from a physical address to the one that the VTA uses.
+        flushed: its driver flushes caches; otherwise the VTA sees what is in them.
+    """
+
+    registers: int
+    blocks: int = 4
+    bus_offset: int = 0
+    flushed: bool = True
+
+
+@dataclass(frozen=True)
 class Board:
     """One board with upstream's bitstream.
 
@@ -27,6 +44,7 @@ class Board:
         latency: cycles until the first bytes of a transfer arrive (assumed).
         row_latency: cycles that each row of a transfer adds (assumed).
         drain: cycles that each pass over the micro-operations adds, where the pipeline empties between two (assumed).
+        wiring: to the processor.
     """
 
     name: str
@@ -39,6 +57,7 @@ class Board:
     latency: int = 48
     row_latency: int = 24
     drain: int = 0
+    wiring: Wiring = Wiring(0x43C00000)
 
     def __post_init__(self) -> None:
         if self.executes not in PROFILES:
@@ -62,11 +81,14 @@ BOARDS: Mapping[str, Board] = {
     board.name: board
     for board in (
         Board("pynq", "hls", 100, 8),
-        Board("ultra96", "hls", 333, 16),
-        Board("zcu104", "hls", 333, 16),
-        Board("de10nano", "chisel", 100, 8, alu_interval=1),
+        Board("ultra96", "hls", 333, 16, wiring=Wiring(0xA0000000)),
+        Board("zcu104", "hls", 333, 16, wiring=Wiring(0xA0000000)),
+        Board(
+            "de10nano", "chisel", 100, 8, alu_interval=1,
+            wiring=Wiring(0xFF220000, blocks=1, bus_offset=0x80000000, flushed=False),
+        ),
     )
-}
+}  # fmt: skip
 """By name."""
 
 

@@ -21,6 +21,15 @@ the convolution's own result never is:
 
     acc_c = sum x w_c + b_c + (s << k_c),  k_c = n_s - n_x - n_w[c] >= 0        then one requantize to n_y
 
+**An average pooling summed behind its 1x1 convolution** (powers of two). Both are sums, so they commute, and together
+are a convolution whose K taps are all ``w_c / K``: int8 with a power of two of their own, ``w_c / K = q_c 2^n_w[c]``. A
+window that has only ``n < K`` places to count, at a border, is divided by n: its sum counts ``K / n = m / 2^j`` times.
+For a window of 3 x 3, m is 1, 3 or 9 and j 0, 1 or 2, so that ``m acc`` is ``acc``, ``acc + (acc << 1)`` or
+``acc + (acc << 3)``; a window where some ``K / n`` has another denominator keeps its usual form.
+
+    acc_c = sum over the window of sum x q_c                in int32, exactly; either sum may be the inner one
+    q     = clamp((m acc_c + (b_c << j) + 2^(s+j-1)) >> (s + j)),   s = n_y - n_x - n_w[c]
+
 Accumulators are int32. An operation whose exact result does not fit raises OverflowError: the insertion chooses
 scales for which it always fits, so an executor may wrap or saturate as it likes.
 """
@@ -29,6 +38,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -289,6 +299,33 @@ def mean_shift(acc: Ints, counts: Ints, exponent_x: int, exponent_y: int) -> Int
         product = fits(acc[where].astype(np.int64) * (factor << max(0, -shift)))
         result[where] = requantize_shift(product, max(0, shift))
     return result
+
+
+def count_factors(counts: Ints, taps: int) -> tuple[Ints, Ints] | None:
+    """(m, j), int32 of the shape of `counts`, with ``m / 2^j = taps / count``, m odd or j 0; None where j is no whole
+    number.
+    """
+    ratios = {int(count): Fraction(taps, int(count)) for count in np.unique(counts)}
+    if any(ratio.denominator & (ratio.denominator - 1) for ratio in ratios.values()):
+        return None
+    m = np.array([ratios[int(count)].numerator for count in counts.flat], np.int32).reshape(counts.shape)
+    j = np.array([ratios[int(count)].denominator.bit_length() - 1 for count in counts.flat], np.int32)
+    return m, j.reshape(counts.shape)
+
+
+def weigh(acc: Ints, bias: Ints | None, times: Ints, bits: Ints) -> Ints:
+    """``times * acc + (bias << bits)``: windows with less to count than the others, before their bias.
+
+    Args:
+        acc: int32 (N, O, OH, OW), the sums over the windows.
+        bias: int32 (O,).
+        times, bits: (OH, OW), from `count_factors`.
+
+    Raises:
+        OverflowError: a result does not fit int32.
+    """
+    total = acc.astype(np.int64) * times
+    return fits(total if bias is None else total + (bias.astype(np.int64)[:, None, None] << bits))
 
 
 # -- one value at a time ----------------------------------------------------------------------------------------------

@@ -74,10 +74,10 @@ def _coarsen(structure: Structure, exponents: list[int], index: Mapping[ir.Value
                 for value in layer.inputs:
                     exponents[index[value]] = max(exponents[index[value]], coarsest - LARGEST_ALIGNMENT)
                 least = min(exponents[index[value]] for value in layer.inputs)
-            elif layer.kind == "linear":
-                weight = constant(layer.nodes[0].inputs[1])
+            elif layer.weighted is not None:
+                weight = constant(layer.weighted.inputs[1])
                 assert weight is not None
-                least = sources[0] + covering_exponent(weight, scheme)
+                least = sources[0] + covering_exponent(weight, scheme, layer.taps)
             elif layer.kind == "mul":
                 least = sum((sources * 2)[:2])
             else:

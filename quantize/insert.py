@@ -6,6 +6,9 @@
     Given     y = Relu(Add(Conv(x, W, b), s)), the Add in the accumulator
     Result    y = Relu(Add(Conv(DQ(Q(x)), DQ(W_int8), DQ(b_int32)), DQ(Q(s)))), nothing between Conv and Add
 
+    Given     y = Relu(AveragePool(Conv1x1(x, W, b))) or y = Relu(Conv1x1(AveragePool(x), W, b)), the pooling summed
+    Result    y = Relu(Conv1x1(AveragePool(DQ(Q(x))), DQ(W_int8), DQ(b_int32))), W with K 2^n for K places in a window
+
 The result is an ordinary ONNX model: it runs in onnxruntime as it is, which puts its own integer kernels in the place
 of each DQ-operator-Q, and so do other runtimes. `network.read` finds the integer layers in it again.
 """
@@ -20,7 +23,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from inception_deploy.graph.rewrite import constant, free_name, hand_over, operand, set_constant
+from inception_deploy.graph.branch import swap
+from inception_deploy.graph.rewrite import constant, free_name, hand_over, operand, set_constant, shape
 from inception_deploy.graph.skeleton import check
 
 from .integer_weights import LARGEST_SHIFT, quantize_weights, scales
@@ -54,8 +58,10 @@ def insert(
     for layer in structure.layers:
         if layer.shortcut is not None:
             _bring_together(layer)
+        if layer.kind == "pooled":
+            _pool_first(layer)
     for layer in structure.layers:
-        if layer.kind == "linear":
+        if layer.weighted is not None:
             _weights(layer, params, scheme, (rounded or {}).get(layer.name))
     nodes = {node for layer in structure.layers for node in layer.nodes}
     for value in structure.values:
@@ -73,6 +79,17 @@ def _bring_together(layer: Layer) -> None:
     assert isinstance(graph, ir.Graph)
     graph.remove(conv)
     graph.insert_before(add, conv)
+
+
+def _pool_first(layer: Layer) -> None:
+    """Put the pooling of a pooled layer before its convolution: a bias is then right where padding is counted, too."""
+    pool, conv = layer.nodes[:2]
+    if conv.inputs[0] is pool.outputs[0]:
+        return
+    before, after = shape(conv.inputs[0]), shape(pool.outputs[0])
+    swap(conv, pool)
+    conv.outputs[0].shape = ir.Shape(after) if after else None
+    pool.outputs[0].shape = ir.Shape((*before[:2], *after[2:])) if before and after else None
 
 
 def settle_ties(structure: Structure, params: Mapping[ir.Value, Params]) -> int:
@@ -98,15 +115,18 @@ def settle_ties(structure: Structure, params: Mapping[ir.Value, Params]) -> int:
 
 
 def weight_scales(layer: Layer, params: Mapping[ir.Value, Params], scheme: Scheme) -> NDArray[np.float32]:
-    """The scale of each output channel of a linear layer, float32 (O,)."""
-    node = layer.nodes[0]
+    """The scale of each output channel of a layer with weights, float32 (O,)."""
+    node = layer.weighted
+    assert node is not None
     weight, bias = constant(node.inputs[1]), constant(operand(node, 2))
     assert weight is not None
     x, y = params[layer.inputs[0]], params.get(layer.outputs[0])
     finest = y.exponent - x.exponent - LARGEST_SHIFT if scheme.power_of_two and y is not None else None
     shortcut = params[layer.shortcut] if layer.shortcut is not None else None
     added = 0.0 if shortcut is None else -shortcut.limits[0] * shortcut.scale
-    return scales(weight, bias, x, scheme, finest, added)
+    factors = layer.factors if layer.kind == "pooled" else None
+    bits = 0 if factors is None else int(factors[1].max())
+    return scales(weight, bias, x, scheme, finest, added, layer.taps, bits)
 
 
 def too_fine(structure: Structure, params: Mapping[ir.Value, Params], scheme: Scheme) -> set[str]:
@@ -120,15 +140,17 @@ def too_fine(structure: Structure, params: Mapping[ir.Value, Params], scheme: Sc
 
 
 def _weights(layer: Layer, params: Mapping[ir.Value, Params], scheme: Scheme, rounded: NDArray[np.int8] | None) -> None:
-    node = layer.nodes[0]
+    node = layer.weighted
+    assert node is not None
     weight, bias = constant(node.inputs[1]), constant(operand(node, 2))
     assert weight is not None
     x, scale = params[layer.inputs[0]], weight_scales(layer, params, scheme)
-    result = quantize_weights(weight, bias, scale, x, scheme, rounded)
+    result = quantize_weights(weight, bias, scale, x, scheme, rounded, layer.taps)
     single = scheme.weights == "tensor"
     _dequantized(node, 1, "weight", result.weight, scale, single, np.zeros_like(scale, np.int8))
     if result.bias is not None:
-        _dequantized(node, 2, "bias", result.bias, (np.float32(x.scale) * scale).astype(np.float32), single, None)
+        steps = (np.float32(x.scale) * (scale / np.float32(layer.taps))).astype(np.float32)
+        _dequantized(node, 2, "bias", result.bias, steps, single, None)
 
 
 def _dequantized(

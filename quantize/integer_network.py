@@ -34,7 +34,7 @@ from .assign import LARGEST_ALIGNMENT
 from .insert import SCHEME_KEY
 from .integer_steps import IntegerStep, Tensor, has_params, numbers_of, params_of, steps_of
 from .scheme import SCHEMES, Params
-from .structure import ACTIVATIONS
+from .structure import ACTIVATIONS, window_counts
 
 
 @dataclass(frozen=True)
@@ -197,6 +197,9 @@ def _integers(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two
             return arith.requantize_shift(acc, step.shifts.reshape(column))
         factor = arith.multiplier(x.scale, step.linear.scale, y.scale).reshape(column)
         return arith.requantize_scale(acc, factor, y.zero, y.dtype)
+    if step.kind == "pooled":
+        acc, bits = _weighed(step, given[0])
+        return arith.requantize_shift(acc, step.shifts.reshape(-1, 1, 1) + bits)
     if step.kind == "add":
         return _add(step, given, y, power_of_two)
     if step.kind == "mul":
@@ -272,17 +275,13 @@ def _accumulate(step: IntegerStep, given: Sequence[Array]) -> Array:
     return arith.add_shortcut(acc, given[1], step.shortcut_shifts.reshape(-1, 1, 1))
 
 
-def window_counts(node: ir.Node, size: Sequence[int]) -> Array:
-    """What the sums of an average pooling over a map of `size` are divided by: int32 (OH, OW)."""
-    if node.op_type == "GlobalAveragePool":
-        return arith.window_count(size, size)
-    return arith.window_count(
-        size,
-        ints(node, "kernel_shape"),
-        strides=ints(node, "strides", [1, 1]),
-        pads=ints(node, "pads", [0] * 4),
-        count_padding=bool(integer(node, "count_include_pad", 0)),
-    )
+def _weighed(step: IntegerStep, q: Array) -> tuple[Array, Array]:
+    """The accumulators of a pooled step, and how many bits lower than its exponent those of each place are."""
+    assert step.linear is not None
+    pool, (times, bits) = step.nodes[0], step.factors
+    products = arith.convolve(q, step.linear.weight, None)
+    acc = arith.window_sum(products, ints(pool, "kernel_shape"), pads=ints(pool, "pads", [0] * 4))
+    return arith.weigh(acc, step.linear.bias, times, bits), bits
 
 
 def _window(step: IntegerStep, q: Array) -> tuple[Array, Array]:
@@ -304,6 +303,9 @@ def _as_float(step: IntegerStep, given: Sequence[Array]) -> Array:
         assert step.linear is not None
         column = step.linear.scale.reshape((-1, 1, 1) if acc.ndim == 4 else (-1,))
         result = acc.astype(np.float32) * (np.float32(x.scale) * column)
+    elif step.kind == "pooled":
+        acc, bits = _weighed(step, given[0])
+        result = np.ldexp(acc, step.exponents.reshape(-1, 1, 1) - bits).astype(np.float32)
     elif step.kind == "mean":
         acc, counts = _window(step, given[0])
         result = acc.astype(np.float32) * (np.float32(x.scale) / counts.astype(np.float32))

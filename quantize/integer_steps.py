@@ -7,6 +7,7 @@ QuantizeLinear before it. A node that cannot be integers is a float step, which 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +30,7 @@ from inception_deploy.graph.rewrite import (
 )
 from inception_deploy.verify import bound
 
-from .arith import INT32
+from .arith import INT32, Ints, count_factors
 from .scheme import LIMITS, Dtype, Params
 from .structure import (
     ACTIVATIONS,
@@ -41,8 +42,11 @@ from .structure import (
     SCALARS,
     is_activation,
     is_function,
+    is_plain_sum,
+    is_pointwise,
     only_moves,
     scales_other,
+    window_counts,
 )
 
 
@@ -72,14 +76,15 @@ class IntegerStep:
     """One integer step, or one float node.
 
     Attributes:
-        kind: ``linear``, ``add``, ``mul``, ``mean``, ``concat``, ``move``, ``table``, ``float``, or the two edges
-            ``quantize`` (a float tensor becomes integers) and ``dequantize`` (integers become one).
+        kind: ``linear``, ``pooled``, ``add``, ``mul``, ``mean``, ``concat``, ``move``, ``table``, ``float``, or the
+            two edges ``quantize`` (a float tensor becomes integers) and ``dequantize`` (integers become one).
         nodes: the ONNX nodes it stands for; the first names it.
         inputs: the quantized tensors it reads, in order; of a ``linear`` step with an Add behind it, what it
-            multiplies and the shortcut.
+            multiplies and the shortcut. A ``pooled`` step is an AveragePool of stride 1, the 1x1 Conv that alone reads
+            it, and a Relu or Clip, where there is one: `arith` says what it computes, `factors` how its windows count.
         output: the quantized tensor it makes; None where its result leaves as float.
         result: the name of its float result; the integers' dequantization where there are both.
-        linear: the numbers of a linear step.
+        linear: the numbers of a linear or pooled step; of the latter the weight is (O, I, 1, 1), that of each tap.
         reason: why a float node is one.
     """
 
@@ -105,13 +110,15 @@ class IntegerStep:
 
     @property
     def exponents(self) -> NDArray[np.int32]:
-        """Under powers of two, the exponent of a linear step's accumulators: ``n_x + n_w``, int32 (O,)."""
+        """Under powers of two, the exponent of a linear or pooled step's accumulators: ``n_x + n_w``, int32 (O,)."""
         assert self.linear is not None
         return np.round(np.log2(self.linear.scale)).astype(np.int32) + self.inputs[0].params.exponent
 
     @property
     def shifts(self) -> NDArray[np.int32]:
-        """Under powers of two, how far a linear step's accumulators are shifted to the right: int32 (O,)."""
+        """Under powers of two, how far the accumulators are shifted to the right: int32 (O,), and by ``j`` more where a
+        pooled step's window counts ``m / 2^j`` times.
+        """
         assert self.output is not None
         return self.output.params.exponent - self.exponents
 
@@ -120,6 +127,14 @@ class IntegerStep:
         """How far the shortcut is shifted to the left: ``n_s - n_x - n_w``, int32 (O,), never negative."""
         assert self.shortcut is not None
         return self.shortcut.params.exponent - self.exponents
+
+    @property
+    def factors(self) -> tuple[Ints, Ints]:
+        """Of a pooled step, m and j of each window, int32 (OH, OW): `arith.count_factors`."""
+        pool = self.nodes[0]
+        found = count_factors(window_counts(pool, (shape(pool.inputs[0]) or ())[2:]), taps_of(pool))
+        assert found is not None, "a window that shifts cannot weigh is no pooled step"
+        return found
 
 
 class _StaysFloatError(Exception):
@@ -132,7 +147,7 @@ def steps_of(graph: ir.Graph, *, ours: bool, power_of_two: bool = False) -> list
     Args:
         ours: the insertion chose scales for which every sum fits 32 bits; otherwise that is checked.
         power_of_two: a Conv whose result goes into an Add and nowhere else, unrounded, is one step with it, which
-            stands where the Add does.
+            stands where the Add does; an AveragePool whose result goes into a 1x1 Conv so, is one with that.
     """
     waiting: dict[ir.Node, IntegerStep] = {}  # steps that stand at a later node
     made: set[ir.Node] = set()  # the QuantizeLinear nodes that belong to integer steps
@@ -258,11 +273,12 @@ def _name(value: ir.Value | None) -> str:
 
 
 def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
-    kind = _kind(node)
+    conv = _summed(node) if power_of_two else None
+    kind = _kind(node) if conv is None else "pooled"
     inputs = tuple(_tensor(value) for value in _activations(node))
     if not inputs:
         raise _StaysFloatError("it reads nothing that is quantized")
-    nodes = [node]
+    nodes = [node] if conv is None else [node, conv]
     if power_of_two and kind == "linear" and (shortcut := _shortcut(node)) is not None:
         inputs += (_tensor(shortcut),)
         nodes += [user for user, _ in node.outputs[0].uses()]
@@ -275,8 +291,27 @@ def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
     output = next(filter(None, map(quantized_as, nodes[-1].outputs)), None)
     if output is None and kind in ("move", "table", "concat"):
         raise _StaysFloatError("its result is not quantized again")
-    linear = _linear(node, inputs[0].params, ours) if kind == "linear" else None
+    linear = None
+    if kind == "linear" or conv is not None:
+        linear = _linear(conv or node, inputs[0].params, ours, 1 if conv is None else taps_of(node))
     return IntegerStep(kind, tuple(nodes), inputs, output, result.name or "", linear)
+
+
+def taps_of(pool: ir.Node) -> int:
+    """How many places an average pooling's whole window has."""
+    return math.prod(ints(pool, "kernel_shape"))
+
+
+def _summed(pool: ir.Node) -> ir.Node | None:
+    """The 1x1 convolution that alone reads an average pooling's unrounded result, where shifts weigh its windows."""
+    conv = only_reader(pool.outputs[0])
+    if pool.op_type != "AveragePool" or pool.domain or conv is None or not is_pointwise(conv):
+        return None
+    size = (shape(pool.inputs[0]) or ())[2:]
+    if conv.inputs[0] is not pool.outputs[0] or not is_plain_sum(pool) or len(size) != 2:
+        return None
+    _require_plain_window(pool)
+    return conv if count_factors(window_counts(pool, size), taps_of(pool)) is not None else None
 
 
 def _shortcut(conv: ir.Node) -> ir.Value | None:
@@ -354,14 +389,19 @@ def _follows(kind: str, follower: ir.Node, nodes: list[ir.Node], inputs: tuple[T
 # -- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _linear(node: ir.Node, x: Params, ours: bool) -> Linear:
-    """The weight with outputs first and no zero point, and the bias in the accumulator's scale."""
+def _linear(node: ir.Node, x: Params, ours: bool, taps: int) -> Linear:
+    """The weight with outputs first and no zero point, and the bias in the accumulator's scale.
+
+    Args:
+        taps: a weight in the model is the sum of so many equal ones.
+    """
     if node.op_type == "Conv" and text(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         raise _StaysFloatError("its padding depends on the size of the map, which is not known")
     if integer(node, "transA", 0):
         raise _StaysFloatError("transA is set")
     outputs = 0 if node.op_type == "Conv" or integer(node, "transB", 0) else 1
     weight, scale = _weight(node, outputs)
+    scale = (scale / np.float32(taps)).astype(np.float32)
     if node.op_type == "Gemm":
         scale = (scale * np.float32(number(node, "alpha", 1.0))).astype(np.float32)
     if not (np.isfinite(scale).all() and (scale > 0).all()):
@@ -370,7 +410,7 @@ def _linear(node: ir.Node, x: Params, ours: bool) -> Linear:
     if not ours:
         low, high = x.limits
         reach = max(high - x.zero, x.zero - low)
-        most = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1) * reach
+        most = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1) * reach * taps
         if (most + (0 if bias is None else np.abs(bias.astype(np.int64)))).max(initial=0) > INT32.max:
             raise _StaysFloatError("a sum of its products may need more than 32 bits")
     return Linear(weight, scale, bias)

@@ -25,7 +25,7 @@ class QuantizedWeights:
     Attributes:
         weight: int8, the shape of the float weight, outputs first.
         scale: float32 (O,); all the same where the scheme has one scale a tensor.
-        bias: int32 (O,) with the scale ``x.scale * scale``; None where there is none.
+        bias: int32 (O,) with the scale ``x.scale * scale``, of one tap; None where there is none.
     """
 
     weight: NDArray[np.int8]
@@ -40,6 +40,8 @@ def scales(
     scheme: Scheme,
     finest: int | None = None,
     added: float = 0.0,
+    taps: int = 1,
+    bits: int = 0,
 ) -> NDArray[np.float32]:
     """The scale of each output channel.
 
@@ -51,11 +53,14 @@ def scales(
         weight: (O, ...).
         finest: the smallest exponent a power of two may have.
         added: the largest number that is added to a sum of products besides the bias.
+        taps: how many equal taps each weight is the sum of; the scale is the sum's, so many times a tap's.
+        bits: how much larger a sum may become after its bias is added, as a power of two.
     """
-    rows = np.abs(weight.astype(np.float64)).reshape(len(weight), -1)
+    weight = weight.astype(np.float64) / taps
+    rows = np.abs(weight).reshape(len(weight), -1)
     limit = np.abs(bias.astype(np.float64)) if bias is not None else np.zeros(len(weight))
     limit = limit + added
-    need = limit / x.scale / 2**_BIAS_BITS
+    need = limit / x.scale / 2 ** (_BIAS_BITS - bits)
     if scheme.weights == "tensor":
         rows, need = rows.reshape(1, -1), need.max(keepdims=True)
     peak = rows.max(axis=1)
@@ -71,17 +76,17 @@ def scales(
     chosen = np.broadcast_to(chosen, (len(weight),)).astype(np.float32)
     while True:
         q = round_weight(weight, chosen, scheme)
-        reach = np.abs(q.astype(np.float64)).reshape(len(q), -1).sum(axis=1) * _widest(x)
-        over = reach + limit / (x.scale * chosen.astype(np.float64)) > 2**31 - 2**LARGEST_SHIFT
+        reach = np.abs(q.astype(np.float64)).reshape(len(q), -1).sum(axis=1) * _widest(x) * taps
+        over = reach + limit / (x.scale * chosen.astype(np.float64)) > 2 ** (31 - bits) - 2**LARGEST_SHIFT
         if not over.any():
-            return chosen
+            return np.asarray(chosen * np.float32(taps), np.float32)
         over = np.full_like(over, over.any()) if scheme.weights == "tensor" else over
         chosen = np.where(over, chosen * np.float32(2), chosen)
 
 
-def covering_exponent(weight: NDArray[Any], scheme: Scheme) -> int:
-    """The largest exponent that `scales` may choose for any channel of a weight, its bias aside."""
-    return _exponent(float(np.abs(weight).max(initial=0.0)), scheme)
+def covering_exponent(weight: NDArray[Any], scheme: Scheme, taps: int = 1) -> int:
+    """The largest exponent that a tap of any channel may have from `scales`, its bias aside."""
+    return _exponent(float(np.abs(weight).max(initial=0.0)) / taps, scheme)
 
 
 def round_weight(weight: NDArray[Any], scale: NDArray[np.float32], scheme: Scheme) -> NDArray[np.int8]:
@@ -97,12 +102,13 @@ def quantize_weights(
     x: Params,
     scheme: Scheme,
     rounded: NDArray[np.int8] | None = None,
+    taps: int = 1,
 ) -> QuantizedWeights:
-    """Integers at given scales; `rounded` takes the place of rounding to the nearest."""
+    """Integers at given scales; `rounded` takes the place of rounding to the nearest, `taps` is as for `scales`."""
     q = round_weight(weight, scale, scheme) if rounded is None else rounded
     if bias is None:
         return QuantizedWeights(q, scale, None)
-    step = (np.float32(x.scale) * scale).astype(np.float64)
+    step = (np.float32(x.scale) * (scale / np.float32(taps))).astype(np.float64)
     return QuantizedWeights(q, scale, np.rint(bias.astype(np.float64) / step).astype(np.int32))
 
 

@@ -25,7 +25,7 @@ from .integer_weights import round_weight
 from .pictures import Pictures
 from .runner import Runner, chunked, look
 from .scheme import Params, Scheme
-from .structure import Layer, Structure
+from .structure import Structure
 
 Array = NDArray[Any]
 
@@ -157,18 +157,20 @@ def inputs_of(
 
     A fixed number of windows of each picture is taken, the same on every run.
     """
-    layers = [layer for layer in structure.layers if layer.kind == "linear"]
-    runner = Runner(model, [layer.inputs[0].name or "" for layer in layers], threads=threads)
-    by_input: dict[str, list[Layer]] = {}
-    for layer in layers:
-        by_input.setdefault(layer.inputs[0].name or "", []).append(layer)
-    chunks = chunked(dict.fromkeys(layer.inputs[0] for layer in layers))
+    by_input: dict[ir.Value, list[tuple[str, ir.Node]]] = {}
+    for layer in structure.layers:
+        if layer.weighted is not None and layer.weighted.inputs[0] is not None:
+            by_input.setdefault(layer.weighted.inputs[0], []).append((layer.name, layer.weighted))
+    readers = {value.name or "": users for value, users in by_input.items()}
+    runner = Runner(model, list(readers), threads=threads)
+    chunks = chunked(by_input)
     result: dict[str, Seen] = {}
     done = 0
     for batch in runner.batches(source):
         for name, values in look(runner, batch, chunks):
-            for layer in by_input[name]:
-                _remember(result, layer, values, max(16, _SAMPLES // repairs.images), repairs.rounding)
+            for layer_name, node in readers[name]:
+                patches = _patches(node, values, max(16, _SAMPLES // repairs.images))
+                _remember(result, layer_name, patches, repairs.rounding)
         done += len(batch)
         progress.update(min(done, repairs.images), repairs.images)
         if done >= repairs.images:
@@ -180,13 +182,12 @@ def inputs_of(
     return result
 
 
-def _remember(result: dict[str, Seen], layer: Layer, values: Array, samples: int, moments: bool) -> None:
-    patches = _patches(layer.nodes[0], values, samples)
+def _remember(result: dict[str, Seen], name: str, patches: NDArray[np.float32], moments: bool) -> None:
     groups, size, count = patches.shape
-    if layer.name not in result:
+    if name not in result:
         square = np.zeros((groups, size, size)) if moments and size <= _LARGEST else None
-        result[layer.name] = Seen(np.zeros((groups, size)), square)
-    seen = result[layer.name]
+        result[name] = Seen(np.zeros((groups, size)), square)
+    seen = result[name]
     seen.count += count
     seen.mean += patches.sum(axis=2, dtype=np.float64)
     if seen.moments is not None:
@@ -232,9 +233,9 @@ def correct_bias(
     """
     fired = 0
     for layer in structure.layers:
-        node = layer.nodes[0]
-        bias = constant(operand(node, 2)) if layer.kind == "linear" else None
-        if bias is None or layer.name not in seen:
+        node = layer.weighted
+        bias = constant(operand(node, 2)) if node is not None else None
+        if node is None or bias is None or layer.name not in seen:
             continue
         weight = constant(node.inputs[1])
         assert weight is not None
@@ -266,10 +267,10 @@ def round_adaptively(
     """
     result = {}
     for layer in structure.layers:
-        found = seen.get(layer.name) if layer.kind == "linear" else None
-        if found is None or found.moments is None:
+        found = seen.get(layer.name)
+        if layer.weighted is None or found is None or found.moments is None:
             continue
-        weight = constant(layer.nodes[0].inputs[1])
+        weight = constant(layer.weighted.inputs[1])
         assert weight is not None
         scale = weight_scales(layer, params, scheme).astype(np.float64)
         groups = len(found.moments)

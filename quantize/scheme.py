@@ -105,20 +105,22 @@ class Choices:
             makes one side for the Add alone, the other side is added to its accumulators, which are rounded once.
         average: the scale of an average pooling's output. ``window``: its input's, unless it pools over the whole map,
             which shrinks the range, or a Relu follows, which takes away half of it; then its own. ``input``: always its
-            input's. ``own``: always its own. All of them multiply the sum of a window once.
+            input's. ``own``: always its own. All of them multiply the sum of a window once. ``summed``, for powers of
+            two only: as ``window``, and where one of stride 1 stands beside a 1x1 convolution and nothing else reads
+            what is between, both are one layer: the sum is taken in the accumulators, and rounded once.
         moves: whether a Relu that stands alone, a MaxPool and a Flatten take their input's scale; they move bytes only
             then. ``own`` requantizes.
     """
 
     concat: Literal["shared", "own"] = "shared"
     add: Literal["aligned", "own", "accumulator"] = "aligned"
-    average: Literal["window", "input", "own"] = "window"
+    average: Literal["window", "input", "own", "summed"] = "window"
     moves: Literal["input", "own"] = "input"
 
     def __post_init__(self) -> None:
         allowed = {
             "concat": ("shared", "own"), "add": ("aligned", "own", "accumulator"),
-            "average": ("window", "input", "own"), "moves": ("input", "own"),
+            "average": ("window", "input", "own", "summed"), "moves": ("input", "own"),
         }  # fmt: skip
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -129,12 +131,14 @@ class Choices:
         """Refuse what `scheme` cannot compute.
 
         Raises:
-            UsageError: (kind ``choice``) an add in the accumulator, without powers of two.
+            UsageError: (kind ``choice``) sums in accumulators that only shifts bring to one scale.
         """
-        if self.add == "accumulator" and not scheme.power_of_two:
-            message = f"add 'accumulator' shifts the shortcut, which the scales of {scheme.name} do not allow"
-            allowed = [name for name, known in SCHEMES.items() if known.power_of_two]
-            raise UsageError(message, kind="choice", got=scheme.name, allowed=allowed)
+        if not scheme.power_of_two:
+            for name, value in (("add", "accumulator"), ("average", "summed")):
+                if getattr(self, name) == value:
+                    message = f"{name} '{value}' shifts 32-bit sums, which the scales of {scheme.name} do not allow"
+                    allowed = [name for name, known in SCHEMES.items() if known.power_of_two]
+                    raise UsageError(message, kind="choice", got=scheme.name, allowed=allowed)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

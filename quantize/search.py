@@ -16,6 +16,7 @@ from .culprit import layer_errors
 from .pictures import Picture, Pictures
 from .quantizer import QuantizedModel, Quantizer, Recipe
 from .runner import Runner
+from .structure import WEIGHTED
 
 FEWEST = 50
 """Labelled pictures that say anything of a drop: of 50, one is two points."""
@@ -136,7 +137,7 @@ def gate(
         if not ranking:
             rows = layer_errors(quantizer, result, evaluation, limit=LOOKED_AT, threads=threads)
             # Layers with weights first: the others only pass on what those get wrong, or share their scales.
-            ranking = [row.layer for row in sorted(rows, key=lambda row: (row.kind != "linear", row.own_db))]
+            ranking = [row.layer for row in sorted(rows, key=lambda row: (row.kind not in WEIGHTED, row.own_db))]
             ranking += [layer.name for layer in quantizer.structure().layers if layer.name not in ranking]
         if size >= 2 * len(ranking):
             got = f"{steps[-1].drop_points:.2f} points"

@@ -5,6 +5,7 @@ A layer is one node that computes, with the activations behind it that cost noth
     linear    Conv, Gemm                      acc = sum x w + b                 then Relu or Clip
               Conv, then Add (a choice)       acc = sum x w + b + shortcut      then Relu or Clip
     add       Add of two computed tensors     acc = a + b                       then Relu or Clip
+    pooled    AveragePool and 1x1 Conv        acc = sum sum x w + b (a choice)  then Relu or Clip
     mul       Mul of two, or of one and its   acc = a * b                       then Relu or Clip
               gate: a value for each channel
     mean      AveragePool, GlobalAveragePool  acc = sum x, divided by a count   then Relu or Clip
@@ -19,7 +20,8 @@ Everything else stays float, between a DequantizeLinear and a QuantizeLinear.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +29,7 @@ import onnx_ir as ir
 
 from inception_deploy.graph.rewrite import constant, integer, ints, number, only_reader, operand, rank, shape, text
 
+from . import arith
 from .scheme import Choices
 
 ACTIVATIONS = ("Relu", "Clip")
@@ -40,8 +43,10 @@ FUNCTIONS = (
     "Tanh", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "Elu", "Selu", "Celu", "Gelu", "Softplus", "Softsign",
     "Mish", "Erf", "Exp", "Log", "Sqrt", "Abs", "Neg", "Sin", "Cos", "Atan",
 )  # fmt: skip
+WEIGHTED = ("linear", "pooled")
+"""The kinds of layers that have weights."""
 SCALARS = ("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow")
-FUSE = ("linear", "add", "mul", "mean")
+FUSE = ("linear", "pooled", "add", "mul", "mean")
 """Kinds of layers that a Relu or Clip behind them is a part of."""
 
 
@@ -51,7 +56,8 @@ class Layer:
 
     Attributes:
         kind: as in the module's table.
-        nodes: the one that computes, then what is fused behind it, in order.
+        nodes: the one that computes, then what is fused behind it, in order; of a ``pooled`` layer the pooling and the
+            convolution, whichever comes first, then what is behind both.
         inputs: the activations it reads; of a ``linear`` with an Add, what it multiplies and the shortcut.
         outputs: the results; only a Split has several.
     """
@@ -65,6 +71,22 @@ class Layer:
     def name(self) -> str:
         """The name of the node that computes."""
         return self.nodes[0].name or ""
+
+    @property
+    def weighted(self) -> ir.Node | None:
+        """The node that has the weights, of a layer with any."""
+        return self.nodes[self.kind == "pooled"] if self.kind in WEIGHTED else None
+
+    @property
+    def taps(self) -> int:
+        """How many equal taps a weight stands for: it is their sum."""
+        return math.prod(ints(self.nodes[0], "kernel_shape")) if self.kind == "pooled" else 1
+
+    @property
+    def factors(self) -> tuple[arith.Ints, arith.Ints] | None:
+        """What the sums of a pooled layer's windows count, by place; None where that is no matter of shifts."""
+        counts = window_counts(self.nodes[0], (shape(self.inputs[0]) or ())[2:])
+        return arith.count_factors(counts, self.taps)
 
     @property
     def shortcut(self) -> ir.Value | None:
@@ -114,7 +136,7 @@ class Structure:
             return choices.moves == "input"
         if layer.kind == "mean":
             kept = layer.nodes[0].op_type == "AveragePool" and len(layer.nodes) == 1
-            return choices.average == "input" or (choices.average == "window" and kept)
+            return choices.average == "input" or (choices.average in ("window", "summed") and kept)
         return False
 
     def sources(self, group: list[ir.Value], choices: Choices) -> list[ir.Value]:
@@ -135,7 +157,8 @@ def analyse(
 
     Args:
         keep_float: names of nodes that stay float whatever they are.
-        choices: whether an Add becomes a part of the convolution before it; no, by default.
+        choices: whether an Add becomes a part of the convolution before it, and an average pooling of the one beside
+            it; no, by default.
         apart: names of convolutions that the Add behind them does not become a part of.
     """
     layers: list[Layer] = []
@@ -149,6 +172,8 @@ def analyse(
             if not any(part.name in keep_float for part in layer.nodes):  # a layer stays float as a whole
                 layers.append(layer)
     layers = _without_idle_ends(layers)
+    if choices is not None and choices.average == "summed":
+        layers = _summed(layers)
     if choices is not None and choices.add == "accumulator":
         layers = _accumulated(layers, apart)
     chosen = {node for layer in layers for node in layer.nodes}
@@ -161,6 +186,63 @@ def _quantized(model: ir.Model, layers: list[Layer]) -> list[ir.Value]:
     read = {value for layer in layers for value in layer.inputs}
     made = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
     return [value for value in made if value in read]
+
+
+def window_counts(node: ir.Node, size: Sequence[int]) -> arith.Ints:
+    """What the sums of an average pooling over a map of `size` are divided by: int32 (OH, OW)."""
+    if node.op_type == "GlobalAveragePool":
+        return arith.window_count(size, size)
+    return arith.window_count(
+        size,
+        ints(node, "kernel_shape"),
+        strides=ints(node, "strides", [1, 1]),
+        pads=ints(node, "pads", [0] * 4),
+        count_padding=bool(integer(node, "count_include_pad", 0)),
+    )
+
+
+def is_pointwise(node: ir.Node) -> bool:
+    """A convolution that mixes the channels of each place, and moves nothing."""
+    weight = operand(node, 1)
+    sizes = shape(weight) if weight is not None else None
+    moved = any(ints(node, "pads")) or any(step != 1 for step in ints(node, "strides", [1]))
+    return (
+        node.op_type == "Conv"
+        and sizes is not None
+        and sizes[2:] == (1, 1)
+        and integer(node, "group", 1) == 1
+        and not moved
+    )
+
+
+def _summed(layers: list[Layer]) -> list[Layer]:
+    """With each average pooling of stride 1 and the 1x1 convolution beside it in one layer.
+
+    Either may come first. A convolution that does so has a bias only where no padding is counted, and an activation
+    behind the pooling, whose result is what is quantized in either order.
+    """
+    by_node = {layer.nodes[0]: layer for layer in layers}
+    pooled: dict[Layer, Layer] = {}  # by the second of the two
+    gone: set[Layer] = set()
+    for first in layers:
+        reader = only_reader(first.outputs[0])
+        second = by_node.get(reader) if reader is not None else None
+        if second is None or len(first.nodes) > 1 or {first.kind, second.kind} != {"mean", "linear"}:
+            continue
+        pool, conv = (first.nodes[0], second.nodes[0])[:: 1 if first.kind == "mean" else -1]
+        counted, bias = integer(pool, "count_include_pad", 0) and any(ints(pool, "pads")), constant(operand(conv, 2))
+        exchanged = conv is reader or (len(second.nodes) > 1 and (not counted or bias is None or not bias.any()))
+        if exchanged and pool.op_type == "AveragePool" and is_pointwise(conv) and is_plain_sum(pool):
+            layer = Layer("pooled", (pool, conv, *second.nodes[1:]), first.inputs, second.outputs)
+            if layer.factors is not None:
+                pooled[second] = layer
+                gone.add(first)
+    return [pooled.get(layer, layer) for layer in layers if layer not in gone]
+
+
+def is_plain_sum(pool: ir.Node) -> bool:
+    """A pooling that has a window for every place, of a map whose size is known."""
+    return shape(pool.inputs[0]) is not None and all(step == 1 for step in ints(pool, "strides", [1, 1]))
 
 
 def _accumulated(layers: list[Layer], apart: Collection[str]) -> list[Layer]:

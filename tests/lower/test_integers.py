@@ -321,6 +321,36 @@ def test_a_shortcut_in_the_accumulator(scheme: str, integers: Any) -> None:
     assert {step.op for step in made.plan.steps} <= {"quantize", "conv", "dense", "copy", "max_pool", "unpack"}
 
 
+def averaged(counted: int) -> Callable[[Builder, str], str]:
+    def network(b: Builder, x: str) -> str:
+        y = b.op("Relu", signed(b, x))
+        how = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": counted}
+        one = b.op("Relu", b.conv(b.op("AveragePool", y, **how), 16, 20, (1, 1)))
+        return b.conv(b.op("Concat", one, y, axis=1), 36, 8, (1, 1))
+
+    return network
+
+
+@pytest.mark.parametrize("scheme", ["power-of-two", "power-of-two-tensor"])
+def test_an_average_of_whole_windows_summed(scheme: str, integers: Any) -> None:
+    model, pictures = model_of(averaged(1))
+    quantized = quantize(model, list(pictures), scheme=scheme, choices=Choices(average="summed")).model
+    assert "pooled" in [step.kind for step in integer_network.read(quantized).steps]
+    made = integers(quantized)
+    check(quantized, pictures, made)
+    assert {step.op for step in made.plan.steps} <= {"quantize", "conv", "dense", "copy", "unpack"}
+
+
+def test_an_average_summed_over_less_at_the_border_is_float(integers: Any) -> None:
+    model, pictures = model_of(averaged(0))
+    quantized = quantize(model, list(pictures), scheme="power-of-two", choices=Choices(average="summed")).model
+    assert "pooled" in [step.kind for step in integer_network.read(quantized).steps]
+    x = pictures[: SIZE[0]]
+    (expected,) = integer_network.reference(quantized, {model.graph.input[0].name: x})
+    (got,) = integers(quantized).run(x)
+    assert np.abs(got - expected).max() <= tolerance("emulated-int8").max_rel * np.abs(expected).max()
+
+
 def test_a_layer_that_stays_float(integers: Any) -> None:
     model, pictures = model_of(branches)
     name = [node.name for node in model.graph.node if node.op_type == "Conv"][2]

@@ -45,6 +45,27 @@ def test_a_shortcut_joins_the_sum_before_the_one_rounding(acc: int, shortcut: in
     assert arith.requantize_shift(total, right)[0] == expected
 
 
+@given(
+    acc=st.integers(-(2**24), 2**24), bias=st.integers(-(2**24), 2**24), count=st.sampled_from([9, 6, 4]),
+    shift=st.integers(0, 24),
+)  # fmt: skip
+def test_a_window_with_less_to_count_counts_more(acc: int, bias: int, count: int, shift: int) -> None:
+    found = arith.count_factors(np.array([[count]], np.int32), 9)
+    assert found is not None
+    times, bits = found
+    assert int(times[0, 0]) in (1, 3, 9)  # sums and shifts alone
+    total = arith.weigh(np.full((1, 1, 1, 1), acc, np.int32), np.array([bias], np.int32), times, bits)
+    exact = (Fraction(acc) * 9 / count + bias) / 2**shift
+    expected = min(max(half_up(exact), -128), 127)
+    assert arith.requantize_shift(total, shift + bits).item() == expected
+
+
+def test_windows_that_shifts_cannot_weigh_are_none() -> None:
+    assert arith.count_factors(np.array([25, 15], np.int32), 25) is None  # 5 / 3
+    with pytest.raises(OverflowError):
+        arith.weigh(np.full((1, 1, 1, 1), 2**29, np.int32), None, np.array([[9]]), np.array([[2]]))
+
+
 def test_a_shortcut_is_not_shifted_to_the_right_and_fits() -> None:
     for shift, q in ((-1, 1), (24, 127)):
         with pytest.raises(OverflowError):

@@ -242,6 +242,82 @@ def test_an_add_in_the_accumulator_rounds_once(name: str, text: str, build: Any,
         assert np.abs(difference).max() <= 1, one.name
 
 
+def pooled_text(first: str, counted: int, bias: bool, pads: int = 1, activation: str = "Relu") -> str:
+    given = ", float[6] b" if bias else ""
+    conv, pool = (
+        f"Conv({{}}, w{', b' if bias else ''})",
+        (f"AveragePool<kernel_shape=[3,3], pads=[{pads},{pads},{pads},{pads}], count_include_pad={counted}>({{}})"),
+    )
+    one, two = (pool, conv) if first == "pool" else (conv, pool)
+    return (
+        f"(float[1,3,7,6] x, float[10,3,3,3] w0, float[10] b0, float[6,10,1,1] w{given}, float[3,6] fc) => (float[1,3] y)"
+        f"{{ c0 = Conv<pads=[1,1,1,1]>(x, w0, b0) r0 = Relu(c0) m = {one.format('r0')} p = {two.format('m')}"
+        f" a = {activation}(p) g = GlobalAveragePool(a) f = Flatten(g) y = Gemm<transB=1>(f, fc) }}"
+    )
+
+
+POOLED = [("pool", 0, True), ("pool", 1, True), ("conv", 0, True), ("conv", 1, False), ("pool", 0, False)]
+
+
+@pytest.mark.parametrize("name", ["power-of-two", "power-of-two-tensor"])
+@pytest.mark.parametrize(("first", "counted", "bias"), POOLED)
+def test_an_average_is_summed_behind_its_convolution(
+    name: str, first: str, counted: int, bias: bool, build: Any, inputs: Make
+) -> None:
+    model = build(pooled_text(first, counted, bias))
+    result = int8(model, inputs, scheme=name, choices=Choices(average="summed"))
+    meaning = read(result.model)
+    (step,) = (step for step in meaning.steps if step.kind == "pooled")
+    assert [node.op_type for node in step.nodes] == ["AveragePool", "Conv", "Relu"]
+    assert meaning.float_nodes == []
+    assert step.output is not None
+    assert step.linear is not None
+    feed = inputs((3, 7, 6), 1, seed=8)
+    values = meaning.run({"x": feed})
+    # each window by itself, in whole numbers
+    x = np.pad(values[step.inputs[0].name].astype(int), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    weight = step.linear.weight[:, :, 0, 0].astype(int)
+    total = np.zeros(weight.shape[0], int) if step.linear.bias is None else step.linear.bias.astype(int)
+    for i, j in np.ndindex(7, 6):
+        count = 9 if counted else (3 - (i in (0, 6))) * (3 - (j in (0, 5)))
+        times, bits = {9: (1, 0), 6: (3, 1), 4: (9, 2)}[count]
+        acc = times * (weight @ x[0, :, i : i + 3, j : j + 3].sum((1, 2))) + total * 2**bits
+        shift = step.shifts.astype(int) + bits
+        expected = np.clip((acc + (1 << shift >> 1)) >> shift, 0, 127)
+        np.testing.assert_array_equal(values[step.output.name][0, :, i, j], expected)
+    assert snr(run_onnx(model, {"x": feed})[0], values["y"]) > (20 if name == "power-of-two" else 12)
+    for one, got, seen in replay(meaning, watched(result.model, feed, optimised=True), feed):
+        assert np.abs(got.astype(int) - seen.astype(int)).max() <= 1, one.name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pooled_text("conv", 1, True),  # a bias that counted padding would take with it
+        pooled_text("conv", 0, True, activation="Tanh"),  # what is between has a name of its own
+        pooled_text("pool", 0, True).replace("kernel_shape=[3,3], pads=[1,1,1,1]", "kernel_shape=[5,5], pads=[2,2,2,2]"),
+        pooled_text("pool", 0, True).replace("pads=[1,1,1,1], count", "pads=[1,1,1,1], strides=[2,2], count"),
+    ],
+    ids=["bias", "tanh", "fifths", "stride"],
+)  # fmt: skip
+def test_an_average_that_cannot_be_summed_so_is_pooled_as_ever(text: str, build: Any, inputs: Make) -> None:
+    model = build(text)
+    plain = int8(model, inputs, scheme="power-of-two").model
+    summed = int8(model, inputs, scheme="power-of-two", choices=Choices(average="summed")).model
+    assert summed.SerializeToString(deterministic=True) == plain.SerializeToString(deterministic=True)
+
+
+def test_sums_of_windows_stay_inside_int32(build: Any, inputs: Make) -> None:
+    model = build(
+        pooled_text("pool", 0, True),
+        w=np.full((6, 10, 1, 1), 1e-6, np.float32),
+        b=np.array([0, 1e4, -1e4, 1e-3, 5, -5], np.float32),
+    )
+    result = int8(model, inputs, scheme="power-of-two", choices=Choices(average="summed"))
+    feed = inputs((3, 7, 6), 1, seed=3)
+    assert snr(run_onnx(model, {"x": feed})[0], read(result.model).run({"x": feed})["y"]) > 30
+
+
 def pads_of(step: IntegerStep) -> list[int]:
     return ints(step.nodes[0], "pads", [0] * 4)
 
@@ -258,9 +334,10 @@ def test_a_shortcut_finer_than_the_accumulators_is_added_as_ever(build: Any, inp
     ).model.SerializeToString(deterministic=True)
 
 
-def test_float_scales_have_no_add_in_the_accumulator(branchy: onnx.ModelProto, inputs: Make) -> None:
-    with pytest.raises(UsageError, match=r"add 'accumulator' .* float-scale"):
-        int8(branchy, inputs, choices=Choices(add="accumulator"))
+@pytest.mark.parametrize("choice", [{"add": "accumulator"}, {"average": "summed"}])
+def test_float_scales_have_no_sums_that_shifts_align(choice: Any, branchy: onnx.ModelProto, inputs: Make) -> None:
+    with pytest.raises(UsageError, match=r"shifts 32-bit sums, .* float-scale"):
+        int8(branchy, inputs, choices=Choices(**choice))
 
 
 def test_a_dead_layer_and_an_enormous_bias_stay_inside_int32(build: Any, inputs: Make) -> None:

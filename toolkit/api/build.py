@@ -179,7 +179,7 @@ def quantize(
     evaluate: PathLike | None = None,
     concat: Literal["shared", "own"] = "shared",
     add: Literal["aligned", "own", "accumulator"] = "aligned",
-    average: Literal["window", "input", "own"] = "window",
+    average: Literal["window", "input", "own", "summed"] = "window",
     moves: Literal["input", "own"] = "input",
     equalise: bool = False,
     correct_bias: bool = False,

@@ -148,7 +148,7 @@ def _pool_last(pool: ir.Node, conv: ir.Node) -> bool:
     graph, bias = conv.graph, constant(operand(conv, 2))
     assert isinstance(graph, ir.Graph)
     outside = bias is not None and _has_bias(conv) and not _sums_to_one(pool)
-    if not _swap(pool, conv):
+    if not swap(pool, conv):
         return False
     if outside:
         assert bias is not None
@@ -160,10 +160,10 @@ def _pool_last(pool: ir.Node, conv: ir.Node) -> bool:
 
 def _pool_first(pool: ir.Node, conv: ir.Node) -> bool:
     """``AveragePool(Conv(x, W, b))`` becomes ``Conv(AveragePool(x), W, b)``."""
-    return not (_has_bias(conv) and not _sums_to_one(pool)) and _swap(conv, pool)
+    return not (_has_bias(conv) and not _sums_to_one(pool)) and swap(conv, pool)
 
 
-def _swap(first: ir.Node, second: ir.Node) -> bool:
+def swap(first: ir.Node, second: ir.Node) -> bool:
     """Exchange two nodes, the first of which only the second reads; both keep their names."""
     graph = first.graph
     assert isinstance(graph, ir.Graph)

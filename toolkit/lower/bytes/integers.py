@@ -18,7 +18,7 @@ from ...quantize import integer_network as quantized
 from ...quantize.integer_steps import IntegerStep, has_params, params_of, quantized_as
 from ...quantize.structure import ACTIVATIONS, POOLS
 from . import joins, moves
-from .linear import linear
+from .linear import linear, pooled
 from .places import image
 from .values import Bytes, raw
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 HANDLERS: dict[str, Callable[[Bytes, IntegerStep], None]] = {
     "linear": linear,
+    "pooled": pooled,
     "add": joins.add,
     "mul": joins.multiply,
     "mean": moves.mean,
@@ -105,6 +106,9 @@ class Integers:
         axes = len(self.reader.shape(node.outputs[0].name or ""))
         if step.kind == "linear":
             return axes == (4 if node.op_type == "Conv" else 2) and (step.shortcut is None or step.output is not None)
+        if step.kind == "pooled":
+            # Windows that count otherwise at the border need a factor of their own there.
+            return step.output is not None and bool((step.factors[0] == 1).all())
         if step.kind == "mean":
             return axes == 4
         if step.output is None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from ...graph.rewrite import integer
+from ...graph.rewrite import integer, ints
 from ...kernels.elements import BLOCK, BYTE, Addition
 from ...kernels.spec import Conv, Window, tap_sets
 from ...quantize import arith
@@ -31,7 +31,7 @@ def linear(steps: Bytes, step: IntegerStep) -> None:
         factor: np.ndarray = x.scale * scale
     elif steps.power_of_two:
         factor = step.shifts
-        bias = bias + np.where(factor > 0, 1 << np.maximum(factor - 1, 0), 0).astype(np.int32)
+        bias = bias + _halves(step.shifts)
     else:
         factor = arith.multiplier(x.params.scale, scale, step.output.params.scale)
     numbers = numbers_of(steps, step, bias, factor)
@@ -50,6 +50,19 @@ def linear(steps: Bytes, step: IntegerStep) -> None:
         made = steps.reader.values[step.output.name]
         done = joined(steps.reader.producer[made.storage], steps.blocked(step.shortcut).storage, addition)
         assert done, "a convolution without groups has room for whatever its sum joins"
+
+
+def pooled(steps: Bytes, step: IntegerStep) -> None:
+    """An average pooling summed behind its 1x1, of whole windows: a convolution with equal taps."""
+    assert step.linear is not None
+    pool, conv = step.nodes[:2]
+    weight = np.broadcast_to(step.linear.weight, (*step.linear.weight.shape[:2], *ints(pool, "kernel_shape")))
+    bias = np.zeros(len(weight), np.int32) if step.linear.bias is None else step.linear.bias
+    node, window = ir.to_proto(conv), ir.to_proto(pool)
+    del node.attribute[:]
+    node.attribute.extend(one for one in window.attribute if one.name in ("kernel_shape", "pads"))
+    numbers = numbers_of(steps, step, bias + _halves(step.shifts), step.shifts)
+    common.emit_conv(steps.reader, node, steps.blocked(step.inputs[0]), weight, numbers)
 
 
 def numbers_of(
@@ -99,6 +112,12 @@ def joined(layer: Layer, addend: Storage, how: Addition) -> bool:
     layer.spec = replace(spec, add=True, add_element=BYTE, addition=how)
     layer.operands.append((addend, "add_stride"))
     return True
+
+
+def _halves(shifts: np.ndarray) -> np.ndarray:
+    """What is added before a shift, so that it rounds."""
+    halves: np.ndarray = np.where(shifts > 0, 1 << np.maximum(shifts - 1, 0), 0).astype(np.int32)
+    return halves
 
 
 def _kept(step: IntegerStep) -> str:

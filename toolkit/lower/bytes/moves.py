@@ -14,7 +14,7 @@ from ...kernels.spec import Map, WindowOp
 from ...quantize import arith
 from ...quantize import integer_network as quantized
 from ...quantize.integer_steps import IntegerStep, quantized_as
-from ...quantize.structure import ACTIVATIONS, POOLS
+from ...quantize.structure import ACTIVATIONS, POOLS, window_counts
 from ..layers import Param, Storage, Value
 from ..operators import common, pool
 from ..reader import blocks_of
@@ -31,7 +31,7 @@ def mean(steps: Bytes, step: IntegerStep) -> None:
     node, x = step.nodes[0], raw(step.inputs[0].params)
     value = steps.blocked(step.inputs[0])
     size = (value.height, value.width)
-    counts = quantized.window_counts(node, size).reshape(-1)
+    counts = window_counts(node, size).reshape(-1)
     factor: np.ndarray
     if step.output is None:
         factor = x.scale / counts.astype(np.float32)

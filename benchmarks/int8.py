@@ -213,7 +213,7 @@ def variants(scheme: str) -> Iterator[tuple[str, Recipe]]:
         {"concat": "own"}, {"add": "own"}, {"average": "input"}, {"average": "own"}, {"moves": "own"},
     )  # fmt: skip
     if SCHEMES[scheme].power_of_two:
-        changes += ({"add": "accumulator"},)
+        changes += ({"add": "accumulator"}, {"average": "summed"})
     for change in changes:
         ((name, value),) = change.items()
         yield f"{name} {value}", replace(plain, choices=Choices(**change))

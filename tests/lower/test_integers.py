@@ -321,9 +321,10 @@ def test_a_shortcut_in_the_accumulator(scheme: str, integers: Any) -> None:
     assert {step.op for step in made.plan.steps} <= {"quantize", "conv", "dense", "copy", "max_pool", "unpack"}
 
 
-def averaged(counted: int) -> Callable[[Builder, str], str]:
+def averaged(counted: int, *, tiny: bool = False) -> Callable[[Builder, str], str]:
     def network(b: Builder, x: str) -> str:
         y = b.op("Relu", signed(b, x))
+        y = b.op("MaxPool", y, kernel_shape=[*SIZE[2:]]) if tiny else y
         how = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": counted}
         one = b.op("Relu", b.conv(b.op("AveragePool", y, **how), 16, 20, (1, 1)))
         return b.conv(b.op("Concat", one, y, axis=1), 36, 8, (1, 1))
@@ -341,8 +342,9 @@ def test_an_average_of_whole_windows_summed(scheme: str, integers: Any) -> None:
     assert {step.op for step in made.plan.steps} <= {"quantize", "conv", "dense", "copy", "unpack"}
 
 
-def test_an_average_summed_over_less_at_the_border_is_float(integers: Any) -> None:
-    model, pictures = model_of(averaged(0))
+@pytest.mark.parametrize("tiny", [False, True])  # a window of which one place counts counts whole
+def test_an_average_summed_over_less_at_the_border_is_float(tiny: bool, integers: Any) -> None:
+    model, pictures = model_of(averaged(0, tiny=tiny))
     quantized = quantize(model, list(pictures), scheme="power-of-two", choices=Choices(average="summed")).model
     assert "pooled" in [step.kind for step in integer_network.read(quantized).steps]
     x = pictures[: SIZE[0]]

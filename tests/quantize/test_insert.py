@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph.rewrite import constant, ints
 from inception_deploy.quantize import arith
-from inception_deploy.quantize.insert import settle_ties
-from inception_deploy.quantize.integer_network import IntegerNetwork, float_nodes, read
+from inception_deploy.quantize.insert import SCHEME_KEY, settle_ties
+from inception_deploy.quantize.integer_network import IntegerNetwork, float_nodes, read, reference
 from inception_deploy.quantize.integer_steps import IntegerStep
 from inception_deploy.quantize.prepare import prepare
 from inception_deploy.quantize.quantizer import QuantizedModel, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices, Params, scheme
 from inception_deploy.quantize.structure import analyse
+from inception_deploy.sources import capture
 from inception_deploy.verify import bound, run_onnx
 
 Make = Callable[..., NDArray[np.float32]]
@@ -406,6 +407,17 @@ def test_what_scales_each_channel_is_a_convolution(build: Any, inputs: Make) -> 
     result = int8(model, inputs)
     assert result.float_nodes == ()
     assert snr(expected, run_onnx(result.model, {"x": feed})[0]) > 20
+
+
+def test_a_file_keeps_its_scheme_when_it_is_loaded(branchy: onnx.ModelProto, inputs: Make, tmp_path: Any) -> None:
+    result = int8(branchy, inputs, scheme="power-of-two", choices=Choices(add="accumulator"))
+    result.model.metadata_props.add(key="a tool of others", value="what differs from machine to machine")
+    onnx.save(result.model, str(tmp_path / "int8.onnx"))
+    loaded = capture.load_onnx(tmp_path / "int8.onnx")
+    assert [entry.key for entry in loaded.metadata_props] == [SCHEME_KEY]
+    assert [step.kind for step in read(loaded).steps] == [step.kind for step in read(result.model).steps]
+    feed = {"x": inputs((3, 12, 12), 1, seed=8)}
+    np.testing.assert_array_equal(reference(loaded, feed)[0], reference(result.model, feed)[0])
 
 
 def test_bad_models_are_refused_in_one_sentence(branchy: onnx.ModelProto, build: Any, inputs: Make) -> None:

@@ -57,7 +57,10 @@ SKIPPED = [
 """onnxsim's rewrites that `graph` does itself, checked and counted."""
 
 INPUT, OUTPUT = "input", "logits"
-EXPORTER = "inception_deploy.exporter"
+_OURS = "inception_deploy."
+"""How our keys of `metadata_props` begin."""
+
+EXPORTER = f"{_OURS}exporter"
 """The `metadata_props` key that tells which of torch's exporters made the model (`exporter_of`)."""
 
 Progress = Callable[[str], None]
@@ -432,7 +435,7 @@ def _strip(model: ir.Model) -> None:
     """Drop source lines, stack traces, tool names and notes, which differ from machine to machine; ours stay."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedOpsetsPass
 
-    ours = {key: value for key, value in model.metadata_props.items() if key.startswith(f"{__package__}.")}
+    ours = {key: value for key, value in model.metadata_props.items() if key.startswith(_OURS)}
     ClearMetadataAndDocStringPass()(model)
     RemoveUnusedOpsetsPass()(model)
     for value in _values(model):

@@ -26,7 +26,6 @@ import numpy as np
 import onnx
 from activations import activations
 from layers import table as layer_table
-from peak import Peak
 from rich.console import Console
 from rich.table import Table
 
@@ -34,6 +33,7 @@ from inception_deploy import models, pipeline, progress, targets, verify
 from inception_deploy.bundles import engines
 from inception_deploy.errors import DeployError
 from inception_deploy.reports import bench
+from inception_deploy.reports.peak import Peak
 from inception_deploy.runtime import bundle
 from inception_deploy.sources import resolve
 from inception_deploy.targets import precision

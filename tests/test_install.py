@@ -20,7 +20,7 @@ PHOTO = ROOT / "examples" / "data" / "photo.jpg"
 BESIDE = ("numpy", "pillow", "rich", "markdown-it-py", "mdurl", "pygments")
 """The base install's dependencies, and theirs."""
 
-ABSENT = ("torch", "tvm", "onnx", "onnxruntime", "jinja2")
+ABSENT = ("torch", "tvm", "onnx", "onnxruntime", "ziglang")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -94,6 +94,10 @@ def test_the_command_line_runs_a_bundle(python: Path, bundle: Path) -> None:
     assert (status, document["layers"]) == (0, None)
     assert document["steps"][0]["ms"] > 0
     assert document["parameters"] == idp.inspect(bundle)["parameters"]
+    status, document, _ = call(python, "report", bundle, "-o", "page.html", "--runs", 2)
+    page = (python.parent / "page.html").read_text()
+    assert (status, document["bytes"]) == (0, len(page.encode()))
+    assert "it needs inception-deploy[build]" in page  # of the picture of the network, and of the machine's limits
     assert call(python, "models")[1] == idp.models()
     assert {row["builds"] for row in call(python, "targets")[1]} == {False}
 
@@ -104,7 +108,6 @@ def test_what_builds_says_what_to_install(python: Path, bundle: Path) -> None:
         "tune": ("--model", "lenet5", "--trials", 1, "-o", "out"),
         "quantize": ("net.onnx", "-o", "out.onnx"),
         "verify": (bundle,),
-        "report": (bundle, "-o", "out.html"),
         "run": (bundle, "--image", PHOTO, "--runtime", "onnxruntime"),
         "bench": (bundle, "--against", "onnxruntime"),
         "inspect": (bundle / "model.onnx",),

@@ -195,31 +195,6 @@ def test_inspect_a_bundle_and_its_onnx(call, exported: Path) -> None:
     assert "every operator has a kernel of ours" in shown
 
 
-def test_report_is_one_page_that_loads_nothing(call, exported: Path, tmp_path: Path) -> None:
-    result = call("report", exported, "-o", tmp_path / "page.html", "--json")
-    assert result.status == 0
-    page = (tmp_path / "page.html").read_text()
-    assert result.document == {
-        "report": str(tmp_path / "page.html"),
-        "bundle": str(exported),
-        "bytes": len(page.encode()),
-    }
-    assert page.startswith("<!doctype html>")
-    assert not any(word in page for word in ("http://", "https://", "<script", "<link", "src="))
-    assert all(stage in page for stage in STAGES)
-
-
-def test_a_page_escapes_what_names_hold() -> None:
-    from inception_deploy.reports import page
-
-    evil = "<script>alert(1)</script>"
-    step = {"layer": evil, "op": "conv", "macs": 1, "ms": 1.0, "share": 1.0}
-    facts = {"parameters": 1, "macs": 1, "steps": [step], "branches": [], "refusals": [],
-             "memory": {"arena_bytes": 1, "weights_bytes": 1}}  # fmt: skip
-    manifest = {"model": evil, "target": "cpu", "precision": "fp32", "inputs": [{"shape": [1]}], "tools": {}}
-    assert "<script" not in page.render(manifest, {"stages": [], "not_run": []}, facts)
-
-
 def test_an_onnx_file_goes_the_same_way(call, exported: Path, tmp_path: Path) -> None:
     result = call("export", "--model", exported / "model.onnx", "-o", tmp_path / "b", "--json")
     assert result.status == 0

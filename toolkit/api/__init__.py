@@ -7,8 +7,8 @@ command prints with ``--json``.
 
 from __future__ import annotations
 
-from .build import export, quantize, report, tune, verify
-from .use import bench, bench_torch, compare, evaluate, inspect, load, models, run, targets
+from .build import export, quantize, tune, verify
+from .use import bench, bench_torch, compare, evaluate, inspect, load, models, report, run, targets
 
 __all__ = [
     "bench",

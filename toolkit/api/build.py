@@ -1,4 +1,4 @@
-"""The functions that make something: bundles, int8 networks, databases of tuning, reports. They need the builder."""
+"""The functions that make something: bundles, int8 networks, databases of tuning. They need the builder."""
 
 from __future__ import annotations
 
@@ -261,18 +261,6 @@ def verify(
     progress.stage("open")
     with bundles.open(Path(bundle)) as opened:
         return verify_bundle(opened, threads=threads, driver=path_of(driver), progress=progress)
-
-
-@needs_builder
-def report(bundle: PathLike, output: PathLike, *, threads: int | None = None, progress: Progress = NONE) -> Document:
-    """Write a bundle's facts as one self-contained HTML page.
-
-    Raises:
-        DeployError: the bundle is damaged, or the page cannot be written.
-    """
-    from ..reports import page
-
-    return page.write(Path(bundle), Path(output), threads=threads, progress=progress)
 
 
 def _request(

@@ -19,8 +19,8 @@ R = TypeVar("R")
 
 # fmt: off
 BUILDERS = frozenset({
-    "torch", "tvm", "tvm_ffi", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "onnxsim", "safetensors", "jinja2",
-    "ziglang", "cloudpickle", "psutil",
+    "torch", "tvm", "tvm_ffi", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "onnxsim", "safetensors", "ziglang",
+    "cloudpickle", "psutil",
 })
 # fmt: on
 """The modules of what ``inception-deploy[build]`` installs."""

@@ -301,3 +301,50 @@ def inspect(path: PathLike, *, threads: int | None = None, progress: Progress = 
     from ..reports.inspect import inspect as look
 
     return look(Path(path), threads=threads, progress=progress)
+
+
+@needs_builder
+def report(
+    bundle: PathLike,
+    output: PathLike,
+    *,
+    image: PathLike | None = None,
+    labels: PathLike | None = None,
+    evaluate: PathLike | None = None,
+    exported: PathLike | None = None,
+    against: Sequence[str] | None = None,
+    runs: int = 30,
+    threads: int | None = None,
+    progress: Progress = NONE,
+) -> Document:
+    """Measure a bundle on this machine, beside the engines that are installed, and write one self-contained HTML page.
+
+    Args:
+        image: a picture to classify; the one that exports are checked on where None.
+        labels: the names of the classes; the bundle's, or ImageNet's, where None.
+        evaluate: labelled pictures, as `evaluate` takes them, or a .json with the document that it gave.
+        exported: a .json with the document that `export` gave.
+        against: engines as for `bench`; those that are installed where None.
+        runs: of each engine.
+
+    Returns:
+        ``report, bundle, bytes``.
+
+    Raises:
+        DeployError, UsageError: the bundle or a file is damaged, an engine that was asked for is not known or cannot
+            run, or the page cannot be written.
+    """
+    from ..reports.page.write import write
+
+    return write(
+        Path(bundle),
+        Path(output),
+        image=path_of(image),
+        labels=path_of(labels),
+        evaluate=path_of(evaluate),
+        exported=path_of(exported),
+        against=against,
+        runs=runs,
+        threads=threads,
+        progress=progress,
+    )

@@ -28,8 +28,10 @@ _PAUSE_S, _TORCH_PAUSE_S = 0.002, 0.03
 """Between two runs: long enough for the other engine's workers to go to sleep. PyTorch's OpenMP looks for work for
 20 ms before it does.
 """
-_ON_ONNX = ("onnxruntime", "openvino")
+ON_ONNX = ("onnxruntime", "openvino")
 """Engines that compute an ONNX of the bundle, not the library or the network's PyTorch module."""
+PEERS_WANTED = ("onnxruntime", "openvino", "torch")
+"""The engines that `report` times where they are installed: torch-compile takes minutes before its first run."""
 
 
 def bench(
@@ -83,7 +85,7 @@ def _of_bundle(
     """A bundle's document of ``bench``; `first_ms` is the median of the first bundle's library."""
     rows: list[dict[str, Any]] = [{"engine": name, **figures} for name, figures in measured.items()]
     for row in rows:
-        if row["engine"] in _ON_ONNX:
+        if row["engine"] in ON_ONNX:
             row["onnx"] = bundle.onnx.name
     ours = rows[0]["p50_ms"]
     return _document(threads, bundle.input_shape[0], rows) | {

@@ -30,8 +30,8 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
         ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``, ``arithmetic``, ``memory``,
         ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was none), and
         ``steps``: one row a kernel call, with the ``family`` of its kernel, those that would have been preferred and
-        do not compute it (``refused``: a reason each), ``ms`` (median of several runs, each step alone) and ``share``
-        of their sum; both None where the target does not run here.
+        do not compute it (``refused``: a reason each), ``ms`` (median of several runs, each step alone), ``share``
+        of their sum, and ``runs_ms``, each run; None where the target does not run here.
 
         Where onnx is not installed, what is read from the ONNX of a bundle is None, and ``not_read`` says why.
 
@@ -44,7 +44,7 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
 
         return {"kind": "onnx", "model": path.stem, **_network(capture.load_onnx(path))}
     with bundles.open(path) as bundle:
-        return _bundle(bundle, _network_of(bundle), threads, progress)
+        return describe(bundle, threads=threads, progress=progress)
 
 
 def _network_of(bundle: bundles.Bundle) -> dict[str, Any]:
@@ -64,9 +64,11 @@ def _network_of(bundle: bundles.Bundle) -> dict[str, Any]:
     return _network(onnx.load(str(bundle.folder / bundles.ONNX)))
 
 
-def _bundle(
-    bundle: bundles.Bundle, network: Mapping[str, Any], threads: int | None, progress: Progress
+def describe(
+    bundle: bundles.Bundle, *, threads: int | None = None, progress: Progress = NONE, runs: int = _PROFILES
 ) -> dict[str, Any]:
+    """`inspect` of an opened bundle; every step is timed in `runs` runs."""
+    network = _network_of(bundle)
     plan = bundle.document(bundles.PLAN)
     document = {
         "kind": "bundle",
@@ -92,17 +94,20 @@ def _bundle(
     if len(compiled.profile(*arrays)) != len(plan["steps"]):
         message = f"bundle {bundle.source} plan.json: field 'steps' does not list the library's kernel calls"
         raise DeployError(message, kind="bundle", got=len(plan["steps"]), allowed=len(compiled.profile(*arrays)))
-    profiles = [[step.ms for step in compiled.profile(*arrays)] for _ in range(_PROFILES)]
-    steps = _steps(plan["steps"], [statistics.median(times) for times in zip(*profiles, strict=True)])
+    profiles = [[step.ms for step in compiled.profile(*arrays)] for _ in range(runs)]
+    steps = _steps(plan["steps"], profiles)
     return document | {"steps": steps, "refusals": [_measured(row, steps) for row in document["refusals"]]}
 
 
-def _steps(steps: Sequence[Mapping[str, Any]], ms: Sequence[float] | None) -> list[dict[str, Any]]:
-    if ms is None:
-        return [{**step, "ms": None, "share": None} for step in steps]
+def _steps(steps: Sequence[Mapping[str, Any]], profiles: Sequence[Sequence[float]] | None) -> list[dict[str, Any]]:
+    if profiles is None:
+        return [{**step, "ms": None, "share": None, "runs_ms": None} for step in steps]
+    runs = list(zip(*profiles, strict=True))
+    ms = [statistics.median(times) for times in runs]
     total = sum(ms) or 1.0
     return [
-        {**step, "ms": round(value, 4), "share": round(value / total, 4)} for step, value in zip(steps, ms, strict=True)
+        {**step, "ms": round(value, 4), "share": round(value / total, 4), "runs_ms": [round(t, 4) for t in times]}
+        for step, value, times in zip(steps, ms, runs, strict=True)
     ]
 
 

@@ -8,6 +8,8 @@ from ..verify import TOLERANCES
 _SIZE = Whole(1, 2**31 - 1)
 _COUNT = Whole()
 
+_INTEGERS = ("uint8", "int8", "uint16", "int16", "int32")
+
 _PORT = {
     "name": str,
     "dtype": str,
@@ -32,11 +34,40 @@ MANIFEST = {
     "labels": Maybe([str]),
     "memory": {"arena_bytes": _COUNT, "weights_bytes": _COUNT},
     "cost": Maybe({"macs": _COUNT, "parameters": _COUNT}),
-    "passes": Missing([dict]),
+    "passes": Missing(
+        [
+            {
+                "name": str,
+                "fired": _COUNT,
+                **{
+                    f"{what}_{when}": Maybe(_COUNT)
+                    for what in ("nodes", "macs", "other_ops")
+                    for when in ("before", "after")
+                },
+            }
+        ]
+    ),
+    "zoo": Maybe(dict),
     "seed": Missing(Whole(0, 2**32 - 1)),
     "tools": MapOf(str),
     "tuning": Maybe({"database_sha256": str, "kernels": list}),
-    "quantization": Maybe({"scheme": Maybe(str), "images": _COUNT, "float_nodes": [str]}),
+    "quantization": Maybe(
+        {
+            "scheme": Maybe(str),
+            "method": Maybe(str),
+            "images": _COUNT,
+            "repairs": Maybe([str]),
+            "float_nodes": [str],
+            "floats": Maybe([{"node": str, "op": str, "reason": str, "percent": float}]),
+            "integer_macs_percent": Missing(float),
+            "top1": Maybe({"fp32": float, "int8": float, "images": _COUNT}),
+            "drop_points": Maybe(float),
+            "steps": Maybe([{"float_layers": [str], "drop_points": float}]),
+            "tensors": Missing(
+                MapOf({"scale": float, "zero_point": Whole(-(2**31), 2**31), "dtype": OneOf(_INTEGERS)})
+            ),
+        }
+    ),
     "files": MapOf(str),
 }
 
@@ -47,12 +78,23 @@ PLAN = {
             "layers": [str],
             "op": str,
             "kernel": Maybe(str),
+            "family": Maybe(str),
+            "refused": Maybe(MapOf(str)),
             "wave": Maybe(_COUNT),
             "macs": _COUNT,
             "output": str,
         }
     ],
-    "placements": [{"value": str, "offset": _COUNT, "bytes": _COUNT, "shares": Nullable(str)}],
+    "placements": [
+        {
+            "value": str,
+            "offset": _COUNT,
+            "bytes": _COUNT,
+            "shares": Nullable(str),
+            "first_wave": Maybe(Whole(-1)),
+            "last_wave": Maybe(Whole(-1, 2**20)),
+        }
+    ],
 }
 
 _ROW = {

@@ -1,0 +1,1 @@
+"""The pictures of the page, each a function of facts that gives an SVG."""

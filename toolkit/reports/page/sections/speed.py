@@ -1,0 +1,73 @@
+"""How fast: latency beside every peer that is here, what it was measured on, and the seconds of the export."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ....bundles.engines import PEERS
+from ..facts import Facts
+from ..markup import Markup, tag
+from ..pieces import bar, heading, ms, note, paragraph, several, table
+from .base import Section
+
+
+def content(facts: Facts) -> Iterable[Markup]:
+    """See `Section.content`."""
+    if facts.latency:
+        yield from _latency(facts)
+    else:
+        yield paragraph(f"Nothing was timed: {facts.missing.get('latency', 'it cannot run here')}.")
+    yield heading("The export")
+    seconds = facts.exported.get("seconds") if facts.exported else None
+    if seconds:
+        whole = sum(seconds.values()) or 1.0
+        rows = [(stage, f"{value:.2f}", bar(value / whole)) for stage, value in seconds.items()]
+        yield table(
+            "Seconds by stage of the export",
+            ("stage", "seconds", ""),
+            [*rows, ("together", f"{whole:.2f}", "")],
+            right=(1,),
+        )
+    else:
+        yield note(
+            "How long it took is not in a bundle, whose bytes are the same on every run: ",
+            tag("code", "report --exported FILE.json"), " takes what ", tag("code", "export --json"), " printed.",
+        )  # fmt: skip
+
+
+def _latency(facts: Facts) -> Iterable[Markup]:
+    ours = facts.latency[0]["p50_ms"]
+    slowest = max(row["p99_ms"] for row in facts.latency)
+    rows = [
+        (
+            _what(row),
+            ms(row["p50_ms"]), bar(row["p50_ms"] / slowest, "" if row["engine"] == "compiled" else "peer"),
+            ms(row["p90_ms"]), ms(row["p99_ms"]), ms(row["mean_ms"]), ms(row["sd_ms"]), row["runs"],
+            f"{1e3 * facts.batch / row['p50_ms']:.4g}" if row["p50_ms"] else "-",
+            "1" if row["engine"] == "compiled" else f"{ours / row['p50_ms']:.3g}" if row["p50_ms"] else "-",
+        )
+        for row in facts.latency
+    ]  # fmt: skip
+    columns = ("engine", "median", "", "p90", "p99", "mean", "deviation", "runs", "images / s", "our time / its")
+    yield paragraph(
+        f"Measured on {facts.machine}, {facts.when}, with {several(facts.threads, 'thread')} an engine and "
+        f"{several(facts.batch, 'image')} an inference. Engines took turns, run by run, on the same random input, "
+        "so that "
+        "a change of the machine's mood meets all of them."
+    )
+    yield table("Latency of one inference", columns, rows, right=(1, 3, 4, 5, 6, 7, 8, 9))
+    yield note("Images a second are the batch over the median: one inference after the other, not several at a time.")
+    away = [name for name in PEERS if name in facts.missing]
+    if away:
+        yield note("Not timed: ", "; ".join(f"{name}: {facts.missing[name]}" for name in away), ".")
+
+
+def _what(row: Mapping[str, Any]) -> str:
+    """What an engine computed."""
+    if row["engine"] == "compiled":
+        return "this bundle"
+    return f"{row['engine']}, {row.get('onnx') or 'the fp32 module'}"
+
+
+SECTION = Section("speed", "How fast is it?", content)

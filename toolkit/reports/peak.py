@@ -1,0 +1,149 @@
+"""What the machine can do at most: multiply-adds in registers, and bytes read from memory, on all threads.
+
+Compiled C, because it must do nothing else: one vector multiply-add after the other, no loads and no stores, on enough
+accumulators to hide their latency; and sums of an array that no cache holds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..kernels.isa import Isa
+
+_ITERATIONS = 2_000_000
+_READ_BYTES = 256 << 20
+_ROUNDS = 25
+
+
+_SOURCE = """
+#include <stdint.h>
+typedef float v __attribute__((vector_size($BYTES)));
+
+__attribute__((visibility("default"))) float multiply_add(int64_t n, float x) {
+  v z = (v){0} + x, m = z + 0.5f;
+  $START
+  for (int64_t i = 0; i < n; ++i) { $ADD }
+  v s = $SUM;
+  return s[0];
+}
+
+__attribute__((visibility("default"))) float read_all(int64_t n, const v *x) {
+  $ZERO
+  for (int64_t i = 0; i + $CHAINS <= n; i += $CHAINS) { $READ }
+  v s = $SUM;
+  return s[0];
+}
+"""
+
+
+def _source(lanes: int, chains: int) -> str:
+    def each(form: str) -> str:
+        return " ".join(form.replace("#", str(i)) for i in range(chains))
+
+    return Template(_SOURCE).substitute(
+        BYTES=4 * lanes,
+        CHAINS=chains,
+        START=each("v a# = z + #.0f;"),
+        ADD=each("a# = a# * m + z;"),
+        ZERO=each("v a# = (v){0};"),
+        READ=each("a# += x[i + #];"),
+        SUM=" + ".join(f"a{i}" for i in range(chains)),
+    )
+
+
+class Peak:
+    """Loops at the machine's limits, to be timed alone or among others.
+
+    Args:
+        isa: whose vectors.
+        threads: all of which do the same.
+
+    Attributes:
+        flops: operations of one `run`.
+
+    Raises:
+        DeployError: zig cannot compile the loops.
+    """
+
+    def __init__(self, isa: Isa, threads: int) -> None:
+        from ..targets.link import compile_c, link_shared
+
+        chains = 24 if isa.registers >= 32 else 12
+        self.flops = 2 * isa.lanes * chains * _ITERATIONS * threads
+        self._pool, self._threads = ThreadPoolExecutor(threads), threads
+        self._vectors = _READ_BYTES // threads // (4 * isa.lanes)
+        flags = [f"-mcpu={isa.mcpu.replace('-', '_')}"]
+        if isa.machine == "x86_64":
+            flags.append("-mprefer-vector-width=512")  # or LLVM halves the vectors, and then spills them
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "peak.so"
+            code = compile_c(_source(isa.lanes, chains), "peak.c", isa.triple, flags=flags)
+            link_shared([code], ["multiply_add", "read_all"], path, isa.triple)
+            library = ctypes.CDLL(str(path))  # stays mapped when the file is gone
+        self._add, self._read = library.multiply_add, library.read_all
+        self._add.argtypes, self._add.restype = (ctypes.c_int64, ctypes.c_float), ctypes.c_float
+        self._read.argtypes, self._read.restype = (ctypes.c_int64, ctypes.c_void_p), ctypes.c_float
+
+    def run(self) -> None:
+        """One go; ctypes lets go of Python's lock, so the threads run side by side."""
+        going = [self._pool.submit(self._add, _ITERATIONS, 0.25) for _ in range(self._threads)]
+        for one in going:
+            one.result()
+
+    def read(self, address: int, vector_bytes: int) -> None:
+        """Every thread reads its part of an array of `_READ_BYTES` from `address` on."""
+        part = self._vectors * vector_bytes
+        going = [self._pool.submit(self._read, self._vectors, address + i * part) for i in range(self._threads)]
+        for one in going:
+            one.result()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that was measured.
+
+    Attributes:
+        gmacs: thousand million fp32 multiply-adds a second, in vectors.
+        gbytes: thousand million bytes a second, read from memory.
+        how: what was measured, in words.
+    """
+
+    gmacs: float
+    gbytes: float
+    how: str
+
+
+def limits(isa: Isa, threads: int) -> Limits:
+    """The fastest of several rounds of both loops.
+
+    Raises:
+        DeployError: zig cannot compile the loops.
+        ModuleNotFoundError: zig is not installed.
+    """
+    import numpy as np
+
+    peak = Peak(isa, threads)
+    vector = 4 * isa.lanes
+    array = np.ones(_READ_BYTES // 4 + vector, np.float32)
+    start = array.ctypes.data + -array.ctypes.data % vector
+    adds, reads = [], []
+    for _ in range(_ROUNDS):
+        began = time.perf_counter()
+        peak.run()
+        between = time.perf_counter()
+        peak.read(start, vector)
+        adds.append(between - began)
+        reads.append(time.perf_counter() - between)
+    how = (
+        f"the fastest of {_ROUNDS} rounds on {threads} threads: multiply-adds of {isa.lanes} floats in registers, "
+        f"and a sum of {_READ_BYTES >> 20} MB"
+    )
+    return Limits(peak.flops / 2e9 / min(adds), _READ_BYTES / 1e9 / min(reads), how)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.util
+import itertools
 import json
 import shutil
 import statistics
@@ -40,12 +41,12 @@ NETWORKS = (
 """Small ones first: what is wrong shows soonest there."""
 
 BATCHES = (1, 8, 32)
+PRECISIONS = ("fp32", "fp16")
 TIMED = ("irv2", "inception_v4", "inception_v3", "googlenet", "resnet50")
 _ATTRIBUTES = {"multiprocessors": 16, "clock_khz": 13, "memory_clock_khz": 36, "bus_bits": 37, "l2_bytes": 38}
 """CUdevice_attribute."""
-_FMA_PER_MULTIPROCESSOR = 128
-"""fp32 multiply-adds a cycle, of sm_86, 89, 90 and later; sm_80 has half (CUDA C++ programming guide, throughput of
-arithmetic instructions)."""
+_PRODUCTS_PER_MULTIPROCESSOR = {"fp32": 128, "fp16": 2048}
+"""Multiply-adds a cycle of an H100: of fp32, and of fp16 on tensor cores; an A100 has half of both (whitepapers)."""
 
 
 @dataclass
@@ -62,13 +63,14 @@ class Run:
         """Seconds."""
         return self.ends - time.monotonic()
 
-    def folders(self) -> Iterator[tuple[str, int, Path]]:
-        """Network, batch and folder of every bundle, in the order of `NETWORKS`."""
+    def folders(self) -> Iterator[tuple[dict[str, Any], Path]]:
+        """Network, precision and batch of every bundle, and its folder, in the order of `NETWORKS`."""
         for name in NETWORKS:
             for batch in BATCHES:
-                path = self.bundles / f"{name}-{batch}"
-                if (path / "manifest.json").is_file():
-                    yield name, batch, path
+                for precision in PRECISIONS:
+                    path = place(self.bundles, name, precision, batch)
+                    if (path / "manifest.json").is_file():
+                        yield {"network": name, "precision": precision, "batch": batch}, path
 
     def write(self) -> None:
         """Both files, as far as it got."""
@@ -76,6 +78,11 @@ class Run:
         text = json.dumps(self.results, indent=2) + "\n"
         (self.out / "cuda_check.json").write_text(text, encoding="utf-8")
         (self.out / "cuda_check.md").write_text(markdown(self.results), encoding="utf-8")
+
+
+def place(folder: Path, name: str, precision: str, batch: int) -> Path:
+    """Where a bundle lies."""
+    return folder / f"{name}-{precision}-{batch}"
 
 
 # -- stages -----------------------------------------------------------------------------------------------------------
@@ -103,9 +110,8 @@ def card(run: Run) -> None:
 def verified(run: Run) -> None:
     """Every bundle's answer next to the one that onnxruntime gave on a CPU when it was prepared."""
     rows = run.results["verified"] = []
-    limit = tolerance("compiled").max_rel
-    for name, batch, path in run.folders():
-        row: dict[str, Any] = {"network": name, "batch": batch}
+    for row, path in run.folders():
+        limit = tolerance("compiled" if row["precision"] == "fp32" else f"compiled-{row['precision']}").max_rel
         rows.append(row)
         try:
             with bundles.open(path) as opened, compiled.load(opened.folder) as model:
@@ -131,25 +137,25 @@ def sanitized(run: Run) -> None:
     found = {}
     for check in ("memcheck", "racecheck", "initcheck", "synccheck"):
         command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, str(Path(__file__)), "--once"]
-        done = subprocess.run([*command, str(smallest[2])], capture_output=True, text=True, timeout=max(5, run.left))
+        done = subprocess.run([*command, str(smallest[1])], capture_output=True, text=True, timeout=max(5, run.left))
         found[check] = {"ok": done.returncode == 0, "says": done.stdout.strip().splitlines()[-1:]}
-    run.results["sanitizer"] = {"network": smallest[0], "tools": found}
+    run.results["sanitizer"] = {**smallest[0], "tools": found}
 
 
 def latency(run: Run) -> None:
     """Ours, and what else is installed, in turns, with the input on the host and the output back there."""
     rows = run.results["latency"] = []
-    for name, batch, path in run.folders():
-        if name not in TIMED or run.left < 20:
+    for key, path in run.folders():
+        if key["network"] not in TIMED or run.left < 20:
             continue
-        row: dict[str, Any] = {"network": name, "batch": batch, "ms": {}, "without": {}}
+        row: dict[str, Any] = {**key, "ms": {}, "without": {}}
         rows.append(row)
         with bundles.open(path) as opened, compiled.load(opened.folder) as model:
             arrays = list(feed(opened.manifest["inputs"]).values())
             calls: dict[str, Callable[[], object]] = {"ours": lambda m=model, a=arrays: m.run(*a)}
             for peer, make in PEERS.items():
                 try:
-                    calls[peer] = make(opened, name, arrays)
+                    calls[peer] = make(opened, key, arrays)
                 except Exception as error:  # whatever another package says is a finding
                     row["without"][peer] = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             row["ms"] = interleaved(calls, seconds=min(15.0, run.left / 4))
@@ -162,8 +168,8 @@ def layers(run: Run) -> None:
     """Time of each layer, from CUDA events, next to the least that its bytes and its multiply-adds need."""
     rows = run.results["layers"] = {}
     chip = run.results["card"]
-    for name, batch, path in run.folders():
-        if name not in TIMED or batch != 1 or run.left < 5:
+    for key, path in run.folders():
+        if key["network"] not in TIMED or key["batch"] != 1 or run.left < 5:
             continue
         with bundles.open(path) as opened, compiled.load(opened.folder) as model:
             arrays = list(feed(opened.manifest["inputs"]).values())
@@ -173,10 +179,11 @@ def layers(run: Run) -> None:
             entry: dict[str, Any] = {"layer": steps[0].name, "op": steps[0].op, "macs": steps[0].macs}
             entry["us"] = 1e3 * statistics.median(step.ms for step in steps)
             if {"multiprocessors", "clock_khz"} <= chip.keys():
-                rate = chip["multiprocessors"] * _FMA_PER_MULTIPROCESSOR * chip["clock_khz"] * 1e3
+                each = _PRODUCTS_PER_MULTIPROCESSOR[key["precision"]]
+                rate = chip["multiprocessors"] * each * chip["clock_khz"] * 1e3
                 entry["floor_us"] = 1e6 * steps[0].macs / rate
             found.append(entry)
-        rows[name] = sorted(found, key=lambda entry: -entry["us"])
+        rows[f"{key['network']} {key['precision']}"] = sorted(found, key=lambda entry: -entry["us"])
         run.write()
 
 
@@ -187,10 +194,12 @@ STAGES: tuple[Callable[[Run], None], ...] = (card, verified, sanitized, latency,
 # -- peers ------------------------------------------------------------------------------------------------------------
 
 
-def onnxruntime_cuda(opened: Any, _name: str, arrays: list[np.ndarray]) -> Callable[[], object]:
-    """The bundle's ONNX with onnxruntime's CUDA provider."""
+def onnxruntime_cuda(opened: Any, key: dict[str, Any], arrays: list[np.ndarray]) -> Callable[[], object]:
+    """The bundle's ONNX, which is fp32, with onnxruntime's CUDA provider."""
     import onnxruntime
 
+    if key["precision"] != "fp32":
+        raise RuntimeError("compared in fp32 only")
     if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
         raise RuntimeError("this onnxruntime has no CUDAExecutionProvider")
     session = onnxruntime.InferenceSession(str(opened.folder / "model.onnx"), providers=["CUDAExecutionProvider"])
@@ -198,19 +207,20 @@ def onnxruntime_cuda(opened: Any, _name: str, arrays: list[np.ndarray]) -> Calla
     return lambda: session.run(None, feeds)
 
 
-def tensorrt(opened: Any, _name: str, arrays: list[np.ndarray]) -> Callable[[], object]:
-    """The same with TensorRT's, fp32."""
+def tensorrt(opened: Any, key: dict[str, Any], arrays: list[np.ndarray]) -> Callable[[], object]:
+    """The same with TensorRT's, which computes fp16 when it is told to."""
     import onnxruntime
 
     if "TensorrtExecutionProvider" not in onnxruntime.get_available_providers():
         raise RuntimeError("this onnxruntime has no TensorrtExecutionProvider")
-    providers = ["TensorrtExecutionProvider", "CUDAExecutionProvider"]
+    options = {"trt_fp16_enable": key["precision"] == "fp16"}
+    providers = [("TensorrtExecutionProvider", options), "CUDAExecutionProvider"]
     session = onnxruntime.InferenceSession(str(opened.folder / "model.onnx"), providers=providers)
     feeds = {port.name: array for port, array in zip(session.get_inputs(), arrays, strict=True)}
     return lambda: session.run(None, feeds)
 
 
-def _torch(name: str, arrays: list[np.ndarray], compile_: bool) -> Callable[[], object]:
+def _torch(key: dict[str, Any], arrays: list[np.ndarray], compile_: bool) -> Callable[[], object]:
     import torch
 
     from inception_deploy import models
@@ -218,25 +228,26 @@ def _torch(name: str, arrays: list[np.ndarray], compile_: bool) -> Callable[[], 
     if not torch.cuda.is_available():
         raise RuntimeError("this PyTorch sees no GPU")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    module = models.build(name).cuda().to(memory_format=torch.channels_last)
+    kind = torch.float16 if key["precision"] == "fp16" else torch.float32
+    module = models.build(key["network"]).cuda().to(kind, memory_format=torch.channels_last)
     if compile_:
         module = torch.compile(module, mode="max-autotune")
 
     def call() -> object:
         with torch.inference_mode():
-            return module(torch.from_numpy(arrays[0]).cuda().to(memory_format=torch.channels_last)).cpu()
+            return module(torch.from_numpy(arrays[0]).cuda().to(kind, memory_format=torch.channels_last)).cpu()
 
     call()
     return call
 
 
-PEERS: dict[str, Callable[[Any, str, list[np.ndarray]], Callable[[], object]]] = {
-    "torch": lambda _opened, name, arrays: _torch(name, arrays, compile_=False),
-    "torch.compile": lambda _opened, name, arrays: _torch(name, arrays, compile_=True),
+PEERS: dict[str, Callable[[Any, dict[str, Any], list[np.ndarray]], Callable[[], object]]] = {
+    "torch": lambda _opened, key, arrays: _torch(key, arrays, compile_=False),
+    "torch.compile": lambda _opened, key, arrays: _torch(key, arrays, compile_=True),
     "onnxruntime": onnxruntime_cuda,
     "tensorrt": tensorrt,
 }
-"""What computes a bundle's network in fp32, too; raises whatever it says where it cannot."""
+"""What computes a bundle's network in its precision, too; raises whatever it says where it cannot."""
 
 
 def interleaved(calls: dict[str, Callable[[], object]], seconds: float) -> dict[str, float]:
@@ -262,21 +273,27 @@ def markdown(results: dict[str, Any]) -> str:
     if chip := results.get("card"):
         lines += [", ".join(f"{key} {value}" for key, value in chip.items()), ""]
     if rows := results.get("verified"):
-        lines += ["## Right", "", "| network | batch | error | answer |", "|---|---|---|---|"]
+        lines += ["## Right", "", "| network | precision | batch | error | answer |", "|---|---|---|---|---|"]
         for row in rows:
             said = "right" if row.get("ok") else row.get("error", "WRONG")
-            lines.append(f"| {row['network']} | {row['batch']} | {row.get('max_rel', float('nan')):.1e} | {said} |")
+            error = f"{row['max_rel']:.1e}" if "max_rel" in row else ""
+            lines.append(f"| {row['network']} | {row['precision']} | {row['batch']} | {error} | {said} |")
         lines.append("")
     if sanitizer := results.get("sanitizer"):
         lines += ["## compute-sanitizer", "", json.dumps(sanitizer.get("tools", sanitizer)), ""]
     if rows := results.get("latency"):
         peers = ["ours", *PEERS]
-        lines += ["## Milliseconds, host to host", "", f"| network | batch | {' | '.join(peers)} | ours / best |"]
-        lines.append("|---" * (len(peers) + 3) + "|")
+        lines += [
+            "## Milliseconds, host to host",
+            "",
+            f"| network | precision | batch | {' | '.join(peers)} | ours / best |",
+        ]
+        lines.append("|---" * (len(peers) + 4) + "|")
         for row in rows:
             cells = [f"{row['ms'][peer]:.3f}" if peer in row["ms"] else "" for peer in peers]
             ratio = f"{row['ratio_to_best']:.2f}" if row.get("ratio_to_best") else ""
-            lines.append(f"| {row['network']} | {row['batch']} | {' | '.join(cells)} | {ratio} |")
+            key = f"{row['network']} | {row['precision']} | {row['batch']}"
+            lines.append(f"| {key} | {' | '.join(cells)} | {ratio} |")
         absent = {peer: why for row in rows for peer, why in row["without"].items()}
         lines += ["", *(f"Without {peer}: {why}" for peer, why in absent.items()), ""]
     for name, entries in results.get("layers", {}).items():
@@ -298,18 +315,18 @@ def markdown(results: dict[str, Any]) -> str:
 # -- the two commands -------------------------------------------------------------------------------------------------
 
 
-def prepare(folder: Path, target: str, networks: list[str], batches: list[int]) -> None:
+def prepare(folder: Path, target: str, networks: list[str], batches: list[int], precisions: list[str]) -> None:
     """Export every network for a GPU, with the answer that onnxruntime gives on this CPU."""
     import inception_deploy as idp
     from inception_deploy.bundles import engines
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in networks:
-        for batch in batches if name in TIMED else batches[:1]:
-            path = folder / f"{name}-{batch}"
+        for batch, precision in itertools.product(batches if name in TIMED else batches[:1], precisions):
+            path = place(folder, name, precision, batch)
             if not path.exists():
                 print(path, file=sys.stderr)
-                idp.export(name, path, target=target, batch=batch)
+                idp.export(name, path, target=target, batch=batch, precision=precision)
             with bundles.open(path) as opened:
                 arrays = feed(opened.manifest["inputs"]).values()
                 wanted = engines.make("onnxruntime", opened).run(*arrays)[0]
@@ -340,6 +357,7 @@ def main() -> int:
     parser.add_argument("--target", default="cuda", help="of --prepare (cuda)")
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS, metavar="NAME")
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), metavar="N")
+    parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS, metavar="P")
     parser.add_argument("--bundles", type=Path, metavar="DIR", help="what --prepare made (OUT/bundles, made now)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go")
     parser.add_argument("--minutes", type=float, default=9, help="that all of it may take (9)")
@@ -350,7 +368,7 @@ def main() -> int:
             model.run(*feed(opened.manifest["inputs"]).values())
         return 0
     if chosen.prepare:
-        prepare(chosen.prepare, chosen.target, chosen.networks, chosen.batches)
+        prepare(chosen.prepare, chosen.target, chosen.networks, chosen.batches, chosen.precisions)
         return 0
     if not chosen.out:
         parser.error("--out DIR or --prepare DIR is needed")
@@ -358,7 +376,7 @@ def main() -> int:
     if chosen.bundles is None:
         if importlib.util.find_spec("tvm") is None:
             parser.error("without TVM here --bundles DIR is needed: what --prepare made on another machine")
-        prepare(where, chosen.target, chosen.networks, chosen.batches)
+        prepare(where, chosen.target, chosen.networks, chosen.batches, chosen.precisions)
     run = Run(where, chosen.out, time.monotonic() + 60 * chosen.minutes)
     right = check(run)
     print(chosen.out / "cuda_check.md")

@@ -18,6 +18,7 @@ from inception_deploy.kernels.isa import ISAS, gpu
 
 from . import lacking_packages
 from .base import Progress, Target
+from .precision import Precision
 
 DEFAULT = ("sm_80", "sm_90")
 """What `cuda` alone builds: A100 and its successors, and H100."""
@@ -51,6 +52,9 @@ class Cuda(Target):
             "options": list(OPTIONS),
             "host": host_triple(),
         }
+
+    def serves(self, row: Precision) -> bool:
+        return all(gpu(arch).has(row.needs) for arch in self.archs)
 
     def needs(self) -> str:
         return f"an NVIDIA GPU of {' or '.join(self.archs)} and its driver"

@@ -29,6 +29,48 @@ typedef unsigned long long uint64_t;
 #define ushort unsigned short
 """
 
+HELPERS = """\
+#if !defined(ID_SIMULATED) && !defined(ID_HELPERS)
+#define ID_HELPERS static __device__ __forceinline__
+ID_HELPERS float id_from_half(ushort bits) {
+  float value;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+  return value;
+}
+ID_HELPERS ushort id_to_half(float value) {
+  ushort bits;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
+}
+/* D += A * B: 16 x 8 sums of fp32 over 16 products of binary16, in a warp's registers. */
+ID_HELPERS void id_mma_f16(float &d0, float &d1, float &d2, float &d3, uint a0, uint a1, uint a2, uint a3,
+                           uint b0, uint b1) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d0), "+f"(d1), "+f"(d2), "+f"(d3)
+      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+}
+/* Four 8 x 8 matrices of 16-bit numbers; lane 8 m + r gives the address of row r of matrix m. */
+ID_HELPERS void id_ldmatrix(uint &r0, uint &r1, uint &r2, uint &r3, const ushort *row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3)
+               : "r"((uint)__cvta_generic_to_shared(row))
+               : "memory");
+}
+/* 16 bytes to shared memory: `bytes` of them, 16 or 0, from `from`, the rest zeros. They are there after the wait. */
+ID_HELPERS void id_copy_async(ushort *to, const ushort *from, int bytes) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint)__cvta_generic_to_shared(to)),
+               "l"(from), "r"(bytes)
+               : "memory");
+}
+ID_HELPERS void id_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int N> ID_HELPERS void id_copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
+#endif
+"""
+"""What kernels of binary16 call: instructions that CUDA C has no name for without NVIDIA's headers. PTX ISA: cvt,
+mma.m16n8k16, ldmatrix, cp.async (sm_80 and later).
+"""
+
 _FIRST = 'extern "C" __global__'
 
 
@@ -47,4 +89,4 @@ def source(functions: Sequence[Any]) -> str:
     with target, tvm.transform.PassContext(opt_level=3):
         built = tvm.get_global_func("target.build.cuda")(tvm.transform.Sequential(passes)(module), target)
     text: str = built.inspect_source()
-    return PRELUDE + text[text.index(_FIRST) :]
+    return PRELUDE + (HELPERS if "id_" in text else "") + text[text.index(_FIRST) :]

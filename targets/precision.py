@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError
-from inception_deploy.kernels.elements import BF16, PAIR
+from inception_deploy.kernels.elements import BF16, HALF, PAIR
 from inception_deploy.verify import TOLERANCES
 
 if TYPE_CHECKING:
@@ -73,8 +73,15 @@ PRECISIONS: tuple[Precision, ...] = (
         element=BF16,
         needs="tiles",
     ),
+    Precision(
+        name="fp16",
+        arithmetic="products of fp16 on tensor cores, summed in fp32; everything else in fp32, kept in fp16",
+        stage="compiled-fp16",
+        element=HALF,
+        needs="halves",
+    ),
 )
-"""Of one name the best first. fp16 on a GPU will be one more row."""
+"""Of one name the best first."""
 
 MULTIPLY_ADDS = next(row for row in PRECISIONS if row.name == "fp32" and not row.needs)
 """What a target computes in before anything else is asked of it."""

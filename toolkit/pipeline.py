@@ -25,7 +25,8 @@ import inception_deploy.verify as verify
 from . import __version__, artifact, feeds, judge
 from .bundles import explain
 from .errors import DeployError, UsageError
-from .graph import cost, driver
+from .graph import cost, driver, reach
+from .kernels.elements import HALF
 from .lower.lower import lower
 from .progress import NONE, Progress, Stopwatch
 from .quantize import integer_network, job
@@ -295,6 +296,10 @@ class _Export:
             The target that was built for, its Plan, and what could not be checked on this machine.
         """
         target = settled.target
+        if target.element == HALF:
+            ports = feeds.ports(model)
+            given = (feeds.feed(ports, x) for x in self.given.values())
+            reach.require(model, given, largest=reach.LARGEST_HALF, what="fp16")
         try:
             plan = self.lower(model, target)
             return target, plan, self.build(plan, target, outputs, model)

@@ -92,6 +92,12 @@ TOLERANCES: dict[str, Tolerance] = {
     "compiled-bf16": Tolerance(
         "optimised", 0.1, "8 bits a value, hundreds of layers deep: irv2 is off by 0.04", of_range=_STEP
     ),
+    "compiled-fp16": Tolerance(
+        "optimised",
+        0.02,
+        "11 bits a value, hundreds of layers deep: an eighth of what bf16 may lose, and a margin",
+        of_range=_STEP,
+    ),
     "compiled-int8": Tolerance(
         "quantized", 1e-6, "the same integers; what is left is float32 rounding of the logits", ROUNDING
     ),
@@ -123,6 +129,7 @@ BOUNDS: dict[str, tuple[float, str]] = {
     "kernels": (1e-5, "some layers in float32, Winograd's transforms among them"),
     "network": (3e-5, "a whole network at a small width, in float32"),
     "pairs": (1e-4, "some layers in pairs of bfloat16"),
+    "binary16": (1e-3, "one layer, rounded to 11 bits: half a unit is 4.9e-4 of the value"),
     "bf16-layers": (0.03, "some layers in bfloat16: roundings of 2**-8 where they add up at their worst"),
     "step": (0.01, "what lies at a tie may round to the next of 256 steps"),
     "int8-energy": (0.01, "what 8 bits lose of the energy of a small network's output"),

@@ -13,7 +13,7 @@ from inception_deploy.verify import TOLERANCES
 
 
 def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
-    assert names() == ["fp32", "int8", "bf16"]
+    assert names() == ["fp32", "int8", "bf16", "fp16"]
     assert all(row.stage in TOLERANCES for row in PRECISIONS)
     with pytest.raises(ValueError, match="no tolerance for stage 'compiled-fp8'"):
         Precision(name="fp8", arithmetic="", stage="compiled-fp8")

@@ -21,7 +21,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         help="the bundle to write; a name that ends in .zip makes one zip",
     )
     parser.add_argument(
-        "--precision", metavar="P", help="fp32, int8 or bf16 (default: fp32; int8 where the model is a quantized ONNX)"
+        "--precision",
+        metavar="P",
+        help="fp32, fp16, bf16 or int8 (default: fp32; int8 where the model is a quantized ONNX)",
     )
     group = parser.add_argument_group("int8", "how a float model becomes int8; `quantize` has more to choose from")
     add_quantization(group)

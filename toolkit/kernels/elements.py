@@ -47,6 +47,10 @@ convolution reads: the blocks have as many channels as a pair's and take as many
 an fp32 value need not be split into halves that nobody multiplies.
 """
 
+HALF = "half"
+"""IEEE's binary16, kept in integers as bfloat16 is: eleven bits of significand, numbers below 65520.
+"""
+
 BYTE = "uint8"
 """A quantized number: one scale and one zero point a tensor. A scheme's int8 lies as uint8 too, 128 higher, and so does
 its zero point: nothing else changes, and every instruction set that multiplies bytes takes unsigned ones times signed
@@ -58,6 +62,7 @@ ELEMENTS: dict[str, Element] = {
     BF16: Element(2 * BLOCK, 2 * BLOCK, "uint16"),
     PAIR: Element(2 * BLOCK, 4 * BLOCK, "uint16"),
     WIDE: Element(2 * BLOCK, 2 * BLOCK, "float32"),
+    HALF: Element(BLOCK, BLOCK, "uint16"),
 }
 """What real numbers are kept in, by name. bfloat16 is kept in integers: TVM 0.27 crashes where it has to name LLVM's
 own type of it.

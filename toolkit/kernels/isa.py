@@ -71,12 +71,16 @@ class Isa:
 
     def has(self, need: str) -> bool:
         """It has what a row of `targets.precision` needs."""
-        return {"tiles": bool(self.tiles), "integers": bool(self.dots)}.get(need, not need)
+        halves = self.gpu and int(self.name.removeprefix("sm_")) >= OLDEST_HALVES
+        return {"tiles": bool(self.tiles), "integers": bool(self.dots), "halves": halves}.get(need, not need)
 
     def worth(self, need: str) -> int:
         """How many products an instruction of what a row of `targets.precision` needs adds up."""
         return max((dot.lanes * dot.depth for dot in self.dots), default=0) if need == "integers" else 0
 
+
+OLDEST_HALVES = 80
+"""The first GPU whose tensor cores the kernels of binary16 are written for: mma.m16n8k16 and cp.async."""
 
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")

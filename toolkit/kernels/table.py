@@ -16,6 +16,7 @@ from .family import Family
 from .gpu import conv as gpu_conv
 from .gpu import dense as gpu_dense
 from .gpu import extern as gpu_extern
+from .gpu import mma as gpu_mma
 from .gpu import simple as gpu_simple
 from .isa import ISAS, Isa
 from .matrix import conv as matrix_conv
@@ -37,6 +38,7 @@ FAMILIES: tuple[Family[Any, Any], ...] = (
     *winograd.FAMILIES,
     extern.EXTERN,
     gpu_dense.DENSE,
+    gpu_mma.CONV,
     gpu_conv.CONV,
     *gpu_simple.FAMILIES,
     gpu_extern.EXTERN,

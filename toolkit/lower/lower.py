@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
+from ..kernels.elements import TILED
 from ..kernels.spec import Spec
 from . import by_winograd, elements, on_tiles, place, siblings
 from .dump import text
@@ -62,7 +63,7 @@ class Pass:
 
 
 def _tiles(kernels: KernelSet) -> bool:
-    return kernels.element != "float32"
+    return kernels.element in TILED
 
 
 _TILES = "the target has matrix tiles, for which values are kept in other elements than fp32"
@@ -88,7 +89,7 @@ PASSES: tuple[Pass, ...] = (
         by_winograd.rewrite,
         "before waves: a convolution becomes three layers, one after the other",
         "activations are fp32, for which the transforms are written",
-        lambda kernels: not _tiles(kernels),
+        lambda kernels: kernels.element == "float32",
     ),
     Pass("waves", lambda network, _: place.assign_waves(network), "the layers are final"),
     Pass(

@@ -68,7 +68,9 @@ GPU = gpu_isa("sm_80")
 
 def family_of(spec: Spec, schedule: object = None) -> Family:
     """What computes a spec: as a schedule says, or as the table does."""
-    named = {"GemmSchedule": "gpu.conv", "DenseSchedule": "gpu.dense"}.get(type(schedule).__name__)
+    named = {"GemmSchedule": "gpu.conv", "DenseSchedule": "gpu.dense", "MmaSchedule": "gpu.mma"}.get(
+        type(schedule).__name__
+    )
     return BY_NAME[named] if named else find(spec, GPU).family
 
 

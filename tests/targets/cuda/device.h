@@ -28,6 +28,16 @@ struct float4 {
   float x, y, z, w;
 } __attribute__((aligned(16)));
 
+struct float2 {
+  float x, y;
+} __attribute__((aligned(8)));
+struct ushort2 {
+  unsigned short x, y;
+} __attribute__((aligned(4)));
+struct ushort4 {
+  unsigned short x, y, z, w;
+} __attribute__((aligned(8)));
+
 static inline float4 make_float4(float x, float y, float z, float w) { return float4{x, y, z, w}; }
 static inline float max(float a, float b) { return __builtin_fmaxf(a, b); }
 static inline float min(float a, float b) { return __builtin_fminf(a, b); }
@@ -42,3 +52,107 @@ struct sim_kernel {
   void (*call)(void **arguments);
   int barriers;
 };
+
+/* -- what targets/cuda_source.py calls for kernels of binary16 ------------------------------------------------------------------
+ *
+ * A warp's instruction: each lane leaves its operands, all threads come to a barrier, and each takes its own part of the result. What
+ * ldmatrix reads is read before that barrier, so that a copy that has not been waited for, or a barrier that is missing before it, shows. A
+ * copy fills its place with NaNs when it starts, and lands at the wait. */
+#define ID_SIMULATED
+#define ID_THREADS 1024
+
+static inline float id_float(unsigned int bits) {
+  float value;
+  __builtin_memcpy(&value, &bits, 4);
+  return value;
+}
+static inline unsigned int id_bits(float value) {
+  unsigned int bits;
+  __builtin_memcpy(&bits, &value, 4);
+  return bits;
+}
+static inline float id_from_half(unsigned short half) {
+  const unsigned int sign = (half & 0x8000u) << 16, exponent = half >> 10 & 31, fraction = half & 1023;
+  if (exponent == 31) return id_float(sign | 0x7f800000u | fraction << 13);
+  if (exponent) return id_float(sign | (exponent + 112) << 23 | fraction << 13);
+  const float tiny = (float)fraction * 0x1p-24f;
+  return sign ? -tiny : tiny;
+}
+static inline unsigned short id_to_half(float value) {
+  const unsigned int bits = id_bits(value), sign = bits >> 16 & 0x8000u;
+  const float size = fabsf(value);
+  if (size != size) return (unsigned short)(sign | 0x7e00);
+  if (size >= 65520.0f) return (unsigned short)(sign | 0x7c00);
+  if (size < 0x1p-14f) return (unsigned short)(sign | (unsigned int)rintf(size * 0x1p24f)); /* ties to even */
+  const unsigned int magnitude = bits & 0x7fffffffu;
+  return (unsigned short)(sign | (magnitude - 0x38000000u + 0xfff + (magnitude >> 13 & 1)) >> 13);
+}
+
+static unsigned int id_left[2][ID_THREADS][6];
+static unsigned int id_turn[ID_THREADS];
+
+/* What this thread leaves for the others of its warp; they are all there on return. */
+static inline unsigned int (*id_exchange(const unsigned int *mine, int count))[6] {
+  const unsigned int me = threadIdx.x, turn = id_turn[me]++ & 1;
+  for (int i = 0; i < count; ++i) id_left[turn][me][i] = mine[i];
+  __syncthreads();
+  return id_left[turn] + me / 32 * 32;
+}
+
+static inline float id_element(unsigned int word, int which) { return id_from_half((unsigned short)(which ? word >> 16 : word)); }
+
+static inline void id_mma_f16(float &d0, float &d1, float &d2, float &d3, unsigned int a0, unsigned int a1, unsigned int a2, unsigned int a3,
+                              unsigned int b0, unsigned int b1) {
+  const unsigned int mine[6] = {a0, a1, a2, a3, b0, b1};
+  unsigned int(*warp)[6] = id_exchange(mine, 6);
+  const unsigned int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  float *d[4] = {&d0, &d1, &d2, &d3};
+  for (int i = 0; i < 4; ++i) {
+    const unsigned int row = g + 8 * (i >> 1), column = 2 * t + (i & 1);
+    double sum = *d[i]; /* a GPU's order is its own */
+    for (unsigned int k = 0; k < 16; ++k) {
+      const unsigned int register_a = (row >> 3) + 2 * (k >> 3), lane_a = row % 8 * 4 + k % 8 / 2;
+      const unsigned int register_b = 4 + (k >> 3), lane_b = column * 4 + k % 8 / 2;
+      sum += (double)id_element(warp[lane_a][register_a], k & 1) * (double)id_element(warp[lane_b][register_b], k & 1);
+    }
+    *d[i] = (float)sum;
+  }
+}
+
+static inline void id_ldmatrix(unsigned int &r0, unsigned int &r1, unsigned int &r2, unsigned int &r3, const unsigned short *row) {
+  unsigned int mine[4];
+  __builtin_memcpy(mine, row, 16);
+  unsigned int(*warp)[6] = id_exchange(mine, 4);
+  const unsigned int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  r0 = warp[g][t], r1 = warp[8 + g][t], r2 = warp[16 + g][t], r3 = warp[24 + g][t];
+}
+
+struct id_pending {
+  unsigned short *to;
+  const unsigned short *from;
+  int bytes, group;
+};
+static id_pending id_copies[ID_THREADS][64];
+static int id_copy_count[ID_THREADS], id_group[ID_THREADS];
+
+static inline void id_copy_async(unsigned short *to, const unsigned short *from, int bytes) {
+  const unsigned int me = threadIdx.x;
+  if ((uint64_t)to % 16 || (uint64_t)from % 16 || id_copy_count[me] == 64) __builtin_trap();
+  __builtin_memset(to, 0xff, 16);
+  id_copies[me][id_copy_count[me]++] = id_pending{to, from, bytes, id_group[me]};
+}
+static inline void id_copy_commit() { ++id_group[threadIdx.x]; }
+template <int N> static inline void id_copy_wait() {
+  const unsigned int me = threadIdx.x;
+  int left = 0;
+  for (int i = 0; i < id_copy_count[me]; ++i) {
+    const id_pending &it = id_copies[me][i];
+    if (it.group >= id_group[me] - N) {
+      id_copies[me][left++] = it;
+      continue;
+    }
+    __builtin_memset(it.to, 0, 16);
+    __builtin_memcpy(it.to, it.from, it.bytes);
+  }
+  id_copy_count[me] = left;
+}

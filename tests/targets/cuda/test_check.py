@@ -48,13 +48,13 @@ def prepared(simulated, tmp_path_factory):
     model, _ = driver.optimise(source.onnx(lambda _what: None), target="cuda")
     plan = lower(model, target)
     cubins = {arch: dict.fromkeys(plan.kernels, fake_cubin(arch)) for arch in target.archs}
-    bundle = folder / "lenet5-1"
+    bundle = folder / "lenet5-fp32-1"
     bundle.mkdir()
     cuda_library.write_library(plan, cubins, bundle, triple=simulated.triple)
     onnx.save(model, bundle / "model.onnx")
     inputs = [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in plan.inputs]
     bundles.seal(bundle, tiny_manifest() | {"inputs": inputs, "target": "cuda:sm_90"})
-    np.save(folder / "lenet5-1.expected.npy", verify.run_onnx(model, feed(inputs))[0])
+    np.save(folder / "lenet5-fp32-1.expected.npy", verify.run_onnx(model, feed(inputs))[0])
     return folder, simulated.compile([kernel_source(kernel) for kernel in plan.kernels.values()])
 
 
@@ -80,17 +80,17 @@ def test_says_what_is_right_and_what_is_not_installed(check, run) -> None:
     (timed,) = found["latency"]
     assert timed["ms"] == {"ours": 1.0}
     assert set(timed["without"]) == {"torch", "torch.compile", "onnxruntime", "tensorrt"}
-    assert {entry["op"] for entry in found["layers"]["lenet5"]} >= {"conv"}
+    assert {entry["op"] for entry in found["layers"]["lenet5 fp32"]} >= {"conv"}
     text = (run.out / "cuda_check.md").read_text()
-    assert "| lenet5 | 1 |" in text
+    assert "| lenet5 | fp32 | 1 |" in text
     assert "Without tensorrt" in text
 
 
 def test_a_wrong_answer_fails_the_check(check, run, tmp_path) -> None:
     (tmp_path / "bundles").mkdir()
-    (tmp_path / "bundles" / "lenet5-1").symlink_to(run.bundles / "lenet5-1")
-    wrong = np.load(run.bundles / "lenet5-1.expected.npy")[:, ::-1]
-    np.save(tmp_path / "bundles" / "lenet5-1.expected.npy", wrong)
+    (tmp_path / "bundles" / "lenet5-fp32-1").symlink_to(run.bundles / "lenet5-fp32-1")
+    wrong = np.load(run.bundles / "lenet5-fp32-1.expected.npy")[:, ::-1]
+    np.save(tmp_path / "bundles" / "lenet5-fp32-1.expected.npy", wrong)
     run.bundles = tmp_path / "bundles"
     assert not check.check(run)
     assert "WRONG" in (run.out / "cuda_check.md").read_text()

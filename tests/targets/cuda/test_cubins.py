@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.gpu import conv
+from inception_deploy.kernels.elements import HALF
+from inception_deploy.kernels.gpu import conv, mma
 from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
 from inception_deploy.kernels.spec import Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
@@ -49,12 +50,22 @@ def attributes(cubin: bytes, wanted: int) -> list[int]:
 
 
 SPLIT = Conv(1, 64, 8, 8, 64, 8, 8, (3, 3), pad=(1, 1), add=True, activation=(0.0, 6.0))
+HALVES = Conv(
+    1, 64, 35, 35, 96, 35, 35, (3, 3), pad=(1, 1), add=True, in_element=HALF, add_element=HALF, out_element=HALF
+)
 KERNELS = {
     **{
         f"conv {t.bm}x{t.bn}": (replace(SPLIT, height=35, width=35, out_height=35, out_width=35), t) for t in conv.TILES
     },
     "split": (SPLIT, GemmSchedule(4, 4, 8, 8, split=4)),
     "planar": (Conv(1, 3, 99, 99, 32, 49, 49, (3, 3), stride=(2, 2), planar=True), None),
+    **{f"mma {t.bm}x{t.bn}": (HALVES, t) for t in mma.TILES},
+    "mma split": (HALVES, replace(mma.TILES[-1], split=4)),
+    "half stem": (Conv(1, 3, 99, 99, 32, 49, 49, (3, 3), stride=(2, 2), planar=True, out_element=HALF), None),
+    "half max": (
+        Window(WindowOp.MAX, 1, 4, 35, 35, 17, 17, (3, 3), (2, 2), (0, 0, 0, 0), in_element=HALF, out_element=HALF),
+        None,
+    ),
     "dense": (Conv(8, 512, 1, 1, 1008, 1, 1, (1, 1)), DenseSchedule()),
     "max": (Window(WindowOp.MAX, 1, 4, 35, 35, 17, 17, (3, 3), (2, 2), (0, 0, 0, 0)), None),
     "depthwise": (Window(WindowOp.DEPTHWISE, 1, 4, 28, 28, 28, 28, (3, 3), (1, 1), (1, 1, 1, 1)), None),

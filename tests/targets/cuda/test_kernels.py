@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inception_deploy.kernels.elements import BLOCK
-from inception_deploy.kernels.gpu import conv
+from inception_deploy.kernels.elements import BLOCK, HALF
+from inception_deploy.kernels.gpu import conv, mma
 from inception_deploy.kernels.gpu import simple as gpu_simple
 from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
@@ -52,6 +52,31 @@ def convolution(x, weight, bias, addend, spec):
     return np.clip(out, *spec.activation) if spec.activation else out
 
 
+def kept(array, element):
+    """Numbers as an element keeps them."""
+    return array.astype(np.float16).view(np.uint16) if element == HALF else array
+
+
+def numbers(array, element):
+    """The inverse of `kept`."""
+    return array.view(np.float16).astype(np.float32) if element == HALF else array
+
+
+def rounded(array, element):
+    """Numbers that an element keeps exactly."""
+    return numbers(kept(array, element), element)
+
+
+def in_halves(spec):
+    """The spec with all its maps in binary16; a network's own input stays what it is."""
+    return replace(
+        spec,
+        in_element="float32" if spec.planar else HALF,
+        add_element=HALF if spec.add else "float32",
+        out_element=HALF,
+    )
+
+
 def check_conv(gpu, spec, schedule=None):
     random = np.random.default_rng(1)
     x = random.standard_normal((spec.batch, spec.channels * spec.groups, spec.height, spec.width)).astype(np.float32)
@@ -61,6 +86,7 @@ def check_conv(gpu, spec, schedule=None):
     )
     bias = random.standard_normal(spec.out_channels).astype(np.float32)
     addend = random.standard_normal((spec.batch, spec.out_channels, spec.out_height, spec.out_width)).astype(np.float32)
+    x, weight, addend = rounded(x, spec.in_element), rounded(weight, spec.in_element), rounded(addend, spec.add_element)
     if spec.batch > 1:
         # slices of larger tensors: a block of other channels lies between the images
         grown = {
@@ -76,21 +102,24 @@ def check_conv(gpu, spec, schedule=None):
             spec = replace(spec, in_stride=x[0].size)
     family = family_of(spec, schedule)
     schedule = schedule or family.choose(spec, GPU)
-    out = np.full((spec.batch, spec.out_stride or addend[0].size), np.nan, np.float32)
+    out = kept(np.full((spec.batch, spec.out_stride or addend[0].size), np.nan, np.float32), spec.out_element)
 
-    def laid_out(array, stride):
+    def laid_out(array, stride, element):
         rows = array.reshape(spec.batch, -1)
-        return np.pad(rows, ((0, 0), (0, max(0, stride - rows.shape[1]))), constant_values=np.nan)
+        rows = np.pad(rows, ((0, 0), (0, max(0, stride - rows.shape[1]))), constant_values=np.nan)
+        return kept(rows, element)
 
     given = [
-        laid_out(x if spec.planar else blocked(x), spec.in_stride),
+        laid_out(x if spec.planar else blocked(x), spec.in_stride, spec.in_element),
         family.pack(weight, spec, schedule),
         bias,
     ]
-    given += [laid_out(blocked(addend), spec.add_stride)] if spec.add else []
+    given += [laid_out(blocked(addend), spec.add_stride, spec.add_element)] if spec.add else []
     gpu.call(spec, [*given, out], schedule)
+    out = numbers(out, spec.out_element)
     want = blocked(convolution(x, weight, bias, addend, spec).astype(np.float32)).reshape(spec.batch, -1)
-    np.testing.assert_allclose(out[:, : want.shape[1]], want, atol=bound("window") * max(1.0, np.abs(want).max()))
+    near = bound("binary16") if spec.out_element == HALF else bound("window")
+    np.testing.assert_allclose(out[:, : want.shape[1]], want, atol=near * max(1.0, np.abs(want).max()))
     assert np.isnan(out[:, want.shape[1] :]).all(), "wrote into a neighbour"
 
 
@@ -123,6 +152,40 @@ def test_every_tile(gpu, tile, split):
     """On a map and channels that no tile divides."""
     spec = Conv(1, 32, 9, 15, 80, 9, 15, (3, 3), pad=(1, 1), add=True, activation=(0.0, INF))
     check_conv(gpu, spec, replace(tile, split=split))
+
+
+@pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS)
+def test_convolution_of_halves(gpu, spec):
+    check_conv(gpu, in_halves(spec))
+
+
+@pytest.mark.parametrize("tile", mma.TILES, ids=lambda t: f"{t.bm}x{t.bn}")
+@pytest.mark.parametrize("split", [1, 3])
+def test_every_tile_of_tensor_cores(gpu, tile, split):
+    """On a map and channels that no tile divides, and a depth that is no whole number of steps."""
+    spec = Conv(1, 48, 9, 15, 80, 9, 15, (3, 3), pad=(1, 1), add=True, activation=(0.0, INF))
+    check_conv(gpu, in_halves(spec), replace(tile, split=split))
+
+
+@pytest.mark.parametrize("stages", [2, 4])
+def test_stages_of_tensor_cores(gpu, stages):
+    check_conv(gpu, in_halves(Conv(1, 64, 5, 9, 32, 5, 9, (1, 1))), replace(mma.TILES[-1], stages=stages))
+
+
+def test_halves_are_rounded_as_numpy_does(gpu):
+    """Ties, the smallest and the largest, infinity; a Relu keeps what it is given."""
+    bits = np.random.default_rng(3).integers(0, 2**32, 4096, dtype=np.uint32)
+    given = bits.view(np.float32)
+    ties = (np.arange(1024, dtype=np.float32) + np.float32(0.5)) * np.float32(2**-24)
+    edges = np.array([65504, 65519.996, 65520, 1e30, np.inf, 2**-14, 2**-24, 2**-25, 3 * 2**-25], np.float32)
+    x = np.concatenate([given[np.isfinite(given)], ties, edges, -edges])
+    x = np.pad(x, (0, -len(x) % (BLOCK * 4)))
+    spec = Pack(1, BLOCK, 1, len(x) // BLOCK, out_element=HALF)
+    out = np.zeros(len(x), np.uint16)
+    gpu.call(spec, [x, np.arange(BLOCK, dtype=np.int32), out])
+    with np.errstate(over="ignore"):
+        want = blocked(x.reshape(1, BLOCK, -1, 1)).reshape(-1).astype(np.float16).view(np.uint16)
+    np.testing.assert_array_equal(out, want)
 
 
 def test_split_batch(gpu):

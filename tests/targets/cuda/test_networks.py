@@ -28,9 +28,10 @@ NETWORKS = {
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_network(simulated, tmp_path, name):
-    target = cuda.parse("cuda", "sm_90")
+def test_network(simulated, tmp_path, name, precision):
+    target = cuda.parse("cuda", "sm_90").at(precision)
     source = resolve.resolve(resolve.Request(model=name, num_classes=20, **NETWORKS[name]))
     model, _ = driver.optimise(source.onnx(lambda _what: None), target="cuda")
     plan = lower(model, target)
@@ -46,6 +47,9 @@ def test_network(simulated, tmp_path, name):
             simulated.library.fake_backwards(backwards)
             results.append(compiled.run(x)[0])
     simulated.library.fake_backwards(0)
-    assert np.abs(results[0] - expected).max() <= bound("network") * np.abs(expected).max()
+    near = bound("network") if precision == "fp32" else verify.tolerance("compiled-fp16").max_rel
+    assert np.abs(results[0] - expected).max() <= near * np.abs(expected).max()
+    families = {kernel.family for kernel in plan.kernels.values()}
+    assert ("gpu.mma" in families) == (precision == "fp16")
     np.testing.assert_array_equal(results[0], results[1])
     assert simulated.library.fake_live() == 0

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..elements import BLOCK
+from ..elements import BLOCK, HALF
 from ..emit import Expr, clamp, const, load
 from ..family import SCRATCH, Family, Launch, Program, of_gpu
 from ..isa import Isa
@@ -165,12 +165,13 @@ def program(spec: Conv, schedule: GemmSchedule) -> Program:
     if schedule.split == 1:
         return Program((Launch(grid, block, tuple(range(len(names)))),))
     return Program(
-        (
-            Launch(grid, block, (0, 1, SCRATCH)),
-            Launch((-(-quads // _SUM_THREADS), 1, 1), (_SUM_THREADS, 1, 1), (SCRATCH, *range(2, len(names)))),
-        ),
-        scratch=4 * floats * schedule.split,
+        (Launch(grid, block, (0, 1, SCRATCH)), sum_launch(quads, len(names))), scratch=4 * floats * schedule.split
     )
+
+
+def sum_launch(quads: int, pointers: int) -> Launch:
+    """The launch of `emit_sum`, for a convolution with so many pointers."""
+    return Launch((-(-quads // _SUM_THREADS), 1, 1), (_SUM_THREADS, 1, 1), (SCRATCH, *range(2, pointers)))
 
 
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: GemmSchedule) -> np.ndarray:
@@ -185,8 +186,8 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: GemmSchedule) -> np.nd
     steps = Shape.of(spec).steps
     wide = np.zeros((spec.groups, tiles * schedule.bn, steps * BLOCK), np.float32)
     wide[:, :group, : panel.shape[1]] = panel.reshape(spec.groups, group, -1)
-    packed = wide.reshape(spec.groups * tiles, schedule.bn, steps, BLOCK).transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(packed)
+    packed = np.ascontiguousarray(wide.reshape(spec.groups * tiles, schedule.bn, steps, BLOCK).transpose(0, 2, 3, 1))
+    return packed.astype(np.float16).view(np.uint16) if spec.in_element == HALF else packed
 
 
 # -- code ------------------------------------------------------------------------------------------------------------
@@ -196,7 +197,7 @@ class _Gemm:
     def __init__(self, spec: Conv, schedule: GemmSchedule, name: str) -> None:
         self.spec, self.schedule, self.shape = spec, schedule, Shape.of(spec)
         launch = program(spec, schedule).launches[0]
-        partial = [("src", "float32"), ("weight", "float32"), ("dst", "float32")]
+        partial = [*spec.pointers[:2], ("dst", "float32")]
         self.em = GpuEmitter(name, spec.pointers if schedule.split == 1 else partial, launch)
         self.tiles = _tiles(spec, schedule)
         # quads of the two panels that each thread fetches in a step
@@ -400,17 +401,19 @@ def epilogue(em: GpuEmitter, spec: Conv, sums: list[Expr], channel: Expr, n: Exp
     put_all(em, "dst", n * (spec.out_stride // QUAD) + place, values)
 
 
-def emit_sum(spec: Conv, schedule: GemmSchedule, name: str) -> tirx.PrimFunc:
-    """The second launch of a split convolution: the parts' sums in order, then the epilogue."""
-    launch = program(spec, schedule).launches[1]
-    em = GpuEmitter(name, [("parts", "float32"), *spec.pointers[2:]], launch)
-    quads = _extents(spec, schedule)[2]
+def emit_sum(spec: Conv, split: int, quads: int, name: str) -> tirx.PrimFunc:
+    """The second launch of a convolution in parts: their sums in order, then the epilogue.
+
+    Args:
+        quads: of the output.
+    """
+    em = GpuEmitter(name, [("parts", "float32"), *spec.pointers[2:]], sum_launch(quads, len(spec.operands)))
     plane = spec.out_height * spec.out_width
     index = em.let(em.blocks[0] * _SUM_THREADS + em.thread, "index")
     with em.when(index < quads):
         total, one = em.local(QUAD, name="total"), em.local(QUAD, name="one")
         em.copy(total, 0, em.buffers["parts"], index)
-        with em.loop(schedule.split - 1, "part", 1) as part:
+        with em.loop(split - 1, "part", 1) as part:
             em.copy(one, 0, em.buffers["parts"], part * quads + index)
             for q in range(QUAD):
                 em.store(total, q, load(total, q) + load(one, q))
@@ -425,7 +428,7 @@ def emit(spec: Conv, schedule: GemmSchedule, symbol: str) -> list[Any]:
     """A device function for each launch of `program`: `symbol`, and `symbol_1` for the second."""
     functions = [_Gemm(spec, schedule, symbol).emit()]
     if schedule.split > 1:
-        functions.append(emit_sum(spec, schedule, f"{symbol}_1"))
+        functions.append(emit_sum(spec, schedule.split, _extents(spec, schedule)[2], f"{symbol}_1"))
     return functions
 
 
@@ -435,8 +438,8 @@ def units(spec: Conv, schedule: GemmSchedule) -> int:
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:
-    """fp32 in blocks of 16."""
-    return of_gpu(isa) or (None if spec.in_element == "float32" else f"it multiplies {spec.in_element}, not float32")
+    """fp32 in blocks of 16, and what is converted to it."""
+    return of_gpu(isa) or (None if spec.in_element in ("float32", HALF) else f"it multiplies {spec.in_element}")
 
 
 def _choose(spec: Conv, _isa: Isa) -> GemmSchedule:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..elements import BLOCK
+from ..elements import BLOCK, HALF
 from ..emit import clamp, const, load
 from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
@@ -50,9 +50,10 @@ def program(spec: Conv, schedule: DenseSchedule) -> Program:
     return Program((launch,))
 
 
-def pack_weight(weight: np.ndarray, _spec: Conv, _schedule: DenseSchedule) -> np.ndarray:
+def pack_weight(weight: np.ndarray, spec: Conv, _schedule: DenseSchedule) -> np.ndarray:
     """`[O, K, 1, 1]` to `[O][K]`."""
-    return np.ascontiguousarray(weight.reshape(len(weight), -1), dtype=np.float32)
+    kept = np.ascontiguousarray(weight.reshape(len(weight), -1), dtype=np.float32)
+    return kept.astype(np.float16).view(np.uint16) if spec.in_element == HALF else kept
 
 
 def emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> list[Any]:
@@ -90,8 +91,8 @@ def _emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> tirx.PrimFunc:
             em.store(total, 0, load(total, 0) + load(shared, em.thread * (WARP + 1) + i))
         value = load(total, 0)
         if spec.add:
-            value = value + load(em.buffers["add"], image * spec.add_stride + mine)
-        em.store(em.buffers["dst"], image * spec.out_stride + mine, clamp(value, spec.activation))
+            value = value + em.read("add", image * spec.add_stride + mine)
+        em.write("dst", image * spec.out_stride + mine, clamp(value, spec.activation))
     return em.finish()
 
 
@@ -101,7 +102,9 @@ def units(spec: Conv, schedule: DenseSchedule) -> int:
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:
-    """fp32, of a few images."""
+    """fp32, or what is converted to it, of a few images."""
+    if spec.in_element not in ("float32", HALF):
+        return of_gpu(isa) or f"it multiplies {spec.in_element}"
     return of_gpu(isa) or (None if fits(spec) else f"it is no fully connected layer of at most {MAX_BATCH} images")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import Range
 
+from ..elements import HALF
 from ..emit import Emitter, Expr, const, load
 from ..family import Launch
 
@@ -48,9 +49,9 @@ class GpuEmitter(Emitter):
         self._axes.append((tag, var, extent))
         return var
 
-    def shared(self, size: int, name: str) -> Any:
-        """`size` floats that all threads of a block see."""
-        buffer = tirx.decl_buffer((size,), "float32", name, scope="shared")
+    def shared(self, size: int, name: str, dtype: str = "float32") -> Any:
+        """`size` elements that all threads of a block see."""
+        buffer = tirx.decl_buffer((size,), dtype, name, scope="shared")
         self._add(tirx.AllocBuffer(buffer))
         return buffer
 
@@ -69,9 +70,26 @@ class GpuEmitter(Emitter):
         yield var
         self._add_for(var, 0, extent, tirx.stmt.ForKind.UNROLLED)
 
+    def do(self, name: str, *args: Expr) -> None:
+        """Call a device function of `targets.cuda_source` for what it does; an element of a buffer is an lvalue."""
+        self._add(tirx.Evaluate(tirx.call_extern("void", name, *args)))
+
     def copy(self, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
-        """`into[slot] = buffer[index]` in one load and one store; both count quads."""
-        self.put(into, slot, quad(buffer, index))
+        """`into[slot] = buffer[index]` in one load and one store; both count quads. Between halves and floats each
+        lane is converted, to the nearest.
+        """
+        if into.dtype == buffer.dtype:
+            self.put(into, slot, quad(buffer, index))
+            return
+        raw = self.local(QUAD, "uint16", "halves")
+        if buffer.dtype == "uint16":
+            self.put(raw, 0, quad(buffer, index))
+            for lane in range(QUAD):
+                self.store(into, slot * QUAD + lane, from_half(load(raw, lane)))
+        else:
+            for lane in range(QUAD):
+                self.store(raw, lane, to_half(load(buffer, index * QUAD + lane)))
+            self.put(into, slot, quad(raw, 0))
 
     def put(self, buffer: Any, index: Expr, value: Expr) -> None:
         """Quad `index` of `buffer` becomes `value`, four lanes."""
@@ -83,6 +101,20 @@ class GpuEmitter(Emitter):
             self.put(into, slot, const(0.0, QUAD))
         with self.when(condition) if condition is not None else nullcontext():
             self.copy(into, slot, buffer, index)
+
+    def read(self, pointer: str, index: Expr, lanes: int = 1) -> Expr:
+        """One fp32 of what a pointer's elements stand for."""
+        value = load(self.buffers[pointer], index)
+        return from_half(value) if self.elements[pointer] == HALF else value
+
+    def write(self, pointer: str, index: Expr, *values: Expr) -> None:
+        """Store an fp32, rounded to a pointer's elements."""
+        (value,) = values
+        self.store(self.buffers[pointer], index, self.kept(pointer, value))
+
+    def kept(self, pointer: str, value: Expr) -> Expr:
+        """An fp32 as a pointer's elements keep it."""
+        return to_half(value) if self.elements[pointer] == HALF else value
 
     def load_if(self, condition: Expr | None, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
         """One float: `into[slot] = buffer[index]` where `condition` holds, zero elsewhere; nothing is read there."""
@@ -120,6 +152,16 @@ def fma(a: Expr, b: Expr, c: Expr) -> Expr:
 def call(name: str, *args: Expr) -> Expr:
     """A float function of CUDA's mathematics library (and of C's: `expf`, `tanhf`)."""
     return tirx.call_pure_extern("float32", name, *args)
+
+
+def from_half(value: Expr) -> Expr:
+    """The fp32 of a binary16 in integers."""
+    return tirx.call_pure_extern("float32", "id_from_half", value)
+
+
+def to_half(value: Expr) -> Expr:
+    """The binary16 next to an fp32, in integers; ties to even, infinity beyond the largest."""
+    return tirx.call_pure_extern("uint16", "id_to_half", value)
 
 
 def inside(index: Expr, extent: int) -> Expr:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tvm import tirx
 
-from ..elements import BLOCK
+from ..elements import BLOCK, HALF
 from ..emit import Expr, clamp, const, load
 from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
@@ -158,18 +158,15 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, symbol: str) -> 
     em.store(total, 0, const(0.0))
     with em.loop(div(spec.pixels - part + (_PARTS - 1), _PARTS), "step") as step:
         at = source + (step * _PARTS + part) * BLOCK
-        em.store(total, 0, load(total, 0) + load(em.buffers["src"], at))
+        em.store(total, 0, load(total, 0) + em.read("src", at))
     em.store(shared, em.thread, load(total, 0))
     em.barrier()
     with em.when(em.thread < BLOCK):
         em.store(total, 0, load(shared, em.thread))
         with em.loop(_PARTS - 1, "i", 1) as i:
             em.store(total, 0, load(total, 0) + load(shared, i * BLOCK + em.thread))
-        em.store(
-            em.buffers["dst"],
-            n * spec.out_stride + block * BLOCK + em.thread,
-            load(total, 0) * const(1.0 / spec.pixels),
-        )
+        place = n * spec.out_stride + block * BLOCK + em.thread
+        em.write("dst", place, load(total, 0) * const(1.0 / spec.pixels))
     return [em.finish()]
 
 
@@ -274,7 +271,7 @@ def emit_pack(spec: Pack, schedule: SimpleSchedule, symbol: str) -> list[Any]:
         value = em.local(1, name="value")
         source = (n * spec.channels + channel) * spec.pixels + pixel
         em.load_if(channel >= 0, value, 0, em.buffers["src"], source)
-        em.store(em.buffers["dst"], n * spec.out_stride + (block * spec.pixels + pixel) * BLOCK + lane, load(value, 0))
+        em.write("dst", n * spec.out_stride + (block * spec.pixels + pixel) * BLOCK + lane, load(value, 0))
 
     _guarded(em, exists, body)
     return [em.finish()]
@@ -294,7 +291,7 @@ def emit_unpack(spec: Unpack, schedule: SimpleSchedule, symbol: str) -> list[Any
         n, channel, pixel = _split(em, item, (("n", spec.batch), ("channel", spec.channels), ("pixel", spec.pixels)))
         slot = em.let(load(em.buffers["table"], channel), "slot")
         source = n * spec.in_stride + (div(slot, BLOCK) * spec.pixels + pixel) * BLOCK + mod(slot, BLOCK)
-        em.store(em.buffers["dst"], item, load(em.buffers["src"], source))
+        em.write("dst", item, em.read("src", source))
 
     _guarded(em, exists, body)
     return [em.finish()]
@@ -356,9 +353,9 @@ def emit_softmax(spec: Softmax, schedule: SimpleSchedule, symbol: str) -> list[A
 
 
 def _serves(spec: Spec, isa: Isa) -> str | None:
-    """fp32."""
-    other = sorted({o.element for o in spec.operands if o.role != "constant"} - {"float32"})
-    return of_gpu(isa) or (f"it has {', '.join(other)}, and its kernels float32" if other else None)
+    """fp32, and what is converted to it."""
+    other = sorted({o.element for o in spec.operands if o.role != "constant"} - {"float32", HALF})
+    return of_gpu(isa) or (f"it has {', '.join(other)}, and its kernels float32 and {HALF}" if other else None)
 
 
 def _family(name: str, kind: type[Spec], program: Any, emit: Any) -> Family[Any, SimpleSchedule]:

@@ -42,4 +42,4 @@ def _space(spec: Vta, isa: Isa | Accelerator) -> Iterable[tuple[Tiling, dict[str
     return [(found, {}) for found in tiling.best(spec, isa)]
 
 
-STEP: Family[Vta, Tiling] = Family("vta/step", Vta, _serves, _choose, _units, _emit, space=_space)
+STEP: Family[Vta, Tiling] = Family("vta.step", Vta, _serves, _choose, _units, _emit, space=_space)

@@ -10,6 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#ifdef __x86_64__
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
 #include "inception_deploy.h" /* ID_API */
 #include "vta_simulator.h"
 
@@ -50,6 +55,7 @@ typedef struct machine {
   clock3 clocks[ENGINES];
   token_queue queues[TOKEN_QUEUES];
   uint32_t current; /* the instruction that is executed */
+  int avx2;         /* for tiles of 1 x 16 */
   int finished;     /* FINISH was the last thing that compute did */
   uint32_t fault;   /* the instruction at fault, when `message` says something */
   char *message;
@@ -339,8 +345,40 @@ static int reads(machine *m, const char *memory, uint64_t index, uint32_t writte
   return 0;
 }
 
+#ifdef __x86_64__
+/* The processor and its system have AVX2. */
+static int has_avx2(void) {
+  unsigned a, b, c, d, low, high;
+  if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE)) return 0;
+  __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & 6) == 6 && __get_cpuid_count(7, 0, &a, &b, &c, &d) && b & bit_AVX2;
+}
+
+/* multiply() for one row of 16: products of pairs, then sums of neighbours. */
+__attribute__((target("avx2"))) static void multiply_avx2(int32_t *sums, const int8_t *inp, const int8_t *wgt) {
+  const __m256i in = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)inp));
+  for (int o = 0; o < 16; o += 8) {
+    __m256i p[8];
+    for (int k = 0; k < 8; ++k)
+      p[k] = _mm256_madd_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(wgt + 16 * (o + k)))), in);
+    const __m256i first = _mm256_hadd_epi32(_mm256_hadd_epi32(p[0], p[1]), _mm256_hadd_epi32(p[2], p[3]));
+    const __m256i second = _mm256_hadd_epi32(_mm256_hadd_epi32(p[4], p[5]), _mm256_hadd_epi32(p[6], p[7]));
+    const __m256i low = _mm256_permute2x128_si256(first, second, 0x20), high = _mm256_permute2x128_si256(first, second, 0x31);
+    __m256i *goal = (__m256i *)(sums + o);
+    _mm256_storeu_si256(goal, _mm256_add_epi32(_mm256_loadu_si256(goal), _mm256_add_epi32(low, high)));
+  }
+}
+#endif
+
 /* sums[b][o] += inp[b][i] * wgt[o][i]. Two sizes that a compiler sees through; the others go the general way. */
-static void multiply(int32_t *sums, const int8_t *inp, const int8_t *wgt, int32_t batch, int32_t block) {
+static void multiply(const machine *m, int32_t *sums, const int8_t *inp, const int8_t *wgt) {
+  const int32_t batch = m->is->batch, block = m->is->block;
+#ifdef __x86_64__
+  if (m->avx2) {
+    multiply_avx2(sums, inp, wgt);
+    return;
+  }
+#endif
   if (batch == 1 && block == 16) {
     for (int o = 0; o < 16; ++o) {
       int32_t sum = 0;
@@ -377,7 +415,7 @@ static int gemm_step(machine *m, uint64_t dst, uint64_t src, uint64_t wgt, int r
       const int known = src < (uint64_t)is->inp_depth && wgt < (uint64_t)is->wgt_depth && m->inp_written[src] != VTA_NEVER &&
                         m->wgt_written[wgt] != VTA_NEVER && m->acc_valid[dst];
       if (known) {
-        multiply(acc, m->inp + src * (size_t)is->inp_bytes, m->wgt + wgt * (size_t)is->wgt_bytes, is->batch, is->block);
+        multiply(m, acc, m->inp + src * (size_t)is->inp_bytes, m->wgt + wgt * (size_t)is->wgt_bytes);
         narrow(m, dst, acc);
         m->inp_read[src] = m->wgt_read[wgt] = epoch;
       } else {
@@ -392,7 +430,7 @@ static int gemm_step(machine *m, uint64_t dst, uint64_t src, uint64_t wgt, int r
   if (bound(m, "INP", src, is->inp_depth) != 0 || bound(m, "WGT", wgt, is->wgt_depth) != 0) return -1;
   if (reads(m, "INP", src, m->inp_written[src]) != 0 || reads(m, "WGT", wgt, m->wgt_written[wgt]) != 0) return -1;
   if (!m->acc_valid[dst]) return fault(m, "adds to ACC[%llu], which nothing has written", (unsigned long long)dst);
-  multiply(acc, m->inp + src * (size_t)is->inp_bytes, m->wgt + wgt * (size_t)is->wgt_bytes, is->batch, is->block);
+  multiply(m, acc, m->inp + src * (size_t)is->inp_bytes, m->wgt + wgt * (size_t)is->wgt_bytes);
   m->inp_read[src] = m->wgt_read[wgt] = epoch;
   narrow(m, dst, acc);
   return 0;
@@ -607,6 +645,9 @@ ID_API int vta_simulate(const vta_machine *is, const vta_place *fields, const ui
                         uint32_t region_count, uint32_t granule, vta_counts *counts, uint32_t *at_fault, char *message) {
   machine m = {.is = is, .fields = fields, .code = code, .count = count, .regions = regions, .region_count = region_count,
                .granule = granule, .counts = counts, .message = message};
+#ifdef __x86_64__
+  m.avx2 = is->batch == 1 && is->block == 16 && has_avx2();
+#endif
   const int fill = is->poisoned ? 0xff : 0; /* VTA_NEVER, or written before everything */
   const size_t acc = (size_t)is->acc_depth, inp = (size_t)is->inp_depth, wgt = (size_t)is->wgt_depth;
   m.uops = room((size_t)is->uop_depth, sizeof *m.uops, 0);

@@ -244,11 +244,30 @@ def load(folder: Path, *, threads: int | None = None, driver: Path | None = None
 
 
 def library_of(folder: Path) -> Path:
-    """The library in a folder that this machine runs. A board's bundle holds a second one, which simulates the board,
-    for the machine that built it.
+    """The library in a folder that this machine runs. A board's bundle holds a second one, which simulates the board on
+    another machine.
     """
-    second = folder / f"model-{platform.machine()}.so"
-    return second if second.exists() else folder / _LIBRARY
+    first, second = folder / _LIBRARY, folder / f"model-{platform.machine()}.so"
+    return second if second.exists() and _machine_of(first) != _here() else first
+
+
+def _here() -> str:
+    return platform.machine().replace("armv8l", "armv7l")
+
+
+def _machine_of(path: Path) -> str:
+    """The machine that an ELF file is for; "" where it is none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(20)
+    except OSError:
+        return ""
+    return _named(head) if len(head) == 20 and head[:4] == b"\x7fELF" else ""
+
+
+def _named(head: bytes) -> str:
+    number = int.from_bytes(head[18:20], "little")
+    return _MACHINES.get(number, f"ELF machine {number}")
 
 
 _OPENED: dict[str, list[int]] = {}
@@ -302,9 +321,7 @@ def _check_elf(path: Path) -> None:
         raise DeployError(
             f"{path} is not a shared library", kind="library", got="not ELF", allowed="an ELF shared library"
         )
-    number = int.from_bytes(head[18:20], "little")
-    built = _MACHINES.get(number, f"ELF machine {number}")
-    here = platform.machine().replace("armv8l", "armv7l")
+    built, here = _named(head), _here()
     if built != here:
         raise DeployError(
             f"{path} was compiled for {built} and this is {here}", kind="library", got=built, allowed=here

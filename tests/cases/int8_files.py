@@ -171,7 +171,7 @@ def activations() -> Iterator[File]:
     g = Graph(7)
     y = g.op("Relu", g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16))  # no Q behind it
     y = g.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2])
-    yield _file("missing", g, g.head(g.qdq(y, 0.02), 0.02, 16), floats=("MaxPool",))
+    yield _file("missing", g, g.head(g.qdq(y, 0.02), 0.02, 16))
     for dtype, zero in (("uint8", 100), ("int8", 10)):
         g = Graph(8)
         stored, _, _ = g.q("x", 0.03, zero, dtype)

@@ -81,6 +81,13 @@ def deep(b: Builder, x: str) -> str:
     return b.conv(y, 1040, 48, (1, 1))
 
 
+def whole_blocks(b: Builder, x: str) -> str:
+    """Every second of 64 channels, which are whole blocks when they are moved together."""
+    y = b.op("Relu", b.conv(signed(b, x), 16, 64, (1, 1)))
+    cut = (b.constant([1], "int64"), b.constant([64], "int64"), b.constant([1], "int64"), b.constant([2], "int64"))
+    return b.conv(b.op("Add", b.op("Slice", y, *cut), b.conv(y, 64, 32, (1, 1))), 32, 8)
+
+
 def slots(b: Builder, x: str) -> str:
     """Both sides of an add are concats of odd widths, in different slots."""
     y = signed(b, x)
@@ -203,7 +210,7 @@ def joined_flat(b: Builder, x: str) -> str:
 
 NETWORKS = (
     plain, padded, dilated, grouped, depthwise, deep, pools, branches, slots, twice, tables, islands, reshaped, joined_flat,
-    gates, gated, normalised, places, shuffled,
+    gates, gated, normalised, places, shuffled, whole_blocks,
 )  # fmt: skip
 
 

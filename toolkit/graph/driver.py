@@ -18,6 +18,7 @@ from inception_deploy.graph.clean import fold_constants, lift_constants, remove_
 from inception_deploy.graph.cost import cost
 from inception_deploy.graph.fold import fold_affine, fold_batchnorm, fold_pads
 from inception_deploy.graph.fuse import fuse_flatten, fuse_gemm, fuse_global_pool
+from inception_deploy.graph.moved import quantize_moved
 from inception_deploy.graph.skeleton import check
 from inception_deploy.graph.stack import unstack_sums
 from inception_deploy.graph.windows import explicit_windows
@@ -72,6 +73,7 @@ PASSES: tuple[Pass, ...] = (
     Pass(fuse_gemm, "before the affine folds: they know Gemm, not MatMul"),
     Pass(fuse_global_pool, "any time before the lowering; here, so that its Flatten is seen as one by the next"),
     Pass(fuse_flatten, "after the constants are folded: only then is the target shape known"),
+    Pass(quantize_moved, "after the fusions, which spell moves alike, and the constants: scales are"),
     Pass(fold_pads, "before the affine folds: a convolution's own padding decides which of them are exact"),
     Pass(fold_batchnorm, "before fold_affine, which takes what is left of one as a Mul and an Add"),
     Pass(fold_affine, "after fold_batchnorm: a residual scale meets a convolution that has its final bias"),

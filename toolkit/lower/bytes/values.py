@@ -170,22 +170,13 @@ class Bytes:
 
     def picked(self, value: Value, places: Places, fill: int, name: str, nodes: list[str]) -> Value:
         """Bytes of a map in other places; `fill` where they are from nowhere. Its shape is (N, C, H, W)."""
-        source, height, width = value.storage, len(places.rows), len(places.columns)
+        source = value.storage
         assert source.slots is not None
-        kept = np.array_equal(places.channels, np.arange(len(source.slots)))
-        slots, blocks = source.slots, source.blocks
-        operands: list[tuple[Storage, str] | Param] = [(source, "in_stride")]
-        operands += [Param("raw", places.rows), Param("raw", places.columns)]
-        if not kept:
-            slots, blocks = np.arange(len(places.channels)), blocks_of(len(places.channels))
-            table = np.zeros(blocks * BLOCK, np.int32)
-            table[: len(slots)] = np.where(places.channels < 0, -1, source.slots[places.channels])
-            operands.append(Param("raw", table))
-        size = (source.blocks, value.height, value.width, blocks, height, width)
-        spec = Pick(source.batch, *size, shuffled=not kept, fill=fill if places.filled else -1)
-        storage = Storage(name, source.batch, height * width, blocks, slots, dtype=source.dtype)
-        self.reader.emit("pick", nodes, spec, operands, storage, name)
-        return Value(name, (source.batch, len(slots), height, width), storage, height, width)
+        if np.array_equal(places.channels, np.arange(len(source.slots))):
+            return self._pick(value, places, fill, name, nodes, source.slots, source.blocks, None)
+        slots = np.arange(len(places.channels))
+        table = np.where(places.channels < 0, -1, source.slots[places.channels])
+        return self._pick(value, places, fill, name, nodes, slots, blocks_of(len(slots)), table)
 
     def with_slots(self, value: Value, slots: np.ndarray) -> Value:
         """A map with its channels in the given slots, moved if need be."""
@@ -193,12 +184,41 @@ class Bytes:
         assert source.slots is not None
         if np.array_equal(source.slots, slots):
             return value
-        table = np.zeros(blocks_of(int(slots.max()) + 1) * BLOCK, np.int32)
-        table[slots] = np.arange(len(slots))
         rows, columns = (np.arange(size, dtype=np.int32) for size in (value.height, value.width))
-        moved = self.picked(value, Places(table, rows, columns), 0, f"{value.name}:moved", [])
-        moved.storage.slots = slots
+        places, blocks = Places(slots, rows, columns), blocks_of(int(slots.max()) + 1)
+        moved = self._pick(value, places, -1, f"{value.name}:moved", [], slots, blocks, source.slots)
         return replace(moved, shape=value.shape)
+
+    def _pick(
+        self,
+        value: Value,
+        places: Places,
+        fill: int,
+        name: str,
+        nodes: list[str],
+        slots: np.ndarray,
+        blocks: int,
+        sources: np.ndarray | None,
+    ) -> Value:
+        """A `Pick`.
+
+        Args:
+            slots, blocks: of the result.
+            sources: the slot of the input that each channel of the result is from; None where every slot stays.
+        """
+        source, height, width = value.storage, len(places.rows), len(places.columns)
+        operands: list[tuple[Storage, str] | Param] = [(source, "in_stride")]
+        operands += [Param("raw", places.rows), Param("raw", places.columns)]
+        if sources is not None:
+            table = np.zeros(blocks * BLOCK, np.int32)
+            table[slots] = sources
+            operands.append(Param("raw", table))
+        size = (source.blocks, value.height, value.width, blocks, height, width)
+        fill = fill if places.filled else -1
+        spec = Pick(source.batch, *size, shuffled=sources is not None, fill=fill)
+        storage = Storage(name, source.batch, height * width, blocks, slots, dtype=source.dtype)
+        self.reader.emit("pick", nodes, spec, operands, storage, name)
+        return Value(name, (source.batch, len(slots), height, width), storage, height, width)
 
     # -- edges -------------------------------------------------------------------------------------------------------
     def quantize(self, node: onnx.NodeProto) -> None:

@@ -19,7 +19,7 @@ from inception_deploy import artifact
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph import driver
 from inception_deploy.progress import NONE, Progress
-from inception_deploy.sources import preparing, resolve
+from inception_deploy.sources import metadata, preparing, resolve
 
 from .calibrate import Ranges
 from .pictures import pictures
@@ -111,7 +111,7 @@ def run(job: Job, progress: Progress = NONE) -> dict[str, Any]:
             model, job, preprocessing=source.preprocessing, labels=source.labels, state=state, progress=progress
         )
         progress.stage("write")
-        preparing.put(result.model, source.preprocessing)
+        metadata.write(result.model, source.name, source.preprocessing, source.labels)
         with artifact.atomic_file(job.output) as partial:
             onnx.save(result.model, str(partial))
     return {"model": str(job.output), **document}

@@ -5,7 +5,7 @@ An input is a row of the manifest's ``inputs``: ``name``, ``shape`` and ``dtype`
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 
 def ports(model: onnx.ModelProto, *, open_size: int = 2) -> list[Port]:
     """The inputs of a model that are no initialisers; a symbolic size is `open_size`."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return described([value for value in model.graph.input if value.name not in constants], open_size=open_size)
+
+
+def described(values: Iterable[onnx.ValueInfoProto], *, open_size: int = 2) -> list[Port]:
+    """Name, shape and type of a model's inputs or outputs; a symbolic size is `open_size`."""
     from onnx import helper
 
-    constants = {tensor.name for tensor in model.graph.initializer}
     found: list[Port] = []
-    for value in model.graph.input:
+    for value in values:
         kind = value.type.tensor_type
-        if value.name not in constants:
-            shape = [size.dim_value if size.HasField("dim_value") else open_size for size in kind.shape.dim]
-            dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
-            found.append({"name": value.name, "shape": shape, "dtype": dtype})
+        shape = [size.dim_value if size.HasField("dim_value") else open_size for size in kind.shape.dim]
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.elem_type)).name
+        found.append({"name": value.name, "shape": shape, "dtype": dtype})
     return found
 
 

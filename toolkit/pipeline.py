@@ -11,9 +11,12 @@ write      everything into one bundle, atomically
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,14 +39,14 @@ from .reports import check
 from .runtime import bundle
 from .runtime.compiled import load as load_compiled
 from .sources import capture as exporter
-from .sources import original, preparing, resolve
+from .sources import metadata, original, resolve
 from .targets.cpu_library import costs
 from .targets.precision import Settled, settle
 from .tuning.tuned import TunedCpu
 from .tuning.tuned import load as load_tuned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -68,6 +71,7 @@ def export(
     verified: bool = True,
     keep_stages: bool = False,
     require_int8: float | None = None,
+    onnx_only: bool = False,
     force: bool = False,
     progress: Progress = NONE,
 ) -> dict[str, Any]:
@@ -81,6 +85,7 @@ def export(
         keep_stages: put the ONNX from before our graph passes into the bundle too, and the layers after each lowering
             pass.
         require_int8: how many percent of the multiply-adds must compute in integers; for int8 only.
+        onnx_only: compile nothing; a `destination` that ends in .onnx is the file alone.
         force: replace what stands at `destination`.
 
     Returns:
@@ -102,14 +107,34 @@ def export(
         raise UsageError(message, kind="usage", got=require_int8, allowed="0 to 100, with --precision int8")
     if tuned is not None:
         _refuse_tuned(precision or "fp32")
-    if reason := goal.unbuildable():
+    if onnx_only and (tuned is not None or precision == "bf16"):
+        message = "--onnx-only makes a file for other runtimes: nothing of it is tuned, or in bf16"
+        raise UsageError(message, kind="usage", got="--tuned" if tuned else precision, allowed="fp32 or int8")
+    if destination.suffix == ".onnx" and not onnx_only:
+        message = f"{destination} is the name of an ONNX file, and a bundle is a folder or a .zip"
+        raise UsageError(message, kind="usage", got=str(destination), allowed="another name, or --onnx-only")
+    if not onnx_only and (reason := goal.unbuildable()):
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
-    wanted = _Wanted(goal, precision, quantization, tuned, verified, keep_stages, require_int8)
+    wanted = _Wanted(goal, precision, quantization, tuned, verified, keep_stages, require_int8, onnx_only)
+    written = _file if destination.suffix == ".onnx" else artifact.atomic_folder
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
-    with job.calibrating(destination) as state, artifact.atomic_folder(destination, force=force) as folder:
+    with job.calibrating(destination) as state, written(destination, force=force) as folder:
         document = _Export(folder, state, wanted, request.seed, watch).run(request)
         watch.stage("write")
     return {"bundle": str(destination), **document, "seconds": watch.seconds(), "notes": watch.notes}
+
+
+@contextmanager
+def _file(destination: Path, *, force: bool) -> Iterator[Path]:
+    """A folder for a bundle of which the ONNX alone, the quantized one where there is one, goes to `destination`."""
+    if os.path.lexists(destination) and not force:
+        message = f"{destination} already exists; --force replaces it"
+        raise DeployError(message, kind="exists", got=str(destination), allowed="a path that does not exist yet")
+    with artifact.temporary() as folder:
+        yield folder
+        made = next(path for name in (bundle.INT8_ONNX, bundle.ONNX) if (path := folder / name).exists())
+        with artifact.atomic_file(destination) as partial:
+            shutil.copyfile(made, partial)
 
 
 @dataclass(frozen=True)
@@ -123,6 +148,7 @@ class _Wanted:
     verified: bool
     keep_stages: bool
     require_int8: float | None
+    onnx_only: bool
 
 
 class _Export:
@@ -160,6 +186,8 @@ class _Export:
         if settled.target.precision.name == "int8":
             model, outputs = self.quantize(model, outputs)
             self.share(model, settled.target)
+        if self.wanted.onnx_only:
+            return self.write_onnx(settled.target, model)
         target, plan, not_run = self.compile(model, settled, outputs)
         del model
         return self.write(target, plan, not_run)
@@ -197,12 +225,16 @@ class _Export:
         outputs = self._outputs(model)
         self._compare("optimised", before, outputs, exported)
         del exported
-        preparing.put(model, self.facts["preprocessing"])
+        self._describe(model)
         onnx.save(model, str(self.folder / bundle.ONNX))
         work = cost.cost(model)
         self.facts["passes"] = [_effect(effect) for effect in effects if effect.fired]
         self.facts["cost"] = {"parameters": work.parameters, "macs": work.macs}
         return model, outputs
+
+    def _describe(self, model: onnx.ModelProto) -> None:
+        """Write into an ONNX what it says of itself."""
+        metadata.write(model, *(self.facts[key] for key in ("model", "preprocessing", "labels")))
 
     def settle(self, target: Target, model: onnx.ModelProto) -> Settled:
         """The target at the precision asked for; where none was, a quantized ONNX means int8 and any other fp32."""
@@ -282,7 +314,7 @@ class _Export:
             for name, how in integer_network.tensors(result.model).items()
         }
         self.facts["quantization"] = {**told, "tensors": tensors}
-        preparing.put(result.model, self.facts["preprocessing"])
+        self._describe(result.model)
         onnx.save(result.model, str(self.folder / bundle.INT8_ONNX))
         return result.model
 
@@ -353,10 +385,22 @@ class _Export:
 
     def write(self, target: Target, plan: Plan, not_run: list[dict[str, str]]) -> dict[str, Any]:
         """The bundle's documents, and the seal on all of it."""
+        return self._seal(target, refusals(plan), layout(plan), not_run)
+
+    def write_onnx(self, target: Target, model: onnx.ModelProto) -> dict[str, Any]:
+        """The same of a network of which nothing was compiled."""
+        share = {"arena_bytes": 0, "weights_bytes": 0}
+        ports = feeds.ports(model), feeds.described(model.graph.output)
+        self.facts |= _interface(target, *ports, model) | {"arithmetic": None, "memory": share, "onnx_only": True}
+        return self._seal(target, [], {"steps": [], "memories": [], "placements": []}, []) | {"onnx_only": True}
+
+    def _seal(
+        self, target: Target, refused: list[dict[str, Any]], plan: dict[str, Any], not_run: list[dict[str, str]]
+    ) -> dict[str, Any]:
         checked = [row["stage"] for row in self.stages]
         artifact.dump_json(check.summary(self.stages, not_run), self.folder / bundle.VERIFY)
-        artifact.dump_json(refusals(plan), self.folder / bundle.REFUSALS)
-        artifact.dump_json(layout(plan), self.folder / bundle.PLAN)
+        artifact.dump_json(refused, self.folder / bundle.REFUSALS)
+        artifact.dump_json(plan, self.folder / bundle.PLAN)
         explain.write(self.folder, self.facts, self.stages)
         bundle.seal(self.folder, {**self.facts, "tools": tools(), "checked": checked, "not_run": not_run})
         quantization = self.facts.get("quantization")
@@ -368,7 +412,7 @@ class _Export:
             "ok": all(bool(row["ok"]) for row in self.stages),
             "verified": checked,
             "not_run": not_run,
-            "refusals": len(plan.refusals),
+            "refusals": len(refused),
         }
 
     def _say(self, what: str) -> None:
@@ -481,24 +525,32 @@ def _compiled(
     target: Target, plan: Plan, model: onnx.ModelProto, quantization: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """The part of the manifest that tells what was compiled, from what, for what."""
+    ports = [_tensor(port) for port in plan.inputs], [_tensor(port) for port in plan.outputs]
+    return {
+        **_interface(target, *ports, model),
+        "arithmetic": _arithmetic(target, quantization),
+        "memory": {"arena_bytes": plan.arena_bytes, "weights_bytes": len(plan.weights)},
+    }
+
+
+def _interface(
+    target: Target, inputs: Sequence[Mapping[str, Any]], outputs: Sequence[Mapping[str, Any]], model: onnx.ModelProto
+) -> dict[str, Any]:
+    """What goes in and comes out, on what."""
     scales = {
         name: {"scale": how.scale, "zero_point": how.zero, "quantized_dtype": how.dtype}
         for name, how in (integer_network.tensors(model).items() if integer_network.is_ours(model) else ())
     }
     ending = {node.output[0]: node.op_type for node in model.graph.node}
-    outputs = [
-        {**_tensor(port), "kind": "probabilities" if ending.get(port.name) == "Softmax" else "logits"}
-        for port in plan.outputs
-    ]
     return {
         "target": target.name,
         "target_details": target.describe(),
         "precision": target.precision.name,
-        "arithmetic": _arithmetic(target, quantization),
         "integers": target.precision.integers,
-        "inputs": [{**_tensor(port), **scales.get(port.name, {})} for port in plan.inputs],
-        "outputs": outputs,
-        "memory": {"arena_bytes": plan.arena_bytes, "weights_bytes": len(plan.weights)},
+        "inputs": [{**port, **scales.get(port["name"], {})} for port in inputs],
+        "outputs": [
+            {**port, "kind": "probabilities" if ending.get(port["name"]) == "Softmax" else "logits"} for port in outputs
+        ],
     }
 
 
@@ -508,5 +560,5 @@ def _tensor(port: Port) -> dict[str, Any]:
 
 def tools() -> dict[str, str]:
     """The versions of what took part."""
-    versions = {name: metadata.version(name) for name in _TOOLS}
+    versions = {name: version(name) for name in _TOOLS}
     return {"inception-deploy": __version__, "python": platform.python_version(), **versions}

@@ -19,7 +19,7 @@ from PIL import Image
 
 from inception_deploy.bundles import explain
 from inception_deploy.runtime import preprocessing
-from inception_deploy.runtime.labels import imagenet
+from inception_deploy.runtime.labels import imagenet, known
 from inception_deploy.verify import bound
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -183,14 +183,11 @@ def test_preprocessing_json_says_the_preprocessing_of_another_export(
 
 
 def test_labels_are_those_of_run() -> None:
-    def manifest(labels, shape):
-        return {"labels": labels, "outputs": [{"shape": shape}]}
-
-    assert explain.known_labels(manifest(None, [1, 1000])) == imagenet()
-    assert explain.known_labels(manifest(["a", "b"], [4, 2])) == ["a", "b"]
-    assert explain.known_labels(manifest(["a", "b"], [4, 2, 1, 1])) == ["a", "b"]
+    assert known(None, [1, 1000]) == imagenet()
+    assert known(["a", "b"], [4, 2]) == ["a", "b"]
+    assert known(["a", "b"], [4, 2, 1, 1]) == ["a", "b"]
     for labels, shape in ((None, [1, 7]), (["a"], [1, 7]), (None, [1, 1000, 8, 8]), (None, [])):
-        assert explain.known_labels(manifest(labels, shape)) == ()
+        assert known(labels, shape) == ()
 
 
 def test_the_script_is_short_and_needs_numpy_alone() -> None:

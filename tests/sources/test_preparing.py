@@ -12,8 +12,8 @@ from onnx import TensorProto, helper
 
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.runtime.preprocessing import Preprocessing, as_dict, from_dict
-from inception_deploy.sources import hub, preparing, resolve
-from inception_deploy.sources.preparing import USUAL, of_onnx, of_timm, put, said, settled
+from inception_deploy.sources import hub, metadata, resolve
+from inception_deploy.sources.preparing import USUAL, of_timm, said, settled
 from inception_deploy.verify import bound
 
 SHAPE = (1, 3, 64, 48)
@@ -137,26 +137,16 @@ def model(size: int = 16) -> onnx.ModelProto:
 def test_an_onnx_carries_it_so_that_exporting_again_keeps_it(tmp_path: Path) -> None:
     made, path = model(), tmp_path / "net.onnx"
     own = Preprocessing((1.0, 2.0, 3.0), (1.0, 1.0, 2.0), 20, (16, 16), "bicubic", "1", "bgr")
-    put(made, as_dict(own))
-    put(made, as_dict(own))
-    assert [entry.key for entry in made.metadata_props] == [preparing.PROPERTY]
-    assert of_onnx(made, "net") == own
+    metadata.write(made, "net", as_dict(own), None)
+    assert metadata.preprocessing(made, "net") == own
     onnx.save(made, path)
     source = resolve.resolve(resolve.Request(str(path)))
     assert from_dict(dict(source.preprocessing or {})) == own
     assert not [note for note in source.notes if "ImageNet" in note]
     changed = resolve.resolve(resolve.Request(str(path), preprocessing=said({"color": "rgb"})))
     assert dict(changed.preprocessing or {})["color"] == "rgb"
-    put(made, None)
-    assert not made.metadata_props
-
-
-@pytest.mark.parametrize("text", ["{", "[]", '{"mean": 3}', '{"crop": [1, 2], "mean": ["a"]}'])
-def test_metadata_that_is_something_else_is_refused(text: str) -> None:
-    made = model()
-    made.metadata_props.add(key=preparing.PROPERTY, value=text)
-    with pytest.raises(DeployError, match=f"net: metadata '{preparing.PROPERTY}'"):
-        of_onnx(made, "net")
+    metadata.write(made, "net", None, None)
+    assert metadata.preprocessing(made, "net") is None
 
 
 TIMM = {

@@ -42,6 +42,7 @@ def export(
     verified: bool = True,
     keep_stages: bool = False,
     require_int8: float | None = None,
+    onnx_only: bool = False,
     force: bool = False,
     progress: Progress = NONE,
 ) -> Document:
@@ -71,6 +72,8 @@ def export(
         verified: compare every stage with the one before it, and write nothing where one differs.
         keep_stages: keep what the network was before and between our passes.
         require_int8: how many percent of the multiply-adds must compute in integers; for int8.
+        onnx_only: compile nothing: the bundle holds the ONNX after our passes, in int8 the quantized one, for other
+            runtimes; an `output` that ends in .onnx is that file alone.
         force: replace what stands at `output`.
 
     Returns:
@@ -104,6 +107,7 @@ def export(
         verified=verified,
         keep_stages=keep_stages,
         require_int8=require_int8,
+        onnx_only=onnx_only,
         force=force,
         progress=progress,
     )

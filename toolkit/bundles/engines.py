@@ -80,6 +80,9 @@ def load_compiled(bundle: Bundle, threads: int | None = None, driver: Path | Non
     from ..runtime import compiled
     from ..targets import described, listing
 
+    if bundle.manifest.get("onnx_only"):
+        message = f"bundle {bundle.source} was exported with --onnx-only; --runtime onnxruntime runs its ONNX"
+        raise DeployError(message, kind="target", got="no compiled library", allowed="export without --onnx-only")
     if reason := described(bundle.manifest["target_details"]).missing():
         raise DeployError(
             f"bundle {bundle.source} is for {bundle.manifest['target']}, which cannot run here: {reason}; "

@@ -14,8 +14,7 @@ import numpy as np
 
 from .. import artifact
 from ..runtime import bundle as bundles
-from ..runtime.labels import imagenet
-from ..runtime.model import class_count
+from ..runtime.labels import known
 
 README, INFER, LICENSE = "README.md", "infer.py", "LICENSE"
 PREPROCESSING, LABELS = "preprocessing.json", "labels.txt"
@@ -23,6 +22,7 @@ PREPROCESSING, LABELS = "preprocessing.json", "labels.txt"
 _FILES = {
     "model.so": "the compiled network and its runtime: a library that needs the C library and nothing else",
     "weights.bin": "its weights",
+    "model-x86_64.so": "the same for an x86-64 machine that simulates the board",
     "inception_deploy.h": "its interface",
     INFER: "runs it with numpy and ctypes; pictures need Pillow",
     bundles.ONNX: "the network after our graph passes, in float32",
@@ -45,20 +45,14 @@ def write(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[st
         stages: the rows of its ``verify.json``.
     """
     data = resources.files(__package__).joinpath("data")
-    for name in (INFER, LICENSE):
+    for name in () if manifest.get("onnx_only") else (INFER, LICENSE):
         (folder / name).write_bytes(data.joinpath(name).read_bytes())
     if manifest["preprocessing"] is not None:
         ports = {side: [_port(port) for port in manifest[side]] for side in ("inputs", "outputs")}
         artifact.dump_json({**manifest["preprocessing"], **ports}, folder / PREPROCESSING)
-    if labels := known_labels(manifest):
+    if labels := known(manifest["labels"], manifest["outputs"][0]["shape"]):
         (folder / LABELS).write_text("".join(f"{' '.join(label.split())}\n" for label in labels), encoding="utf-8")
     (folder / README).write_text(readme(folder, manifest, stages), encoding="utf-8")
-
-
-def known_labels(manifest: Mapping[str, Any]) -> Sequence[str]:
-    """The names of the classes; none where nobody knows them."""
-    labels: Sequence[str] = manifest["labels"] or imagenet()
-    return labels if class_count(manifest["outputs"][0]["shape"]) == len(labels) else ()
 
 
 def _port(port: Mapping[str, Any]) -> dict[str, Any]:
@@ -67,39 +61,30 @@ def _port(port: Mapping[str, Any]) -> dict[str, Any]:
 
 def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> str:
     """README.md: what the bundle is and how it is run, in commands that work as they stand."""
-    first = manifest["inputs"][0]
-    pictures = manifest["preprocessing"] is not None
+    compiled = not manifest.get("onnx_only")
     onnx = bundles.INT8_ONNX if (folder / bundles.INT8_ONNX).exists() else bundles.ONNX
-    several = len(manifest["inputs"]) > 1
+    what = (
+        "A neural network, compiled: `model.so` with `weights.bin` computes it and needs no Python and no framework."
+        if compiled
+        else f"A neural network as ONNX, for runtimes of others: `{onnx}`."
+    )
+    also = (bundles.MANIFEST, bundles.VERIFY, bundles.PLAN, bundles.REFUSALS)
+    files = [(f"`{name}`", told) for name, told in _FILES.items() if name in also or (folder / name).exists()]
     sections = [
-        f"# {manifest['model']} for {manifest['target']}, {manifest['precision']}",
-        "A neural network, compiled: `model.so` with `weights.bin` computes it and needs neither Python nor any "
-        f"framework. It takes {_ports(manifest['inputs'])} and gives {_ports(manifest['outputs'])}. "
-        f"{_machine(manifest)}",
+        f"# {manifest['model']} {'for ' + manifest['target'] if compiled else 'as ONNX'}, {manifest['precision']}",
+        f"{what} It takes {_ports(manifest['inputs'])} and gives {_ports(manifest['outputs'])}.",
+        *([_machine(manifest)] if compiled else []),
         "Commands are typed in this folder. Files of yours lie beside it (`../photo.jpg`), because a bundle with files "
         "in it that its manifest does not name is taken for a damaged one.",
-        "## From Python, with numpy",
-        _code("sh", *_python(first, pictures, several)),
-        *([] if several else ["From a program:", _code("python", *_program(first))]),
-        "## From C",
-        "Save this as `../main.c`; it takes the first input as raw numbers on stdin and gives the first output on "
-        "stdout. `inception_deploy.h` describes every function and error.",
-        _code("c", _MAIN.strip()),
-        _code(
-            "sh",
-            'cc -O2 -I. ../main.c ./model.so -Wl,-rpath,"$PWD" -o ../network',
-            f"{_raw(first, several)}   # {_bytes(first):,} bytes",
-            "../network < ../input.raw > ../output.raw",
-        ),
+        *(_compiled(manifest) if compiled else []),
         "## In onnxruntime",
-        f"`{onnx}` is the same network for other runtimes.",
+        f"`{onnx}` is the same network for other runtimes; its metadata holds the preprocessing and the labels.",
         _code("python", *_onnxruntime(manifest["inputs"], onnx)),
         "## With inception-deploy",
-        _code("sh", *_commands(first, pictures, several)),
+        _code("sh", *_commands(manifest, compiled)),
         "## The files",
-        _table(("file", ""), [(f"`{name}`", what) for name, what in _FILES.items() if (folder / name).exists()
-                              or name in (README, bundles.MANIFEST, bundles.VERIFY, bundles.PLAN, bundles.REFUSALS)]),
-    ]  # fmt: skip
+        _table(("file", ""), files),
+    ]
     if stages:
         rows = [
             (row["stage"], row["reference"], _number(row["max_rel"]), _number(row.get("allowed", row["tolerance"])))
@@ -140,6 +125,26 @@ int main(void) {
   return 0;
 }
 """
+
+
+def _compiled(manifest: Mapping[str, Any]) -> list[str]:
+    """How the library is used."""
+    first, several = manifest["inputs"][0], len(manifest["inputs"]) > 1
+    return [
+        "## From Python, with numpy",
+        _code("sh", *_python(first, manifest["preprocessing"] is not None, several)),
+        *([] if several else ["From a program:", _code("python", *_program(first))]),
+        "## From C",
+        "Save this as `../main.c`; it takes the first input as raw numbers on stdin and gives the first output on "
+        "stdout. `inception_deploy.h` describes every function and error.",
+        _code("c", _MAIN.strip()),
+        _code(
+            "sh",
+            'cc -O2 -I. ../main.c ./model.so -Wl,-rpath,"$PWD" -o ../network',
+            f"{_raw(first, several)}   # {_bytes(first):,} bytes",
+            "../network < ../input.raw > ../output.raw",
+        ),
+    ]
 
 
 def _ports(ports: Sequence[Mapping[str, Any]]) -> str:
@@ -199,11 +204,13 @@ def _onnxruntime(ports: Sequence[Mapping[str, Any]], onnx: str) -> list[str]:
     ]
 
 
-def _commands(port: Mapping[str, Any], pictures: bool, several: bool) -> list[str]:
-    run = ["inception-deploy run . --image ../photo.jpg"] if pictures else []
-    if not several:
-        run.append("inception-deploy run . --input ../input.npy --output ../output.npy")
-    return [*run, "inception-deploy verify .", "inception-deploy inspect ."]
+def _commands(manifest: Mapping[str, Any], compiled: bool) -> list[str]:
+    how = "" if compiled else " --runtime onnxruntime"
+    lines = [] if manifest["preprocessing"] is None else [f"inception-deploy run . --image ../photo.jpg{how}"]
+    if len(manifest["inputs"]) == 1:
+        lines += [] if compiled else [_zeros(manifest["inputs"][0], "../input.npy")]
+        lines.append(f"inception-deploy run . --input ../input.npy --output ../output.npy{how}")
+    return [*lines, "inception-deploy verify .", "inception-deploy inspect ."]
 
 
 def _code(language: str, *lines: str) -> str:

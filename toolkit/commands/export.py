@@ -42,6 +42,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PERCENT",
         help="an error where less of the multiply-adds computes in integers (a warning is given below 90)",
     )
+    alone = "compile nothing: the ONNX after our passes, quantized for int8; -o FILE.onnx makes that file alone"
+    parser.add_argument("--onnx-only", action="store_true", help=alone)
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")
 
 
@@ -60,6 +62,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         verified=not options.no_verify,
         keep_stages=options.keep_stages,
         require_int8=options.require_int8,
+        onnx_only=options.onnx_only,
         force=options.force,
         progress=progress,
         **network_of(options),
@@ -75,7 +78,8 @@ COMMAND = Command(
     "export, optimise, compile and verify a network into a bundle",
     "inception-deploy export --model irv2 --target cpu -o irv2-cpu\n"
     "inception-deploy export --model net.py:build --input-size 96 -o net.zip\n"
-    "inception-deploy export --model irv2 --precision int8 --calibration photos/ -o irv2-int8",
+    "inception-deploy export --model irv2 --precision int8 --calibration photos/ -o irv2-int8\n"
+    "inception-deploy export --model irv2 --onnx-only -o irv2.onnx",
     _arguments,
     _execute,
 )

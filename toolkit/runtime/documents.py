@@ -28,6 +28,7 @@ MANIFEST = {
     "precision": OneOf(("fp32", "fp16", "bf16", "int8")),
     "arithmetic": Maybe(str),
     "integers": Missing(bool),
+    "onnx_only": Missing(bool),
     "inputs": NotEmpty(_INPUT),
     "outputs": NotEmpty(_PORT),
     "preprocessing": Nullable(dict),

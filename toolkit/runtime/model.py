@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..errors import DeployError
 from . import bundle, compiled
 from .given import Given, Input, Rows
-from .labels import imagenet
+from .labels import class_count, known
 from .preprocessing import Preprocessing, from_dict
 
 Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
@@ -206,8 +206,8 @@ def load(
 def _labels(given: str | os.PathLike[str] | Sequence[str] | None, manifest: Mapping[str, Any]) -> Sequence[str]:
     classes = class_count(manifest["outputs"][0]["shape"]) or 0
     if given is None:
-        known = manifest.get("labels") or imagenet()
-        return known if classes == len(known) else [str(index) for index in range(classes)]
+        names = known(manifest.get("labels"), manifest["outputs"][0]["shape"])
+        return names or [str(index) for index in range(classes)]
     if not isinstance(given, (str, os.PathLike)):
         names, subject = list(given), "the list of labels"
     else:
@@ -216,11 +216,6 @@ def _labels(given: str | os.PathLike[str] | Sequence[str] | None, manifest: Mapp
         message = f"{subject} has {len(names)} lines, the network {classes} classes"
         raise DeployError(message, kind="labels", got=len(names), allowed=classes)
     return names
-
-
-def class_count(shape: Sequence[int]) -> int | None:
-    """How many classes an output of this shape tells; None where it tells none."""
-    return shape[1] if len(shape) >= 2 and math.prod(shape[2:]) == 1 else None
 
 
 def _read(path: Path) -> list[str]:

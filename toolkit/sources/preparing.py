@@ -1,7 +1,7 @@
 """Where a network's preprocessing comes from: the network itself, what its file says, and what the user says on top.
 
 The keys are those of `Preprocessing` everywhere: as options (``--mean 0.5,0.5,0.5``), in the JSON file of
-``--preprocessing``, in a bundle's manifest, and in the metadata of its ONNX (`PROPERTY`), by which an ONNX that was
+``--preprocessing``, in a bundle's manifest, and in the metadata of its ONNX (`metadata`), by which an ONNX that was
 exported once and is exported again keeps its own.
 """
 
@@ -12,16 +12,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import DeployError, UsageError
-from ..runtime.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, as_dict, fraction, from_dict
-
-if TYPE_CHECKING:
-    import onnx
-
-PROPERTY = "inception_deploy.preprocessing"
-"""The key of an ONNX's metadata_props that holds `as_dict` of its preprocessing as JSON."""
+from ..runtime.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, as_dict, fraction
 
 USUAL = Preprocessing(IMAGENET_MEAN, IMAGENET_STD, resize=256, crop=(224, 224))
 """ImageNet's, as torchvision has it: what is assumed of a network that does not say."""
@@ -202,33 +196,6 @@ def _layout(shape: Sequence[int]) -> str | None:
 
 def _size(sides: tuple[int, int]) -> str:
     return f"{sides[0]}x{sides[1]}"
-
-
-def of_onnx(model: onnx.ModelProto, name: str) -> Preprocessing | None:
-    """What the metadata of an ONNX says; None where it says nothing.
-
-    Raises:
-        DeployError: (kind ``onnx``) it says something that cannot be read.
-    """
-    text = next((entry.value for entry in model.metadata_props if entry.key == PROPERTY), None)
-    if text is None:
-        return None
-    where = f"{name}: metadata '{PROPERTY}'"
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DeployError(f"{where} is no JSON: {error}", kind="onnx", got=text[:200], allowed="JSON") from error
-    return from_dict(document, where)
-
-
-def put(model: onnx.ModelProto, preprocessing: Mapping[str, Any] | None) -> None:
-    """Write a preprocessing into the metadata of an ONNX, in place; take it away where there is none."""
-    kept = [entry for entry in model.metadata_props if entry.key != PROPERTY]
-    del model.metadata_props[:]
-    model.metadata_props.extend(kept)
-    if preprocessing is not None:
-        short = {name: value for name, value in preprocessing.items() if name != "steps"}
-        model.metadata_props.add(key=PROPERTY, value=json.dumps(short, sort_keys=True))
 
 
 def of_timm(config: Mapping[str, Any], where: str) -> Preprocessing:

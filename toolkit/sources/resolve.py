@@ -12,7 +12,7 @@ import inception_deploy.models as models
 
 from .. import feeds
 from ..errors import DeployError, UsageError
-from . import capture, hub, original, preparing
+from . import capture, hub, metadata, original, preparing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,7 +202,8 @@ def _from_onnx(request: Request) -> Source:
     path = Path(request.model)
     model = capture.load_onnx(path, batch=request.batch, input_size=request.input_size, static=True, tell=told.append)
     ports = feeds.ports(model)
-    own = preparing.of_onnx(original.described(path), request.model)
+    file = original.described(path)
+    own, labels = metadata.preprocessing(file, request.model), metadata.labels(file, request.model)
     shape, dtype = ports[0]["shape"] if ports[0]["dtype"] in ("float32", "uint8") else (), ports[0]["dtype"]
     preprocessing, notes = preparing.settled(own, request.preprocessing, shape, request.model, dtype=dtype)
 
@@ -213,7 +214,7 @@ def _from_onnx(request: Request) -> Source:
         path.stem,
         preprocessing,
         None,
-        None,
+        labels,
         (*told, *notes),
         lambda say: model,
         reference,

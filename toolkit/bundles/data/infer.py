@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import platform
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -30,11 +31,13 @@ class Network:
             [(port["name"], tuple(port["shape"]), port["dtype"]) for port in manifest[side]]
             for side in ("inputs", "outputs")
         )
-        self._library = library = ctypes.CDLL(str(Path(folder, "model.so").resolve()))
+        file = Path(folder, f"model-{platform.machine()}.so")  # of a board's bundle: the library that simulates it
+        file = file if file.exists() else Path(folder, "model.so")
+        self._library = library = ctypes.CDLL(str(file.resolve()))
         library.id_describe.restype = ctypes.POINTER(ctypes.c_uint32)
         library.id_error.restype = ctypes.c_char_p
         if (version := library.id_describe()[0]) != 1:
-            raise RuntimeError(f"model.so has version {version} of inception_deploy.h, this file is for 1")
+            raise RuntimeError(f"{file} has version {version} of inception_deploy.h, this file is for 1")
         self._handle = ctypes.c_void_p()
         self._check(library.id_open(bytes(Path(folder, "weights.bin")), threads, ctypes.byref(self._handle)))
 

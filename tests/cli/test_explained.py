@@ -133,7 +133,7 @@ def test_the_readme_works_as_printed(plain: Path, exported: Path, tmp_path: Path
     text = (bundle / "README.md").read_text()
     env = {**os.environ, "PATH": f"{tools}:/usr/bin:/bin"}
     blocks = re.findall(r"```(\w+)\n(.*?)```", text, flags=re.S)
-    assert [language for language, _ in blocks] == ["sh", "python", "c", "sh", "python", "sh"]
+    assert [language for language, _ in blocks] == ["sh", "python", "sh", "c", "sh", "python", "sh"]
     for language, content in blocks:
         if language == "c":
             (tmp_path / "main.c").write_text(content)
@@ -144,6 +144,7 @@ def test_the_readme_works_as_printed(plain: Path, exported: Path, tmp_path: Path
         assert done.returncode == 0, f"{content}\n{done.stderr}"
     python, c = np.load(tmp_path / "output.npy"), np.fromfile(tmp_path / "output.raw", np.float32)
     np.testing.assert_array_equal(python.ravel(), c)
+    np.testing.assert_array_equal(python, np.load(tmp_path / "program.npy"))
 
 
 def test_what_the_files_say(exported: Path) -> None:
@@ -156,7 +157,7 @@ def test_what_the_files_say(exported: Path) -> None:
     assert not (exported / "labels.txt").exists(), "nobody knows the names of its 7 classes"
     text = (exported / "README.md").read_text()
     assert text.startswith("# build for cpu, fp32\n")
-    listed = set(re.findall(r"^\| `([\w.]+)` \|", text, flags=re.M))
+    listed = set(re.findall(r"^\| `([\w.-]+)` \|", text, flags=re.M))
     assert listed == {path.name for path in exported.iterdir()} - {"README.md", "__pycache__"}
     stages = json.loads((exported / "verify.json").read_text())["stages"]
     assert all(f"| {row['stage']} | {row['reference']} | {row['max_rel']:.2g} |" in text for row in stages)

@@ -24,6 +24,12 @@ _FILES = {
     "weights.bin": "its weights",
     "model-x86_64.so": "the same for an x86-64 machine that simulates the board",
     "inception_deploy.h": "its interface",
+    "run_model": "the network as a static program: it needs no C library, and `weights.bin` alone beside it",
+    "model.a": "what `model.so` has, for linking into a program",
+    "model.c": "the network's tables, as they were compiled, to be read",
+    "inception_deploy.hpp": "the interface in C++",
+    "inception_deploy-config.cmake": "for `find_package(inception_deploy)` of CMake",
+    "model.mk": "for `include` of make",
     INFER: "runs it with numpy and ctypes; pictures need Pillow",
     bundles.ONNX: "the network after our graph passes, in float32",
     bundles.INT8_ONNX: "the same quantized (QDQ): what the library computes",
@@ -70,13 +76,16 @@ def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[s
     )
     also = (bundles.MANIFEST, bundles.VERIFY, bundles.PLAN, bundles.REFUSALS)
     files = [(f"`{name}`", told) for name, told in _FILES.items() if name in also or (folder / name).exists()]
+    known = {README, *_FILES}
+    rest = [path.name for path in sorted(folder.iterdir()) if path.name not in known]
+    files += [(f"`{name}`", f"of the target `{manifest['target']}`") for name in rest]
     sections = [
         f"# {manifest['model']} {'for ' + manifest['target'] if compiled else 'as ONNX'}, {manifest['precision']}",
         f"{what} It takes {_ports(manifest['inputs'])} and gives {_ports(manifest['outputs'])}.",
         *([_machine(manifest)] if compiled else []),
         "Commands are typed in this folder. Files of yours lie beside it (`../photo.jpg`), because a bundle with files "
         "in it that its manifest does not name is taken for a damaged one.",
-        *(_compiled(manifest) if compiled else []),
+        *(_compiled(manifest, (folder / "run_model").exists()) if compiled else []),
         "## In onnxruntime",
         f"`{onnx}` is the same network for other runtimes; its metadata holds the preprocessing and the labels.",
         _code("python", *_onnxruntime(manifest["inputs"], onnx)),
@@ -127,16 +136,18 @@ int main(void) {
 """
 
 
-def _compiled(manifest: Mapping[str, Any]) -> list[str]:
+def _compiled(manifest: Mapping[str, Any], program: bool) -> list[str]:
     """How the library is used."""
     first, several = manifest["inputs"][0], len(manifest["inputs"]) > 1
     return [
         "## From Python, with numpy",
         _code("sh", *_python(first, manifest["preprocessing"] is not None, several)),
         *([] if several else ["From a program:", _code("python", *_program(first))]),
+        *(_program_alone(several) if program else []),
         "## From C",
         "Save this as `../main.c`; it takes the first input as raw numbers on stdin and gives the first output on "
-        "stdout. `inception_deploy.h` describes every function and error.",
+        "stdout. `inception_deploy.h` describes every function and error"
+        f"{', and CMake and make have files here that link a program of yours' if program else ''}.",
         _code("c", _MAIN.strip()),
         _code(
             "sh",
@@ -144,6 +155,15 @@ def _compiled(manifest: Mapping[str, Any]) -> list[str]:
             f"{_raw(first, several)}   # {_bytes(first):,} bytes",
             "../network < ../input.raw > ../output.raw",
         ),
+    ]
+
+
+def _program_alone(several: bool) -> list[str]:
+    given = "--random" if several else "../input.npy"
+    return [
+        "## As a program",
+        "It takes .npy files, the input's bare bytes, and pictures as PPM and PGM. `./run_model --help` has the rest.",
+        _code("sh", "chmod +x run_model   # where it came in a zip", f"./run_model {given} --output ../program.npy"),
     ]
 
 

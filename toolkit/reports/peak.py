@@ -7,6 +7,7 @@ accumulators to hide their latency; and sums of an array that no cache holds.
 from __future__ import annotations
 
 import ctypes
+import math
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 _ITERATIONS = 2_000_000
 _READ_BYTES = 256 << 20
-_ROUNDS = 25
+_PATIENCE, _MOST = 20, 200
+"""Rounds without a faster one until the fastest is believed, and the most there are: other programs come and go."""
 
 
 _SOURCE = """
@@ -122,7 +124,7 @@ class Limits:
 
 
 def limits(isa: Isa, threads: int) -> Limits:
-    """The fastest of several rounds of both loops.
+    """The fastest of as many rounds of both loops as it takes until none is faster.
 
     Raises:
         DeployError: zig cannot compile the loops.
@@ -134,16 +136,18 @@ def limits(isa: Isa, threads: int) -> Limits:
     vector = 4 * isa.lanes
     array = np.ones(_READ_BYTES // 4 + vector, np.float32)
     start = array.ctypes.data + -array.ctypes.data % vector
-    adds, reads = [], []
-    for _ in range(_ROUNDS):
+    fastest, still, rounds = [math.inf, math.inf], 0, 0
+    while still < _PATIENCE and rounds < _MOST:
         began = time.perf_counter()
         peak.run()
         between = time.perf_counter()
         peak.read(start, vector)
-        adds.append(between - began)
-        reads.append(time.perf_counter() - between)
+        now = [min(a, b) for a, b in zip(fastest, (between - began, time.perf_counter() - between), strict=True)]
+        still, rounds = (still + 1 if now == fastest else 0), rounds + 1
+        fastest = now
+    add, read = fastest
     how = (
-        f"the fastest of {_ROUNDS} rounds on {threads} threads: multiply-adds of {isa.lanes} floats in registers, "
-        f"and a sum of {_READ_BYTES >> 20} MB"
+        f"the fastest of {rounds} rounds on {threads} thread{'s' if threads > 1 else ''}: multiply-adds of "
+        f"{isa.lanes} floats in registers, and a sum of {_READ_BYTES >> 20} MB"
     )
-    return Limits(peak.flops / 2e9 / min(adds), _READ_BYTES / 1e9 / min(reads), how)
+    return Limits(peak.flops / 2e9 / add, _READ_BYTES / 1e9 / read, how)

@@ -39,7 +39,10 @@ def _block(block: Block, network: Network, total_ms: float | None, slowest: floa
     lines = [_line(x1, y1 - up, x2, y2 - up) for x1, y1, x2, y2 in plan.lines]
     x, y = plan.boxes[0]
     dot = tag("circle", cx=x + _WIDTH / 2, cy=y + _HEIGHT - up - 4, r=3.5, class_="entry")
-    drawn = [_box(box, x, y - up, total_ms, slowest) for box, (x, y) in zip(boxes, plan.boxes[1:], strict=True)]
+    drawn = [
+        _box(box, x, y - up, total_ms, slowest, last=box is boxes[-1])
+        for box, (x, y) in zip(boxes, plan.boxes[1:], strict=True)
+    ]
     width, height = plan.width + 2 * _MARGIN, plan.height - up + 2 * _MARGIN
     shifted = tag("g", *lines, dot, drawn, transform=f"translate({_MARGIN} {_MARGIN})")
     times = [box.layer.ms for box in boxes if box.layer and box.layer.ms is not None]
@@ -67,7 +70,7 @@ def _line(x1: float, y1: float, x2: float, y2: float) -> Markup:
     return tag("path", d=way, class_="edge")
 
 
-def _box(box: Box, x: float, y: float, total_ms: float | None, slowest: float) -> Markup:
+def _box(box: Box, x: float, y: float, total_ms: float | None, slowest: float, *, last: bool) -> Markup:
     layer = box.layer
     shape = "x".join(map(str, box.shape))
     middle = x + _WIDTH / 2
@@ -76,7 +79,7 @@ def _box(box: Box, x: float, y: float, total_ms: float | None, slowest: float) -
         return tag(
             "g", told,
             drawing.line(middle, y, middle, y + 8, "edge"),
-            drawing.line(middle, y + _HEIGHT - 8, middle, y + _HEIGHT, "edge"),
+            None if last else drawing.line(middle, y + _HEIGHT - 8, middle, y + _HEIGHT, "edge"),
             drawing.rect(x, y + 8, _WIDTH, _HEIGHT - 16, "box free", rx=8),
             drawing.text(middle, y + _HEIGHT / 2 + 4, box.label, "name", "middle"),
         )  # fmt: skip

@@ -39,7 +39,7 @@ def roofline(boxes: Sequence[Box], limits: Limits, total_ms: float) -> Markup | 
     knee = limits.gmacs / limits.gbytes
     lowest_x = min(knee / 2, *(at for _, at, _ in found)) * 0.8
     x = drawing.Scale(lowest_x, max(knee * 4, *(at for _, at, _ in found)) * 1.3, _LEFT, _RIGHT, log=True)
-    lowest = min(speed for *_, speed in found)
+    lowest = min(limits.gmacs / 2, *(speed for *_, speed in found))
     highest = max(limits.gmacs, *(speed for *_, speed in found))
     y = drawing.Scale(lowest * 0.7, highest * 1.5, _BOTTOM, _TOP, log=True)
     roof = [(x(x.first), y(x.first * limits.gbytes)), (x(knee), y(limits.gmacs)), (_RIGHT, y(limits.gmacs))]

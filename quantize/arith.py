@@ -171,6 +171,24 @@ def add_shortcut(acc: Ints, q: Ints, shift: int | Ints) -> Ints:
     return fits(acc.astype(np.int64) + (q.astype(np.int64) << shifts))
 
 
+def requantize_sum(
+    acc: Ints, factor: float | Floats, q: Ints, zero_q: int, factor_q: float, zero: int, dtype: str
+) -> Ints:
+    """``clamp(rint(float32(acc) * factor + float32(q - zero_q) * factor_q) + zero)``: a shortcut in a scale of its own.
+
+    It is rounded once, and float32 throughout. Files of other tools mean that by a Conv without QuantizeLinear before
+    an Add.
+
+    Args:
+        factor: `multiplier`, of a shape that broadcasts with `acc`.
+        factor_q: ``float32(scale_q / scale_y)``.
+    """
+    low, high = LIMITS[dtype]
+    left = acc.astype(np.float32) * np.asarray(factor, np.float32)
+    total = left + (q.astype(np.int32) - zero_q).astype(np.float32) * np.float32(factor_q)
+    return np.asarray(np.clip(np.rint(total), low - zero, high - zero).astype(np.int32) + zero).astype(dtype)
+
+
 # -- joins ------------------------------------------------------------------------------------------------------------
 
 

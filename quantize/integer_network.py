@@ -190,12 +190,18 @@ def _integers(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two
     """The step's bytes, its activation aside."""
     x = step.inputs[0].params
     if step.kind == "linear":
-        acc = _accumulate(step, given)
+        acc = _accumulate(step, given[0])
         assert step.linear is not None
         column = (-1, 1, 1) if acc.ndim == 4 else (-1,)
         if power_of_two:
+            if step.shortcut is not None:
+                acc = arith.add_shortcut(acc, given[1], step.shortcut_shifts.reshape(column))
             return arith.requantize_shift(acc, step.shifts.reshape(column))
         factor = arith.multiplier(x.scale, step.linear.scale, y.scale).reshape(column)
+        if step.shortcut is not None:
+            q, own = given[1], step.shortcut.params
+            own_factor = float(np.float32(own.scale) / np.float32(y.scale))
+            return arith.requantize_sum(acc, factor, q, own.zero, own_factor, y.zero, y.dtype)
         return arith.requantize_scale(acc, factor, y.zero, y.dtype)
     if step.kind == "pooled":
         acc, bits = _weighed(step, given[0])
@@ -255,13 +261,13 @@ def _same(q: Array, x: Params, y: Params, power_of_two: bool) -> Array:
     return arith.rescale(q, x.zero, float(np.float32(x.scale) / np.float32(y.scale)), y.zero, y.dtype)
 
 
-def _accumulate(step: IntegerStep, given: Sequence[Array]) -> Array:
+def _accumulate(step: IntegerStep, q: Array) -> Array:
     node, zero = step.nodes[0], step.inputs[0].params.zero
     assert step.linear is not None
     if node.op_type != "Conv":
-        return arith.multiply(given[0], step.linear.weight, step.linear.bias, zero=zero)
-    acc = arith.convolve(
-        given[0],
+        return arith.multiply(q, step.linear.weight, step.linear.bias, zero=zero)
+    return arith.convolve(
+        q,
         step.linear.weight,
         step.linear.bias,
         zero=zero,
@@ -270,9 +276,6 @@ def _accumulate(step: IntegerStep, given: Sequence[Array]) -> Array:
         dilations=ints(node, "dilations", [1, 1]),
         group=integer(node, "group", 1),
     )
-    if step.shortcut is None:
-        return acc
-    return arith.add_shortcut(acc, given[1], step.shortcut_shifts.reshape(-1, 1, 1))
 
 
 def _weighed(step: IntegerStep, q: Array) -> tuple[Array, Array]:
@@ -299,7 +302,7 @@ def _as_float(step: IntegerStep, given: Sequence[Array]) -> Array:
     """The result of a step that leaves as float: accumulators, multiplied by their scale; bytes, dequantized."""
     x = step.inputs[0].params
     if step.kind == "linear":
-        acc = _accumulate(step, given)
+        acc = _accumulate(step, given[0])
         assert step.linear is not None
         column = step.linear.scale.reshape((-1, 1, 1) if acc.ndim == 4 else (-1,))
         result = acc.astype(np.float32) * (np.float32(x.scale) * column)

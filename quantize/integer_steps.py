@@ -103,8 +103,9 @@ class IntegerStep:
 
     @property
     def shortcut(self) -> Tensor | None:
-        """What a linear step adds to its accumulators, before they are rounded: `arith.add_shortcut`. Its nodes are
-        the Conv, the Add and a Relu or Clip, where there is one; its result is theirs.
+        """What a linear step adds to its accumulators, before they are rounded: `arith.add_shortcut`, or
+        `arith.requantize_sum`. Its nodes are the Conv, the Add and a Relu or Clip, where there is one; its result is
+        theirs.
         """
         return self.inputs[1] if self.kind == "linear" and len(self.inputs) > 1 else None
 
@@ -146,8 +147,9 @@ def steps_of(graph: ir.Graph, *, ours: bool, power_of_two: bool = False) -> list
 
     Args:
         ours: the insertion chose scales for which every sum fits 32 bits; otherwise that is checked.
-        power_of_two: a Conv whose result goes into an Add and nowhere else, unrounded, is one step with it, which
-            stands where the Add does; an AveragePool whose result goes into a 1x1 Conv so, is one with that.
+        power_of_two: an AveragePool whose result goes into a 1x1 Conv and nowhere else, unrounded, is one step with it.
+            A Conv whose result goes into an Add so, is one step with that, in files of others too; it stands where the
+            Add does.
     """
     waiting: dict[ir.Node, IntegerStep] = {}  # steps that stand at a later node
     made: set[ir.Node] = set()  # the QuantizeLinear nodes that belong to integer steps
@@ -279,7 +281,8 @@ def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
     if not inputs:
         raise _StaysFloatError("it reads nothing that is quantized")
     nodes = [node] if conv is None else [node, conv]
-    if power_of_two and kind == "linear" and (shortcut := _shortcut(node)) is not None:
+    whole = power_of_two or not ours  # ours rounds before it adds under float scales
+    if whole and kind == "linear" and (shortcut := _shortcut(node)) is not None:
         inputs += (_tensor(shortcut),)
         nodes += [user for user, _ in node.outputs[0].uses()]
     first = len(nodes)
@@ -315,9 +318,15 @@ def _summed(pool: ir.Node) -> ir.Node | None:
 
 
 def _shortcut(conv: ir.Node) -> ir.Value | None:
-    """The other side of the Add that alone reads a convolution's unrounded result, where that side is quantized."""
+    """The other side of the Add that alone reads a convolution's unrounded result, where that side is quantized, and so
+    is the sum, or what a Relu or Clip makes of it.
+    """
     add = only_reader(conv.outputs[0])
-    if conv.op_type != "Conv" or add is None or add.op_type != "Add" or add.domain:
+    if conv.op_type != "Conv" or add is None or add.op_type != "Add" or add.domain or integer(conv, "group", 1) != 1:
+        return None
+    behind = only_reader(add.outputs[0])
+    last = behind if behind is not None and is_activation(behind) else add
+    if quantized_as(last.outputs[0]) is None:
         return None
     other = add.inputs[1] if add.inputs[0] is conv.outputs[0] else add.inputs[0]
     maker = None if other is None else other.producer()

@@ -201,6 +201,13 @@ def joins() -> Iterator[File]:
         x = g.qdq("x", 0.03, 128)
         a, b = (g.qdq(g.conv(x, 0.03, 3, 16), scale, zero) for scale, zero in zip(scales, (128, 100), strict=True))
         yield _file(f"add-{scales[0]}-{scales[1]}", g, g.head(g.qdq(g.op("Relu", g.op("Add", a, b)), 0.04), 0.04, 16))
+    for dtype, zero in (("uint8", 120), ("int8", 0)):
+        g = Graph(35)  # the sum is rounded, what it is of is not
+        y = g.qdq(g.conv(g.qdq("x", 0.03, zero, dtype), 0.03, 3, 16), 0.03, zero, dtype)
+        z = g.op("Relu", g.op("Add", g.conv(y, 0.03, 16, 16), y))
+        z = g.op("Add", z, g.conv(g.qdq(z, 0.05), 0.05, 16, 16)) if dtype == "int8" else z
+        floats = ("Add", "Relu", "Add") if dtype == "int8" else ()
+        yield _file(f"add-unrounded-{dtype}", g, g.head(g.qdq(z, 0.04), 0.04, 16), floats=floats)
     g = Graph(13)
     y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16), 0.03, 128)
     row, column = g.normal(1, 16, 1, 1), g.constant(0.01)
@@ -413,8 +420,20 @@ def _picture() -> np.ndarray:
     return np.random.default_rng(100).standard_normal(SHAPE).astype(np.float32)
 
 
+def by_other_tools() -> Iterator[File]:
+    """What `other_tools.py` wrote. Their gates and their hard swish are not quantized where they begin."""
+    gate = ("GlobalAveragePool", "Conv", "Relu", "Conv", "Sigmoid", "Mul", "HardSwish")
+    floats = {"pt2e-x86": ("Sigmoid", "Mul", "HardSwish", "GlobalAveragePool")}
+    floats |= dict.fromkeys(("nncf-mixed", "nncf-performance"), ("Concat", "MaxPool", *gate))
+    for path in sorted((Path(__file__).parent / "data").glob("*.onnx")):
+        model = onnx.load(path)
+        size = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+        x = np.random.default_rng(100).standard_normal(size).astype(np.float32)
+        yield File(path.stem, model, x, floats[path.stem])
+
+
 KINDS: tuple[Callable[[], Iterator[File]], ...] = (
-    biases, weights, activations, joins, linear, sixteen, operators, integers, outputs, by_onnxruntime,
+    biases, weights, activations, joins, linear, sixteen, operators, integers, outputs, by_other_tools, by_onnxruntime,
 )  # fmt: skip
 
 

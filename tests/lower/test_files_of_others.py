@@ -15,15 +15,24 @@ from inception_deploy.quantize import integer_network
 from inception_deploy.sources import capture
 from inception_deploy.verify import TOLERANCES, compare
 
-from ..cases.int8_files import activations, by_onnxruntime, integers, joins, outputs, weights
+from ..cases.int8_files import activations, by_onnxruntime, by_other_tools, integers, joins, outputs, weights
 from .conftest import Compiled
 
-FAST = {"weights-shifted", "relu-both", "other-numbers-int8", "gate", "concat", "add-0.02-0.05", "bytes-out-int8"}
+FAST = {
+    "weights-shifted",
+    "relu-both",
+    "other-numbers-int8",
+    "gate",
+    "concat",
+    "add-0.02-0.05",
+    "bytes-out-int8",
+    "pt2e-x86",
+}
 """These run in `make test`."""
 
 FILES = [
     pytest.param(file, id=file.name, marks=[] if file.name in FAST else pytest.mark.slow)
-    for make in (weights, activations, joins, integers, outputs)
+    for make in (weights, activations, joins, integers, outputs, by_other_tools)
     for file in make()
 ]
 

@@ -101,9 +101,10 @@ class Addition:
         factor: of the rounding: a float32, or n where it is a shift.
         unaligned: the float32 factors of both sides where their scales are no power of two apart; each side is
             multiplied by its own then, and the float32 sum is rounded (`arith.add_scale`).
-        inside: where the sum is taken in the accumulators of a convolution, ``rounding(acc + ((b - zero_b) << k))``,
-            k = n - inside in a channel that is shifted by n (`arith.add_shortcut`): `zeros[1]`, `rounding` and this
-            are all that counts then.
+        inside: where the sum is taken before a convolution's own rounding; `zeros[1]`, `rounding`, `factor` and this
+            are all that counts then. Of a shift ``rounding(acc + ((b - zero_b) << k))``, k = n - inside in a channel
+            that is shifted by n (`arith.add_shortcut`); otherwise ``rounding(acc * f + (b - zero_b) * factor)``, f
+            the channel's (`arith.requantize_sum`).
     """
 
     zeros: tuple[int, int]

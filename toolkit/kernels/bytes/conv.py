@@ -241,11 +241,12 @@ class _Bytes(conv.Direct):
             em.store(em.buffers["dst"], dst_at, clamp(real(acc) * factor, spec.activation))
             return
         how = spec.addition
+        other = None if how is None else widen(load(em.buffers["add"], add_at, self.schedule.lanes))
         if how is not None and how.inside is not None:
-            acc = joined(acc, widen(load(em.buffers["add"], add_at, self.schedule.lanes)), factor, how)
-        q = em.let(rounded(acc, factor, spec.rounding), "q")
-        if how is not None and how.inside is None:
-            q = added(q, widen(load(em.buffers["add"], add_at, self.schedule.lanes)), how)
+            q = joined(acc, other, factor, how)
+        else:
+            q = em.let(rounded(acc, factor, spec.rounding), "q")
+            q = q if how is None else added(q, other, how)
         em.store(em.buffers["dst"], dst_at, narrow(q))
 
 

@@ -102,11 +102,19 @@ def _by(acc: Expr, factor: float, how: Rounding) -> Expr:
     return rounded(acc, const(factor, lanes), how)
 
 
-def joined(acc: Expr, b: Expr, shift: Expr, how: Addition) -> Expr:
-    """`Addition` inside: a byte, as int32 lanes, in the exponent of the accumulators that `shift` is of."""
+def joined(acc: Expr, b: Expr, factor: Expr, how: Addition) -> Expr:
+    """`Addition` inside: accumulators and a byte, as int32 lanes, rounded once to int32 lanes.
+
+    Args:
+        factor: of the accumulators, as `rounded` takes it.
+    """
     lanes = _lanes(acc)
     assert how.inside is not None
-    return acc + tirx.shift_left(b - whole(how.zeros[1], lanes), shift - whole(how.inside, lanes))
+    other = b - whole(how.zeros[1], lanes)
+    if how.rounding.shift:
+        total = acc + tirx.shift_left(other, factor - whole(how.inside, lanes))
+        return rounded(total, factor, how.rounding)
+    return nearest(real(acc) * factor + real(other) * const(how.factor, lanes), how.rounding)
 
 
 def _lanes(value: Expr) -> int:

@@ -45,8 +45,12 @@ def linear(steps: Bytes, step: IntegerStep) -> None:
     if step.shortcut is not None and step.output is not None:
         how, rounding = raw(step.shortcut.params), steps.rounding(step)
         assert rounding is not None
-        inside = step.output.params.exponent - how.params.exponent
-        addition = Addition((0, how.zero), (0, 0), 0.0, rounding, inside=inside)
+        y, factor_q, inside = step.output.params, 0.0, 0
+        if steps.power_of_two:
+            inside = y.exponent - how.params.exponent
+        else:
+            factor_q = float(how.scale / np.float32(y.scale))
+        addition = Addition((0, how.zero), (0, 0), factor_q, rounding, inside=inside)
         made = steps.reader.values[step.output.name]
         done = joined(steps.reader.producer[made.storage], steps.blocked(step.shortcut).storage, addition)
         assert done, "a convolution without groups has room for whatever its sum joins"

@@ -1,4 +1,4 @@
-"""`vta simulate` and `vta disassemble`, as a user calls them."""
+"""`vta simulate`, `vta disassemble` and `vta driver`, as a user calls them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from inception_deploy import cli
 from inception_deploy.kernels.vta import isa
 from inception_deploy.kernels.vta.config import Config
 from inception_deploy.kernels.vta.isa import AluOp, Instruction, Memory, Opcode
+from inception_deploy.targets.vta.driver import FUNCTIONS
 
 
 @pytest.fixture
@@ -119,3 +120,40 @@ def test_a_board_gives_an_estimate_and_a_timeline(files: Path, capsys: pytest.Ca
     assert (document["profile"], document["timing"]["board"]) == ("chisel", "de10nano")
     assert simulate(files, *dump, "--trace", f"{files}/trace.json") == 2
     assert "--trace needs a board" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "machine", "drives"),
+    [
+        (["--board", "pynq"], "armv7l", "pynq"),
+        (["--board", "zcu104"], "aarch64", "zcu104"),
+        (["--board", "de10nano", "--machine", "x86_64"], "x86_64", "de10nano"),
+        (["--simulate", "hls", "--machine", "armv7l"], "armv7l", "simulator (hls)"),
+        (["--simulate", "chisel", "--machine", "x86_64"], "x86_64", "simulator (chisel)"),
+    ],
+)
+def test_a_driver_is_written_for_its_machine(tmp_path: Path, capsys, options, machine, drives) -> None:
+    path = tmp_path / "libvta.so"
+    assert cli.main(["vta", "driver", str(path), *options, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(path), "machine": machine, "drives": drives}
+    head = path.read_bytes()
+    assert int.from_bytes(head[18:20], "little") == {"x86_64": 62, "aarch64": 183, "armv7l": 40}[machine]
+    for name in FUNCTIONS:
+        assert name.encode() + b"\0" in head
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "takes --board, or --simulate"),
+        (["--board", "pynq", "--simulate", "hls"], "takes --board, or --simulate"),
+        (["--board", "arty"], "there is no VTA board 'arty'"),
+        (["--simulate", "rtl"], "there is no VTA profile 'rtl'"),
+        (["--simulate", "hls", "--machine", "riscv64"], "there are no libraries for 'riscv64'"),
+        (["--board", "pynq", "--config", "c.json"], "--config is the simulator's"),
+    ],
+)
+def test_a_driver_of_nothing(tmp_path: Path, capsys, options, message) -> None:
+    assert cli.main(["vta", "driver", str(tmp_path / "libvta.so"), *options]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "libvta.so").exists()

@@ -118,7 +118,34 @@ _ROW = {
 }
 VERIFY = {"ok": bool, "stages": [_ROW], "not_run": [{"stage": str, "reason": str}]}
 
+_VTA_RANGE = {"memory": str, "offset": _COUNT, "bytes": _COUNT}
+VTA_MAP = {
+    "version": OneOf((1,)),
+    "configuration": str,
+    "memories": [
+        {"number": Whole(0, 2**16 - 1), "name": str, "kind": str, "bytes": _COUNT, "file": Missing(str),
+         "offset": Missing(_COUNT)}
+    ],
+    "allocations": [_VTA_RANGE],
+    "streams": [
+        {
+            "instructions": str,
+            "relocations": str,
+            "count": _COUNT,
+            "steps": [{"name": str, "op": str, "first": _COUNT, "end": _COUNT, "operands": [_VTA_RANGE]}],
+            "flush_before": [_VTA_RANGE],
+            "invalidate_after": [_VTA_RANGE],
+        }
+    ],
+}  # fmt: skip
+
 REFUSALS = [{"node": str, "op": str, "reason": str, "share": float}]
 
-OF = {"manifest.json": MANIFEST, "plan.json": PLAN, "verify.json": VERIFY, "refusals.json": REFUSALS}
+OF = {
+    "manifest.json": MANIFEST,
+    "plan.json": PLAN,
+    "verify.json": VERIFY,
+    "refusals.json": REFUSALS,
+    "vta/memory.json": VTA_MAP,
+}
 """File name -> its schema."""

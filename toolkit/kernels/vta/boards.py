@@ -44,7 +44,7 @@ class Board:
         latency: cycles until the first bytes of a transfer arrive (assumed).
         row_latency: cycles that each row of a transfer adds (assumed).
         drain: cycles that each pass over the micro-operations adds, where the pipeline empties between two (assumed).
-        wiring: to the processor.
+        processor: its own, a name of `kernels.isa.ISAS`. wiring: to it.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Board:
     latency: int = 48
     row_latency: int = 24
     drain: int = 0
+    processor: str = "cortex-a9"
     wiring: Wiring = Wiring(0x43C00000)
 
     def __post_init__(self) -> None:
@@ -81,8 +82,8 @@ BOARDS: Mapping[str, Board] = {
     board.name: board
     for board in (
         Board("pynq", "hls", 100, 8),
-        Board("ultra96", "hls", 333, 16, wiring=Wiring(0xA0000000)),
-        Board("zcu104", "hls", 333, 16, wiring=Wiring(0xA0000000)),
+        Board("ultra96", "hls", 333, 16, processor="cortex-a53", wiring=Wiring(0xA0000000)),
+        Board("zcu104", "hls", 333, 16, processor="cortex-a53", wiring=Wiring(0xA0000000)),
         Board(
             "de10nano", "chisel", 100, 8, alu_interval=1,
             wiring=Wiring(0xFF220000, blocks=1, bus_offset=0x80000000, flushed=False),

@@ -26,7 +26,7 @@ from .accelerator import Accelerator
 from .config import Config
 from .isa import AluOp, Memory
 from .program import GEMM, RESET, Contexts, Loop, Move, Op, Program, Uops, uops
-from .tiling import Tile, Tiling
+from .tiling import Tile, Tiling, Where
 
 SEQUENCE = 64
 """Micro-operations of the lists that walk over accumulators one by one."""
@@ -108,11 +108,11 @@ class _Emitter:
         self.spec, self.tiling, self.at = spec, tiling, accelerator
         self.config = accelerator.config
         self.inp, self.wgt = _Slots(start.inp), _Slots(start.wgt)
-        self.bias_in: list[object] = [None, None]
+        self.fixed: list[dict[int, object]] = [{}, {}]  # what lies behind the chunks in each half, by its operand
         self.acc = start.acc
         self.ops: list[Op] = []
         self.tail: list[int] = []  # accumulators of the last steps, the newest last
-        self.pointers = _pointers(spec)
+        self.pointers = tilings.pointers(spec)
 
     # -- instructions -------------------------------------------------------------------------------------------------
     def move(self, memory: Memory, operand: int, offset: int, sram: int, rows: int, size: int, stride: int = 0) -> None:
@@ -247,24 +247,28 @@ class _Emitter:
             return False
         taps = [tap for tap in _taps(term, real, origin, seen) if not tap.part.empty]
         plane, depth, number = seen.rows * seen.columns, term.depth, math.prod(term.kernel)
-        bias = tilings.bias_room(self.spec, tile.blocks)
+        room = tilings.fixed_room(self.spec, tile.blocks)
         offset = image * self.images(term.in_stride, term.blocks * term.height * term.width)
-        for outs, depths in tilings.chunks(self.at, term, tile, plane, bias):
+        for outs, depths in tilings.chunks(self.at, term, tile, plane, room):
             own = term.reads is Reads.OWN
             first = term.first(tile.first + outs.start)
             apart = own and term.group == 1  # each output block has inputs of its own
             many = len(outs) * term.span if apart and len(depths) == term.span else len(depths)
             blocks = range(first + depths.start, first + depths.start + many)
+            # weights first: they wait for no other step
+            wanted = range(1) if term.shared else range(tile.first + outs.start, tile.first + outs.stop)
+            if tilings.is_fixed(term):
+                wgt = self.hold(tiles, tile, 0, term.steps) + depths.start * number
+            else:
+                slot, there = self.wgt.take((tiles, wanted, depths))
+                wgt = self.at.wgt_base(slot)
+                if not there:
+                    start = (wanted.start * depth + depths.start) * number
+                    self.move(Memory.WGT, tiles, start, wgt, len(wanted), len(depths) * number, depth * number)
             slot, there = self.inp.take((image, given, blocks, seen))
             src = self.at.inp_base(slot)
             if not there:
                 self.blocks(Memory.INP, given, offset, (term.height, term.width), src, blocks, seen)
-            wanted = range(1) if term.shared else range(tile.first + outs.start, tile.first + outs.stop)
-            slot, there = self.wgt.take((tiles, wanted, depths))
-            wgt = self.at.wgt_base(slot)
-            if not there:
-                start = (wanted.start * depth + depths.start) * number
-                self.move(Memory.WGT, tiles, start, wgt, len(wanted), len(depths) * number, depth * number)
             for tap in taps:
                 self.gemm(
                     _Sum(
@@ -277,6 +281,16 @@ class _Emitter:
                 )  # fmt: skip
         return any(tap.part == real for tap in taps)
 
+    def hold(self, operand: int, tile: Tile, first: int, count: int) -> int:
+        """Where weight tiles lie that are no chunk's, in the half of the last chunk; they are loaded into it once."""
+        slot = 1 - self.wgt.next
+        places = tilings.fixed(self.spec, tile.blocks)
+        base = self.at.wgt_base(slot) + self.at.wgt_half - places[operand]
+        if self.fixed[slot].get(operand) != (first, count):
+            self.fixed[slot][operand] = first, count
+            self.move(Memory.WGT, operand, first, base, 1, count)
+        return base
+
     def gemm(self, it: _Sum) -> None:
         """One tap of a chunk: the loops are nested so that one sum's steps are far from each other."""
         rows, columns = it.part.rows, it.part.columns
@@ -287,7 +301,7 @@ class _Emitter:
             row_dst, row_src = columns, columns
         else:
             row_dst, row_src = it.pitch, it.step[0]
-        if columns * it.outs >= self.tiling.uops or columns * it.outs >= rows * columns:
+        if tilings.along_rows(rows, columns, it.outs, self.tiling.uops):
             many = range(it.outs)
             listed = _list(
                 self.config,
@@ -316,17 +330,11 @@ class _Emitter:
             src, wgt = it.src + number * it.src_deep, it.wgt + number * it.wgt_deep
             self.gemm(it._replace(src=src, wgt=wgt, depth=1))
 
-    def bias(self, tile: Tile, stage: Stage, where: _Where, inner: Area, real: Rect, aux: int) -> None:
+    def bias(self, tile: Tile, stage: Stage, where: Where, inner: Area, real: Rect, aux: int) -> None:
         """Add the bias to the pixels that there are."""
         if stage.bias == "tiles":
             self.ops.append(Move(Memory.INP, where.ones, 0, 0, 1, 1, 1, keep=True))
-            room = tile.blocks * stage.bias_tiles
-            slot = 1 - self.wgt.next
-            base = self.at.wgt_base(slot) + self.at.wgt_half - room
-            key = (where.bias, tile.first, tile.blocks)
-            if self.bias_in[slot] != key:
-                self.bias_in[slot] = key
-                self.move(Memory.WGT, where.bias, tile.first * stage.bias_tiles, base, 1, room)
+            base = self.hold(where.bias, tile, tile.first * stage.bias_tiles, tile.blocks * stage.bias_tiles)
             first = inner.base + real.top * inner.columns + real.left
             rows, columns = real.rows, real.columns
             if columns == inner.columns:
@@ -384,7 +392,7 @@ class _Emitter:
                       iter_in=goal.rows, dst_out=goal.plane, dst_in=goal.columns, src_out=inner.plane,
                       src_in=step)  # fmt: skip
 
-    def clamp(self, tile: Tile, stage: Stage, where: _Where, area: Area, aux: int) -> bool:
+    def clamp(self, tile: Tile, stage: Stage, where: Where, area: Area, aux: int) -> bool:
         """Shift and clamp; whether that took an instruction."""
         before = len(self.ops)
         self.shift(area.base, area.size, stage.shift)
@@ -396,25 +404,6 @@ class _Emitter:
             if end is not None:
                 self.walk(op, area.base, area.size, end)
         return len(self.ops) > before
-
-
-class _Where:
-    """The operands of a stage by their numbers."""
-
-    def __init__(self, stage: Stage, first: int) -> None:
-        numbers = iter(range(first, first + 1000))
-        self.terms = [(next(numbers), next(numbers)) for _ in stage.terms]
-        self.ones = next(numbers) if stage.bias == "tiles" else -1
-        self.bias = next(numbers) if stage.bias else -1
-        self.shifts = next(numbers) if stage.shifts else -1
-        self.output = next(numbers)
-
-
-def _pointers(spec: Vta) -> list[_Where]:
-    found: list[_Where] = []
-    for stage in spec.stages:
-        found.append(_Where(stage, found[-1].output if found else 0))
-    return found
 
 
 class _Tap:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from inception_deploy.errors import DeployError
 
-from ..spec.vta import Reads, Term, Vta
+from ..spec.vta import Reads, Stage, Term, Vta
 from .accelerator import Accelerator
+
+FEW = 64
+"""Tiles that are kept for all of a step, of one term."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +24,14 @@ class Tiling:
     Attributes:
         rows, columns, blocks: of the output, in a tile. The last ones are smaller where they do not divide.
         deep: the tiles of one group of blocks follow each other, over all pixels; otherwise those of a group of pixels.
-        uops: a list of micro-operations walks along rows where these have so many pixels and blocks, or over all
-            pixels of a tile.
+        uops: the shortest list of micro-operations, where there is a choice.
     """
 
     rows: int
     columns: int
     blocks: int
     deep: bool = False
-    uops: int = 32
+    uops: int = 24
 
 
 @dataclass(frozen=True)
@@ -59,20 +62,66 @@ def tiles(spec: Vta, tiling: Tiling) -> Iterator[Tile]:
         yield Tile(top, rows, left, columns, first, blocks)
 
 
-def bias_room(spec: Vta, blocks: int) -> int:
-    """Weight tiles that biases take of a half."""
-    return max((stage.bias_tiles * blocks for stage in spec.stages if stage.bias == "tiles"), default=0)
+def along_rows(rows: int, columns: int, outs: int, least: int) -> bool:
+    """Whether a GEMM's list of micro-operations walks along a row in each of `outs` blocks, and not over all rows of
+    one block: the shorter of the two that is long enough, or the longer one.
+    """
+    one, other = columns * outs, rows * columns
+    return one <= other if min(one, other) >= least else one >= other
 
 
-def chunks(accelerator: Accelerator, term: Term, tile: Tile, plane: int, bias: int) -> Iterator[tuple[range, range]]:
+class Where:
+    """The operands of a stage by their numbers."""
+
+    def __init__(self, stage: Stage, first: int) -> None:
+        numbers = itertools.count(first)
+        self.terms = [(next(numbers), next(numbers)) for _ in stage.terms]
+        self.ones = next(numbers) if stage.bias == "tiles" else -1
+        self.bias = next(numbers) if stage.bias else -1
+        self.shifts = next(numbers) if stage.shifts else -1
+        self.output = next(numbers)
+
+
+def pointers(spec: Vta) -> list[Where]:
+    """Of each stage."""
+    found: list[Where] = []
+    for stage in spec.stages:
+        found.append(Where(stage, found[-1].output if found else 0))
+    return found
+
+
+def is_fixed(term: Term) -> bool:
+    """Whether a term's tiles, few and the same for all outputs, lie behind the chunks of weights."""
+    return term.shared and term.steps <= FEW
+
+
+@lru_cache(maxsize=4096)
+def fixed(spec: Vta, blocks: int) -> Mapping[int, int]:
+    """The weight tiles that are no chunk's: how far before a half's end each operand begins."""
+    found, end = {}, 0
+    for stage, where in zip(spec.stages, pointers(spec), strict=True):
+        for term, (_, tiles_) in zip(stage.terms, where.terms, strict=True):
+            if is_fixed(term):
+                found[tiles_] = end = end + term.steps
+        if stage.bias == "tiles":
+            found[where.bias] = end = end + stage.bias_tiles * blocks
+    return found
+
+
+def fixed_room(spec: Vta, blocks: int) -> int:
+    """Weight tiles of a half that no chunk has."""
+    return max(fixed(spec, blocks).values(), default=0)
+
+
+def chunks(accelerator: Accelerator, term: Term, tile: Tile, plane: int, room: int) -> Iterator[tuple[range, range]]:
     """The chunks of a term in a tile: which of its output blocks (from 0), which of their input blocks.
 
     Args:
         plane: input tiles that a block of inputs takes.
-        bias: weight tiles of a half that are taken already.
+        room: weight tiles of a half that are taken already.
     """
     outs = range(tile.blocks)
-    inputs, weights = accelerator.inp_half // plane, accelerator.wgt_half - bias
+    inputs, weights = accelerator.inp_half // plane, accelerator.wgt_half - room
     taps = math.prod(term.kernel)
     if term.reads is Reads.OWN and term.group > 1:
         for _, group in itertools.groupby(outs, key=lambda out: (tile.first + out) // term.group):
@@ -96,17 +145,9 @@ def chunks(accelerator: Accelerator, term: Term, tile: Tile, plane: int, bias: i
         yield outs, range(first, first + count)
 
 
-def inner(spec: Vta, rows: int, columns: int) -> tuple[int, int]:
-    """Rows and columns of accumulators that so many of the output take."""
-    if spec.pooling is None:
-        return rows, columns
-    window = spec.pooling
-    return (rows - 1) * window.stride[0] + window.kernel[0], (columns - 1) * window.stride[1] + window.kernel[1]
-
-
 def fits(spec: Vta, accelerator: Accelerator, rows: int, columns: int, blocks: int) -> bool:
     """Whether a tile of the output can be computed in half of each memory."""
-    high, wide = inner(spec, rows, columns)
+    high, wide = (int(n) for n in _inner(spec, rows, columns))
     words = 2 * blocks * any(stage.shifts or stage.bias == "words" for stage in spec.stages)
     needed = blocks * high * wide + (blocks * rows * columns if spec.pooling else 0)
     if max(needed, accelerator.distance) + words > accelerator.acc_half:
@@ -120,10 +161,12 @@ def fits(spec: Vta, accelerator: Accelerator, rows: int, columns: int, blocks: i
         ]
         if math.prod(seen) > accelerator.inp_half:
             return False
+        if is_fixed(term):
+            continue
         outs = 1 if term.shared else min(blocks, term.group) if term.reads is Reads.OWN else blocks
-        if outs * math.prod(term.kernel) + bias_room(spec, blocks) > accelerator.wgt_half:
+        if outs * math.prod(term.kernel) + fixed_room(spec, blocks) > accelerator.wgt_half:
             return False
-    return True
+    return fixed_room(spec, blocks) < accelerator.wgt_half
 
 
 def refused(spec: Vta, accelerator: Accelerator) -> str | None:
@@ -148,7 +191,9 @@ def choose(spec: Vta, accelerator: Accelerator) -> Tiling:
 
 def best(spec: Vta, accelerator: Accelerator, count: int = 16) -> list[Tiling]:
     """The tilings that the model takes to be fastest, the best first."""
-    return list(itertools.islice(candidates(spec, accelerator), count))
+    found = sorted((cost(spec, accelerator, tiling), number, tiling)
+                   for number, tiling in enumerate(candidates(spec, accelerator)))  # fmt: skip
+    return [tiling for _, _, tiling in found[:count]]
 
 
 def candidates(spec: Vta, accelerator: Accelerator) -> Iterator[Tiling]:
@@ -157,9 +202,159 @@ def candidates(spec: Vta, accelerator: Accelerator) -> Iterator[Tiling]:
         for rows in _counts(spec.height):
             for blocks in _counts(spec.out_blocks):
                 if fits(spec, accelerator, rows, columns, blocks):
-                    yield Tiling(rows, columns, blocks)
+                    yield from (Tiling(rows, columns, blocks, deep) for deep in (False, True))
 
 
 def _counts(size: int) -> list[int]:
     """The sizes of pieces that differ in how many there are, the largest first."""
     return sorted({-(-size // count) for count in range(1, size + 1)}, reverse=True)
+
+
+# -- the time that a tiling takes ------------------------------------------------------------------------------------
+def cost(spec: Vta, accelerator: Accelerator, tiling: Tiling) -> int:
+    """Cycles of a step, about: tiles times the time of a mean one, and the lists of micro-operations once.
+
+    While a chunk is multiplied the next one is loaded, so each takes the longer of both; the first chunk of the next
+    tile is loaded during the last one of this and all that comes behind it. A tile takes no less than the bus needs
+    for its bytes, or the store engine for its results.
+    """
+    model = _Model(spec, accelerator, tiling)
+    pairs = list(zip(model.computes, model.loads[1:] + model.loads[:1], strict=True))
+    chunked = sum(max(one, other) for one, other in pairs[:-1])
+    last = max(pairs[-1][0] + model.epilogue, pairs[-1][1]) if pairs else model.epilogue
+    tile = max(chunked + last, model.bus, model.store)
+    return round(model.number * tile + model.once)
+
+
+class _Model:
+    """The mean tile of a tiling.
+
+    Attributes:
+        number: of tiles. computes, loads: cycles of each chunk. epilogue: of what compute does beside chunks.
+        bus, store: of the bus, of the store engine. once: of micro-operations, for all tiles.
+    """
+
+    def __init__(self, spec: Vta, accelerator: Accelerator, tiling: Tiling) -> None:
+        board, config = accelerator.board, accelerator.config
+        self.spec, self.at, self.tiling = spec, accelerator, tiling
+        self.transfer = board.overhead + board.latency
+        whole = next(iter(tiles(spec, tiling)))
+        counts = [
+            -(-size // most)
+            for size, most in (
+                (spec.height, tiling.rows), (spec.width, tiling.columns), (spec.out_blocks, tiling.blocks))
+        ]  # fmt: skip
+        self.parts, self.groups = counts[0] * counts[1], counts[2]
+        self.number = self.parts * self.groups * (spec.batch // config.batch)
+        # pieces are as alike as can be
+        rows, columns = spec.height / counts[0], spec.width / counts[1]
+        self.blocks = spec.out_blocks / self.groups
+        self.high, self.wide = _inner(spec, rows, columns)
+        self.size, stored = self.blocks * self.high * self.wide, self.blocks * rows * columns
+        self.computes: list[float] = []
+        self.loads: list[float] = []
+        self.bus = stored * config.inp_bytes / board.bus_bytes
+        self.store = self.bus + self.transfer + board.row_latency * (
+            self.blocks if columns == spec.width else self.blocks * rows)  # fmt: skip
+        gemm, alu, instructions = self.size + (stored if spec.pooling else 0), 0.0, 1.0
+        uops = 0.0
+        for number, stage in enumerate(spec.stages):
+            for term in stage.terms:
+                uops += self.term(term, whole)
+                alu += self.size * _shifts(term.shift)
+                instructions += _shifts(term.shift)
+            lead = _shifts(stage.lead) if number else 0
+            before = lead + (stage.bias == "words")
+            behind = _shifts(stage.shift) + stage.shifts + (stage.low is not None) + (stage.high is not None)
+            alu += before * self.size + behind * (stored if number + 1 == len(spec.stages) else self.size)
+            instructions += before + behind
+            if stage.bias == "tiles":
+                gemm += stage.bias_tiles * self.size
+                instructions += stage.bias_tiles
+                cycles = self.blocks * stage.bias_tiles * config.wgt_bytes / board.bus_bytes
+                if self.groups > 1 and not (tiling.deep and self.parts > 2) and self.loads:
+                    self.bus += cycles
+                    self.loads[-1] += cycles + self.transfer + board.row_latency
+        if spec.pooling:
+            window = spec.pooling
+            alu += (window.kernel[0] - 1) * rows * self.wide * self.blocks + window.kernel[1] * stored
+            instructions += 1 + window.kernel[1]
+        self.epilogue = instructions * board.overhead + gemm * board.gemm_interval + alu * board.alu_interval
+        self.once = uops * config.uop_bytes / board.bus_bytes + 2 * self.transfer
+        if uops > accelerator.uop_depth:  # each list is loaded when it is run
+            self.once += self.number * (len(self.computes) * self.transfer + self.once / 4)
+
+    def term(self, term: Term, whole: Tile) -> float:
+        """The chunks of a term; how many micro-operations they take."""
+        spec, board, config, tiling = self.spec, self.at.board, self.at.config, self.tiling
+        taps = math.prod(term.kernel)
+        inner = spec.inner
+        halo = self.high * self.wide * self.parts / math.prod(inner)
+        pairs = math.prod(_inside(term, inner, axis) for axis in (0, 1)) * halo / self.parts
+        seen = [
+            min(n, (m - 1) * stride + (k - 1) * dilation + 1)
+            for n, m, stride, k, dilation in zip(
+                (term.height, term.width), (self.high, self.wide), term.stride, term.kernel, term.dilation, strict=True
+            )
+        ]
+        cut = list(
+            chunks(self.at, term, whole, math.ceil(seen[0]) * math.ceil(seen[1]), fixed_room(spec, whole.blocks))
+        )
+        count = len(cut)
+        own, full = term.reads is Reads.OWN, seen[1] >= term.width
+        inputs = term.span * (max(1.0, self.blocks / term.group) if own else 1) if own else term.depth
+        outs = 1 if term.shared else self.blocks
+        single = count == 1 and len(spec.terms) == 1
+        # what lies in a half already is not loaded again
+        given = 1 / self.groups if single and not tiling.deep and not own else 1.0
+        kept = single and self.parts > 2 and (tiling.deep or self.groups == 1)
+        weights = 0.0 if is_fixed(term) else 2 / self.parts if kept else 1.0
+        rows = 1 if full and seen[0] >= term.height else inputs if full else inputs * seen[0]
+        pieces = count if full else max(count, inputs)
+        load = given * (pieces * self.transfer + max(rows, count) * board.row_latency)
+        many = 1 if count == 1 or term.shared else outs * count
+        load += weights * (count * self.transfer + many * board.row_latency)
+        moved = given * inputs * seen[0] * seen[1] * config.inp_bytes
+        moved += weights * outs * term.depth * taps * config.wgt_bytes
+        load += moved / board.bus_bytes
+        self.bus += moved / board.bus_bytes
+        compute = self.blocks * term.depth * pairs * board.gemm_interval
+        compute += count * taps * board.overhead
+        flat = full and term.kernel[1] == 1 and term.stride == (1, 1)
+        along = along_rows(math.ceil(self.high), math.ceil(self.wide), whole.blocks, tiling.uops)
+        line = self.wide * (self.blocks if along else self.high)
+        line = min(line, 64.0) if flat else line
+        compute += board.drain * self.blocks * term.depth * pairs / line
+        if (
+            is_fixed(term) and self.computes and count == 1
+        ):  # takes no half of the weights: as if a part of the one before
+            self.computes[-1] += compute
+            self.loads[-1] += load
+        else:
+            self.computes += [compute / count] * count
+            self.loads += [load / count] * count
+        return taps * line * (4 if self.number > 1 else min(2, count))
+
+
+def _inner(spec: Vta, rows: float, columns: float) -> tuple[float, float]:
+    """Rows and columns of accumulators that so many of the output take."""
+    if spec.pooling is None:
+        return rows, columns
+    window = spec.pooling
+    return (rows - 1) * window.stride[0] + window.kernel[0], (columns - 1) * window.stride[1] + window.kernel[1]
+
+
+def _inside(term: Term, inner: tuple[int, int], axis: int) -> int:
+    """Pairs of an output and a tap, along an axis, that meet the input."""
+    size = (term.height, term.width)[axis]
+    stride, pad, dilation = term.stride[axis], term.pad[axis], term.dilation[axis]
+    found = 0
+    for tap in range(term.kernel[axis]):
+        far = tap * dilation - pad
+        found += max(0, min(inner[axis], (size - 1 - far) // stride + 1) - max(0, -(far // stride)))
+    return found
+
+
+def _shifts(amount: int) -> int:
+    """Instructions that a shift takes."""
+    return -(-amount // 15)

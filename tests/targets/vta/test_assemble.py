@@ -5,12 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inception_deploy.errors import DeployError
 from inception_deploy.kernels.spec import Pooling, Reads, Reduce, Stage, Term, Vta
-from inception_deploy.kernels.vta import tiling
+from inception_deploy.kernels.vta import isa, tiling
+from inception_deploy.kernels.vta.bound import bound
 from inception_deploy.kernels.vta.config import Config
+from inception_deploy.lower.plan import Ref
+from inception_deploy.targets.vta import cycles
+from inception_deploy.targets.vta.assemble import Work, assemble
 
 from .steps import Layer, Network, accelerator
 
@@ -136,3 +142,47 @@ def chains(draw: st.DrawFn) -> list[Layer]:
 @settings(max_examples=15, deadline=None)
 def test_a_chain(layers: list[Layer], profile: str) -> None:
     Network(layers, accelerator(profile)).check()
+
+
+@pytest.mark.parametrize("profile", ["hls", "chisel"])
+def test_a_bottleneck_takes_little_more_than_its_bound(profile: str) -> None:
+    def layer(blocks: int, outs: int, kernel: int, before: int | None, shortcut: bool = False) -> Layer:
+        terms = [Term(blocks, 14, 14, (kernel, kernel), pad=(kernel // 2, kernel // 2))]
+        if shortcut:
+            terms.append(Term(outs, 14, 14, reads=Reads.OWN, span=1, shared=True))
+        stage = Stage(tuple(terms), bias="tiles", bias_tiles=1, shift=15, low=0, high=127)
+        return Layer(Vta(1, outs, 14, 14, (stage,)), [before, before - 2] if shortcut and before else [before])
+
+    block = [layer(64, 16, 1, None), layer(16, 16, 3, 0), layer(16, 64, 1, 1), layer(64, 16, 1, 2)]
+    block += [layer(16, 16, 3, 3), layer(16, 64, 1, 4, shortcut=True)]
+    block[-1].inputs = [4, 2]
+    at = accelerator(profile)
+    network = Network(block, at)
+    network.check()
+    found = cycles.measure(network.stream.instructions, at.config, at.board)
+    assert found.cycles < 1.08 * sum(bound(each.spec, at).cycles for each in block)
+
+
+def test_a_stream_starts_without_waiting_and_ends_with_finish() -> None:
+    at = accelerator()
+    spec = Vta(1, 2, 5, 5, (Stage((Term(2, 5, 5),), shift=9, low=-128, high=127),))
+    stream = Network([Layer(spec, [None]), Layer(spec, [0])], at).stream
+    found = [isa.decode(piece, at.config) for piece in isa.instructions(stream.instructions, "the stream")]
+    assert found[-1].opcode is isa.Opcode.FINISH
+    assert found[-1]["pop_next"] == 1
+    first = next(it for it in found if it.engine == "compute")
+    assert not first["pop_prev"]
+    assert not first["pop_next"]
+    assert [end for _, end in stream.steps[:-1]] == [first for first, _ in stream.steps[1:]]
+    assert stream.steps[0][0] == 0
+    assert stream.steps[-1][1] == len(found) - 1
+    moved = [number for number, it in enumerate(found) if it.kind == "memory" and it["x_size"]]
+    assert [row.instruction for row in stream.relocations] == moved
+
+
+def test_an_argument_between_elements_is_refused() -> None:
+    spec = Vta(1, 2, 5, 5, (Stage((Term(2, 5, 5),), shift=9, low=-128, high=127),))
+    at = accelerator()
+    refs = (Ref("arena", 0), Ref("weights", 64), Ref("arena", 4096))
+    with pytest.raises(DeployError, match="tiles0 of conv lies at byte 64, between elements of 256"):
+        assemble([Work("conv", spec, tiling.choose(spec, at), refs)], at)

@@ -94,12 +94,12 @@ class _Slots:
         self.next = first
         self.holds: list[object] = [None, None]
 
-    def take(self, key: object) -> tuple[int, bool]:
-        """A half for something, and whether it is there already."""
+    def take(self, key: object, turn: bool = True) -> tuple[int, bool]:
+        """A half for something, and whether it is there already; `turn`: the other half is the next one's."""
         there = key in self.holds
         slot = self.holds.index(key) if there else self.next
         self.holds[slot] = key
-        self.next = 1 - slot
+        self.next = 1 - slot if turn else slot
         return slot, there
 
 
@@ -265,7 +265,8 @@ class _Emitter:
                 if not there:
                     start = (wanted.start * depth + depths.start) * number
                     self.move(Memory.WGT, tiles, start, wgt, len(wanted), len(depths) * number, depth * number)
-            slot, there = self.inp.take((image, given, blocks, seen))
+            # Inputs turn with the weights, so that pairs of halves, and lists of micro-operations, stay few.
+            slot, there = self.inp.take((image, given, blocks, seen), turn=not tilings.is_fixed(term))
             src = self.at.inp_base(slot)
             if not there:
                 self.blocks(Memory.INP, given, offset, (term.height, term.width), src, blocks, seen)

@@ -12,9 +12,13 @@ from inception_deploy.errors import DeployError
 
 from ..spec.vta import Reads, Stage, Term, Vta
 from .accelerator import Accelerator
+from .bound import pairs, shifts
 
 FEW = 64
 """Tiles that are kept for all of a step, of one term."""
+
+USUAL = 400
+"""Micro-operations of resets, biases and the ALU."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +223,9 @@ def cost(spec: Vta, accelerator: Accelerator, tiling: Tiling) -> int:
     for its bytes, or the store engine for its results.
     """
     model = _Model(spec, accelerator, tiling)
-    pairs = list(zip(model.computes, model.loads[1:] + model.loads[:1], strict=True))
-    chunked = sum(max(one, other) for one, other in pairs[:-1])
-    last = max(pairs[-1][0] + model.epilogue, pairs[-1][1]) if pairs else model.epilogue
+    both = list(zip(model.computes, model.loads[1:] + model.loads[:1], strict=True))
+    chunked = sum(max(one, other) for one, other in both[:-1])
+    last = max(both[-1][0] + model.epilogue, both[-1][1]) if both else model.epilogue
     tile = max(chunked + last, model.bus, model.store)
     return round(model.number * tile + model.once)
 
@@ -249,10 +253,14 @@ class _Model:
         # pieces are as alike as can be
         rows, columns = spec.height / counts[0], spec.width / counts[1]
         self.blocks = spec.out_blocks / self.groups
+        self.uneven = math.prod(
+            1 + (size % count > 0) for size, count in zip((spec.height, spec.width), counts, strict=False)
+        )
         self.high, self.wide = _inner(spec, rows, columns)
         self.size, stored = self.blocks * self.high * self.wide, self.blocks * rows * columns
         self.computes: list[float] = []
         self.loads: list[float] = []
+        self.lists: list[float] = []  # cycles that loading the lists of a tile takes
         self.bus = stored * config.inp_bytes / board.bus_bytes
         self.store = self.bus + self.transfer + board.row_latency * (
             self.blocks if columns == spec.width else self.blocks * rows)  # fmt: skip
@@ -261,11 +269,11 @@ class _Model:
         for number, stage in enumerate(spec.stages):
             for term in stage.terms:
                 uops += self.term(term, whole)
-                alu += self.size * _shifts(term.shift)
-                instructions += _shifts(term.shift)
-            lead = _shifts(stage.lead) if number else 0
+                alu += self.size * shifts(term.shift)
+                instructions += shifts(term.shift)
+            lead = shifts(stage.lead) if number else 0
             before = lead + (stage.bias == "words")
-            behind = _shifts(stage.shift) + stage.shifts + (stage.low is not None) + (stage.high is not None)
+            behind = shifts(stage.shift) + stage.shifts + (stage.low is not None) + (stage.high is not None)
             alu += before * self.size + behind * (stored if number + 1 == len(spec.stages) else self.size)
             instructions += before + behind
             if stage.bias == "tiles":
@@ -281,8 +289,8 @@ class _Model:
             instructions += 1 + window.kernel[1]
         self.epilogue = instructions * board.overhead + gemm * board.gemm_interval + alu * board.alu_interval
         self.once = uops * config.uop_bytes / board.bus_bytes + 2 * self.transfer
-        if uops > accelerator.uop_depth:  # each list is loaded when it is run
-            self.once += self.number * (len(self.computes) * self.transfer + self.once / 4)
+        if uops + USUAL > accelerator.uop_depth:  # a list is loaded each time that it is run
+            self.once += self.number * sum(self.lists)
 
     def term(self, term: Term, whole: Tile) -> float:
         """The chunks of a term; how many micro-operations they take."""
@@ -290,7 +298,7 @@ class _Model:
         taps = math.prod(term.kernel)
         inner = spec.inner
         halo = self.high * self.wide * self.parts / math.prod(inner)
-        pairs = math.prod(_inside(term, inner, axis) for axis in (0, 1)) * halo / self.parts
+        inside = math.prod(pairs(term, inner, axis) for axis in (0, 1)) * halo / self.parts
         seen = [
             min(n, (m - 1) * stride + (k - 1) * dilation + 1)
             for n, m, stride, k, dilation in zip(
@@ -318,13 +326,13 @@ class _Model:
         moved += weights * outs * term.depth * taps * config.wgt_bytes
         load += moved / board.bus_bytes
         self.bus += moved / board.bus_bytes
-        compute = self.blocks * term.depth * pairs * board.gemm_interval
+        compute = self.blocks * term.depth * inside * board.gemm_interval
         compute += count * taps * board.overhead
         flat = full and term.kernel[1] == 1 and term.stride == (1, 1)
         along = along_rows(math.ceil(self.high), math.ceil(self.wide), whole.blocks, tiling.uops)
         line = self.wide * (self.blocks if along else self.high)
         line = min(line, 64.0) if flat else line
-        compute += board.drain * self.blocks * term.depth * pairs / line
+        compute += board.drain * self.blocks * term.depth * inside / line
         if (
             is_fixed(term) and self.computes and count == 1
         ):  # takes no half of the weights: as if a part of the one before
@@ -333,7 +341,11 @@ class _Model:
         else:
             self.computes += [compute / count] * count
             self.loads += [load / count] * count
-        return taps * line * (4 if self.number > 1 else min(2, count))
+        # contexts, and tiles of different sizes
+        row_latency = self.transfer + board.row_latency
+        self.lists.append(count * taps * (row_latency + line * config.uop_bytes / board.bus_bytes))
+        contexts = 4 if self.number > 1 and count > 1 else 2
+        return taps * line * contexts * (1 if along and not flat else self.uneven)
 
 
 def _inner(spec: Vta, rows: float, columns: float) -> tuple[float, float]:
@@ -342,19 +354,3 @@ def _inner(spec: Vta, rows: float, columns: float) -> tuple[float, float]:
         return rows, columns
     window = spec.pooling
     return (rows - 1) * window.stride[0] + window.kernel[0], (columns - 1) * window.stride[1] + window.kernel[1]
-
-
-def _inside(term: Term, inner: tuple[int, int], axis: int) -> int:
-    """Pairs of an output and a tap, along an axis, that meet the input."""
-    size = (term.height, term.width)[axis]
-    stride, pad, dilation = term.stride[axis], term.pad[axis], term.dilation[axis]
-    found = 0
-    for tap in range(term.kernel[axis]):
-        far = tap * dilation - pad
-        found += max(0, min(inner[axis], (size - 1 - far) // stride + 1) - max(0, -(far // stride)))
-    return found
-
-
-def _shifts(amount: int) -> int:
-    """Instructions that a shift takes."""
-    return -(-amount // 15)

@@ -57,6 +57,15 @@ def _cut(size: int, most: int) -> list[tuple[int, int]]:
     return [(a, b - a) for a, b in itertools.pairwise(ends)]
 
 
+def _even(size: int, most: int) -> list[tuple[int, int]]:
+    """Pieces as `_cut` makes them, or up to half as many more where these are all alike: they share lists of
+    micro-operations.
+    """
+    count = -(-size // most)
+    alike = next((more for more in range(count, count + count // 2 + 2) if size % more == 0), count)
+    return _cut(size, -(-size // alike))
+
+
 def tiles(spec: Vta, tiling: Tiling) -> Iterator[Tile]:
     """All tiles in order."""
     groups = _cut(spec.out_blocks, tiling.blocks)
@@ -131,21 +140,21 @@ def chunks(accelerator: Accelerator, term: Term, tile: Tile, plane: int, room: i
         for _, group in itertools.groupby(outs, key=lambda out: (tile.first + out) // term.group):
             same = list(group)
             most = min(inputs, weights // (taps * (1 if term.shared else len(same))))
-            for first, count in _cut(term.span, most):
+            for first, count in _even(term.span, most):
                 yield range(same[0], same[-1] + 1), range(first, first + count)
         return
     if term.reads is Reads.OWN:
         most = min(inputs // term.span, weights // (term.span * taps) if not term.shared else tile.blocks)
         if most:
-            for first, count in _cut(tile.blocks, most):
+            for first, count in _even(tile.blocks, most):
                 yield range(first, first + count), range(term.span)
             return
         for out in outs:
-            for first, count in _cut(term.span, min(inputs, weights // taps)):
+            for first, count in _even(term.span, min(inputs, weights // taps)):
                 yield range(out, out + 1), range(first, first + count)
         return
     most = min(inputs, weights // (taps * (1 if term.shared else tile.blocks)))
-    for first, count in _cut(term.depth, most):
+    for first, count in _even(term.depth, most):
         yield outs, range(first, first + count)
 
 
@@ -248,14 +257,15 @@ class _Model:
             for size, most in (
                 (spec.height, tiling.rows), (spec.width, tiling.columns), (spec.out_blocks, tiling.blocks))
         ]  # fmt: skip
-        self.parts, self.groups = counts[0] * counts[1], counts[2]
+        self.counts, self.parts, self.groups = counts, counts[0] * counts[1], counts[2]
         self.number = self.parts * self.groups * (spec.batch // config.batch)
         # pieces are as alike as can be
         rows, columns = spec.height / counts[0], spec.width / counts[1]
         self.blocks = spec.out_blocks / self.groups
-        self.uneven = math.prod(
-            1 + (size % count > 0) for size, count in zip((spec.height, spec.width), counts, strict=False)
-        )
+        self.uneven = [
+            1 + (size % count > 0)
+            for size, count in zip((spec.height, spec.width, spec.out_blocks), counts, strict=True)
+        ]
         self.high, self.wide = _inner(spec, rows, columns)
         self.size, stored = self.blocks * self.high * self.wide, self.blocks * rows * columns
         self.computes: list[float] = []
@@ -341,11 +351,15 @@ class _Model:
         else:
             self.computes += [compute / count] * count
             self.loads += [load / count] * count
-        # contexts, and tiles of different sizes
+        # the rows or pixels of a mean tile that taps are inside for, contexts, and tiles of different sizes
+        sides = [pairs(term, inner, axis) / parts for axis, parts in ((0, self.counts[0]), (1, self.counts[1]))]
+        sum_of_taps = sides[1] * (term.kernel[0] if along else sides[0])
         row_latency = self.transfer + board.row_latency
         self.lists.append(count * taps * (row_latency + line * config.uop_bytes / board.bus_bytes))
         contexts = 4 if self.number > 1 and count > 1 else 2
-        return taps * line * contexts * (1 if along and not flat else self.uneven)
+        contexts *= len({len(depths) for _, depths in cut}) if along else self.uneven[0]
+        contexts *= self.uneven[1] * (self.uneven[2] if along else 1)
+        return contexts * (line if flat else sum_of_taps * (self.blocks if along else 1))
 
 
 def _inner(spec: Vta, rows: float, columns: float) -> tuple[float, float]:

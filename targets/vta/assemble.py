@@ -229,15 +229,16 @@ class _Assembler:
             if self.held.get(op.memory) == (ref.memory, first):
                 return
             self.held[op.memory] = ref.memory, first
-        self.transfer(op.memory, ref.memory, first, op.sram, op.rows, op.size, op.stride)
+        self.transfer(op.memory, ref.memory, first, op.sram, op.rows, op.size, op.stride, op.pads)
 
-    def transfer(self, memory: Memory, name: str, first: int, sram: int, rows: int, size: int, stride: int) -> None:
+    def transfer(self, memory: Memory, name: str, first: int, sram: int, rows: int, size: int, stride: int,
+                 pads: tuple[int, int] = (0, 0)) -> None:  # fmt: skip
         """The instruction of a load or store."""
         board = self.at.board
         count = rows * size
         cycles = board.overhead + board.latency + rows * board.row_latency
         cycles += -(-count * self.sizes[memory] // board.bus_bytes)
-        part = (sram, sram + count)
+        part = (sram, sram + rows * (size + sum(pads)))
         engine = {Memory.INP: tokens.LOAD, Memory.WGT: tokens.LOAD, Memory.OUT: tokens.STORE}.get(
             memory, tokens.COMPUTE
         )
@@ -252,7 +253,8 @@ class _Assembler:
             access.dram = name, first, rows, size, stride
         opcode = Opcode.STORE if memory is Memory.OUT else Opcode.LOAD
         values = {"opcode": opcode, "memory_type": memory, "sram_base": sram, "dram_base": first,
-                  "y_size": rows, "x_size": size, "x_stride": stride}  # fmt: skip
+                  "y_size": rows, "x_size": size, "x_stride": stride,
+                  "x_pad_0": pads[0], "x_pad_1": pads[1]}  # fmt: skip
         self.accesses.append(access)
         self.rows.append(("memory", values, name))
 

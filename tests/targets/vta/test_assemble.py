@@ -94,7 +94,7 @@ def steps(draw: st.DrawFn, block: int = 16, rows: int = 1) -> Vta:
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_step_in_any_tiling(data: st.DataObject) -> None:
     config = data.draw(st.sampled_from(CONFIGS))
     spec = data.draw(steps(config.block, config.batch))
@@ -139,7 +139,7 @@ def chains(draw: st.DrawFn) -> list[Layer]:
 
 
 @given(chains(), st.sampled_from(["hls", "chisel"]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_a_chain(layers: list[Layer], profile: str) -> None:
     Network(layers, accelerator(profile)).check()
 

@@ -31,6 +31,9 @@ from .tiling import Tile, Tiling, Where
 SEQUENCE = 64
 """Micro-operations of the lists that walk over accumulators one by one."""
 
+PAD = 15
+"""Elements that a LOAD can leave at either end of a row."""
+
 LOW = -(1 << 15)
 """The least immediate."""
 
@@ -245,11 +248,13 @@ class _Emitter:
         seen = _seen(term, real, origin)
         if seen.empty:
             return False
-        taps = [tap for tap in _taps(term, real, origin, seen) if not tap.part.empty]
-        plane, depth, number = seen.rows * seen.columns, term.depth, math.prod(term.kernel)
-        room = tilings.fixed_room(self.spec, tile.blocks)
+        frame = self.frame(term, seen, origin)
+        taps = [tap for tap in _taps(term, real, origin, frame) if not tap.part.empty]
+        # Blocks of whole rows lie next to each other in DRAM, and so in SRAM.
+        plane = (seen if frame.columns == term.width else frame).rows * frame.columns
+        depth, number = term.depth, math.prod(term.kernel)
         offset = image * self.images(term.in_stride, term.blocks * term.height * term.width)
-        for outs, depths in tilings.chunks(self.at, term, tile, plane, room):
+        for outs, depths in tilings.chunks(self.at, self.spec, self.tiling, term, tile):
             own = term.reads is Reads.OWN
             first = term.first(tile.first + outs.start)
             apart = own and term.group == 1  # each output block has inputs of its own
@@ -266,21 +271,46 @@ class _Emitter:
                     start = (wanted.start * depth + depths.start) * number
                     self.move(Memory.WGT, tiles, start, wgt, len(wanted), len(depths) * number, depth * number)
             # Inputs turn with the weights, so that pairs of halves, and lists of micro-operations, stay few.
-            slot, there = self.inp.take((image, given, blocks, seen), turn=not tilings.is_fixed(term))
+            slot, there = self.inp.take((image, given, blocks, seen, frame), turn=not tilings.is_fixed(term))
             src = self.at.inp_base(slot)
             if not there:
-                self.blocks(Memory.INP, given, offset, (term.height, term.width), src, blocks, seen)
+                self.inputs(term, given, offset, src, blocks, seen, frame)
             for tap in taps:
                 self.gemm(
                     _Sum(
                         inner.base + outs.start * inner.plane + tap.part.top * inner.columns + tap.part.left,
                         src + tap.src, wgt + tap.number, tap.part, inner.columns, inner.plane,
-                        (term.stride[0] * seen.columns, term.stride[1]),
+                        (term.stride[0] * frame.columns, term.stride[1]),
                         len(outs), term.span * plane if apart else 0, 0 if term.shared else len(depths) * number,
                         len(depths), plane, number,
                     )
                 )  # fmt: skip
         return any(tap.part == real for tap in taps)
+
+    def frame(self, term: Term, seen: Rect, origin: tuple[int, int]) -> Rect:
+        """Rows and columns that a tile's inputs have room for: the same in all tiles, wherever the map ends, so that
+        these share lists of micro-operations.
+        """
+        rows, columns = tilings.frame(self.spec, self.tiling, term)
+        top, left = (start * step - pad for start, step, pad in zip(origin, term.stride, term.pad, strict=True))
+        if self.tiling.rows >= self.spec.height:
+            top, rows = seen.top, seen.rows
+        if columns == term.width or max(seen.left - left, left + columns - seen.right) > PAD:
+            left, columns = seen.left, seen.columns
+        return Rect(top, top + rows, left, left + columns)
+
+    def inputs(self, term: Term, given: int, offset: int, src: int, blocks: range, seen: Rect, frame: Rect) -> None:
+        """Load what a tile sees of some blocks of an input."""
+        first = src + (seen.top - frame.top) * frame.columns
+        if frame.columns == term.width or (frame.columns == seen.columns and frame.rows == seen.rows):
+            self.blocks(Memory.INP, given, offset, (term.height, term.width), first, blocks, seen)
+            return
+        start = offset + seen.top * term.width + seen.left
+        pads = (seen.left - frame.left, frame.right - seen.right)
+        for number, block in enumerate(blocks):
+            sram = first + number * frame.rows * frame.columns
+            place = start + block * term.height * term.width
+            self.ops.append(Move(Memory.INP, given, place, sram, seen.rows, seen.columns, term.width, pads=pads))
 
     def hold(self, operand: int, tile: Tile, first: int, count: int) -> int:
         """Where weight tiles lie that are no chunk's, in the half of the last chunk; they are loaded into it once."""
@@ -442,7 +472,7 @@ def _seen(term: Term, real: Rect, origin: tuple[int, int]) -> Rect:
     return Rect(*ends)
 
 
-def _taps(term: Term, real: Rect, origin: tuple[int, int], seen: Rect) -> Iterator[_Tap]:
+def _taps(term: Term, real: Rect, origin: tuple[int, int], frame: Rect) -> Iterator[_Tap]:
     """Each tap with the pixels that it is inside of the input for, and where the first of these reads."""
     for r in range(term.kernel[0]):
         for s in range(term.kernel[1]):
@@ -454,9 +484,9 @@ def _taps(term: Term, real: Rect, origin: tuple[int, int], seen: Rect) -> Iterat
                 ends += [max(low, -(far // stride) - origin[axis]),
                          min(high, (size - 1 - far) // stride + 1 - origin[axis])]  # fmt: skip
             part = Rect(*ends)
-            y = (origin[0] + part.top) * term.stride[0] + r * term.dilation[0] - term.pad[0] - seen.top
-            x = (origin[1] + part.left) * term.stride[1] + s * term.dilation[1] - term.pad[1] - seen.left
-            yield _Tap(r * term.kernel[1] + s, part, y * seen.columns + x)
+            y = (origin[0] + part.top) * term.stride[0] + r * term.dilation[0] - term.pad[0] - frame.top
+            x = (origin[1] + part.left) * term.stride[1] + s * term.dilation[1] - term.pad[1] - frame.left
+            yield _Tap(r * term.kernel[1] + s, part, y * frame.columns + x)
 
 
 @lru_cache(maxsize=4096)

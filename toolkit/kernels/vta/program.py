@@ -49,7 +49,8 @@ def uops(config: Config, dst: Sequence[int], src: Sequence[int], wgt: Sequence[i
 class Move(NamedTuple):
     """LOAD, or STORE where the memory is OUT: `rows` rows of `size` elements, `stride` elements apart in DRAM.
 
-    `keep`: what an earlier move of the same put there still lies there; it need not be done again.
+    `pads`: elements of SRAM that are left at both ends of a row. `keep`: what an earlier move of the same put there
+    still lies there; it need not be done again.
     """
 
     memory: Memory
@@ -60,6 +61,7 @@ class Move(NamedTuple):
     size: int
     stride: int
     keep: bool = False
+    pads: tuple[int, int] = (0, 0)
 
 
 class Loop(NamedTuple):

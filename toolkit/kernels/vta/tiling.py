@@ -126,20 +126,30 @@ def fixed_room(spec: Vta, blocks: int) -> int:
     return max(fixed(spec, blocks).values(), default=0)
 
 
-def chunks(accelerator: Accelerator, term: Term, tile: Tile, plane: int, room: int) -> Iterator[tuple[range, range]]:
-    """The chunks of a term in a tile: which of its output blocks (from 0), which of their input blocks.
+def frame(spec: Vta, tiling: Tiling, term: Term) -> tuple[int, int]:
+    """Rows and columns of a term's input that a tile has room for: those of a window, where the map is cut."""
+    found = []
+    cut = (tiling.rows < spec.height, tiling.columns < spec.width)
+    for axis, (count, size) in enumerate(
+        zip(_inner(spec, tiling.rows, tiling.columns), (term.height, term.width), strict=True)
+    ):
+        whole = (int(count) - 1) * term.stride[axis] + (term.kernel[axis] - 1) * term.dilation[axis] + 1
+        found.append(whole if cut[axis] else min(size, whole))
+    return found[0], found[1]
 
-    Args:
-        plane: input tiles that a block of inputs takes.
-        room: weight tiles of a half that are taken already.
-    """
+
+def chunks(
+    accelerator: Accelerator, spec: Vta, tiling: Tiling, term: Term, tile: Tile
+) -> Iterator[tuple[range, range]]:
+    """The chunks of a term in a tile: which of its output blocks (from 0), which of their input blocks."""
     outs = range(tile.blocks)
-    inputs, weights = accelerator.inp_half // plane, accelerator.wgt_half - room
+    inputs = accelerator.inp_half // math.prod(frame(spec, tiling, term))
+    weights = accelerator.wgt_half - fixed_room(spec, tiling.blocks)
     taps = math.prod(term.kernel)
     if term.reads is Reads.OWN and term.group > 1:
         for _, group in itertools.groupby(outs, key=lambda out: (tile.first + out) // term.group):
             same = list(group)
-            most = min(inputs, weights // (taps * (1 if term.shared else len(same))))
+            most = min(inputs, weights // (taps * (1 if term.shared else min(term.group, tiling.blocks))))
             for first, count in _even(term.span, most):
                 yield range(same[0], same[-1] + 1), range(first, first + count)
         return
@@ -153,7 +163,7 @@ def chunks(accelerator: Accelerator, term: Term, tile: Tile, plane: int, room: i
             for first, count in _even(term.span, min(inputs, weights // taps)):
                 yield range(out, out + 1), range(first, first + count)
         return
-    most = min(inputs, weights // (taps * (1 if term.shared else tile.blocks)))
+    most = min(inputs, weights // (taps * (1 if term.shared else tiling.blocks)))
     for first, count in _even(term.depth, most):
         yield outs, range(first, first + count)
 
@@ -166,13 +176,7 @@ def fits(spec: Vta, accelerator: Accelerator, rows: int, columns: int, blocks: i
     if max(needed, accelerator.distance) + words > accelerator.acc_half:
         return False
     for term in spec.terms:
-        seen = [
-            min(size, (n - 1) * stride + (k - 1) * dilation + 1)
-            for n, size, stride, k, dilation in zip(
-                (high, wide), (term.height, term.width), term.stride, term.kernel, term.dilation, strict=True
-            )
-        ]
-        if math.prod(seen) > accelerator.inp_half:
+        if math.prod(frame(spec, Tiling(rows, columns, blocks), term)) > accelerator.inp_half:
             return False
         if is_fixed(term):
             continue
@@ -315,9 +319,7 @@ class _Model:
                 (term.height, term.width), (self.high, self.wide), term.stride, term.kernel, term.dilation, strict=True
             )
         ]
-        cut = list(
-            chunks(self.at, term, whole, math.ceil(seen[0]) * math.ceil(seen[1]), fixed_room(spec, whole.blocks))
-        )
+        cut = list(chunks(self.at, spec, tiling, term, whole))
         count = len(cut)
         own, full = term.reads is Reads.OWN, seen[1] >= term.width
         inputs = term.span * (max(1.0, self.blocks / term.group) if own else 1) if own else term.depth
@@ -351,15 +353,16 @@ class _Model:
         else:
             self.computes += [compute / count] * count
             self.loads += [load / count] * count
-        # the rows or pixels of a mean tile that taps are inside for, contexts, and tiles of different sizes
-        sides = [pairs(term, inner, axis) / parts for axis, parts in ((0, self.counts[0]), (1, self.counts[1]))]
-        sum_of_taps = sides[1] * (term.kernel[0] if along else sides[0])
         row_latency = self.transfer + board.row_latency
         self.lists.append(count * taps * (row_latency + line * config.uop_bytes / board.bus_bytes))
-        contexts = 4 if self.number > 1 and count > 1 else 2
+        # the lists of all contexts; of other chunks, and of tiles of other sizes; of taps that leave the map
+        contexts = 4.0 if self.number > 1 and count > 1 else 2.0
         contexts *= len({len(depths) for _, depths in cut}) if along else self.uneven[0]
         contexts *= self.uneven[1] * (self.uneven[2] if along else 1)
-        return contexts * (line if flat else sum_of_taps * (self.blocks if along else 1))
+        for axis, parts in enumerate(self.counts[:2]):
+            ends = 0.5 if along and axis == 0 else 1.0  # along rows, fewer of them are the same list
+            contexts *= 1 + (parts > 1) * ends * (1 - 1 / term.kernel[axis])
+        return taps * line * contexts
 
 
 def _inner(spec: Vta, rows: float, columns: float) -> tuple[float, float]:

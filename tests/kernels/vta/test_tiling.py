@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 def test_the_table_has_the_family() -> None:
     spec = convolution(4, 4, 14)
-    assert table.find(spec, HLS).family.name == "vta/step"
+    assert table.find(spec, HLS).family.name == "vta.step"
     with pytest.raises(DeployError, match="avx512 is no VTA"):
         table.find(spec, ISAS[0])
     other = Accelerator("wide", Config(log_block=5), BOARDS["pynq"])

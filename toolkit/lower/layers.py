@@ -162,6 +162,7 @@ class Network:
     """All layers in an order in which they can run.
 
     Attributes:
+        kept: quantized layers that the host computes beside an accelerator.
         copies: for each input, memory that an aligned copy of it may take; known with `arena_bytes`, when all is
             placed.
     """
@@ -170,5 +171,6 @@ class Network:
     outputs: list[Value] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
+    kept: list[Refusal] = field(default_factory=list)
     copies: list[Storage] = field(default_factory=list)
     arena_bytes: int = 0

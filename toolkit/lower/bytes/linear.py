@@ -124,6 +124,16 @@ def _halves(shifts: np.ndarray) -> np.ndarray:
     return halves
 
 
+def retake(layer: Layer, zero: int) -> None:
+    """Let a convolution that was read for bytes whose zero is 0 take them `zero` higher."""
+    spec, weight, bias = layer.spec, *layer.operands[1:3]
+    assert isinstance(spec, Conv)
+    assert isinstance(weight, Param)
+    assert isinstance(bias, Param)
+    layer.spec, biases, sets = _sets(spec, zero, weight.array, bias.array[0])
+    layer.operands[2:4] = [Param("channels", biases), layer.operands[3], *sets]
+
+
 def _kept(step: IntegerStep) -> str:
     """What a step's result is kept in."""
     return BYTE if step.output is not None else "float32"

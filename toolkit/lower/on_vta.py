@@ -1,0 +1,228 @@
+"""Layers of bytes become steps of a VTA, and the rest stays on the host.
+
+Given: a network whose quantized layers take bytes (`lower.integers`). Result: what a VTA computes is a `spec.Vta`, with
+its inputs and outputs in signed bytes, in memory that the host reaches too. Where a layer on the host reads or writes
+such a memory, a flip of signs stands between; a convolution of the network's own few channels reads patches of it,
+which the host makes; accumulators that leave as float are multiplied by the host. `Network.kept` says of every
+quantized layer that stays on the host why it does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ..errors import DeployError
+from ..kernels.elements import BLOCK, BYTE, Rounding
+from ..kernels.spec import SIGNED, Conv, Flip, Map, Patches, Pixels, Planes, Vta, Window, WindowOp
+from . import vta_layers
+from .bytes.linear import retake
+from .layers import Layer, Network, Param, Storage
+from .plan import Refusal
+from .reader import Refuse
+from .vta_sums import Ends
+
+_FULL: Ends = (-128, 127)
+
+_CONVERSIONS = ("quantize", "dequantize")
+"""Edges between float and bytes, which are the host's anyway."""
+
+
+def rewrite(network: Network, offset: int) -> None:
+    """Replace the layers.
+
+    Args:
+        offset: how much lower than they lie convolutions on the host take bytes.
+    """
+    rewriter = _Rewriter(network)
+    for layer in network.layers:
+        _check_scales(layer)
+    for layer in network.layers:
+        rewriter.take(layer)
+    network.layers[:] = _signs(rewriter.layers)
+    if offset != vta_layers.SIGNED:
+        for layer in network.layers:
+            if isinstance(layer.spec, Conv) and layer.spec.in_element == BYTE:
+                retake(layer, vta_layers.SIGNED - offset)
+
+
+def _check_scales(layer: Layer) -> None:
+    """Raise for what no shift computes."""
+    spec = layer.spec
+    if not isinstance(spec, (Conv, Window, Map)) or not spec.quantized or spec.rounding is None:
+        return
+    if isinstance(spec, Map) and spec.op in ("quantize", "clip"):
+        return
+    if not spec.rounding.shift or spec.rounding.zero != vta_layers.SIGNED:
+        message = f"'{layer.value}' is rounded with a float scale or a zero point, and a VTA shifts"
+        allowed = "a model quantized with --scheme power-of-two (the default for vta) or power-of-two-tensor"
+        raise DeployError(message, kind="scheme", got="float scales", allowed=allowed)
+
+
+class _Rewriter:
+    """The walk over the layers, in their order."""
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.layers: list[Layer] = []
+        self.makers = {layer.output: layer for layer in network.layers}
+        self.ends: dict[Storage, Ends] = {}
+        self.roots: dict[Storage, Ends] = {}
+        self.patches: dict[tuple[Storage, Patches], Storage] = {}
+
+    def range_of(self, storage: Storage) -> Ends:
+        """What every byte of a storage lies between, signed."""
+        return self.ends.get(storage) or self.roots.get(storage.root, _FULL)
+
+    def take(self, layer: Layer) -> None:
+        """One layer, and what it becomes."""
+        ends = self._made(layer)
+        root = layer.output.root
+        low, high = self.roots.get(root, ends)
+        self.ends[layer.output] = ends
+        self.roots[root] = (min(low, ends[0]), max(high, ends[1]))
+        for part in _apart(layer):
+            try:
+                given = self._patched(part) if isinstance(part.spec, Conv) and part.spec.planar else part
+                made = vta_layers.convert(given, self.range_of)
+            except Refuse as refuse:
+                if part.spec.quantized and part.op not in _CONVERSIONS:
+                    names = part.nodes or [part.value]
+                    self.network.kept.append(Refusal(names[-1], part.op, str(refuse)))
+                self.layers.append(part)
+                continue
+            self.layers.extend(made)
+            if isinstance(made[0].spec, Vta) and made[0].spec.planes > 1:
+                self._multiplied(part, made[0])
+
+    def _made(self, layer: Layer) -> Ends:
+        """The range of a layer's result."""
+        spec = layer.spec
+        if isinstance(spec, Window) and spec.op is WindowOp.MAX:
+            return self.range_of(layer.reads[0])
+        if not isinstance(spec, (Conv, Window, Map)):
+            return _FULL
+        addition = None if isinstance(spec, Window) else spec.addition
+        rounding = spec.rounding if addition is None else addition.rounding
+        if rounding is None or rounding.zero != vta_layers.SIGNED:
+            return _FULL
+        return vta_layers.ends_of(rounding)
+
+    def _patched(self, layer: Layer) -> Layer:
+        """A convolution of the network's input, as one of 1x1 on patches that the host makes."""
+        spec, words = layer.spec, layer.reads[0]
+        assert isinstance(spec, Conv)
+        maker = self.makers[words]
+        pixels = maker.spec
+        weight = layer.operands[1]
+        assert isinstance(pixels, Pixels)
+        assert isinstance(weight, Param)
+        if pixels.rounding is None or pixels.rounding.zero != vta_layers.SIGNED:
+            raise Refuse("its zero point is not 0; quantize with the scheme 'power-of-two'")
+        top, left = spec.pad
+        reach = [
+            (size - 1) * step + (taps - 1) * spread + 1
+            for size, step, taps, spread in zip(
+                (spec.out_height, spec.out_width), spec.stride, spec.kernel, spec.dilation, strict=True
+            )
+        ]
+        frame = (top, left, max(0, reach[0] - top - spec.height), max(0, reach[1] - left - spec.width))
+        signed = Rounding(0, *_FULL)
+        framed = replace(pixels, slots=pixels.channels, frame=frame, rounding=signed, out_element=SIGNED)
+        patches = Patches(
+            spec.batch, pixels.channels, framed.lines, framed.line // framed.slots, spec.out_height, spec.out_width,
+            spec.kernel, spec.stride, spec.dilation,
+        )  # fmt: skip
+        key = (words, patches)
+        if key not in self.patches:
+            source = maker.reads[0]
+            image = Storage(f"{source.name}:framed", spec.batch, framed.size, dtype=SIGNED)
+            self.layers.append(Layer("quantize", maker.nodes, framed, [(source, "")], image, maker.value))
+            size = (spec.out_height * spec.out_width, patches.blocks, np.arange(patches.depth))
+            made = Storage(f"{layer.value}:patches", spec.batch, *size, dtype=SIGNED)
+            self.layers.append(Layer("patches", [], patches, [(image, "")], made, made.name))
+            self.patches[key] = made
+        flat = weight.array.transpose(0, 2, 3, 1).reshape(len(weight.array), -1)[:, :, None, None]
+        pointwise = replace(
+            spec, channels=patches.blocks * BLOCK, height=spec.out_height, width=spec.out_width, kernel=(1, 1),
+            stride=(1, 1), pad=(0, 0), dilation=(1, 1), planar=False,
+        )  # fmt: skip
+        operands = [(self.patches[key], "in_stride"), Param("weight", flat), *layer.operands[2:]]
+        return replace(layer, spec=pointwise, operands=operands)
+
+    def _multiplied(self, layer: Layer, made: Layer) -> None:
+        """The VTA's accumulators go to memory of their own, and the host makes floats of them."""
+        spec, output = layer.spec, layer.output
+        assert isinstance(spec, Conv)
+        assert isinstance(made.spec, Vta)
+        planes = Storage(
+            f"{output.name}:accumulators", output.batch, output.pixels, 4 * output.blocks,
+            np.arange(4 * output.blocks * BLOCK), dtype=SIGNED,
+        )  # fmt: skip
+        made.output = planes
+        factor = layer.operands[3]
+        assert isinstance(factor, Param)
+        multiply = Planes(output.batch, output.blocks, output.pixels, spec.activation)
+        self.layers.append(Layer("dequantize", [], multiply, [(planes, "in_stride"), factor], output, layer.value))
+
+
+def _apart(layer: Layer) -> list[Layer]:
+    """A convolution with an add whose sides lie too far from each other for one sum, and the add by itself."""
+    spec = layer.spec
+    if not isinstance(spec, Conv) or spec.addition is None or not vta_layers.far(spec.addition):
+        return [layer]
+    output, addend = layer.output, layer.reads[1]
+    between = replace(output, name=f"{output.name}:addend", parent=None, parent_block=0)
+    alone = replace(spec, add=False, addition=None)
+    first = replace(layer, spec=alone, operands=layer.operands[:-1], output=between, value=between.name)
+    add = Map(
+        "add", output.batch, output.blocks, output.pixels, "tensor", in_element=BYTE, second_element=BYTE,
+        out_element=BYTE, addition=spec.addition,
+    )  # fmt: skip
+    operands: list[tuple[Storage, str] | Param] = [(between, "in_stride"), (addend, "second_stride")]
+    return [first, Layer("add", layer.nodes[-1:], add, operands, output, layer.value)]
+
+
+# -- signs -------------------------------------------------------------------------------------------------------------
+def _signs(layers: list[Layer]) -> list[Layer]:
+    """Flips where a layer on the host meets a memory of the VTA's, and the other way round."""
+    theirs = {layer.output.root for layer in layers if isinstance(layer.spec, Vta)}
+    unsigned = {s.root for layer in layers for s in (*layer.reads, *layer.writes) if s.dtype == BYTE and s.blocked}
+    signed = unsigned & theirs
+    copies: dict[Storage, Storage] = {}
+    found: list[Layer] = []
+
+    def copied(source: Storage, out: str) -> Storage:
+        if source not in copies:
+            copies[source] = replace(source, name=f"{source.name}:{out}", parent=None, parent_block=0, dtype=out)
+            found.append(_flip(source, copies[source]))
+        return copies[source]
+
+    for layer in layers:
+        ours = isinstance(layer.spec, Vta)
+        for number, operand in enumerate(layer.operands):
+            if isinstance(operand, Param) or operand[0].root not in unsigned:
+                continue
+            if (operand[0].root in signed) != ours:
+                layer.operands[number] = (copied(operand[0], SIGNED if ours else BYTE), operand[1])
+        found.append(layer)
+        if not ours and layer.output.root in signed:
+            output = layer.output
+            layer.output = replace(output, name=f"{output.name}:{BYTE}", parent=None, parent_block=0, dtype=BYTE)
+            found.append(_flip(layer.output, output))
+    for layer in found:
+        for storage in (*layer.reads, *layer.writes):
+            part: Storage | None = storage
+            while part is not None and storage.root in signed:
+                part.dtype, part = SIGNED, part.parent
+    for layer in found:
+        if isinstance(layer.spec, Flip):
+            layer.spec = replace(layer.spec, in_element=layer.reads[0].dtype, out_element=layer.output.dtype)
+    return found
+
+
+def _flip(source: Storage, output: Storage) -> Layer:
+    """The elements are filled in when it is known which memories are signed."""
+    spec = Flip(source.batch, source.blocks, source.pixels)
+    return Layer("flip", [], spec, [(source, "in_stride")], output, output.name)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from inception_deploy.kernels.table import Found
+    from inception_deploy.kernels.vta.accelerator import Accelerator
 
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, what)` during a long step."""
@@ -107,11 +108,21 @@ class Target(ABC):
         """How much lower than they lie its kernels take the bytes of a convolution (`dots.Dot.offset`)."""
         return self.isa.dots[0].offset if self.isa.dots else 0
 
+    @property
+    def host_offset(self) -> int:
+        """The same of an accelerator's host."""
+        return self.byte_offset
+
     # -- asked by lowering -------------------------------------------------------------------------------------------
     @property
     def device(self) -> str:
-        """The device of the steps."""
+        """The device of the steps; of those of the host, where there is an accelerator beside it."""
         return "cuda" if self.isa.gpu else "cpu"
+
+    @property
+    def accelerator(self) -> Accelerator | None:
+        """The VTA beside the device."""
+        return None
 
     def family(self, spec: Spec) -> Found:
         """The kernels that compute a spec. DeployError ``kernel`` where there are none."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DeployError
+from .bytes import border as bytes_border
 from .bytes import conv as bytes_conv
 from .bytes import pick as bytes_pick
 from .bytes import simple as bytes_simple
@@ -32,6 +33,7 @@ FAMILIES: tuple[Family[Any, Any], ...] = (
     bytes_conv.CONV,
     *bytes_simple.FAMILIES,
     bytes_pick.PICK,
+    *bytes_border.FAMILIES,
     conv.CONV,
     window.WINDOW,
     *simple.FAMILIES,

@@ -10,6 +10,7 @@ from ..kernels.spec import Spec
 
 if TYPE_CHECKING:
     from ..kernels.table import Found
+    from ..kernels.vta.accelerator import Accelerator
 
 
 class KernelSet(Protocol):
@@ -21,7 +22,11 @@ class KernelSet(Protocol):
 
     @property
     def device(self) -> str:
-        """Who does the steps: a name of `Step.device`."""
+        """Who does the steps, or gives and takes what an accelerator's steps need: a name of `Step.device`."""
+
+    @property
+    def accelerator(self) -> Accelerator | None:
+        """The VTA that does what it can, beside `device`."""
 
     def family(self, spec: Spec) -> Found:
         """The kernels that compute a spec."""
@@ -39,6 +44,10 @@ class KernelSet(Protocol):
     @property
     def byte_offset(self) -> int:
         """How much lower than they lie those kernels take the bytes of a convolution."""
+
+    @property
+    def host_offset(self) -> int:
+        """The same of the kernels of an accelerator's host."""
 
     @property
     def element(self) -> str:

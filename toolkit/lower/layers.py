@@ -24,6 +24,7 @@ class Storage:
             one with a parent is all of it, with other axes.
         port: a graph input or output: the caller's memory.
         dtype: numpy's name of a type, or an element of `kernels.elements.ELEMENTS`.
+        device: of a root, whose arena it lies in; "" for that of the device that does all steps, or the host's.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Storage:
     last_wave: int = -1
     offset: int = -1
     dtype: str = "float32"
+    device: str = ""
 
     @property
     def blocked(self) -> bool:
@@ -163,8 +165,8 @@ class Network:
 
     Attributes:
         kept: quantized layers that the host computes beside an accelerator.
-        copies: for each input, memory that an aligned copy of it may take; known with `arena_bytes`, when all is
-            placed.
+        copies: for each input, memory that an aligned copy of it may take; known with `arenas`, when all is placed.
+        arenas: bytes of each device's arena, by `Storage.device`.
     """
 
     inputs: list[Value] = field(default_factory=list)
@@ -173,4 +175,9 @@ class Network:
     refusals: list[Refusal] = field(default_factory=list)
     kept: list[Refusal] = field(default_factory=list)
     copies: list[Storage] = field(default_factory=list)
-    arena_bytes: int = 0
+    arenas: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def arena_bytes(self) -> int:
+        """Of all arenas together."""
+        return sum(self.arenas.values())

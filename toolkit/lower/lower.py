@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +11,29 @@ import numpy as np
 import onnx
 
 from ..kernels.elements import TILED
-from ..kernels.spec import Spec
-from . import by_winograd, elements, on_tiles, place, siblings
+from ..kernels.spec import Spec, Vta
+from . import by_winograd, elements, on_tiles, on_vta, place, siblings
 from .dump import text
 from .kernel_set import KernelSet
 from .layers import Layer, Network, Param, Storage
 from .pack import pack
-from .plan import ALIGNMENT, ARENA, WEIGHTS, Kernel, MemoryKind, Placement, Plan, Port, Ref, Step, memories, port_memory
+from .plan import (
+    ALIGNMENT,
+    ARENA,
+    VTA,
+    WEIGHTS,
+    Kernel,
+    Memory,
+    MemoryKind,
+    Placement,
+    Plan,
+    Port,
+    Ref,
+    Step,
+    memories,
+    memory_of,
+    port_memory,
+)
 from .walk import read
 
 Dump = Callable[[str, str], object]
@@ -25,9 +41,10 @@ Dump = Callable[[str, str], object]
 
 
 class _Blob:
-    """The weights, one after the other, each aligned; equal arrays are kept once."""
+    """The weights of a device, one after the other, each aligned; equal arrays are kept once."""
 
-    def __init__(self) -> None:
+    def __init__(self, alignment: int = ALIGNMENT) -> None:
+        self.alignment = alignment
         self.parts: list[bytes] = []
         self.size = 0
         self._seen: dict[bytes, int] = {}
@@ -38,7 +55,7 @@ class _Blob:
         key = hashlib.sha256(data).digest()
         if key not in self._seen:
             self._seen[key] = self.size
-            padding = -len(data) % ALIGNMENT
+            padding = -len(data) % self.alignment
             self.parts.append(data + bytes(padding))
             self.size += len(data) + padding
         return self._seen[key]
@@ -70,6 +87,13 @@ _TILES = "the target has matrix tiles, for which values are kept in other elemen
 
 PASSES: tuple[Pass, ...] = (
     Pass(
+        "on_vta",
+        lambda network, kernels: on_vta.rewrite(network, kernels.host_offset),
+        "first: it decides which device does each layer",
+        "the target is a VTA with its host",
+        lambda kernels: kernels.accelerator is not None,
+    ),
+    Pass(
         "on_tiles",
         lambda network, _: on_tiles.rewrite(network),
         "first: it decides which values a tile reads, which all that follows asks",
@@ -91,7 +115,20 @@ PASSES: tuple[Pass, ...] = (
         "activations are fp32, for which the transforms are written",
         lambda kernels: kernels.element == "float32",
     ),
-    Pass("waves", lambda network, _: place.assign_waves(network), "the layers are final"),
+    Pass(
+        "waves",
+        lambda network, _: place.assign_waves(network),
+        "the layers are final",
+        "one device does all steps",
+        lambda kernels: kernels.accelerator is None,
+    ),
+    Pass(
+        "turns",
+        lambda network, kernels: place.assign_turns(network, lambda layer: _device(kernels, layer)),
+        "the layers are final",
+        "two devices take turns",
+        lambda kernels: kernels.accelerator is not None,
+    ),
     Pass(
         "share_adds",
         lambda network, _: place.share_adds(network),
@@ -150,24 +187,26 @@ def lower(
     """
     network = layers_for(model, kernels, dump)
     _run(network, kernels, range(_CHOSEN_AT, len(PASSES)), dump)
-    blob = _Blob()
+    blobs = {kernels.device: _Blob()}
+    if kernels.accelerator is not None:
+        blobs[VTA] = _Blob(max(ALIGNMENT, kernels.accelerator.config.wgt_bytes))
     steps: list[Step] = []
     table: dict[str, Kernel] = {}
     for layer in sorted(network.layers, key=lambda la: la.wave):
         schedule = kernels.schedule(layer.spec)
+        device = _device(kernels, layer)
         args = []
         for operand in layer.operands:
             if isinstance(operand, Param):
-                args.append(Ref(WEIGHTS, blob.add(pack(operand, layer, schedule, kernels))))
+                offset = blobs[device].add(pack(operand, layer, schedule, kernels))
+                args.append(Ref(WEIGHTS if device == kernels.device else memory_of(WEIGHTS, device), offset))
             else:
                 args.append(_ref(operand[0]))
         args.extend(_ref(storage) for storage in layer.writes)
         kernel = kernel_of(kernels, layer.spec, schedule)
         table.setdefault(kernel.symbol, kernel)
         nodes, symbol = tuple(layer.nodes), kernel.symbol
-        steps.append(
-            Step(symbol, tuple(args), layer.wave, nodes, layer.op, layer.value, layer.macs, device=kernels.device)
-        )
+        steps.append(Step(symbol, tuple(args), layer.wave, nodes, layer.op, layer.value, layer.macs, device=device))
         if progress:
             progress(layer.value)
     inputs = tuple(
@@ -180,11 +219,33 @@ def lower(
         outputs=outputs,
         kernels=table,
         steps=tuple(steps),
-        weights=b"".join(blob.parts),
-        memories=memories(inputs, outputs, arena=network.arena_bytes, weights=blob.size, device=kernels.device),
+        weights=b"".join(part for blob in blobs.values() for part in blob.parts),
+        memories=(
+            *memories(
+                inputs, outputs, arena=network.arenas[""], weights=blobs[kernels.device].size, device=kernels.device
+            ),
+            *_others(network, blobs, kernels.device),
+        ),
         placements=_placements(network),
         refusals=tuple(network.refusals),
+        kept=tuple(network.kept),
     )
+
+
+def _device(kernels: KernelSet, layer: Layer) -> str:
+    return VTA if isinstance(layer.spec, Vta) else kernels.device
+
+
+def _others(network: Network, blobs: Mapping[str, _Blob], device: str) -> list[Memory]:
+    """The memories of an accelerator: its arena, and its part of the weights."""
+    first = blobs[device].size
+    found = []
+    for other in (name for name in blobs if name != device):
+        arena, weights = memory_of(ARENA, other), memory_of(WEIGHTS, other)
+        found.append(Memory(arena, other, MemoryKind.ARENA, network.arenas.get(other, 0)))
+        found.append(Memory(weights, other, MemoryKind.WEIGHTS, blobs[other].size, first))
+        first += blobs[other].size
+    return found
 
 
 def kernel_of(kernels: KernelSet, spec: Spec, schedule: Any = None) -> Kernel:
@@ -215,9 +276,10 @@ def _with_strides(layer: Layer) -> Spec:
 
 
 def _ref(storage: Storage) -> Ref:
-    port = storage.root.port
+    root = storage.root
+    port = root.port
     if port is None:
-        return Ref(ARENA, storage.address)
+        return Ref(memory_of(ARENA, root.device) if root.device else ARENA, storage.address)
     return Ref(port_memory(MemoryKind(port[0]), port[1]), storage.address)
 
 

@@ -19,7 +19,7 @@ from ..kernels.spec import SIGNED, Conv, Flip, Map, Patches, Pixels, Planes, Vta
 from . import vta_layers
 from .bytes.linear import retake
 from .layers import Layer, Network, Param, Storage
-from .plan import Refusal
+from .plan import VTA, Refusal
 from .reader import Refuse
 from .vta_sums import Ends
 
@@ -41,6 +41,10 @@ def rewrite(network: Network, offset: int) -> None:
     for layer in network.layers:
         rewriter.take(layer)
     network.layers[:] = _signs(rewriter.layers)
+    for layer in network.layers:
+        if isinstance(layer.spec, Vta):
+            for storage in (*layer.reads, *layer.writes):
+                storage.root.device = VTA
     if offset != vta_layers.SIGNED:
         for layer in network.layers:
             if isinstance(layer.spec, Conv) and layer.spec.in_element == BYTE:

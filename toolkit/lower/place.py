@@ -1,8 +1,9 @@
 """When each layer runs and where each value lives.
 
 Waves: a layer runs one wave after the last of those it reads from, so sibling branches share a wave and keep all
-threads busy without a barrier between them. Placement: one arena; values whose waves do not overlap may share its
-bytes.
+threads busy without a barrier between them. Where two devices take turns, a layer has a wave of its own, and they are
+ordered so that the devices change as seldom as can be. Placement: an arena a device; values whose waves do not overlap
+may share its bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from heapq import heappop, heappush
 
 from .layers import Layer, Network, Storage
 from .plan import ALIGNMENT
@@ -27,6 +29,39 @@ def assign_waves(network: Network) -> None:
             layer.wave = max(layer.wave, layer.after.wave + 1)
         for storage in layer.writes:
             writers.setdefault(storage.root, []).append((storage, layer.wave))
+
+
+def assign_turns(network: Network, device_of: Callable[[Layer], str]) -> None:
+    """Order the layers of two devices: one goes on for as long as it has something to do, in the order given."""
+    writers: dict[Storage, list[tuple[Storage, Layer]]] = {}
+    waits: dict[Layer, int] = {}
+    readers: dict[Layer, list[Layer]] = defaultdict(list)
+    for layer in network.layers:
+        before = {w for read in layer.reads for s, w in writers.get(read.root, ()) if _overlap(read, s)}
+        before |= set() if layer.after is None else {layer.after}
+        waits[layer] = len(before)
+        for other in before:
+            readers[other].append(layer)
+        for storage in layer.writes:
+            writers.setdefault(storage.root, []).append((storage, layer))
+    number = {layer: at for at, layer in enumerate(network.layers)}
+    ready: dict[str, list[int]] = defaultdict(list)  # heaps, by device
+    for layer in network.layers:
+        if not waits[layer]:
+            heappush(ready[device_of(layer)], number[layer])
+    ordered: list[Layer] = []
+    device = device_of(network.layers[0]) if network.layers else ""
+    while any(ready.values()):
+        if not ready[device]:
+            device = next(name for name, heap in ready.items() if heap)
+        layer = network.layers[heappop(ready[device])]
+        layer.wave = len(ordered)
+        ordered.append(layer)
+        for reader in readers[layer]:
+            waits[reader] -= 1
+            if not waits[reader]:
+                heappush(ready[device_of(reader)], number[reader])
+    network.layers[:] = ordered
 
 
 def _overlap(a: Storage, b: Storage) -> bool:
@@ -77,17 +112,13 @@ def copies(network: Network) -> list[Storage]:
 
 
 def place(network: Network) -> None:
-    """Fix every root's offset in the arena, those of the inputs' copies, and the arena's size."""
+    """Fix every root's offset in its arena, those of the inputs' copies, and the arenas' sizes."""
     network.copies = copies(network)
-    network.arena_bytes = arrange(network, network.copies)
+    network.arenas = arrange(network, network.copies)
 
 
-def arrange(network: Network, inputs: Sequence[Storage] = ()) -> int:
-    """Offsets for every root and for `inputs`; gives the arena's size in bytes.
-
-    Values are placed one after the other, each at the lowest offset where no value alive at the same time lies. The
-    best order is hard to find (it is a packing problem): several are tried, and the smallest arena is kept.
-    """
+def arrange(network: Network, inputs: Sequence[Storage] = ()) -> dict[str, int]:
+    """Offsets for every root and for `inputs`; gives the size in bytes of each device's arena."""
     roots = list(inputs)
     for layer in network.layers:
         for storage in (*layer.writes, *layer.reads):
@@ -99,6 +130,16 @@ def arrange(network: Network, inputs: Sequence[Storage] = ()) -> int:
                 root.first_wave = root.last_wave = layer.wave
             root.first_wave = min(root.first_wave, layer.wave)
             root.last_wave = max(root.last_wave, layer.wave)
+    devices = sorted({"", *(root.device for root in roots)})
+    return {device: _arranged([root for root in roots if root.device == device]) for device in devices}
+
+
+def _arranged(roots: Sequence[Storage]) -> int:
+    """Offsets for the values of one arena, and its size in bytes.
+
+    Values are placed one after the other, each at the lowest offset where no value alive at the same time lies. The
+    best order is hard to find (it is a packing problem): several are tried, and the smallest arena is kept.
+    """
     alive: dict[int, int] = defaultdict(int)  # bytes, by wave
     for root in roots:
         for wave in range(root.first_wave, root.last_wave + 1):

@@ -18,6 +18,9 @@ ALIGNMENT = 64
 """Bytes. Every buffer and every parameter starts at a multiple of it."""
 
 
+VTA = "vta"
+"""The device of an accelerator's steps."""
+
 HOST = "cpu"
 """The device that the library itself runs on, whatever its make. It comes after the others and sees their memories."""
 
@@ -54,6 +57,11 @@ class Memory:
 
 ARENA, WEIGHTS = MemoryKind.ARENA.value, MemoryKind.WEIGHTS.value
 """What the memories of these kinds are called where there is one of each."""
+
+
+def memory_of(name: str, device: str) -> str:
+    """What an accelerator's memory is called, beside the host's of that name."""
+    return f"{name}:{device}"
 
 
 def port_memory(kind: MemoryKind, number: int) -> str:
@@ -152,7 +160,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An operator that has no kernel of ours and takes TVM's default."""
+    """An operator that has no kernel of ours and takes TVM's default; or one that stays on an accelerator's host."""
 
     node: str
     op: str
@@ -161,7 +169,11 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Plan:
-    """Kernel calls in order, with every address fixed. See docs/architecture.md."""
+    """Kernel calls in order, with every address fixed. See docs/architecture.md.
+
+    Attributes:
+        kept: quantized layers that an accelerator's host computes, with the reasons.
+    """
 
     target: str
     inputs: tuple[Port, ...]
@@ -172,6 +184,7 @@ class Plan:
     memories: tuple[Memory, ...] = ()
     placements: tuple[Placement, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    kept: tuple[Refusal, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:

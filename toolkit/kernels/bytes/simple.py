@@ -7,10 +7,10 @@ from typing import Any
 from tvm import tirx
 
 from ..cut import runs, split
-from ..elements import BLOCK
+from ..elements import BLOCK, element_of
 from ..emit import Emitter, Expr, clamp, const, load, splat
 from ..family import Family, of_bytes
-from ..spec import Map, Pixels, Window, WindowOp
+from ..spec import NONE, Map, Pixels, Window, WindowOp
 from ..vector.simple import SimpleSchedule, whole_vectors
 from .math import added, multiplied, narrow, nearest, real, rounded, shift_half, whole, widen
 
@@ -171,34 +171,50 @@ def _mapped(spec: Map, em: Emitter, at: Expr, second: Expr) -> Expr:
 
 def input_units(spec: Pixels, _schedule: SimpleSchedule) -> int:
     """One work unit a few thousand pixels."""
-    return spec.batch * -(-spec.height * spec.width // _CHUNK)
+    return spec.batch * -(-spec.lines * _line(spec) // _CHUNK)
 
 
 _CHUNK = 4096
 
 
+def _line(spec: Pixels) -> int:
+    """Pixels of a line, with its frame."""
+    return spec.line // spec.slots
+
+
 def emit_input(spec: Pixels, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
-    """Planes of float32 to pixels of four bytes."""
+    """Planes of float32 to pixels of bytes; around them lies the zero point of signed bytes."""
     em = Emitter(name, spec.pointers)
-    plane = spec.height * spec.width
-    chunks = -(-plane // _CHUNK)
+    plane, line = spec.height * spec.width, _line(spec)
+    pixels = spec.lines * line
+    chunks = -(-pixels // _CHUNK)
+    dtype = element_of(spec.out_element).stored
     assert spec.rounding is not None
     how = spec.rounding
+    nothing = tirx.const(0, dtype)
 
-    def pixel(src: Expr, dst: Expr) -> None:
+    def pixel(src: Expr, dst: Expr, inside: Expr) -> None:
         for channel in range(spec.slots):
-            value: Any = tirx.const(0, "uint8")
+            value: Any = nothing
             if channel < spec.channels:
                 value = load(em.buffers["src"], src + channel * plane)
-                value = tirx.Cast("uint8", nearest(value / const(spec.scale), how))
+                value = tirx.Cast(dtype, nearest(value / const(spec.scale), how))
+                value = value if inside is None else tirx.if_then_else(inside, value, nothing)
             em.store(em.buffers["dst"], dst + channel, value)
 
     with em.units() as unit:
         n, chunk = em.let(tirx.floordiv(unit, chunks), "n"), em.let(tirx.floormod(unit, chunks), "chunk")
         first = em.let(chunk * _CHUNK, "first")
-        end = em.let(tirx.min(first + _CHUNK, plane), "end")
+        end = em.let(tirx.min(first + _CHUNK, pixels), "end")
         with em.loop(end - first, "pixel", first) as i:
-            pixel(n * (spec.channels * plane) + i, (n * plane + i) * spec.slots)
+            dst = (n * pixels + i) * spec.slots
+            if spec.frame == NONE:
+                pixel(n * (spec.channels * plane) + i, dst, None)
+            else:
+                y = em.let(tirx.floordiv(i, line) - spec.frame[0], "y")
+                x = em.let(tirx.floormod(i, line) - spec.frame[1], "x")
+                inside = tirx.all(y >= 0, y < spec.height, x >= 0, x < spec.width)
+                pixel(n * (spec.channels * plane) + y * spec.width + x, dst, inside)
     return [em.finish()]
 
 

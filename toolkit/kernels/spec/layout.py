@@ -76,6 +76,10 @@ class Pixels(Spec):
     out_element: str = "float32"
 
     @property
+    def quantized(self) -> bool:
+        return self.rounding is not None
+
+    @property
     def lines(self) -> int:
         """Lines of pixels of an image."""
         return self.frame[0] + self.height + self.frame[2] + self.behind

@@ -19,6 +19,7 @@ KINDS: dict[str, str] = {
     "cpu": "cpu",
     "arm": "cpu",
     "cuda": "cuda",
+    "vta": "vta_target",
 }
 """Kind (what stands before the colon) to the module that has `parse(kind, suffix) -> Target` and `names(kind) ->
 [str]`.

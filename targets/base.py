@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from inception_deploy.kernels.table import Found
     from inception_deploy.kernels.vta.accelerator import Accelerator
+    from inception_deploy.quantize.scheme import Choices
 
 Progress = Callable[[int, int, str], None]
 """Called as `progress(done, total, what)` during a long step."""
@@ -92,6 +93,22 @@ class Target(ABC):
     def precisions(self) -> list[str]:
         """What `at` takes, here or on another machine of its kind."""
         return [name for name in names() if any(self.serves(row) for row in rows(name))]
+
+    @property
+    def precision_by_default(self) -> str | None:
+        """What it computes in where nobody says; None for int8 of a quantized network, and fp32 of any other."""
+        return None
+
+    @property
+    def scheme_by_default(self) -> str:
+        """How a network is quantized for it where nobody says: a name of `quantize.scheme.SCHEMES`."""
+        return "float-scale"
+
+    def choices_by_default(self) -> Choices:
+        """The switches of a quantization for it."""
+        from inception_deploy.quantize.scheme import Choices
+
+        return Choices()
 
     @property
     def element(self) -> str:

@@ -97,6 +97,7 @@ def export(
     """
     watch = Stopwatch(progress)
     goal = targets.parse(target)
+    precision = precision or goal.precision_by_default
     if precision is not None:
         goal.at(precision)  # refuses here, not after minutes
     if quantization is not None and precision != "int8":

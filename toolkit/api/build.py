@@ -14,7 +14,9 @@ from .common import Document, PathLike, Preparing, needs_builder, path_of, size_
 if TYPE_CHECKING:
     import torch
 
+    from ..quantize.scheme import Choices
     from ..sources.resolve import Request
+    from ..targets.base import Target
 
 
 @needs_builder
@@ -56,7 +58,8 @@ def export(
             which is copied and stays as it is.
         output: the bundle to write: a folder, or a .zip.
         target: what to compile for (``targets()``).
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; where None fp32, and int8 for a quantized ONNX.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; where None fp32, and int8 for a quantized ONNX or a target that
+            computes in nothing else.
         weights: a .safetensors file, or what torch.save wrote, whatever its name.  ema: take averaged weights, where
             it has plain ones too.
         input_size: height and width.  width: a factor on all channels.  batch: images at once.  num_classes: of the
@@ -65,7 +68,8 @@ def export(
         preprocessing: how a picture becomes the input, where the network does not say or is to have another: a mapping
             with the keys of `Preprocessing`, or a JSON file of them.
         calibration: for int8: a folder of pictures, or an .npz of pictures or of prepared inputs.
-        scheme, images: for int8: what the integers mean, and on how many pictures to calibrate.
+        scheme, images: for int8: what the integers mean, where not what suits the target, and on how many pictures to
+            calibrate.
         max_drop, evaluate: for int8: points of top-1 that may be lost on these labelled pictures; layers go back to
             float until it holds.
         tuned: a database of `tune`; for fp32.
@@ -87,11 +91,13 @@ def export(
     from .. import pipeline
     from ..quantize.job import Options
     from ..quantize.quantizer import Recipe
+    from ..targets import parse
 
+    goal = parse(target)
     quantization = None
     if scheme or calibration or max_drop is not None or evaluate or images:
         quantization = Options(
-            recipe=Recipe(scheme or "float-scale"),
+            recipe=Recipe(scheme or goal.scheme_by_default, choices=_choices(goal, scheme)),
             calibration=path_of(calibration),
             images=images,
             max_drop=max_drop,
@@ -111,6 +117,14 @@ def export(
         force=force,
         progress=progress,
     )
+
+
+def _choices(goal: Target, scheme: str | None) -> Choices:
+    """The target's switches, as far as a scheme has them."""
+    from ..quantize.scheme import SCHEMES, Choices
+
+    power_of_two = scheme is None or (scheme in SCHEMES and SCHEMES[scheme].power_of_two)
+    return goal.choices_by_default() if power_of_two else Choices()
 
 
 @needs_builder

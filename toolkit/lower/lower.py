@@ -88,7 +88,7 @@ _TILES = "the target has matrix tiles, for which values are kept in other elemen
 PASSES: tuple[Pass, ...] = (
     Pass(
         "on_vta",
-        lambda network, kernels: on_vta.rewrite(network, kernels.host_offset),
+        lambda network, kernels: on_vta.rewrite(network, kernels.host_offset, kernels.accelerator),
         "first: it decides which device does each layer",
         "the target is a VTA with its host",
         lambda kernels: kernels.accelerator is not None,

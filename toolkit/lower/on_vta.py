@@ -16,6 +16,8 @@ import numpy as np
 from ..errors import DeployError
 from ..kernels.elements import BLOCK, BYTE, Rounding
 from ..kernels.spec import SIGNED, Conv, Flip, Map, Patches, Pixels, Planes, Vta, Window, WindowOp
+from ..kernels.vta import tiling
+from ..kernels.vta.accelerator import Accelerator
 from . import vta_layers
 from .bytes.linear import retake
 from .layers import Layer, Network, Param, Storage
@@ -29,13 +31,14 @@ _CONVERSIONS = ("quantize", "dequantize")
 """Edges between float and bytes, which are the host's anyway."""
 
 
-def rewrite(network: Network, offset: int) -> None:
+def rewrite(network: Network, offset: int, accelerator: Accelerator | None = None) -> None:
     """Replace the layers.
 
     Args:
+        accelerator: what its memories cannot hold stays on the host, too.
         offset: how much lower than they lie convolutions on the host take bytes.
     """
-    rewriter = _Rewriter(network)
+    rewriter = _Rewriter(network, accelerator)
     for layer in network.layers:
         _check_scales(layer)
     for layer in network.layers:
@@ -67,8 +70,8 @@ def _check_scales(layer: Layer) -> None:
 class _Rewriter:
     """The walk over the layers, in their order."""
 
-    def __init__(self, network: Network) -> None:
-        self.network = network
+    def __init__(self, network: Network, accelerator: Accelerator | None) -> None:
+        self.network, self.accelerator = network, accelerator
         self.layers: list[Layer] = []
         self.makers = {layer.output: layer for layer in network.layers}
         self.ends: dict[Storage, Ends] = {}
@@ -90,6 +93,7 @@ class _Rewriter:
             try:
                 given = self._patched(part) if isinstance(part.spec, Conv) and part.spec.planar else part
                 made = vta_layers.convert(given, self.range_of)
+                self._check(made)
             except Refuse as refuse:
                 if part.spec.quantized and part.op not in _CONVERSIONS:
                     names = part.nodes or [part.value]
@@ -99,6 +103,13 @@ class _Rewriter:
             self.layers.extend(made)
             if isinstance(made[0].spec, Vta) and made[0].spec.planes > 1:
                 self._multiplied(part, made[0])
+
+    def _check(self, made: list[Layer]) -> None:
+        """Refuse what the accelerator has no room for."""
+        for layer in made:
+            assert isinstance(layer.spec, Vta)
+            if self.accelerator is not None and (reason := tiling.refused(layer.spec, self.accelerator)):
+                raise Refuse(reason)
 
     def _made(self, layer: Layer) -> Ends:
         """The range of a layer's result."""

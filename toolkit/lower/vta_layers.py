@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..kernels.elements import BLOCK, BYTE, Addition, Rounding
-from ..kernels.spec import Conv, Map, Reads, Term, Vta, Window, WindowOp
+from ..kernels.spec import Conv, Map, Pick, Reads, Term, Vta, Window, WindowOp
 from ..kernels.spec.vta import Pooling, Reduce
 from ..kernels.vta import constants
 from .layers import Layer, Param, Storage
@@ -50,7 +50,7 @@ def convert(layer: Layer, of: Range) -> list[Layer]:
         return [_maximum(layer, spec, of) if spec.op is WindowOp.MAX else _depthwise(layer, spec, of)]
     if isinstance(spec, Map) and spec.in_element == BYTE and spec.out_element == BYTE:
         return [_map(layer, spec, of)]
-    raise Refuse("it computes in float")
+    raise Refuse("a VTA moves no values" if isinstance(spec, Pick) else "it computes in float")
 
 
 def far(how: Addition) -> bool:

@@ -1,0 +1,186 @@
+"""VTA, an open accelerator for FPGAs, with its host: a board, or its simulator on this machine.
+
+What a VTA computes becomes streams of instructions (`vta.assemble`); the rest are kernels of the host, as for a CPU.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from inception_deploy.errors import UsageError, nearest
+from inception_deploy.kernels.isa import ISAS, Isa
+from inception_deploy.kernels.spec import Spec, Vta
+from inception_deploy.kernels.vta.accelerator import Accelerator
+from inception_deploy.kernels.vta.boards import BOARDS
+from inception_deploy.kernels.vta.config import Config
+
+from . import cpu, lacking_packages
+from .base import Progress, Target
+from .precision import Precision
+
+if TYPE_CHECKING:
+    from inception_deploy.kernels.table import Found
+    from inception_deploy.lower.plan import Plan
+    from inception_deploy.quantize.scheme import Choices
+
+SIMULATED = "sim"
+"""The target that runs on this machine: a pynq's VTA, simulated."""
+
+_HOSTS: Mapping[str, str] = {
+    "pynq": "cortex-a9",
+    "de10nano": "cortex-a9",
+    "ultra96": "cortex-a53",
+    "zcu104": "cortex-a53",
+}
+"""The instruction set of each board's processor."""
+
+_CONFIG = Config(target="pynq")
+"""Upstream's bitstreams all have this configuration."""
+
+
+@dataclass(frozen=True)
+class VtaTarget(Target):
+    """A VTA and the host beside it; `isa` is the host's.
+
+    Attributes:
+        vta: the configuration on a board.
+        board: its row's name; ``sim`` for the simulator on this machine.
+    """
+
+    vta: Accelerator = field(kw_only=True)
+    board: str = field(kw_only=True)
+
+    @property
+    def kind(self) -> str:
+        return "vta"
+
+    @property
+    def accelerator(self) -> Accelerator:
+        return self.vta
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "kind": self.kind,
+            "variant": f"{self.board}:{self.isa.name}" if self.board == SIMULATED else self.board,
+            "machine": self.isa.machine,
+            "triple": self.isa.triple,
+            "mcpu": self.isa.mcpu,
+            "features": list(self.isa.features),
+            "profile": self.vta.board.executes,
+            "mhz": self.vta.board.mhz,
+            "configuration": self.vta.config.document(),
+        }
+
+    def needs(self) -> str:
+        if self.board == SIMULATED:
+            return f"{self.isa.machine}, {self.isa.mcpu} or newer; no board: the VTA is simulated"
+        return f"a {self.board} with upstream's bitstream; elsewhere the VTA is simulated"
+
+    def unbuildable(self) -> str | None:
+        return lacking_packages("tvm", "ziglang")
+
+    def missing(self) -> str | None:
+        """A board's bundle runs here too: it has a library with the simulator for the machine that built it."""
+        here = self._simulating() if platform.machine() != self.isa.machine else self.isa
+        short = cpu.lacking(here)
+        return f"this machine ({platform.machine()}) lacks {', '.join(short)}" if short else None
+
+    def _simulating(self) -> Isa:
+        """What this machine runs a simulated VTA's host with."""
+        return self.isa if self.board == SIMULATED else _this_machine()
+
+    def serves(self, row: Precision) -> bool:
+        return row.name == "int8" and row.integers
+
+    @property
+    def precision_by_default(self) -> str | None:
+        return "int8"
+
+    @property
+    def scheme_by_default(self) -> str:
+        return "power-of-two"
+
+    def choices_by_default(self) -> Choices:
+        from inception_deploy.quantize.scheme import Choices
+
+        return Choices(add="accumulator")
+
+    @property
+    def byte_offset(self) -> int:
+        """A VTA takes signed bytes."""
+        return 128
+
+    @property
+    def host_offset(self) -> int:
+        return super().byte_offset
+
+    def family(self, spec: Spec) -> Found:
+        from inception_deploy.kernels.table import find
+
+        return find(spec, self.vta if isinstance(spec, Vta) else self.isa)
+
+    def schedule(self, spec: Spec) -> Any:
+        machine: Any = self.vta if isinstance(spec, Vta) else self.isa
+        return self.family(spec).family.choose(spec, machine)
+
+    def build(self, plan: Plan, folder: Path, progress: Progress | None = None) -> list[str]:
+        from . import vta_library
+        from .objects import compile_kernels
+        from .vta import assemble, pieces
+
+        streams = []
+        for steps in pieces.spans(plan):
+            work = []
+            for step in (plan.steps[number] for number in steps):
+                kernel = plan.kernels[step.kernel]
+                assert isinstance(kernel.spec, Vta)
+                work.append(assemble.Work(step.name, kernel.spec, kernel.schedule, step.args))
+            streams.append(assemble.assemble(work, self.vta))
+        kernels = [kernel for kernel in plan.kernels.values() if not isinstance(kernel.spec, Vta)]
+
+        def host(isa: Isa) -> vta_library.Host:
+            objects = compile_kernels(kernels, cpu.Cpu(isa.name, isa).tvm_target(), progress)
+            return vta_library.Host(isa.triple, objects, isa.features)
+
+        board = None if self.board == SIMULATED else self.vta.board
+        return vta_library.write(
+            plan, streams, self.vta.config, self.vta.board.profile, folder, here=host(self._simulating()),
+            board=board, there=None if board is None else host(self.isa),
+        )  # fmt: skip
+
+
+def _this_machine() -> Isa:
+    """The instruction set of this machine that multiplies bytes.
+
+    Raises:
+        DeployError: no kernels are made for this machine.
+    """
+    found = cpu.parse("arm" if platform.machine().startswith(("aarch64", "arm")) else "cpu", "")
+    return found.at("int8").isa
+
+
+def names(kind: str) -> list[str]:
+    """The kind alone, which is the simulator, and each board."""
+    return [kind, f"{kind}:{SIMULATED}", *(f"{kind}:{board}" for board in BOARDS)]
+
+
+def parse(kind: str, suffix: str) -> VtaTarget:
+    """`vta`, `vta:sim`, `vta:pynq`, ...; `vta:sim:avx2` says what the simulator's host is.
+
+    Raises:
+        UsageError: (kind ``target``) no such board. DeployError: `vta:sim` on a machine that no kernels are made for.
+    """
+    board, _, host = (suffix or SIMULATED).partition(":")
+    hosts = {isa.name: isa for isa in ISAS if not isa.gpu}
+    if board not in (SIMULATED, *BOARDS) or (host and (board != SIMULATED or host not in hosts)):
+        name = f"{kind}:{suffix}"
+        near = nearest(name, names(kind))
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise UsageError(f"there is no target '{name}'{hint}", kind="target", got=name, allowed=names(kind))
+    isa = hosts[host] if host else hosts[_HOSTS[board]] if board in _HOSTS else _this_machine()
+    row = BOARDS["pynq" if board == SIMULATED else board]
+    return VtaTarget(f"{kind}:{suffix}" if suffix else kind, isa, vta=Accelerator(board, _CONFIG, row), board=board)

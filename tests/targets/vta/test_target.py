@@ -1,0 +1,95 @@
+"""The target `vta`: what it takes, what it refuses, and networks compiled for it, run on the simulator, to the bit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inception_deploy import targets
+from inception_deploy.errors import DeployError, UsageError
+from inception_deploy.kernels.vta.accelerator import Accelerator
+from inception_deploy.kernels.vta.boards import BOARDS
+from inception_deploy.lower.lower import lower
+from inception_deploy.quantize import integer_network, quantize
+from inception_deploy.quantize.scheme import Choices
+from inception_deploy.runtime.compiled import load
+from inception_deploy.targets.vta_target import VtaTarget
+
+from ...lower import test_integers as networks
+
+
+def simulated(board: str) -> VtaTarget:
+    """That board's VTA, simulated by this machine."""
+    target = targets.parse("vta:sim").at("int8")
+    assert isinstance(target, VtaTarget)
+    row = BOARDS[board]
+    return replace(target, vta=Accelerator(board, target.vta.config, row))
+
+
+@pytest.mark.parametrize("name", ["vta", "vta:sim", "vta:pynq", "vta:ultra96", "vta:zcu104", "vta:de10nano"])
+def test_names(name):
+    target = targets.parse(name)
+    assert target.kind == "vta"
+    assert target.name == name
+    assert target.precisions == ["int8"]
+    details = target.describe()
+    again = targets.described(details)
+    assert again.describe() == details
+
+
+@pytest.mark.parametrize("name", ["vta:zcu1", "vta:sim:none", "vta:pynq:avx2", "vta:"])
+def test_no_such_target(name):
+    with pytest.raises(UsageError, match="there is no target"):
+        targets.parse(name)
+
+
+def test_it_computes_in_int8_only():
+    with pytest.raises(UsageError, match="target vta:pynq does not compute in 'fp32'"):
+        targets.parse("vta:pynq").at("fp32")
+
+
+def test_it_shifts():
+    model, pictures = networks.model_of(networks.plain)
+    scaled = quantize(model, pictures, scheme="float-scale").model
+    with pytest.raises(DeployError, match="a VTA shifts") as error:
+        lower(scaled, simulated("pynq"))
+    assert error.value.kind == "scheme"
+    assert "power-of-two" in str(error.value.allowed)
+
+
+@pytest.mark.parametrize("board", ["pynq", "de10nano"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(
+            "plain",
+            "padded",
+            "grouped",
+            "depthwise",
+            "pools",
+            "branches",
+            "slots",
+            "twice",
+            "tables",
+            "islands",
+            "gated",
+        ),
+        "reshaped",
+    ],
+)
+def test_every_bit(make, board, tmp_path: Path):
+    model, pictures = networks.model_of(getattr(networks, make))
+    quantized = quantize(model, pictures, scheme="power-of-two", choices=Choices(add="accumulator")).model
+    target = simulated(board)
+    plan = lower(quantized, target)
+    files = target.build(plan, tmp_path)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == set(files)
+    with load(tmp_path) as compiled:
+        for x in (pictures[:2], pictures[2:4]):
+            want = integer_network.reference(quantized, {model.graph.input[0].name: x})
+            for _ in range(2):  # what the run before left must not show
+                got = compiled.run(x)
+                assert [np.array_equal(a, b) for a, b in zip(got, want, strict=True)] == [True] * len(want)

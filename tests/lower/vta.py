@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from inception_deploy.kernels.spec import SIGNED, Flip, Patches, Pixels, Vta
+from inception_deploy.kernels.spec import SIGNED, Flip, Patches, Pick, Pixels, Vta
 from inception_deploy.kernels.vta import meaning
 from inception_deploy.lower import on_vta
 from inception_deploy.lower.layers import Layer, Network, Param, Storage
@@ -69,14 +69,28 @@ class Executed:
         spec = layer.spec
         if isinstance(spec, Patches):
             self._patches(layer, spec)
-        elif isinstance(spec, Flip) and layer.output.dtype == SIGNED:
+        elif isinstance(spec, Flip):
             self._fill(layer.reads[0])
-            self._fill(layer.output)
+            self.part(layer.output)[...] = self.part(layer.reads[0])
+        elif isinstance(spec, Pick):
+            self._pick(layer, spec)
         elif isinstance(spec, Pixels) and spec.out_element == SIGNED:
             q = self.exact[layer.value]
             top, left, bottom, right = spec.frame
             framed = np.pad(q, ((0, 0), (0, 0), (top, bottom), (left, right)))
             self.memory[layer.output] = framed.transpose(0, 2, 3, 1)
+
+    def _pick(self, layer: Layer, spec: Pick) -> None:
+        self._fill(layer.reads[0])
+        rows, columns, *channels = (o.array for o in layer.operands if isinstance(o, Param))
+        given = self.part(layer.reads[0]).reshape(spec.batch, spec.in_blocks, spec.height, spec.width, 16)
+        given = np.moveaxis(given, 4, 2).reshape(spec.batch, -1, spec.height, spec.width)
+        slots = channels[0] if channels else np.arange(given.shape[1])
+        made = given[:, slots][:, :, rows][:, :, :, columns]
+        nowhere = (slots < 0)[:, None, None] | (rows < 0)[:, None] | (columns < 0)
+        made = np.where(nowhere, spec.fill - 128, made)
+        split = made.reshape(spec.batch, spec.blocks, 16, -1)
+        self.part(layer.output)[...] = np.moveaxis(split, 2, 3)
 
     def _patches(self, layer: Layer, spec: Patches) -> None:
         image = self.memory[layer.reads[0]]

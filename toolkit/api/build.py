@@ -58,8 +58,8 @@ def export(
             which is copied and stays as it is.
         output: the bundle to write: a folder, or a .zip.
         target: what to compile for (``targets()``).
-        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; where None fp32, and int8 for a quantized ONNX or a target that
-            computes in nothing else.
+        precision: ``fp32``, ``fp16``, ``bf16`` or ``int8``; where None fp32, and int8 for a quantized ONNX or a
+            target that computes in nothing else.
         weights: a .safetensors file, or what torch.save wrote, whatever its name.  ema: take averaged weights, where
             it has plain ones too.
         input_size: height and width.  width: a factor on all channels.  batch: images at once.  num_classes: of the

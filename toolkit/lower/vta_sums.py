@@ -104,6 +104,7 @@ class Sum:
             Refuse: the shifts differ by more than registers hold.
         """
         self._reach(self.low + bias, self.high + bias)
+        bias, shift = self._settled(bias, shift, used)
         known = shift if used is None else shift[used]
         common, rest = split_shift(known)
         each = np.full(self.slots, common, np.int64)
@@ -126,6 +127,31 @@ class Sum:
         self.low, self.high = self.low.clip(*ends), self.high.clip(*ends)
         terms, lead, self._terms, self._lead = tuple(self._terms), self._lead, [], 0
         self.stages.append(Stage(terms, lead, kind, count, common, rest is not None, low, high))
+
+    def _settled(
+        self, bias: NDArray[np.int32], shift: NDArray[np.int32], used: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Channels that are shifted by more than registers hold beside the others come to one number, whatever is put
+        in: their bias is that number then, and their weights are 0.
+        """
+        most = int(shift.min() if used is None else shift[used].min()) + _CHANNEL_SHIFT
+        far = shift > most
+        value = self.low >> shift
+        if not far.any() or self._lead or self.stages or ((self.high >> shift) != value)[far].any():
+            return bias, shift
+        if any(term.shared for term in self._terms):
+            return bias, shift
+        for number, operand in enumerate(self.operands):
+            if isinstance(operand, Param):
+                array = operand.array.copy()
+                blocks, lanes = np.divmod(np.flatnonzero(far), BLOCK)
+                array[blocks, ..., lanes, :] = 0
+                self.operands[number] = Param("raw", array)
+        bias, shift = bias.copy(), shift.copy()
+        shift[far] = most
+        bias[far] = value[far] << most
+        self.low, self.high = (np.where(far, bias, end) for end in (self.low, self.high))
+        return bias, shift
 
     def accumulators(self, bias: NDArray[np.int32]) -> None:
         """End the last stage without a shift: its int32 leave as they are."""

@@ -10,7 +10,7 @@ SAY_VERSION := -c 'import sys; print(sys.version_info[:2])'
 # A file's tests share fixtures and stay together; a worker takes about 0.7 GB.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: help setup demo test test-full lint format bench fuzz clean
+.PHONY: help setup demo test test-full test-arm lint format bench fuzz clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -33,6 +33,11 @@ test: lint  ## the checks and the fast tests
 
 test-full: lint  ## every test
 	@$(BIN)/pytest -q $(PARALLEL)
+
+# Each network for an ARM core is compiled and emulated: half an hour of two cores.
+test-arm: lint  ## every ARM target under qemu's user mode, also what test leaves to test-full
+	@$(BIN)/pytest -q $(PARALLEL) tests/lower/test_arm.py tests/lower/test_integers_arm.py tests/kernels tests/targets/test_program.py \
+		tests/targets/test_runtime_c.py
 
 N ?= 100000
 fuzz: $(READY)  ## N files changed at random (N=100000), each taken or refused

@@ -35,18 +35,31 @@ def names() -> list[str]:
     return [name for kind in KINDS for name in _module(kind).names(kind)]
 
 
+def boards() -> list[str]:
+    """Names of boards and servers that `parse` takes for the target of their cores."""
+    from inception_deploy.kernels.isa import ISAS
+
+    return [board for isa in ISAS for board in isa.boards]
+
+
 def parse(text: str) -> Target:
-    """The target that `text` names: a kind, or `kind:variant`.
+    """The target that `text` names: a kind, `kind:variant`, an ARM core, or one of `boards`.
 
     Raises:
         UsageError: (kind ``target``) there is no such target; names the nearest.
         DeployError: (kind ``target``) `cpu` on a machine that no kernels are made for.
     """
-    kind, colon, suffix = text.strip().lower().partition(":")
+    from inception_deploy.kernels.isa import named
+
+    wanted = text.strip().lower()
+    if core := named(wanted.removeprefix("arm:")):
+        wanted = f"arm:{core.name}"
+    kind, colon, suffix = wanted.partition(":")
     if kind not in KINDS or (colon and not suffix):
-        near = nearest(text, names())
+        allowed = [*names(), *boards()]
+        near = nearest(text, allowed)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise UsageError(f"there is no target '{text}'{hint}", kind="target", got=text, allowed=names())
+        raise UsageError(f"there is no target '{text}'{hint}", kind="target", got=text, allowed=allowed)
     target: Target = _module(kind).parse(kind, suffix)
     return target
 

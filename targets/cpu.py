@@ -100,7 +100,8 @@ class Cpu(Target):
         )  # fmt: skip
 
     def needs(self) -> str:
-        return f"{self.isa.machine}, {self.isa.mcpu} or newer"
+        boards = f" ({', '.join(self.isa.boards)})" if self.isa.boards else ""
+        return f"{self.isa.machine}, {self.isa.mcpu} or newer{boards}"
 
     def unbuildable(self) -> str | None:
         return lacking_packages("tvm", "ziglang")
@@ -153,7 +154,8 @@ def parse(kind: str, suffix: str) -> Cpu:
     isas = {isa.name: isa for isa in ISAS if isa.kind == kind}
     name = f"{kind}:{suffix}" if suffix else kind
     if suffix and suffix not in isas:
-        near = nearest(suffix, isas)
+        known = {name: isa.name for isa in isas.values() for name in (isa.name, *isa.boards)}
+        near = list(dict.fromkeys(known[name] for name in nearest(suffix, known)))
         hint = f"; did you mean {' or '.join(f'{kind}:{n}' for n in near)}?" if near else ""
         raise UsageError(f"there is no target '{name}'{hint}", kind="target", got=name, allowed=names(kind))
     if suffix:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .arm import VMLA
 from .dots import DOTS, SDOT, SMLAL, TDPBF16PS, VMLAL, VPDPBUSD, VPDPBUSD_256, VPMADDWD, Dot, Tile
 from .elements import TILED
 
@@ -24,6 +25,8 @@ class Isa:
         features: what a CPU must have, as /proc/cpuinfo spells it; checked before a bundle is run.
         dots: instructions that multiply small integers, the best first.
         tiles: instructions that multiply matrix tiles.
+        multiply: what adds products of floats, of `arm.MULTIPLY`, where LLVM's choice is a worse one.
+        boards: other names of the target: what people call a machine with it.
         machine: what `platform.machine()` says of hosts that run it.
         mtriple, mcpu, mattr: LLVM's.
         triple: the linker's.
@@ -36,6 +39,8 @@ class Isa:
     features: tuple[str, ...] = ()
     dots: tuple[Dot, ...] = ()
     tiles: tuple[Tile, ...] = ()
+    multiply: str = ""
+    boards: tuple[str, ...] = ()
     machine: str = ""
     mtriple: str = ""
     triple: str = ""
@@ -84,6 +89,8 @@ OLDEST_HALVES = 80
 
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_SERVER = ("asimddp", "asimdhp", "i8mm", "bf16")
+_NO_SVE = ("-sve",)  # kernels are written for NEON's vectors, and only Neoverse V1 has longer ones
 _AMX = ("amx_bf16", "amx_tile", "avx512_bf16")
 
 
@@ -93,10 +100,15 @@ def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str,
     return Isa(name, "cpu", lanes, registers, features, mcpu=f"x86-64-{level}", **code, **more)
 
 
-def _aarch64(core: str, dot: Dot, *features: str) -> Isa:
+def _aarch64(core: str, dot: Dot, *features: str, boards: tuple[str, ...] = (), mattr: tuple[str, ...] = ()) -> Isa:
     """A 64-bit ARM core under Linux."""
     code: dict[str, Any] = {"machine": "aarch64", "mtriple": "aarch64-unknown-linux-gnu", "triple": "aarch64-linux-gnu"}
-    return Isa(core, "arm", 4, 32, ("asimd", *features), dots=(dot,), mcpu=core, **code)
+    return Isa(core, "arm", 4, 32, ("asimd", *features), dots=(dot,), mcpu=core, boards=boards, mattr=mattr, **code)
+
+
+def named(text: str) -> Isa | None:
+    """The CPU that a board's name, or a core's alone, is of: ``rpi4`` and ``cortex-a72``; None where it is neither."""
+    return next((isa for isa in ISAS if isa.kind == "arm" and text in (isa.name, *isa.boards)), None)
 
 
 def gpu(arch: str) -> Isa:
@@ -111,12 +123,18 @@ ISAS: tuple[Isa, ...] = (
     _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"),
          tiles=(TDPBF16PS,)),
     _x86("avx-vnni", "v3", 8, 16, (*_AVX2, "avx_vnni"), mattr=("+avxvnni",), dots=(VPDPBUSD_256,)),
-    _aarch64("cortex-a72", SMLAL),
-    _aarch64("cortex-a53", SMLAL),
-    _aarch64("cortex-a76", SDOT, "asimddp"),
-    _aarch64("neoverse-n1", SDOT, "asimddp"),
-    Isa("cortex-a9", "arm", 4, 16, ("neon",), dots=(VMLAL,), machine="armv7l", mtriple="armv7-unknown-linux-gnueabihf",
-        triple="arm-linux-gnueabihf", mcpu="cortex-a9", mattr=("+neon",)),
+    _aarch64("cortex-a72", SMLAL, boards=("rpi4",)),
+    _aarch64("cortex-a53", SMLAL, boards=("rpi3", "zynqmp")),
+    _aarch64("cortex-a55", SDOT, "asimddp"),
+    _aarch64("cortex-a76", SDOT, "asimddp", boards=("rpi5",)),
+    _aarch64("cortex-a78", SDOT, "asimddp", boards=("jetson-orin",)),
+    _aarch64("apple-m1", SDOT, "asimddp"),
+    _aarch64("neoverse-n1", SDOT, "asimddp", boards=("graviton2",)),
+    _aarch64("neoverse-n2", SDOT, *_SERVER, mattr=_NO_SVE),
+    _aarch64("neoverse-v1", SDOT, *_SERVER, boards=("graviton3",), mattr=_NO_SVE),
+    _aarch64("neoverse-v2", SDOT, *_SERVER, boards=("graviton4",), mattr=_NO_SVE),
+    Isa("cortex-a9", "arm", 4, 16, ("neon",), dots=(VMLAL,), multiply=VMLA, boards=("pynq-z1",), machine="armv7l",
+        mtriple="armv7-unknown-linux-gnueabihf", triple="arm-linux-gnueabihf", mcpu="cortex-a9", mattr=("+neon",)),
     *map(gpu, ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")),
 )  # fmt: skip
 """`cpu` without a suffix takes the one of its kind that this machine has all features of, that has what the way of

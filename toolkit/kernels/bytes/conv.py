@@ -65,7 +65,7 @@ class DotSchedule(ConvSchedule):
 
 
 def choose(spec: Conv, isa: Isa) -> DotSchedule:
-    """`vector.conv.choose` for less depth (a word is what a float is there), where measuring found no better.
+    """`vector.conv.tiled` for less depth (a word is what a float is there), where measuring found no better.
 
     docs/perf/cpu-int8.md holds it against measurements.
     """
@@ -78,7 +78,8 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
         found = conv.balanced(words, ConvSchedule(dot.lanes, 2, max(split(row, POINTWISE_PIXELS))))
         return _with_dot(found, dot, many)
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
-    chosen = replace(conv.choose(words, isa), k_block=0)
+    most = conv.MOST_OF_MANY if many else conv.MOST_OF_FEW
+    chosen = replace(conv.tiled(words, isa, ConvSchedule(isa.lanes, 1, 1), most), k_block=0)
     if spec.kernel[1] >= WIDE_KERNEL and chosen.pixels > WIDE_PIXELS:
         chosen = conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
     return _with_dot(chosen, dot, many)

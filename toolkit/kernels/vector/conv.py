@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from ..arm import MULTIPLY
 from ..cut import runs, split
 from ..elements import BLOCK, WIDE
 from ..emit import Emitter, Expr, clamp, fma, load, splat
@@ -53,6 +54,19 @@ The units that it is to keep: four for each of the two threads that this was mea
 MANY_REGISTERS, MOST_OF_MANY, MOST_OF_FEW = 32, 18, 12
 """Accumulators of a tile by the registers: measured, with more of them LLVM 22 spills (docs/perf/cpu-fp32.md, step
 1).
+"""
+
+BY_LANE = 4
+"""Lanes of the vectors, of which instructions multiply with one lane: NEON's."""
+
+MOST_BY_LANE = 24
+"""The same where instructions take inputs as vectors: 6 pixels of 4 vectors, 6 inputs and 2 weights have all registers
+of AArch64, and nothing spills (docs/perf/arm.md).
+"""
+
+LANE_VECTORS, LANE_PIXELS = 2, 4
+"""A tile for 16 registers and an instruction that takes the inputs as vectors: 8 sums, 4 inputs and the weights. With
+12 sums LLVM spills (docs/perf/arm.md).
 """
 
 STREAMED = 0.1
@@ -97,6 +111,17 @@ class ConvSchedule:
     fetch: int = 0
 
 
+@dataclass(frozen=True)
+class LaneSchedule(ConvSchedule):
+    """The same with an instruction that takes a lane of a vector of inputs.
+
+    Attributes:
+        multiply: the instruction, of `arm.MULTIPLY`.
+    """
+
+    multiply: str = ""
+
+
 def image(spec: Conv) -> tuple[int, int, int, int]:
     """Input height and width, output height and width, as the kernel sees them (one row, if pointwise)."""
     if spec.pointwise:
@@ -137,17 +162,28 @@ def cycles(widths: Sequence[int], vectors: int) -> float:
 
 
 def choose(spec: Conv, isa: Isa) -> ConvSchedule:
-    """The schedule a cost model takes to be fastest; no measuring.
+    """The schedule a cost model takes to be fastest; no measuring."""
+    group_vectors = spec.out_channels // spec.groups // isa.lanes
+    row = image(spec)[3]
+    if isa.multiply and row > 1 and group_vectors % LANE_VECTORS == 0:
+        tile = replace(_start(isa), vectors=LANE_VECTORS, pixels=max(split(row, LANE_PIXELS)))
+        return balanced(spec, tile)
+    few = isa.registers < MANY_REGISTERS
+    most = MOST_OF_FEW if few else MOST_BY_LANE if isa.lanes == BY_LANE else MOST_OF_MANY
+    return tiled(spec, isa, _start(isa), most)
+
+
+def tiled(spec: Conv, isa: Isa, start: ConvSchedule, most: int) -> ConvSchedule:
+    """`start` with the tile of at most so many accumulators that a cost model takes to be fastest.
 
     The model counts `cycles` an accumulator, and a little for what streams from the second-level cache (weights once a
     tile, inputs once a group of vectors). Tiles keep to about three fifths of the registers: with more, LLVM spills.
     docs/perf/cpu-fp32.md holds it against measurements.
     """
-    lanes, registers = isa.lanes, isa.registers
+    lanes = isa.lanes
     per_block = BLOCK // lanes
     group_vectors = spec.out_channels // spec.groups // lanes
     row = image(spec)[3]
-    budget = MOST_OF_MANY if registers >= MANY_REGISTERS else MOST_OF_FEW
 
     def cost(vectors: int, pixels: int) -> float:
         return cycles(split(row, pixels), vectors) / (vectors * row) + STREAMED / pixels + STREAMED / vectors
@@ -156,10 +192,19 @@ def choose(spec: Conv, isa: Isa) -> ConvSchedule:
     for vectors in (
         range(per_block, 4 * per_block + 1, per_block) if row > 1 else (per_block * n for n in (1, 2, 3, 4, 6, 8, 9))
     ):
-        if group_vectors % vectors == 0 and vectors < registers - 2:
-            pixels = max(split(row, max(1, budget // vectors)))
-            options.append((cost(vectors, pixels), ConvSchedule(lanes, vectors, pixels)))
+        if group_vectors % vectors == 0 and vectors < isa.registers - 2:
+            pixels = max(split(row, max(1, most // vectors)))
+            options.append((cost(vectors, pixels), replace(start, vectors=vectors, pixels=pixels)))
     return _streamed(spec, balanced(spec, min(options, key=lambda option: option[0])[1]))
+
+
+def _start(isa: Isa) -> ConvSchedule:
+    """What the instruction set says of every schedule. Where a block is four vectors, its lanes are unrolled so that
+    instructions multiply with a lane of a vector of them (docs/perf/arm.md).
+    """
+    if isa.multiply:
+        return LaneSchedule(isa.lanes, 1, 1, unroll=isa.lanes, multiply=isa.multiply)
+    return ConvSchedule(isa.lanes, 1, 1, unroll=isa.lanes if isa.lanes == BY_LANE else 1)
 
 
 def _streamed(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
@@ -189,10 +234,8 @@ def balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     weights = 4 * spec.out_channels * depth
     pixels = 4 * spec.height * spec.width * spec.channels * spec.groups
     extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
-    return ConvSchedule(
-        schedule.lanes,
-        schedule.vectors,
-        schedule.pixels,
+    return replace(
+        schedule,
         rows=min(rows, extent),
         rows_outer=weights <= STAYING < pixels,
         fetch=NEXT_GROUP if 4 * wide * depth <= NEXT_GROUP_BYTES else AHEAD_KIB,
@@ -217,7 +260,7 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[
         for pixels in sorted({max(split(row, width)) for width in range(1, most + 1)}):
             if pixels * vectors < min(6, row):
                 continue
-            tiled = ConvSchedule(lanes, vectors, pixels)
+            tiled = replace(_start(isa), vectors=vectors, pixels=pixels)
             extent = len(tile_widths(spec, tiled)) if spec.pointwise else spec.out_height
             for rows in sorted({-(-extent // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)}):
                 for rows_outer in (False, True) if rows < extent else (False,):
@@ -313,31 +356,37 @@ class Direct:
                     value = start
                 em.store(acc, slot(p, v), value)
 
+        # Of each pixel a vector of lanes, for instructions that multiply with one of them.
+        near = em.local(width * lanes, name="near") if lanes == BY_LANE <= sch.unroll and not spec.planar else None
+
         def taps(block: Expr, r: Expr, iy: Expr) -> None:
             """All columns and lanes of one kernel row."""
             step, spread = spec.stride[1], spec.dilation[1]
             base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
 
+            def weights(s: int, lane: Expr) -> list[Expr]:
+                at = panel + (s * self.in_lanes + lane) * self.wide
+                return [em.let(load(em.buffers["weight"], at + v * lanes, lanes), "w") for v in range(vectors)]
+
             def lane_taps(first: Expr, count: int) -> None:
                 for s in range(spec.kernel[1]):
                     inside = self.columns(x, width, s)
-                    for lane in range(count if inside else 0):
-                        w = [
-                            em.let(
-                                load(
-                                    em.buffers["weight"],
-                                    panel + (s * self.in_lanes + first + lane) * self.wide + v * lanes,
-                                    lanes,
-                                ),
-                                "w",
-                            )
-                            for v in range(vectors)
-                        ]
+                    for lane in range(count if inside and near is None else 0):
+                        w = weights(s, first + lane)
                         for p in inside:
                             at = base + (p * step + s * spread) * self.pixel + (first + lane) * self.lane
                             a = em.let(splat(load(em.buffers["src"], at), lanes), "a")
                             for v in range(vectors):
                                 em.store(acc, slot(p, v), fma(a, w[v], load(acc, slot(p, v), lanes)))
+                    for few in range(0, 0 if near is None or not inside else count, lanes):
+                        for p in inside:
+                            at = base + (p * step + s * spread) * self.pixel + (first + few)
+                            em.store(near, p * lanes, load(em.buffers["src"], at, lanes))
+                        for lane in range(lanes):
+                            for v, value in enumerate(weights(s, first + (few + lane))):
+                                for p in inside:
+                                    total = load(acc, slot(p, v), lanes)
+                                    em.store(acc, slot(p, v), self.by_lane(near, p * lanes, lane, value, total))
 
             unroll = self.in_lanes if spec.planar else sch.unroll
             if unroll == self.in_lanes:
@@ -354,6 +403,14 @@ class Direct:
             for p in range(width):
                 value = load(acc, slot(p, v), lanes)
                 em.store(em.buffers["dst"], dst0 + at + p * BLOCK, clamp(value, spec.activation) if last else value)
+
+    def by_lane(self, near: Any, at: int, lane: int, weight: Expr, total: Expr) -> Expr:
+        """`total` and the products of a weight vector and lane `lane` of the vector at `at`."""
+        multiply = getattr(self.schedule, "multiply", "")
+        if not multiply:
+            return fma(splat(load(near, at + lane), BY_LANE), weight, total)
+        vector = load(near, at, BY_LANE)
+        return self.emitter.inline(MULTIPLY[multiply], f"vmla{lane}", "float32x4", total, weight, vector)
 
     def fetch_ahead(self, group: Expr, block: Expr, turn: Expr) -> None:
         """Bring weights nearer before they are used: they come from memory once an inference.

@@ -1,0 +1,146 @@
+"""What is compiled for ARM, run under an emulator of the core that it was built for, by the program of the bundle; and the
+instructions that it is made of."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from inception_deploy import models, targets
+from inception_deploy.graph.driver import optimise
+from inception_deploy.kernels.isa import ISAS
+from inception_deploy.lower.lower import lower
+from inception_deploy.quantize import integer_network, quantize
+from inception_deploy.sources import capture
+from inception_deploy.verify import bound, run_onnx
+
+from ..cases.emulator import emulator, run
+from .conftest import Builder
+from .test_integers_arm import inception, mobile
+
+NETWORK = bound("network")
+
+CORES = [isa.name for isa in ISAS if isa.kind == "arm"]
+QUICK = ("cortex-a72", "cortex-a9")
+
+SDOT = ((0xBFE0FC00, 0x0E809400), (0xBFC0F400, 0x0F80E000))
+FMLA = ((0xBFA0FC00, 0x0E20CC00), (0xBF80F400, 0x0F801000))
+VMLA = ((0xFEB00F50, 0xF2A00140),)
+"""Masks and values of instructions: vectors, and vectors by a lane."""
+
+
+def every(core: Any) -> Any:
+    return pytest.param(core, marks=() if core in QUICK else pytest.mark.slow)
+
+
+def both(size: tuple[int, ...]) -> onnx.ModelProto:
+    """The blocks of two networks, one behind the other: convolutions of every kind, pools, a concat and an add."""
+    b = Builder(3)
+    x = b.input(*size)
+    first, second = inception(b, x), mobile(b, x)
+    return b.model(b.op("Add", first, second))
+
+
+def calculated(core: str, folder: Path, x: np.ndarray, threads: int = 2) -> np.ndarray:
+    """The first output of the bundle's program on that core."""
+    isa = next(isa for isa in ISAS if isa.name == core)
+    np.save(folder / "x.npy", x)
+    out = folder / "y.npy"
+    run(
+        *emulator(isa), folder / "run_model", folder / "x.npy", "--output", out, "--threads", str(threads), "--top", "0"
+    )
+    return np.load(out)  # type: ignore[no-any-return]
+
+
+def instructions(library: Path) -> np.ndarray:
+    """The words of an ELF library's section of code."""
+    data = library.read_bytes()
+    wide = data[4] == 2
+    (table,) = struct.unpack_from("<Q" if wide else "<I", data, 0x28 if wide else 0x20)
+    entry, count, names = struct.unpack_from("<HHH", data, 0x3A if wide else 0x2E)
+    headers = []
+    for index in range(count):
+        at = table + index * entry
+        (name,) = struct.unpack_from("<I", data, at)
+        place = struct.unpack_from("<QQ", data, at + 0x18) if wide else struct.unpack_from("<II", data, at + 0x10)
+        headers.append((name, *place))
+    texts = headers[names][1]
+    for name, offset, size in headers:
+        if data[texts + name :].startswith(b".text\0"):
+            return np.frombuffer(data[offset : offset + size // 4 * 4], "<u4")
+    raise AssertionError(f"{library} has no code")
+
+
+def number_of(words: np.ndarray, patterns: tuple[tuple[int, int], ...]) -> int:
+    return sum(int(np.count_nonzero((words & np.uint32(mask)) == value)) for mask, value in patterns)
+
+
+@pytest.mark.parametrize("core", [every(core) for core in CORES])
+def test_fp32_is_the_networks(core: str, tmp_path: Path) -> None:
+    target = targets.parse(f"arm:{core}")
+    emulator(target.isa)
+    model = both((2, 3, 14, 13))
+    x = np.random.default_rng(1).standard_normal((2, 3, 14, 13)).astype(np.float32)
+    (expected,) = run_onnx(model, {model.graph.input[0].name: x})
+    target.build(lower(optimise(model, verify=False)[0], target), tmp_path)
+    for threads in (1, 3):
+        got = calculated(core, tmp_path, x, threads)
+        assert float(np.abs(got - expected).max() / np.abs(expected).max()) < NETWORK
+    words = instructions(tmp_path / "model.so")
+    if core == "cortex-a9":
+        assert number_of(words, VMLA) > 256  # without it LLVM makes none
+    else:
+        assert number_of(words, FMLA) > len(words) / 4
+        assert number_of(words, SDOT) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", CORES)
+def test_int8_is_the_references_to_the_bit(core: str, tmp_path: Path) -> None:
+    """`test_integers_arm` has more, for one core of each instruction that multiplies bytes."""
+    target = targets.parse(f"arm:{core}").at("int8")
+    emulator(target.isa)
+    model = both((2, 3, 14, 13))
+    pictures = np.random.default_rng(1).standard_normal((16, 3, 14, 13)).cumsum(-1).astype(np.float32) / 4
+    quantized = quantize(model, list(pictures), scheme="float-scale").model
+    target.build(lower(quantized, target), tmp_path)
+    (expected,) = integer_network.reference(quantized, {model.graph.input[0].name: pictures[:2]})
+    np.testing.assert_array_equal(calculated(core, tmp_path, pictures[:2]), expected)
+    dots = number_of(instructions(tmp_path / "model.so"), SDOT)
+    assert (dots > 0) == ("asimddp" in target.isa.features)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("core", ["cortex-a72", "cortex-a9"])
+@pytest.mark.parametrize("name", models.names())
+def test_the_zoo_in_small(name: str, core: str, tmp_path: Path) -> None:
+    target = targets.parse(f"arm:{core}")
+    emulator(target.isa)
+    spec = models.spec(name)
+    width = 1.0 if name == "lenet5" else 0.125
+    module = models.build(name, width=width, num_classes=50, input_size=max(spec.minimum, min(75, spec.input[1])))
+    model, _ = optimise(capture.to_onnx(module, (1, *module.input_shape)), verify=False)
+    x = np.random.default_rng(1).standard_normal((1, *module.input_shape)).astype(np.float32)
+    (expected,) = run_onnx(model, {model.graph.input[0].name: x})
+    target.build(lower(model, target), tmp_path)
+    got = calculated(core, tmp_path, x)
+    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < NETWORK
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["irv2", "mobilenet_v1"])
+def test_networks_at_full_size(name: str, tmp_path: Path) -> None:
+    target = targets.parse("arm:cortex-a76")
+    emulator(target.isa)
+    module = models.build(name, seed=0)
+    model, _ = optimise(capture.to_onnx(module, (1, *module.input_shape)), verify=False)
+    x = np.random.default_rng(1).standard_normal((1, *module.input_shape)).astype(np.float32)
+    (expected,) = run_onnx(model, {model.graph.input[0].name: x})
+    target.build(lower(model, target), tmp_path)
+    got = calculated("cortex-a76", tmp_path, x)
+    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < NETWORK

@@ -153,9 +153,9 @@ class Emitter:
         if lanes == 1:
             bits = self.let(tirx.reinterpret("uint32", values[0]), "bits")
             odd = (bits >> _bits(16, 1)) & _bits(1, 1)
-            return tirx.Cast(HALF, (bits + _bits(0x7FFF, 1) + odd) >> _bits(16, 1))
+            return tirx.Cast(BITS16, (bits + _bits(0x7FFF, 1) + odd) >> _bits(16, 1))
         lanes *= len(values)
-        return self.inline(x86.NARROW, f"narrow{lanes}", _vector(HALF, lanes), *values)
+        return self.inline(x86.NARROW, f"narrow{lanes}", _vector(BITS16, lanes), *values)
 
     def inline(self, module: str, function: str, dtype: str, *values: Expr) -> Expr:
         """A call of a function of a module in LLVM's own language, for what TVM has no word for."""
@@ -212,7 +212,7 @@ define internal ptr @argument(ptr %args, i32 %index) alwaysinline {
 """
 """One of a kernel's pointers. TVM has no buffers of pointers, whose size depends on the machine."""
 
-HALF = element_of(BF16).stored
+BITS16 = element_of(BF16).stored
 """The type that bfloat16 is kept in."""
 
 

@@ -42,6 +42,8 @@ class Reader:
         producer: storage to the layer that writes it, for fusing epilogues.
         quantized: what QuantizeLinear gave, by name: its scale, zero point and type.
         plain: blocked storage to one that holds the same in plain NCHW.
+        islands: a value that lies as a map though its channels come last, to the map's name (`islands`).
+        folded: values whose nodes went into an earlier one.
         parts: a concat's storage to those of its parts in order; of a part that is a concat, to its parts.
     """
 
@@ -62,8 +64,11 @@ class Reader:
         self.quantized: dict[str, tuple[float, int, str]] = {}
         self.plain: dict[Storage, Storage] = {}
         self.parts: dict[Storage, list[Storage]] = {}
+        self.islands: dict[str, str] = {}
+        self.folded: set[str] = set()
         self.types = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output, *graph.input)}
         self.uses = Counter(name for node in graph.node for name in node.input)
+        self._readers = {name: node for node in graph.node for name in node.input}
         self.uses.update(o.name for o in graph.output)
         self.output_names = [o.name for o in graph.output]
 
@@ -124,6 +129,10 @@ class Reader:
     def private(self, name: str) -> bool:
         """Only one node reads this value, and the graph does not give it out."""
         return self.uses[name] == 1 and name not in self.output_names
+
+    def only_reader(self, name: str) -> onnx.NodeProto | None:
+        """The one node that reads a value; None where there are several, or the graph gives it out."""
+        return self._readers.get(name) if self.private(name) else None
 
     # -- values ----------------------------------------------------------------------------------------------------
     def value(self, name: str) -> Value:

@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from ..errors import DeployError
 from ..quantize.integer_network import is_quantized
+from . import islands
 from .bytes.integers import Integers
 from .default import alone, extern, importable
 from .layers import Network, Storage, Value
@@ -57,6 +58,8 @@ def read(model: onnx.ModelProto, *, byte_offset: int | None = None, element: str
             continue
         known = node.input and all(name in reader.constants or not name for name in node.input)
         if known and node.op_type != "DequantizeLinear" and _fold(reader, node):
+            continue
+        if islands.take(reader, node):
             continue
         if node.op_type != "DequantizeLinear":
             _no_integers(reader, [*node.input], f"node '{node.name}' ({node.op_type})")
@@ -131,6 +134,7 @@ def _drop_unused(reader: Reader) -> None:
 
 def _give_out(reader: Reader, index: int, name: str) -> None:
     """Let the caller's buffer receive an output of the graph."""
+    islands.settle(reader, name)
     if name not in reader.values:
         copy(reader, name, name)
     value = reader.values[name]

@@ -13,7 +13,7 @@ from inception_deploy.kernels.gpu import conv, mma
 from inception_deploy.kernels.gpu import simple as gpu_simple
 from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
-from inception_deploy.kernels.spec import Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
+from inception_deploy.kernels.spec import ChannelNorm, Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
 from inception_deploy.kernels.vector import simple as cpu_simple
 from inception_deploy.verify import bound
 
@@ -398,6 +398,21 @@ def test_pack_and_unpack(gpu):
     back = np.full_like(x, np.nan)
     gpu.call(Unpack(2, 20, 2, 7, in_stride=224), [packed, slots.astype(np.int32), back])
     np.testing.assert_array_equal(back, x)
+
+
+@pytest.mark.parametrize("element", ["float32", HALF])
+def test_layer_normalization(gpu, element):
+    random = np.random.default_rng(4)
+    x = rounded((3 + random.standard_normal((2, 48, 5, 7))).astype(np.float32), element)
+    scale, bias = (random.standard_normal(48).astype(np.float32) for _ in range(2))
+    spec = ChannelNorm(2, 3, 35, 1e-5, x[0].size, x[0].size, element, element)
+    out = kept(np.full(x.shape, np.nan, np.float32), element)
+    gpu.call(spec, [kept(blocked(x), element), scale, bias, out])
+    deviation = np.sqrt(x.var(1, keepdims=True) + 1e-5)
+    want = (x - x.mean(1, keepdims=True)) / deviation * scale.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
+    near = bound("binary16") if element == HALF else bound("window")
+    found = numbers(out, element).reshape(blocked(x).shape)
+    np.testing.assert_allclose(found, blocked(want), atol=near * np.abs(want).max())
 
 
 @pytest.mark.parametrize("length", [1, 10, 1000])

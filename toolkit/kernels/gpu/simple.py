@@ -18,7 +18,7 @@ from ..elements import BLOCK, HALF
 from ..emit import Expr, clamp, const, load
 from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
-from ..spec import GlobalAverage, Map, Pack, Softmax, Spec, Unpack, Window, WindowOp
+from ..spec import ChannelNorm, GlobalAverage, Map, Pack, Softmax, Spec, Unpack, Window, WindowOp
 from ..vector import simple as vector
 from ..vector.simple import BINARY
 from .emit import QUAD, GpuEmitter, both, call, div, fma, inside, mod
@@ -253,6 +253,59 @@ def emit_map(spec: Map, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     return [em.finish()]
 
 
+# -- layer normalization ---------------------------------------------------------------------------------------------
+def norm_program(spec: ChannelNorm, schedule: SimpleSchedule) -> Program:
+    """A thread a pixel."""
+    return _each(spec.batch * spec.pixels, schedule, 4)
+
+
+def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, symbol: str) -> list[Any]:
+    """Layer normalization over channels: the mean, then the variance, then the result."""
+    em = GpuEmitter(symbol, spec.pointers, norm_program(spec, schedule).launches[0])
+    item, exists = _item(em, spec.batch * spec.pixels, schedule)
+    share = const(1.0 / (spec.blocks * BLOCK))
+
+    def body() -> None:
+        n, pixel = _split(em, item, (("n", spec.batch), ("pixel", spec.pixels)))
+        value, scale, bias = (em.local(QUAD, name=name) for name in ("value", "scale", "bias"))
+        sums = em.local(3, name="sums")  # the sum, the mean, one over the deviation
+
+        def each(function: Callable[[Expr, Expr], None]) -> None:
+            """Call `function` with the number of a quad and its place, its values loaded."""
+            with em.loop(spec.blocks * QUADS, "quad") as quad:
+                place = em.let((div(quad, QUADS) * spec.pixels + pixel) * QUADS + mod(quad, QUADS), "place")
+                em.copy(value, 0, em.buffers["src"], n * (spec.in_stride // QUAD) + place)
+                function(quad, place)
+
+        def add(_quad: Expr, _place: Expr) -> None:
+            for q in range(QUAD):
+                em.store(sums, 0, load(sums, 0) + load(value, q))
+
+        def square(_quad: Expr, _place: Expr) -> None:
+            for q in range(QUAD):
+                off = em.let(load(value, q) - load(sums, 1), "off")
+                em.store(sums, 0, load(sums, 0) + off * off)
+
+        def write(quad: Expr, place: Expr) -> None:
+            em.copy(scale, 0, em.buffers["scale"], quad)
+            em.copy(bias, 0, em.buffers["bias"], quad)
+            for q in range(QUAD):
+                scaled = (load(value, q) - load(sums, 1)) * load(sums, 2)
+                em.store(value, q, scaled * load(scale, q) + load(bias, q))
+            em.copy(em.buffers["dst"], n * (spec.out_stride // QUAD) + place, value, 0)
+
+        em.store(sums, 0, const(0.0))
+        each(add)
+        em.store(sums, 1, load(sums, 0) * share)
+        em.store(sums, 0, const(0.0))
+        each(square)
+        em.store(sums, 2, const(1.0) / call("sqrtf", load(sums, 0) * share + const(spec.epsilon)))
+        each(write)
+
+    _guarded(em, exists, body)
+    return [em.finish()]
+
+
 # -- layouts ---------------------------------------------------------------------------------------------------------
 def pack_program(spec: Pack, schedule: SimpleSchedule) -> Program:
     """A thread a float of the output."""
@@ -370,6 +423,7 @@ FAMILIES = (
     _family("gpu.window", Window, window_program, emit_window),
     _family("gpu.average", GlobalAverage, average_program, emit_average),
     _family("gpu.map", Map, map_program, emit_map),
+    _family("gpu.norm", ChannelNorm, norm_program, emit_norm),
     _family("gpu.pack", Pack, pack_program, emit_pack),
     _family("gpu.unpack", Unpack, unpack_program, emit_unpack),
     _family("gpu.softmax", Softmax, softmax_program, emit_softmax),

@@ -8,7 +8,7 @@ from tvm import tirx
 
 from .. import x86
 from ..elements import BF16, element_of
-from ..emit import HALF, Emitter, Expr, load, nearest, splat
+from ..emit import BITS16, Emitter, Expr, load, nearest, splat
 from ..family import Family
 from ..isa import Isa
 from ..spec import Frame, Frame4, Pixels
@@ -51,7 +51,7 @@ def zero_frame(em: Emitter, at: Expr, height: int, width: int, frame: Frame4, po
 def _zero(em: Emitter, pointer: str, at: Expr, count: int) -> None:
     """Zeros in `count` halves, whole rows of a tile."""
     for row in range(0, count, LANES):
-        em.store(em.buffers[pointer], at + row, splat(tirx.const(0, HALF), LANES))
+        em.store(em.buffers[pointer], at + row, splat(tirx.const(0, BITS16), LANES))
 
 
 def frame_units(spec: Frame, _schedule: SimpleSchedule) -> int:
@@ -129,7 +129,7 @@ def _side_by_side(em: Emitter, given: list[Expr], spec: Pixels) -> list[Expr]:
         bits += [none] * (spec.slots - len(bits))
         pairs = [em.let((bits[i] >> half) | bits[i + 1], "pair") for i in range(0, spec.slots, 2)]
         order = [i * lanes + lane for lane in range(lanes) for i in range(len(pairs))]
-        found.append(tirx.reinterpret(f"{HALF}x{lanes * spec.slots}", tirx.Shuffle(pairs, order)))
+        found.append(tirx.reinterpret(f"{BITS16}x{lanes * spec.slots}", tirx.Shuffle(pairs, order)))
     return found
 
 

@@ -63,6 +63,33 @@ class Map(Spec):
 
 
 @dataclass(frozen=True)
+class ChannelNorm(Spec):
+    """Layer normalization of every pixel's channels (Ba, Kiros, Hinton: Layer Normalization, 2016):
+
+        out[c] = (in[c] - mean) / sqrt(variance + epsilon) * scale[c] + bias[c]
+
+    Every lane of every block holds a channel. Pointers: input, scale, bias, output.
+    """
+
+    batch: int
+    blocks: int
+    pixels: int
+    epsilon: float
+    in_stride: int = 0
+    out_stride: int = 0
+    in_element: str = "float32"
+    out_element: str = "float32"
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        channels = self.blocks * element_of(self.in_element).block
+        size = (self.batch, self.blocks, self.pixels)
+        numbers = (constant("scale", channels), constant("bias", channels))
+        return (source(mapped(self.in_element, *size), self.in_element), *numbers,
+                result(mapped(self.out_element, *size), self.out_element))  # fmt: skip
+
+
+@dataclass(frozen=True)
 class Softmax(Spec):
     """Softmax of `rows` plain rows of `length` elements each. Pointers: input, output."""
 

@@ -12,7 +12,7 @@ from ..elements import element_of
 from ..emit import Emitter, Expr, clamp, const, load, splat, together
 from ..family import Family, of_vectors
 from ..isa import Isa
-from ..spec import GlobalAverage, Map, Pack, Softmax, Spec, Unpack
+from ..spec import ChannelNorm, GlobalAverage, Map, Pack, Softmax, Spec, Unpack
 from . import math
 
 
@@ -278,10 +278,72 @@ def emit_softmax(spec: Softmax, schedule: SimpleSchedule, name: str) -> list[tir
     return [em.finish()]
 
 
+_NORM_PIXELS = 8
+"""Pixels of a work unit, at the most: their sums are kept while every block of channels is read."""
+
+
+def norm_units(spec: ChannelNorm, _schedule: SimpleSchedule) -> int:
+    """Some neighbouring pixels of an image."""
+    return spec.batch * -(-spec.pixels // _NORM_PIXELS)
+
+
+def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
+    """Layer normalization over channels: a pass for the mean, one for the variance, one for the result. A pixel's
+    sums are vectors of lanes until all channels are read.
+    """
+    lanes = schedule.lanes
+    em = Emitter(name, spec.pointers)
+    wide = element_of(spec.in_element).block
+    near, there = element_of(spec.in_element).cell, element_of(spec.out_element).cell
+    chunks, number = -(-spec.pixels // _NORM_PIXELS), together(spec.in_element, lanes)
+    share = const(1.0 / (spec.blocks * wide))
+    with em.units() as unit:
+        n, chunk = em.let(tirx.floordiv(unit, chunks), "n"), em.let(tirx.floormod(unit, chunks), "chunk")
+        first = em.let(chunk * _NORM_PIXELS, "first")
+        count = em.let(tirx.min(_NORM_PIXELS, spec.pixels - first), "count")
+        src = em.let(n * spec.in_stride + first * near, "src0")
+        dst = em.let(n * spec.out_stride + first * there, "dst0")
+        sums, means = em.local(_NORM_PIXELS * lanes, name="sums"), em.local(_NORM_PIXELS, name="means")
+        scales = em.local(_NORM_PIXELS, name="scales")
+
+        def summed(term: Callable[[Expr, Expr], Expr], into: Any, last: Callable[[Expr], Expr]) -> None:
+            """The mean over a pixel's channels of `term(value, pixel)`, through `last`, for every pixel."""
+            with em.loop(count, "p") as p:
+                em.store(sums, p * lanes, const(0.0, lanes))
+            with em.loop(spec.blocks, "block") as block, em.loop(count, "p") as p:
+                total = load(sums, p * lanes, lanes)
+                for part in range(0, wide, lanes):
+                    total = total + term(em.read("src", src + (block * spec.pixels + p) * near + part, lanes), p)
+                em.store(sums, p * lanes, total)
+            with em.loop(count, "p") as p:
+                total = load(sums, p * lanes)
+                for lane in range(1, lanes):
+                    total = total + load(sums, p * lanes + lane)
+                em.store(into, p, last(em.let(total, "total") * share))
+
+        def squared(value: Expr, p: Expr) -> Expr:
+            off = em.let(value - splat(load(means, p), lanes), "off")
+            return off * off
+
+        summed(lambda value, _p: value, means, lambda mean: mean)
+        summed(squared, scales, lambda variance: const(1.0) / tirx.sqrt(variance + const(spec.epsilon)))
+        with em.loop(spec.blocks, "block") as block, em.loop(count, "p") as p:
+            for start in range(0, wide, lanes * number):
+                values = []
+                for part in range(start, start + lanes * number, lanes):
+                    value = em.read("src", src + (block * spec.pixels + p) * near + part, lanes)
+                    value = (value - splat(load(means, p), lanes)) * splat(load(scales, p), lanes)
+                    scale = em.read("scale", block * wide + part, lanes)
+                    values.append(value * scale + em.read("bias", block * wide + part, lanes))
+                em.write("dst", dst + (block * spec.pixels + p) * there + start, *values)
+    return [em.finish()]
+
+
 FAMILIES: tuple[Family[Any, SimpleSchedule], ...] = (
     Family("vector.map", Map, of_vectors, whole_vectors, map_units, emit_map),
     Family("vector.average", GlobalAverage, of_vectors, whole_vectors, average_units, emit_average),
     Family("vector.pack", Pack, of_vectors, whole_vectors, pack_units, emit_pack),
     Family("vector.unpack", Unpack, of_vectors, whole_vectors, unpack_units, emit_unpack),
+    Family("vector.norm", ChannelNorm, of_vectors, whole_vectors, norm_units, emit_norm),
     Family("vector.softmax", Softmax, of_vectors, whole_vectors, softmax_units, emit_softmax),
 )

@@ -220,11 +220,36 @@ def constant_operand(reader: Reader, node: onnx.NodeProto, op: str, value: Value
     flattened = value.storage.blocked and value.storage.pixels != value.height * value.width
     if len(shape) not in (2, 4) or flattened or any(d != 1 for i, d in enumerate(full) if i != 1):
         raise Refuse(f"a constant of shape {constant.shape} is not one value a channel of {shape}")
-    value = reader.blocked(value)
     per_channel = np.broadcast_to(constant.reshape(-1), (shape[1],)).astype(np.float32)
     if op == "div":
         op, per_channel = "mul", 1.0 / per_channel
+    if fuse_channels(reader, node, op, per_channel):
+        return
+    value = reader.blocked(value)
     emit_binary(reader, node, op, value, "channel", Param("channel", per_channel))
+
+
+def fuse_channels(reader: Reader, node: onnx.NodeProto, op: str, numbers: np.ndarray) -> bool:
+    """A value a channel goes into the weights of the convolution before it: added to its bias, or multiplied with
+    both.
+    """
+    name = next(name for name in node.input if name not in reader.constants)
+    layer = open_epilogue(reader, name, add=True)
+    if op not in ("add", "mul") or layer is None or not isinstance(layer.spec, Conv):
+        return False
+    source, weight, bias = layer.operands
+    assert isinstance(weight, Param)
+    assert isinstance(bias, Param)
+    if weight.role not in ("weight", "dense") or len(weight.array) != len(numbers):
+        return False
+    if op == "add":
+        layer.operands = [source, weight, Param(bias.role, bias.array + numbers)]
+    else:
+        column = numbers.reshape(-1, *(1,) * (weight.array.ndim - 1))
+        scaled = Param(weight.role, weight.array * column)
+        layer.operands = [source, scaled, Param(bias.role, bias.array * numbers)]
+    rename(reader, layer, node, name)
+    return True
 
 
 def constant_first(reader: Reader, node: onnx.NodeProto, op: str) -> None:

@@ -1,0 +1,201 @@
+"""Islands of channels-last in a network of maps: they are computed on the map, and their Transposes vanish.
+
+Given: Transpose(0, 2, 3, 1) of a map, operators that treat every pixel alike, Transpose(0, 3, 1, 2) back. Result: the
+same operators on the map as it lies in blocks of channels. MatMul with a constant is a 1x1 convolution, which takes the
+constants added and multiplied behind it; a constant of one value a channel is one on either side; LayerNormalization
+over the last axis is over the channels (`spec.ChannelNorm`). ConvNeXt and its relatives are made of such islands.
+
+`Reader.islands` says of each value inside which map holds it, in NCHW. A reader of such a value that is none of these
+operators gets it transposed by TVM's default, as without this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from ..kernels.spec import ChannelNorm
+from .default import extern
+from .layers import Param, Storage, Value
+from .operators.common import attributes
+from .reader import Reader, Refuse
+from .table import OPS
+
+_IN, _OUT = [0, 2, 3, 1], [0, 3, 1, 2]
+
+ELEMENTWISE = frozenset(
+    (
+        *("Abs", "Add", "Clip", "Div", "Dropout", "Elu", "Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Identity"),
+        *("LeakyRelu", "Log", "Max", "Min", "Mish", "Mul", "Neg", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid"),
+        *("Softplus", "Softsign", "Sqrt", "Sub", "Tanh"),
+    )
+)
+"""Operators that do to each value what its place has no part in."""
+
+
+def take(reader: Reader, node: onnx.NodeProto) -> bool:
+    """Whether a node begins or ends an island, or was computed inside of one. Where not, what it reads of islands has
+    been made a tensor of its own.
+    """
+    if node.output[0] in reader.folded:
+        return True
+    perm = list(attributes(node).get("perm", ())) if node.op_type == "Transpose" else []
+    if perm == _IN and _is_map(reader, node.input[0]):
+        reader.islands[node.output[0]] = node.input[0]
+        reader.uses[node.input[0]] += reader.uses[node.output[0]] - 1
+        return True
+    if not any(name in reader.islands for name in node.input):
+        return False
+    if perm == _OUT:
+        _leave(reader, node)
+        return True
+    handler = _HANDLERS.get(node.op_type) or (_elementwise if node.op_type in ELEMENTWISE else None)
+    if handler is not None and node.domain in ("", "ai.onnx"):
+        try:
+            handler(reader, node)
+        except Refuse:
+            pass
+        else:
+            return True
+    for name in dict.fromkeys(node.input):
+        settle(reader, name)
+    return False
+
+
+def settle(reader: Reader, name: str) -> None:
+    """Make a value of an island a tensor whose axes lie as its shape says."""
+    if name in reader.islands and name not in reader.values:
+        reader.uses[name] = max(reader.uses[name], 1)
+        node = helper.make_node("Transpose", [reader.islands[name]], [name], f"{name}:transpose", perm=_IN)
+        extern(reader, node, "it moves more than channels")
+
+
+def _is_map(reader: Reader, name: str) -> bool:
+    """A float value with the four axes of a map, and channels enough to lie in blocks."""
+    value = reader.values.get(name)
+    return value is not None and value.storage.real and len(value.shape) == 4 and value.storage.blocked
+
+
+def _leave(reader: Reader, node: onnx.NodeProto) -> None:
+    """Back to NCHW: the map under another name."""
+    inside, out = reader.islands[node.input[0]], node.output[0]
+    value = reader.values[inside]
+    layer = reader.producer.get(value.storage)
+    if layer is not None and layer.value == inside and reader.private(inside):
+        layer.value = layer.output.name = out  # what follows may still go into its epilogue
+        layer.nodes.append(node.name)
+    reader.values[out] = replace(value, name=out)
+
+
+def _map_of(reader: Reader, name: str) -> str:
+    """The NCHW name of a value that is made inside an island, declared."""
+    n, height, width, channels = reader.shape(name)
+    inside = f"{name}:map"
+    reader.declare(inside, reader.elem_type(name), (n, channels, height, width))
+    reader.uses[inside] = reader.uses[name]
+    reader.islands[name] = inside
+    return inside
+
+
+def _elementwise(reader: Reader, node: onnx.NodeProto) -> None:
+    """The same operator on maps; constants turn their axes with them."""
+    if len({reader.shape(name) for name in node.input if name in reader.islands}) > 1:
+        raise Refuse("its operands have different shapes")
+    if reader.shape(node.output[0]) != reader.shape(next(n for n in node.input if n in reader.islands)):
+        raise Refuse("its constant is larger than the map")
+    names = []
+    for name in node.input:
+        if name in reader.islands:
+            names.append(reader.islands[name])
+        elif not name or (name in reader.constants and reader.constants[name].size == 1):
+            names.append(name)
+        else:
+            array = reader.constant(name, "an operand")
+            names.append(f"{name}:map")
+            reader.constants[names[-1]] = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(_OUT)
+    turned = onnx.NodeProto()
+    turned.CopyFrom(node)
+    turned.input[:] = names
+    known = reader.islands.get(node.output[0])
+    turned.output[:] = [_map_of(reader, node.output[0])]
+    try:
+        OPS[node.op_type](reader, turned)
+    except Refuse:
+        if known is None:
+            del reader.islands[node.output[0]]
+        raise
+
+
+def _matmul(reader: Reader, node: onnx.NodeProto) -> None:
+    """A product along the last axis is a 1x1 convolution; what is added to it or multiplied with it goes into its
+    weights.
+    """
+    if node.input[0] not in reader.islands:
+        raise Refuse("it multiplies something else than the map")
+    weight = reader.constant(node.input[1], "the weight")
+    if weight.ndim != 2:
+        raise Refuse(f"the weight has {weight.ndim} axes, not 2")
+    weight, bias, nodes = weight.T.astype(np.float32), np.zeros(weight.shape[1], np.float32), [node]
+    while (follower := reader.only_reader(nodes[-1].output[0])) is not None:
+        numbers = _per_channel(reader, follower, nodes[-1].output[0], len(bias))
+        if numbers is None:
+            break
+        if follower.op_type == "Add":
+            bias = bias + numbers
+        else:
+            weight, bias = weight * numbers[:, None], bias * numbers
+        nodes.append(follower)
+    reader.folded.update(follower.output[0] for follower in nodes[1:])
+    out, name = nodes[-1].output[0], node.name or node.output[0]
+    inputs = [reader.islands[node.input[0]], f"{name}:weight", f"{name}:bias"]
+    reader.constants[inputs[1]], reader.constants[inputs[2]] = weight[:, :, None, None], bias
+    OPS["Conv"](reader, helper.make_node("Conv", inputs, [_map_of(reader, out)], node.name))
+    layer = reader.producer[reader.values[reader.islands[out]].storage]
+    layer.nodes.extend(follower.name for follower in nodes[1:])
+
+
+def _per_channel(reader: Reader, node: onnx.NodeProto, name: str, channels: int) -> np.ndarray | None:
+    """The constant that an Add or Mul has beside a value, one number a channel of the last axis; None for anything
+    else.
+    """
+    if node.op_type not in ("Add", "Mul") or len(node.input) != 2:
+        return None
+    other = node.input[1] if node.input[0] == name else node.input[0]
+    array = reader.constants.get(other)
+    if array is None or array.size not in (1, channels) or (array.ndim and array.shape[-1] != array.size):
+        return None
+    return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
+
+
+def _layer_norm(reader: Reader, node: onnx.NodeProto) -> None:
+    """LayerNormalization over the last axis."""
+    attrs = attributes(node)
+    if attrs.get("axis", -1) not in (-1, 3) or any(reader.uses[name] for name in node.output[1:]):
+        raise Refuse("it is over more than the last axis, or gives its statistics out")
+    value = reader.blocked(reader.value(reader.islands[node.input[0]]))
+    source = value.storage
+    assert source.slots is not None
+    channels = len(source.slots)
+    if channels != source.blocks * source.block:
+        raise Refuse(f"{channels} channels do not fill their blocks")
+    scale = reader.constant(node.input[1], "the scale").astype(np.float32)
+    given = len(node.input) > 2 and node.input[2]
+    bias = reader.constant(node.input[2], "the bias") if given else np.zeros(channels)
+    if scale.size != channels or bias.size != channels:
+        raise Refuse("its scale or bias is not one number a channel")
+    inside = _map_of(reader, node.output[0])
+    spec = ChannelNorm(source.batch, source.blocks, source.pixels, float(attrs.get("epsilon", 1e-5)))
+    storage = Storage(inside, source.batch, source.pixels, source.blocks, source.slots, dtype=source.dtype)
+    numbers = [Param("channel", array.reshape(-1).astype(np.float32)) for array in (scale, bias)]
+    reader.emit("layernorm", [node.name], spec, [(source, "in_stride"), *numbers], storage, inside)
+    reader.values[inside] = Value(inside, reader.shape(inside), storage, value.height, value.width)
+
+
+_HANDLERS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
+    "LayerNormalization": _layer_norm,
+    "MatMul": _matmul,
+}

@@ -77,7 +77,7 @@ class Pixels(Spec):
 
     @property
     def quantized(self) -> bool:
-        return self.rounding is not None
+        return self.rounding is not None or super().quantized
 
     @property
     def lines(self) -> int:

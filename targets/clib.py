@@ -30,7 +30,18 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     "libc.so.6": (
         *("abort", "bcmp", "calloc", "clock_gettime", "close", "free", "getauxval", "getpid", "ioctl"),
         *("lseek", "lseek64", "madvise", "malloc", "memcmp", "memcpy", "memmove", "memset", "mmap"),
-        *("mmap64", "munmap", "open", "posix_memalign", "read", "realloc", "sigfillset", "snprintf", "strcmp"),
+        *(
+            "mmap64",
+            "munmap",
+            "open",
+            "open64",
+            "posix_memalign",
+            "read",
+            "realloc",
+            "sigfillset",
+            "snprintf",
+            "strcmp",
+        ),
         *("strlen", "strrchr", "strtoull", "syscall", "vsnprintf", "write"),
     ),
 }

@@ -12,13 +12,14 @@ from inception_deploy.kernels.vta.config import Config
 from inception_deploy.kernels.vta.profiles import Profile
 from inception_deploy.lower.plan import HOST, Plan
 
-from . import cpu_library, library
+from . import cpu_library, library, program
 from .tables import Part, table
 from .vta import bundle, driver, pieces, simulator
 from .vta.pieces import DEVICE, Range, Stream
 
-SOURCES = ("vta_device.c", "vta_driver.c")
-"""The parts of `csrc` that only this device needs."""
+_SOURCES = ("vta_device.c", "vta_driver.c")
+_LINKED = ("vta_device.c", "vta_linked.c")
+"""The parts of `csrc` that only this device needs; where no library can be loaded."""
 
 _WAIT = 20_000_000
 """Polls, a microsecond or more each, before a VTA is given up."""
@@ -49,6 +50,7 @@ def write(
     here: Host,
     board: Board | None = None,
     there: Host | None = None,
+    programs: bool = True,
 ) -> list[str]:
     """Write everything that a bundle needs to run a plan on a VTA: libraries, weights, streams as files.
 
@@ -59,6 +61,7 @@ def write(
         here: the machine that simulates. Its library is ``model.so`` where there is no board, ``model-MACHINE.so``
             beside the board's otherwise.
         board, there: what the network is for, and the board's own host, with ``libvta.so`` to drive it.
+        programs: write ``run_model`` and its like too, for what the network is for.
 
     Returns:
         The names of the files.
@@ -68,19 +71,28 @@ def write(
     """
     whole = pieces.with_streams(plan, streams, config)
 
-    def library_of(host: Host, simulated: Profile | None, flushed: bool, name: str) -> list[str]:
-        parts = [part(whole, streams, config, host.triple, simulated=simulated, flushed=flushed)]
-        if HOST in whole.devices:
-            parts.append(cpu_library.part(whole, host.objects))
-        return library.write_library(whole, parts, folder, triple=host.triple, features=host.features, name=name)
+    def parts(host: Host, *, alone: bool = False) -> list[Part]:
+        of = None if host is here else board
+        simulated = profile if host is here else None
+        found = [part(whole, streams, config, host.triple, simulated=simulated, board=of, alone=alone)]
+        return [*found, cpu_library.part(whole, host.objects)] if HOST in whole.devices else found
+
+    def library_of(host: Host, name: str) -> list[str]:
+        made = parts(host)
+        return library.write_library(whole, made, folder, triple=host.triple, features=host.features, name=name)
 
     if board is None or there is None:
-        names = library_of(here, profile, True, library.LIBRARY)
+        goal = here
+        names = library_of(here, library.LIBRARY)
     else:
-        names = library_of(here, profile, True, f"model-{here.triple.partition('-')[0]}.so")
-        names += library_of(there, None, board.wiring.flushed, library.LIBRARY)
+        goal = there
+        names = library_of(here, f"model-{here.triple.partition('-')[0]}.so")
+        names += library_of(there, library.LIBRARY)
         driver.write(board, folder / driver.LIBRARY, there.triple)
         names.append(driver.LIBRARY)
+    if programs:
+        made = parts(goal, alone=True)
+        names += program.write_program(whole, made, folder, triple=goal.triple, features=goal.features)
     for name, data in bundle.files(whole, streams, config).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
@@ -95,7 +107,8 @@ def part(
     triple: str,
     *,
     simulated: Profile | None,
-    flushed: bool = True,
+    board: Board | None = None,
+    alone: bool = False,
 ) -> Part:
     """What a library has of the device.
 
@@ -104,7 +117,8 @@ def part(
         triple: of the host.
         simulated: the simulator of that hardware is linked in, and runs where no driver is named; None for a library
             that takes ``libvta.so`` from beside its weights.
-        flushed: what the host caches is flushed and invalidated; otherwise the VTA sees it.
+        board: what it is for; None for the simulator alone.
+        alone: for a program that loads no libraries: its driver is linked in, the simulator or ours for the board.
 
     Raises:
         DeployError: (kind ``plan``) the plan contradicts itself; (kind ``vta``) something is larger than drivers
@@ -134,6 +148,10 @@ def part(
         first += pieces.whole(len(stream.instructions))
         relocations += pieces.whole(8 * len(stream.relocations))
     apart = [row for m in plan.memories for row in _rows(number_of, pieces.pieces(plan, m, config))]
+    inside = board if alone and simulated is None else None
+    linked = "&id_vta_simulator" if simulated else "&id_vta_zynq" if inside else "NULL"
+    objects = simulator.objects(config, simulated, triple) if simulated else []
+    objects += [driver.wired(inside, triple)] if inside else []
     declared = [
         *table("const id_vta_code", "vta_code", codes),
         *table("const id_vta_stream", "vta_streams", rows),
@@ -141,21 +159,21 @@ def part(
         *table("const id_vta_range", "vta_ranges", ranges),
         "static const id_vta_tables vta_tables = {",
         "    .streams = vta_streams, .pieces = vta_pieces, .ranges = vta_ranges,",
-        f"    .simulated = {'&id_vta_simulator' if simulated else 'NULL'},",
+        f"    .linked = {linked},",
         f"    .stream_count = {len(rows)}, .piece_count = {len(apart)}, .alignment = {pieces.alignment(config)},",
-        f"    .dram_shift = {base.shift}, .wait = {_WAIT}, .flushed = {int(flushed)},",
+        f"    .dram_shift = {base.shift}, .wait = {_WAIT}, .flushed = {int(board is None or board.wiring.flushed)},",
         "};",
     ]
     return Part(
         device=DEVICE,
-        sources=SOURCES,
+        sources=(*(_LINKED if alone else _SOURCES), *(driver.SOURCES if inside else ())),
         include="vta_tables.h",
         symbol="id_vta_device",
         declared=declared,
         code=code,
         tables="&vta_tables",
-        objects=simulator.objects(config, simulated, triple) if simulated else [],
-        dl=True,
+        objects=objects,
+        dl=not alone,
     )
 
 

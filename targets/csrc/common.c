@@ -103,8 +103,8 @@ void id_release(void *memory, uint64_t bytes) {
 
 void id_lock(atomic_flag *flag) {
   while (atomic_flag_test_and_set_explicit(flag, memory_order_acquire)) {
-    const struct timespec pause = {0, 50000};
-    syscall(SYS_nanosleep, &pause, NULL);
+    const long pause[2] = {0, 50000}; /* as the system call has it, whatever the C library's timespec is */
+    syscall(SYS_nanosleep, pause, NULL);
   }
 }
 

@@ -135,6 +135,12 @@ static char **labels(size_t classes) {
 
 /* -- the model ---------------------------------------------------------------------------------------------------- */
 
+/* What else there is to say of a failure, as the end of a line. */
+static const char *detail(void) {
+  static char text[512] = ": ";
+  return id_detail(text + 2, sizeof text - 2) ? text : "";
+}
+
 static id_model *open_model(const id_info *info) {
   id_model *model = NULL;
   const char *weights = wanted.weights ? wanted.weights : id_beside("weights.bin");
@@ -145,7 +151,7 @@ static id_model *open_model(const id_info *info) {
   if (code == ID_ERROR_CPU)
     id_stop(1, "this processor lacks %s, which the program was built for (target %s)", id_missing_feature(), info->target);
   if (code >= ID_ERROR_WEIGHTS_OPEN && code <= ID_ERROR_WEIGHTS_TAG) id_stop(1, "%s: %s", weights, id_error(code));
-  if (code != ID_OK) id_stop(1, "%s", id_error(code));
+  if (code != ID_OK) id_stop(1, "%s%s", id_error(code), detail());
   return model;
 }
 
@@ -223,8 +229,8 @@ static void take_inputs(const id_info *info, void **inputs) {
 /* -- the program -------------------------------------------------------------------------------------------------- */
 
 static void must(const id_info *info, const id_model *model, int code) {
-  if (code == ID_ERROR_KERNEL) id_stop(1, "step %s failed", info->steps[id_failed_step(model)].name);
-  if (code != ID_OK) id_stop(1, "%s", id_error(code));
+  if (code == ID_ERROR_KERNEL) id_stop(1, "step %s failed%s", info->steps[id_failed_step(model)].name, detail());
+  if (code != ID_OK) id_stop(1, "%s%s", id_error(code), detail());
 }
 
 static void compute(const id_info *info, id_model *model, void **inputs, void **outputs) {

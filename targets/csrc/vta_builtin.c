@@ -208,7 +208,7 @@ static const char *fault_of(uint32_t *instruction) {
   return message[0] ? message : NULL;
 }
 
-const id_vta_simulated id_vta_simulator = {
+const id_vta_linked id_vta_simulator = {
     .driver =
         {
             .device_alloc = VTADeviceAlloc,

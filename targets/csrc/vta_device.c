@@ -21,11 +21,13 @@ typedef struct vta {
   const id_site *site;
   const id_vta_tables *tables;
   vta_driver driver;
-  int is_simulated; /* by what is linked in */
+  const id_vta_linked *linked; /* the driver that is in use, where it is a linked one */
   VTADeviceHandle device;
   block *pieces;  /* per row of id_vta_tables.pieces */
   block *streams; /* relocated */
 } vta;
+
+static int is_simulated(const vta *self) { return self->linked && self->linked->fault; }
 
 static atomic_flag running = ATOMIC_FLAG_INIT;
 
@@ -164,7 +166,7 @@ static void make_seen(const vta *self, uint32_t first, uint32_t count, void (*ho
 /* What went wrong, and in which step of the span; the last one where nobody knows. */
 static int failure(const vta *self, const id_span *span, int result, uint32_t *failed) {
   uint32_t instruction = 0;
-  const char *fault = self->is_simulated ? self->tables->simulated->fault(&instruction) : NULL;
+  const char *fault = is_simulated(self) ? self->linked->fault(&instruction) : NULL;
   if (!fault) {
     id_say("the VTA is not done after %u polls, or its driver failed (VTADeviceRun returned %d)", (unsigned)self->tables->wait, result);
     return ID_ERROR_DEVICE;
@@ -243,9 +245,9 @@ static int load_beside(const char *weights_path, vta_driver *driver) {
 static int find_driver(vta *self) {
   const id_site *site = self->site;
   if (site->driver) return id_vta_load(site->driver, &self->driver);
-  if (!self->tables->simulated) return load_beside(site->weights_path, &self->driver);
-  self->is_simulated = 1;
-  self->driver = self->tables->simulated->driver;
+  if (!self->tables->linked) return load_beside(site->weights_path, &self->driver);
+  self->linked = self->tables->linked;
+  self->driver = self->linked->driver;
   return ID_OK;
 }
 
@@ -274,7 +276,7 @@ static void release(const vta *self, block *blocks, uint32_t count) {
 
 static void vta_close(void *state, int child) {
   vta *self = state;
-  if (!child || self->is_simulated) {
+  if (!child || is_simulated(self)) {
     release(self, self->streams, self->tables->stream_count);
     release(self, self->pieces, self->tables->piece_count);
     if (self->device) self->driver.device_free(self->device);
@@ -285,7 +287,7 @@ static void vta_close(void *state, int child) {
   free(self);
 }
 
-static int vta_survives_fork(const void *state) { return ((const vta *)state)->is_simulated; }
+static int vta_survives_fork(const void *state) { return is_simulated(state); }
 
 const id_device id_vta_device = {
     .open = vta_open,

@@ -5,6 +5,7 @@
  *               address, which 64-bit ARM lets a process do
  *   xlnk        libcma.so of PYNQ images before 2.7 */
 #define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/dma-heap.h>
@@ -20,7 +21,7 @@
 enum { PAGE = 4096, LINE = 64 };
 
 static int map(vta_block *block) {
-  void *data = mmap64(NULL, block->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, block->file, (off64_t)block->offset);
+  void *data = mmap(NULL, block->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, block->file, (off_t)block->offset);
   if (data == MAP_FAILED) return 0;
   block->data = data;
   return 1;
@@ -171,8 +172,8 @@ static uint64_t contiguous(const vta_block *block) {
   uint64_t first = 0;
   for (size_t page = 0; page < block->bytes / PAGE; ++page) {
     uint64_t entry = 0;
-    const off64_t where = (off64_t)(((uintptr_t)block->data / PAGE + page) * sizeof entry);
-    if (lseek64(file, where, SEEK_SET) != where || read(file, &entry, sizeof entry) != sizeof entry) entry = 0;
+    const off_t where = (off_t)(((uintptr_t)block->data / PAGE + page) * sizeof entry);
+    if (lseek(file, where, SEEK_SET) != where || read(file, &entry, sizeof entry) != sizeof entry) entry = 0;
     const uint64_t frame = entry >> 63 ? entry & ((UINT64_C(1) << 55) - 1) : 0;
     if (page == 0) first = frame;
     if (!frame || frame != first + page) first = 0;

@@ -32,18 +32,18 @@ typedef struct id_vta_code {
   uint64_t cost;              /* compared with the other steps of the stream: how its time is shared out */
 } id_vta_code;
 
-/* The simulator, where it is linked in. */
-typedef struct id_vta_simulated {
+/* A driver that is linked in: the simulator, or that of a board in a program that loads no libraries. */
+typedef struct id_vta_linked {
   vta_driver driver;
-  /* What the last run that failed did wrong, and in which instruction; NULL where none failed. */
+  /* What the last run that failed did wrong, and in which instruction; NULL where none failed. Without such a function it is a board's. */
   const char *(*fault)(uint32_t *instruction);
-} id_vta_simulated;
+} id_vta_linked;
 
 typedef struct id_vta_tables {
   const id_vta_stream *streams;
   const id_vta_range *pieces; /* of the memories, ordered by memory and offset: each is allocated by itself */
   const id_vta_range *ranges;
-  const id_vta_simulated *simulated; /* NULL: the driver is a library */
+  const id_vta_linked *linked; /* NULL: the driver is a library */
   uint32_t stream_count, piece_count;
   uint32_t alignment;   /* of a physical address: the largest element, a power of two */
   uint32_t dram_shift;  /* where in the first word of an instruction dram_base stands, 32 bits of it */
@@ -52,6 +52,6 @@ typedef struct id_vta_tables {
 } id_vta_tables;
 
 extern const id_device id_vta_device;
-extern const id_vta_simulated id_vta_simulator;
+extern const id_vta_linked id_vta_simulator, id_vta_zynq;
 
 #endif /* ID_VTA_TABLES_H */

@@ -1,8 +1,9 @@
 /* vta_zynq.c - the ten functions of a driver for boards whose VTA lies on the processor's bus: upstream's bitstreams for Xilinx Zynq
- * (PYNQ-Z1, Ultra96, ZCU104) and Intel's Cyclone V (DE10-Nano). A library of its own, libvta.so.
+ * (PYNQ-Z1, Ultra96, ZCU104) and Intel's Cyclone V (DE10-Nano). A library of its own, libvta.so, and linked into programs.
  *
  * It has been tested against registers and memories that are files, and has met no board. */
 #define _GNU_SOURCE
+#define _FILE_OFFSET_BITS 64 /* registers lie behind 2 GiB */
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -15,7 +16,7 @@
 #include <unistd.h>
 
 #include "inception_deploy.h" /* ID_API */
-#include "vta_driver.h"
+#include "vta_tables.h"
 #include "vta_zynq.h"
 
 enum { PAGE = 4096, MOST_BLOCKS = 4096 };
@@ -55,8 +56,8 @@ static void barrier(void) {
 }
 
 static void pause_for(long nanoseconds) {
-  const struct timespec pause = {0, nanoseconds};
-  syscall(SYS_nanosleep, &pause, NULL);
+  const long pause[2] = {0, nanoseconds}; /* as the system call has it, whatever the C library's timespec is */
+  syscall(SYS_nanosleep, pause, NULL);
 }
 
 static void enter(void) {
@@ -170,11 +171,11 @@ ID_API void VTADeviceFree(VTADeviceHandle handle) {
 ID_API VTADeviceHandle VTADeviceAlloc(void) {
   if (!is_programmed()) return NULL;
   device *it = calloc(1, sizeof *it);
-  const int file = open(ID_ROOT "/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC | O_LARGEFILE);
+  const int file = open(ID_ROOT "/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC);
   if (file < 0) vta_tell("libvta: /dev/mem cannot be opened; the registers need root\n");
   int mapped = it && file >= 0;
   for (uint32_t i = 0; mapped && i < vta_wired.blocks; ++i) {
-    void *page = mmap64(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off64_t)(vta_wired.registers + PAGE * (uint64_t)i));
+    void *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)(vta_wired.registers + PAGE * (uint64_t)i));
     mapped = page != MAP_FAILED;
     if (mapped) it->blocks[i] = page;
     else vta_tell("libvta: the registers at 0x%llx cannot be mapped\n", (unsigned long long)vta_wired.registers + PAGE * i);
@@ -237,3 +238,12 @@ ID_API int VTADeviceRun(VTADeviceHandle handle, vta_phy_addr_t stream, uint32_t 
   vta_tell("libvta: the VTA is not done after %u us; load its bitstream again before the next run\n", (unsigned)wait);
   return 1;
 }
+
+const id_vta_linked id_vta_zynq = {
+    .driver =
+        {
+#define ID_VTA_OWN(member, name, result, parameters) .member = name,
+            ID_VTA_FUNCTIONS(ID_VTA_OWN)
+#undef ID_VTA_OWN
+        },
+};

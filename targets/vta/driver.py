@@ -22,6 +22,9 @@ from . import simulator
 LIBRARY = "libvta.so"
 """The driver that a board's library takes where none is named, beside its weights."""
 
+SOURCES = ("vta_zynq.c", "vta_memory.c")
+"""The parts of `csrc` that our driver for boards is."""
+
 FUNCTIONS = (
     *("VTADeviceAlloc", "VTADeviceFree", "VTADeviceRun", "VTAMemAlloc", "VTAMemFree", "VTAMemGetPhyAddr"),
     *("VTAMemCopyFromHost", "VTAMemCopyToHost", "VTAFlushCache", "VTAInvalidateCache"),
@@ -98,11 +101,15 @@ def write(board: Board, destination: Path, triple: str) -> None:
 
 def objects(board: Board, triple: str, before: str = "") -> list[bytes]:
     """Its object files. `before`: C that stands before every source."""
+    sources = {name: before + (CSRC / name).read_text(encoding="utf-8") for name in SOURCES}
+    return [*(compile_c(text, name, triple) for name, text in sources.items()), wired(board, triple)]
+
+
+def wired(board: Board, triple: str) -> bytes:
+    """The object file that says where a board's registers are."""
     wires = board.wiring
     told = f"{{UINT64_C({wires.registers:#x}), {wires.blocks}u, UINT64_C({wires.bus_offset:#x})}}"
-    sources = {name: before + (CSRC / name).read_text(encoding="utf-8") for name in ("vta_zynq.c", "vta_memory.c")}
-    sources["vta_wired.c"] = f'#include "vta_zynq.h"\nconst vta_wiring vta_wired = {told};\n'
-    return [compile_c(text, name, triple) for name, text in sources.items()]
+    return compile_c(f'#include "vta_zynq.h"\nconst vta_wiring vta_wired = {told};\n', "vta_wired.c", triple)
 
 
 def link(objects: Sequence[bytes], destination: Path, triple: str, more: Sequence[str] = ()) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from inception_deploy.kernels.spec.base import Operand, Spec, constant, result, source
+from inception_deploy.kernels.vta.boards import BOARDS, Board
 from inception_deploy.kernels.vta.config import Config
 from inception_deploy.kernels.vta.profiles import PROFILES, Profile
 from inception_deploy.lower.plan import Kernel, Memory, MemoryKind, Plan, Port, Ref, Step, memories
@@ -133,13 +134,13 @@ def write(
     streams: Sequence[Stream] = (),
     *,
     simulated: Profile | None = PROFILES["hls"],
-    flushed: bool = True,
+    board: Board | None = None,
 ) -> Path:
     """The plan's library in a fresh folder."""
     folder.mkdir()
     every = list(streams) or [stream() for _ in pieces.spans(made)]
     whole = pieces.with_streams(made, every, CONFIG)
-    parts = [vta_library.part(whole, every, CONFIG, triple, simulated=simulated, flushed=flushed)]
+    parts = [vta_library.part(whole, every, CONFIG, triple, simulated=simulated, board=board)]
     if "cpu" in whole.devices:
         parts.append(cpu_library.part(whole, kernels(triple)))
     library.write_library(whole, parts, folder, triple=triple)
@@ -157,6 +158,6 @@ def expected(pixels: np.ndarray, products: int = 1) -> np.ndarray:
     return value.astype(np.float32)
 
 
-def board(made: Plan, folder: Path, triple: str) -> Path:
+def for_pynq(made: Plan, folder: Path, triple: str) -> Path:
     """As for a board: its driver is a library beside the weights."""
-    return write(replace(made, target="vta:pynq"), folder, triple, simulated=None)
+    return write(replace(made, target="vta:pynq"), folder, triple, simulated=None, board=BOARDS["pynq"])

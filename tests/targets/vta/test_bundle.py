@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from inception_deploy.targets.vta import driver, pieces
 from inception_deploy.targets.vta.memory import Dram
 from inception_deploy.targets.vta.simulator import simulate
 
-from ...cases.emulator import run_library
+from ...cases.emulator import emulator, run_library
 from . import products
 
 HOSTS: dict[str, Isa] = {
@@ -52,7 +53,9 @@ def export(tiny, tmp_path):
         folder.mkdir()
         more = {} if name is None else {"board": BOARDS[name], "there": host(HOSTS[name].triple)}
         profile = HLS if name is None else BOARDS[name].profile
-        written = vta_library.write(made, streams, products.CONFIG, profile, folder, here=host(tiny.triple), **more)
+        written = vta_library.write(
+            made, streams, products.CONFIG, profile, folder, here=host(tiny.triple), programs=False, **more
+        )
         return folder, written
 
     return make
@@ -133,3 +136,26 @@ def test_others_run_it_from_its_files(export, pixels):
         {"memory": "vta", "offset": products.IN_AT, "bytes": products.COUNT},
         {"memory": "vta", "offset": products.OUT_AT, "bytes": products.COUNT},
     ]
+
+
+@pytest.mark.slow  # musl is built once for each machine
+@pytest.mark.parametrize("name", [None, "pynq", "zcu104"])
+def test_a_program_has_its_driver_inside(tiny, tmp_path, pixels, name):
+    """The simulator's runs here. A board's is run under an emulator, without a board: it says what it lacks."""
+    made = products.plan(2)
+    streams = [products.stream() for _ in pieces.spans(made)]
+    more = {} if name is None else {"board": BOARDS[name], "there": host(HOSTS[name].triple)}
+    written = vta_library.write(made, streams, products.CONFIG, HLS, tmp_path, here=host(tiny.triple), **more)
+    assert {"run_model", "model.a", "model.c"} <= set(written)
+    np.save(tmp_path / "x.npy", pixels)
+    command = [] if name is None else emulator(HOSTS[name])[:3]
+    command += [tmp_path / "run_model", tmp_path / "x.npy", "--output", tmp_path / "y.npy"]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, timeout=60)
+    if name is None:
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), products.expected(pixels, 2))
+    else:
+        assert done.returncode == 1
+        said = done.stderr.splitlines()
+        assert said[0].startswith("libvta: "), said
+        assert "the VTA's driver" in said[-1], said

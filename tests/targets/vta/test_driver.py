@@ -64,7 +64,7 @@ def pixels() -> np.ndarray:
     return np.random.default_rng(4).integers(-128, 128, (1, products.COUNT)).astype(np.float32)
 
 
-@pytest.mark.parametrize("write", [products.write, products.board], ids=["simulating", "board"])
+@pytest.mark.parametrize("write", [products.write, products.for_pynq], ids=["simulating", "board"])
 @pytest.mark.parametrize("named", ["simulator", "second"])
 def test_a_model_runs_unmodified_on_either_driver(tiny, tmp_path, libraries, second, pixels, write, named):
     folder = write(products.plan(3), tmp_path / "model", tiny.triple)
@@ -77,7 +77,7 @@ def test_a_model_runs_unmodified_on_either_driver(tiny, tmp_path, libraries, sec
 
 
 def test_a_board_takes_the_library_beside_the_weights(tiny, tmp_path, libraries, pixels):
-    folder = products.board(products.plan(2), tmp_path / "model", tiny.triple)
+    folder = products.for_pynq(products.plan(2), tmp_path / "model", tiny.triple)
     with pytest.raises(DeployError, match=r"the VTA's driver cannot be loaded: .*libvta\.so") as caught:
         compiled.load(folder, threads=1)
     assert caught.value.kind == "device"

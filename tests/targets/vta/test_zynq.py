@@ -137,7 +137,7 @@ def zynq(tiny, at) -> Callable[..., Path]:
 @pytest.mark.parametrize("name", KINDS)
 def test_a_network_runs_through_registers_and_udmabuf(tiny, at, zynq, pixels, name):
     board = BOARDS[name]
-    folder = products.write(products.plan(2), at / "model", tiny.triple, simulated=None, flushed=board.wiring.flushed)
+    folder = products.write(products.plan(2), at / "model", tiny.triple, simulated=None, board=board)
     library = zynq(board)
     memory = udmabuf(at)
     (at / "sys/class/fpga_manager/fpga0").mkdir(parents=True)
@@ -179,7 +179,7 @@ def test_a_board_that_does_not_answer(tiny, at, zynq, pixels, name, capfd):
 
 
 def test_an_fpga_that_is_not_programmed_is_not_touched(tiny, at, zynq, capfd):
-    folder = products.board(products.plan(1), at / "model", tiny.triple)
+    folder = products.for_pynq(products.plan(1), at / "model", tiny.triple)
     library = zynq(BOARDS["pynq"])
     udmabuf(at)
     (at / "sys/class/fpga_manager/fpga0").mkdir(parents=True)

@@ -263,22 +263,37 @@ def quantize(
 
 @needs_builder
 def verify(
-    bundle: PathLike, *, threads: int | None = None, driver: PathLike | None = None, progress: Progress = NONE
+    bundle: PathLike,
+    *,
+    threads: int | None = None,
+    driver: PathLike | None = None,
+    device: str | None = None,
+    progress: Progress = NONE,
 ) -> Document:
     """Every stage of a bundle against the one before it; `driver` as for `load`.
+
+    Args:
+        device: another machine, ``ssh://[user@]host[:port]``, where the bundle's program runs the compiled stage with
+            so many `threads`; it needs nothing installed, and nothing is left there.
 
     Returns:
         ``ok, stages, not_run``; of an int8 bundle ``layers`` and ``first_fall`` too.
 
     Raises:
-        DeployError: the bundle is damaged.
+        DeployError: the bundle is damaged; the device cannot be reached, or cannot run it.
     """
+    from ..bundles import device as devices
     from ..reports.check import verify_bundle
     from ..runtime import bundle as bundles
 
     progress.stage("open")
     with bundles.open(Path(bundle)) as opened:
-        return verify_bundle(opened, threads=threads, driver=path_of(driver), progress=progress)
+        if device is None:
+            return verify_bundle(opened, threads=threads, driver=path_of(driver), progress=progress)
+        if driver is not None:
+            raise UsageError("--driver is for this machine", kind="usage", got="--device", allowed="one of the two")
+        with devices.opened(device, opened, threads=threads) as there:
+            return verify_bundle(opened, compiled=there, progress=progress)
 
 
 def _request(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
 from ..progress import NONE, Progress
 from .common import Document, PathLike, needs_builder, path_of, size_of
 
@@ -237,6 +238,7 @@ def bench(
     runs: int = 30,
     threads: int | None = None,
     driver: PathLike | None = None,
+    device: str | None = None,
     progress: Progress = NONE,
 ) -> list[Document]:
     """Time bundles, and other engines on the same networks, in interleaved rounds of one call each.
@@ -246,16 +248,25 @@ def bench(
     Args:
         against: of ``onnxruntime``, ``openvino``, ``torch`` and ``torch-compile``.
         driver: as for `load`, of all the bundles.
+        device: another machine, ``ssh://[user@]host[:port]``, where the bundles' programs are timed, one after the
+            other; it needs nothing installed, and nothing is left there.
 
     Returns:
         A document a bundle: ``bundle, precision, machine, threads, batch, results, ratio``, and more.
 
     Raises:
-        DeployError, UsageError: an engine is not known, not installed, or cannot run a bundle here.
+        DeployError, UsageError: an engine is not known, not installed, or cannot run a bundle here; the device cannot
+            be reached, or cannot run it.
     """
     from ..reports.bench import bench as measure
+    from ..reports.bench import bench_device
 
     paths = [Path(path) for path in bundles]
+    if device is not None:
+        if against or driver is not None:
+            message = "--device times the bundles' programs alone; --against and --driver are for this machine"
+            raise UsageError(message, kind="usage", got=list(against) or "--driver", allowed="--runs, --threads")
+        return bench_device(paths, device, runs=runs, threads=threads, progress=progress)
     return measure(paths, against=against, runs=runs, threads=threads, driver=path_of(driver), progress=progress)
 
 

@@ -116,6 +116,12 @@ def add_driver(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--driver", type=Path, metavar="FILE.so", help=help)
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The option --device."""
+    help = "run the bundle's program on another machine: ssh://[user@]host[:port]; nothing is installed or left there"
+    parser.add_argument("--device", metavar="URL", help=help)
+
+
 def add_network(parser: argparse.ArgumentParser) -> None:
     """The options that shape a network: --input-size, --width, --batch, --num-classes."""
     parser.add_argument("--input-size", type=size, metavar="H[xW]", help="height and width of the input")

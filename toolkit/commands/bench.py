@@ -10,7 +10,19 @@ from typing import Any
 from inception_deploy.errors import UsageError
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, Show, add_driver, add_network, add_threads, line, positive, sequence, table
+from .base import (
+    Command,
+    Outcome,
+    Show,
+    add_device,
+    add_driver,
+    add_network,
+    add_threads,
+    line,
+    positive,
+    sequence,
+    table,
+)
 
 _BUNDLE_RUNS, _TORCH_RUNS = 30, 10
 _FIGURES = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "sd_ms")
@@ -38,6 +50,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_threads(parser)
     add_driver(parser)
+    add_device(parser)
     add_network(parser)
 
 
@@ -68,6 +81,7 @@ def _bundles(options: argparse.Namespace, progress: Progress) -> list[dict[str, 
         runs=options.runs or _BUNDLE_RUNS,
         threads=options.threads,
         driver=options.driver,
+        device=options.device,
         progress=progress,
     )
 
@@ -75,6 +89,8 @@ def _bundles(options: argparse.Namespace, progress: Progress) -> list[dict[str, 
 def _torch(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     from inception_deploy import bench_torch
 
+    if options.device is not None:
+        raise UsageError("--device goes with bundles, not with --model", kind="usage", got=options.device)
     if options.framework is None:
         raise UsageError("--model needs --framework", kind="usage", got=options.model, allowed=["torch"])
     if options.against:
@@ -96,6 +112,7 @@ def _show(documents: Sequence[dict[str, Any]]) -> Show:
     """One table of all bundles and engines; a bundle's precision, and the ONNX that an engine computed, stand in it."""
     first = documents[0]
     several = len(documents) > 1
+    there = [line(_told(document["device"])) for document in documents if "device" in document]
     heads = dict.fromkeys(f"{document['model']}, batch {document['batch']}" for document in documents)
     head = f"{'; '.join(heads)}; {first['threads']} threads, {first['results'][0]['runs']} rounds, {first['machine']}"
     rows = []
@@ -110,7 +127,14 @@ def _show(documents: Sequence[dict[str, Any]]) -> Show:
     columns = ["engine", *(figure.replace("_", " ") for figure in _FIGURES), "ours / theirs", "to the first"]
     if not several:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return sequence(line(head), table(columns, rows, right=range(1, len(columns))))
+    return sequence(line(head), table(columns, rows, right=range(1, len(columns))), *there)
+
+
+def _told(device: dict[str, Any]) -> str:
+    """What a device said of itself, before and after."""
+    figures = [(device[name], device[f"{name}_after"], unit) for name, unit in (("clock_mhz", "MHz"), ("celsius", "C"))]
+    known = [f"{before:g} {unit} before, {after:g} after" for before, after, unit in figures if before and after]
+    return "; ".join(known) or "the device tells neither clock nor temperature"
 
 
 COMMAND = Command(
@@ -118,6 +142,7 @@ COMMAND = Command(
     "time bundles, next to each other and to other engines",
     "inception-deploy bench irv2-cpu --against onnxruntime --runs 50 --threads 2\n"
     "inception-deploy bench irv2-cpu irv2-int8 --against onnxruntime\n"
+    "inception-deploy bench irv2-rpi4 --device ssh://pi@raspberrypi.local --runs 100\n"
     "inception-deploy bench --model vgg16 --framework torch --backward",
     _arguments,
     _execute,

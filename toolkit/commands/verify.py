@@ -7,19 +7,22 @@ from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, Show, add_bundle, add_driver, add_threads, line, sequence, table
+from .base import Command, Outcome, Show, add_bundle, add_device, add_driver, add_threads, line, sequence, table
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
     add_bundle(parser)
     add_threads(parser)
     add_driver(parser)
+    add_device(parser)
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy import judge, verify
 
-    document = verify(options.bundle, threads=options.threads, driver=options.driver, progress=progress)
+    document = verify(
+        options.bundle, threads=options.threads, driver=options.driver, device=options.device, progress=progress
+    )
     columns = ("stage", "reference", "max abs", "max rel", "cosine", "same top-5", "allowed", "by", "ok", "")
     rows = [
         (r["stage"], r["reference"], r["max_abs"], r["max_rel"], r["cosine"], r["top5_same"],
@@ -51,7 +54,7 @@ def _layers(document: dict[str, Any]) -> list[Show]:
 COMMAND = Command(
     "verify",
     "compare every stage of a bundle with the one before it",
-    "inception-deploy verify irv2-cpu",
+    "inception-deploy verify irv2-cpu\ninception-deploy verify irv2-rpi4 --device ssh://pi@raspberrypi.local",
     _arguments,
     _execute,
 )

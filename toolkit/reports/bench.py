@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..bundles import device as device_of
 from ..bundles import engines
 from ..feeds import feed
 from ..progress import NONE, Progress
@@ -24,6 +25,7 @@ from ..runtime import bundle as bundles
 Key = TypeVar("Key", bound=Hashable)
 
 _WARM_UP = 3
+_FIGURES = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "sd_ms")
 _PAUSE_S, _TORCH_PAUSE_S = 0.002, 0.03
 """Between two runs: long enough for the other engine's workers to go to sleep. PyTorch's OpenMP looks for work for
 20 ms before it does.
@@ -77,6 +79,59 @@ def bench(
             )
             for index, bundle in enumerate(opened)
         ]
+
+
+def bench_device(
+    paths: Sequence[Path], device: str, *, runs: int = 30, threads: int | None = None, progress: Progress = NONE
+) -> list[dict[str, Any]]:
+    """Time the programs of some bundles on another machine, one bundle after the other.
+
+    Args:
+        device: as `device.opened` takes it.
+
+    Returns:
+        A document of ``bench`` a bundle, without peers, with ``device``: what it tells of itself before (``clock_mhz``,
+        ``celsius``) and after (``clock_mhz_after``, ``celsius_after``), None where it does not; and ``peak_kib``, the
+        most memory that the program had.
+
+    Raises:
+        UsageError, DeployError: as `device.opened`.
+    """
+    documents = []
+    first_ms = 0.0
+    for path in paths:
+        with bundles.open(path) as bundle:
+            progress.stage(f"copy {path}")
+            with device_of.opened(device, bundle, threads=threads) as there:
+                before = there.facts()
+                progress.stage("measure")
+                told = there.times(runs)
+                after = there.facts()
+            row = {"engine": "compiled", **{key: told[key] for key in _FIGURES}, "runs": told["runs"]}
+            first_ms = first_ms or row["p50_ms"]
+            documents.append(
+                {
+                    "machine": before.describe(),
+                    "threads": told["threads"],
+                    "batch": bundle.input_shape[0],
+                    "results": [row],
+                    "bundle": str(bundle.source),
+                    **{key: bundle.manifest[key] for key in ("model", "target", "precision")},
+                    "ratio": {},
+                    "ratio_to_first": round(row["p50_ms"] / first_ms, 4) if first_ms else 1.0,
+                    "device": {
+                        "url": device,
+                        "board": before.board or None,
+                        "cores": list(before.cores),
+                        "clock_mhz": before.mhz,
+                        "clock_mhz_after": after.mhz,
+                        "celsius": before.celsius,
+                        "celsius_after": after.celsius,
+                    },
+                    "peak_kib": told["peak_kib"],
+                }
+            )
+    return documents
 
 
 def _of_bundle(

@@ -138,9 +138,17 @@ def summary(stages: Sequence[Mapping[str, object]], not_run: Iterable[Mapping[st
 
 
 def verify_bundle(
-    bundle: bundles.Bundle, *, threads: int | None = None, driver: Path | None = None, progress: Progress = NONE
+    bundle: bundles.Bundle,
+    *,
+    threads: int | None = None,
+    driver: Path | None = None,
+    compiled: engines.Engine | None = None,
+    progress: Progress = NONE,
 ) -> dict[str, Any]:
     """Every stage of `bundle` against the one before it; `driver` as `engines.make` takes it.
+
+    Args:
+        compiled: what runs the compiled network, where this machine does not.
 
     The stages whose files the bundle holds are run again here. The others (PyTorch is not in a bundle; the user's own
     ONNX, and the ONNX before our passes, are there only after ``export --keep-stages``) are shown as recorded at
@@ -197,7 +205,7 @@ def verify_bundle(
         return summary([stages[key] for key in verify.TOLERANCES if key in stages]) | layers
     progress.stage("compiled")
     try:
-        engine = engines.make("compiled", bundle, threads=threads, driver=driver)
+        engine = compiled or engines.make("compiled", bundle, threads=threads, driver=driver)
     except DeployError as error:
         if error.kind != "target":
             raise

@@ -1,0 +1,231 @@
+"""`bench` and `verify` on another machine: over this machine's own sshd where there is one, and over an ssh that fails in
+every way that one can."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Result
+
+Cli = Callable[..., Result]
+
+FAKE = """#!/bin/sh
+# ssh, with the other machine being this one: after -- come the host and the command.
+while [ "$1" != -- ]; do shift; done
+host=$2; shift 2
+case "$host" in
+  gone) echo "ssh: Could not resolve hostname gone: Name or service not known" >&2; exit 255 ;;
+  stranger) echo "Host key verification failed." >&2; exit 255 ;;
+  locked) echo "Permission denied (publickey)." >&2; exit 255 ;;
+  full) case "$*" in *"cat > weights.bin"*) cat > /dev/null; echo "cat: write error: No space left on device" >&2; exit 1 ;; esac ;;
+  other) uname() { case "$1" in -m) echo riscv64 ;; *) echo Linux 6 ;; esac; }; ;;
+  dies) case "$*" in *--random*) kill -9 $$ ;; esac ;;
+  noroom) echo "mktemp: failed to create directory: Read-only file system" >&2; exit 1 ;;
+esac
+TMPDIR=PLACE; export TMPDIR
+eval "$*"
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Temporary files of the device."""
+    place = tmp_path / "device"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def fake(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ssh` is `FAKE`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "ssh").write_text(FAKE.replace("PLACE", str(place)))
+    (folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def left(place: Path) -> list[str]:
+    """What lies on the device a little later: the folder goes when the connection's other end sees that it has ended."""
+    for _ in range(100):
+        names = os.listdir(place)
+        if not names:
+            break
+        time.sleep(0.05)
+    return names
+
+
+def test_bench(call: Cli, exported: Path, fake: None, place: Path) -> None:
+    document = call(
+        "bench", exported, "--device", "ssh://pi@board:22", "--runs", "7", "--threads", "2", "--json"
+    ).document
+    (row,) = document["results"]
+    assert (row["engine"], row["runs"], document["threads"]) == ("compiled", 7, 2)
+    assert 0 < row["p50_ms"] <= row["p90_ms"] <= row["p99_ms"]
+    assert document["device"]["url"] == "ssh://pi@board:22"
+    assert document["device"]["cores"]
+    assert document["peak_kib"] > 100
+    shown = call("bench", exported, exported, "--device", "ssh://board").out
+    assert "compiled" in shown
+    assert left(place) == []
+
+
+def test_verify(call: Cli, exported: Path, fake: None, place: Path) -> None:
+    usual = call("verify", exported, "--json").document
+    document = call("verify", exported, "--device", "ssh://board", "--json").document
+    assert document["ok"]
+    assert [row["stage"] for row in document["stages"]] == [row["stage"] for row in usual["stages"]]
+    assert document["stages"][-1]["recorded"] is False
+    assert left(place) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "message"),
+    [
+        ("gone", "ssh://gone cannot be reached: ssh: Could not resolve hostname gone: Name or service not known"),
+        ("stranger", "ssh://stranger cannot be reached: Host key verification failed.; log in once by hand to accept"),
+        ("locked", "ssh://locked cannot be reached: Permission denied (publickey)."),
+        ("full", "ssh://full: cat: write error: No space left on device"),
+        ("other", f" is for {platform.machine()} (cpu), and ssh://other is riscv64"),
+        ("dies", "ssh://dies: exit status -9 (ended by signal 9)"),
+        ("noroom", "ssh://noroom: mktemp: failed to create directory: Read-only file system"),
+    ],
+)
+def test_what_can_go_wrong(call: Cli, exported: Path, fake: None, place: Path, host: str, message: str) -> None:
+    for command in ("bench", "verify") if host != "dies" else ("bench",):
+        result = call(command, exported, "--device", f"ssh://{host}", "--json")
+        assert result.status == 1
+        assert message in result.error["message"]
+        assert result.error["kind"] == "device"
+        assert left(place) == []
+
+
+@pytest.mark.parametrize(
+    "url", ["board", "ssh://", "ssh://a:b@board", "ssh://board/x", "ssh://board:99999", "ssh://-oProxyCommand=x", "http://b",
+            "ssh://-l@board", "ssh://board;reboot"]
+)  # fmt: skip
+def test_urls_that_are_none(call: Cli, exported: Path, fake: None, url: str) -> None:
+    result = call("bench", exported, "--device", url, "--json")
+    assert result.status == 2
+    assert result.error["message"].startswith("--device takes ssh://[user@]host[:port], not ")
+
+
+def test_what_does_not_go_together(call: Cli, exported: Path) -> None:
+    for more in (["--against", "onnxruntime"], ["--driver", "x.so"]):
+        assert call("bench", exported, "--device", "ssh://board", *more, "--json").status == 2
+    assert call("bench", "--model", "lenet5", "--framework", "torch", "--device", "ssh://board", "--json").status == 2
+
+
+# -- a real one --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """An sshd of our own on a free port of the loopback, that takes one key and no password."""
+    server = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if server is None or not shutil.which("ssh-keygen"):
+        pytest.skip("needs sshd (Debian: apt-get install openssh-server)")
+    folder = tmp_path_factory.mktemp("sshd")
+    for name in ("host", "key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+    shutil.copy(folder / "key.pub", folder / "authorized")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    (folder / "config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\n"
+        f"PidFile none\nStrictModes no\nUsePAM no\nPasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        f"SetEnv TMPDIR={folder}/tmp\n"
+    )
+    (folder / "tmp").mkdir()
+    if os.getuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    running = subprocess.Popen([server, "-D", "-e", "-f", folder / "config"], stderr=subprocess.PIPE)
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        if running.poll() is not None:
+            assert running.stderr is not None
+            pytest.skip(f"sshd does not run here: {running.stderr.read().decode().strip().splitlines()[-1]}")
+        time.sleep(0.05)
+    yield {"folder": folder, "port": port, "user": getpass.getuser()}
+    running.terminate()
+    running.communicate(timeout=20)
+
+
+@pytest.fixture
+def url(sshd: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Its url; `ssh` is the real one with the key at hand."""
+    folder, real = sshd["folder"], shutil.which("ssh")
+    known = folder / "known"
+    known.write_text(f"[127.0.0.1]:{sshd['port']} {(folder / 'host.pub').read_text()}")
+    (tmp_path / "bin").mkdir()
+    wrapper = tmp_path / "bin" / "ssh"
+    wrapper.write_text(f'#!/bin/sh\nexec {real} -F none -i {folder}/key -o UserKnownHostsFile={known} "$@"\n')
+    wrapper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return f"ssh://{sshd['user']}@127.0.0.1:{sshd['port']}"
+
+
+def test_over_a_real_sshd(call: Cli, exported: Path, sshd: dict[str, Any], url: str) -> None:
+    place = sshd["folder"] / "tmp"
+    document = call("bench", exported, "--device", url, "--runs", "5", "--json").document
+    assert document["results"][0]["runs"] == 5
+    assert call("verify", exported, "--device", url, "--json").document["ok"]
+    assert left(place) == []
+    (sshd["folder"] / "known").write_text("")
+    refused = call("bench", exported, "--device", url, "--json")
+    assert refused.status == 1
+    assert "Host key verification failed" in refused.error["message"]
+
+
+def test_a_killed_bench_leaves_nothing(exported: Path, sshd: dict[str, Any], url: str) -> None:
+    """Not even by SIGKILL: the other end removes its folder when the connection ends."""
+    import sys
+
+    place = sshd["folder"] / "tmp"
+    command = [sys.executable, "-c", KILLED, str(exported), url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"there\n"
+        assert len(os.listdir(place)) == 1
+        running.kill()
+    assert left(place) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from inception_deploy.bundles import device
+from inception_deploy.runtime import bundle
+with bundle.open(Path(sys.argv[1])) as opened, device.opened(sys.argv[2], opened):
+    print("there", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_what_boards_tell() -> None:
+    from inception_deploy.bundles.device import _facts
+
+    told = _facts(
+        "machine aarch64\nkernel Linux 6.6.20\nboard Raspberry Pi 4 Model B Rev 1.4\ncores 4\nimplementer 0x41\npart 0xd08\n"
+        "part 0xd08\nkhz 600000\nkhz 1800000\nmillidegrees 48312\nmillidegrees \n"
+    )
+    assert told.describe() == "Raspberry Pi 4 Model B Rev 1.4 (Cortex-A72), 4 cores, Linux 6.6.20"
+    assert (told.mhz, told.celsius) == (1800.0, 48.312)
+    silent = _facts("machine armv7l\nkernel \nboard \ncores \nkhz \n")
+    assert (silent.mhz, silent.celsius, silent.count, silent.cores) == (None, None, None, ())
+    assert json.dumps(silent.describe())

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from . import __version__, artifact, progress, supervise
-from .commands import COMMANDS
+from .commands import COMMANDS, config
 from .commands.base import Command, Outcome
 from .errors import DeployError, UsageError, nearest
 
@@ -136,7 +136,8 @@ def _add(commands: argparse._SubParsersAction[_Parser], command: Command) -> Non
 
 
 def _run(arguments: list[str], as_json: bool) -> int:
-    options, unknown = parser().parse_known_args(arguments)
+    whole = parser()
+    options, unknown = whole.parse_known_args(config.expanded(arguments, whole))
     if options.command is None:
         names = [command.name for command in COMMANDS]
         raise UsageError(f"no command given; see {PROGRAM} --help", kind="usage", allowed=names)

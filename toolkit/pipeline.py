@@ -72,6 +72,7 @@ def export(
     keep_stages: bool = False,
     require_int8: float | None = None,
     onnx_only: bool = False,
+    config: Mapping[str, Any] | None = None,
     force: bool = False,
     progress: Progress = NONE,
 ) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def export(
             pass.
         require_int8: how many percent of the multiply-adds must compute in integers; for int8 only.
         onnx_only: compile nothing; a `destination` that ends in .onnx is the file alone.
+        config: kept in the manifest.
         force: replace what stands at `destination`.
 
     Returns:
@@ -116,7 +118,7 @@ def export(
         raise UsageError(message, kind="usage", got=str(destination), allowed="another name, or --onnx-only")
     if not onnx_only and (reason := goal.unbuildable()):
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
-    wanted = _Wanted(goal, precision, quantization, tuned, verified, keep_stages, require_int8, onnx_only)
+    wanted = _Wanted(goal, precision, quantization, tuned, verified, keep_stages, require_int8, onnx_only, config)
     written = _file if destination.suffix == ".onnx" else artifact.atomic_folder
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
     with job.calibrating(destination) as state, written(destination, force=force) as folder:
@@ -150,6 +152,7 @@ class _Wanted:
     keep_stages: bool
     require_int8: float | None
     onnx_only: bool
+    config: Mapping[str, Any] | None
 
 
 class _Export:
@@ -214,6 +217,7 @@ class _Export:
             "zoo": source.zoo,
             "seed": self.seed,
             "exporter": exporter.exporter_of(model),
+            **({} if self.wanted.config is None else {"config": dict(self.wanted.config)}),
         }
         return model, outputs
 

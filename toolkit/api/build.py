@@ -45,6 +45,7 @@ def export(
     keep_stages: bool = False,
     require_int8: float | None = None,
     onnx_only: bool = False,
+    config: Mapping[str, Any] | None = None,
     force: bool = False,
     progress: Progress = NONE,
 ) -> Document:
@@ -78,6 +79,7 @@ def export(
         require_int8: how many percent of the multiply-adds must compute in integers; for int8.
         onnx_only: compile nothing: the bundle holds the ONNX after our passes, in int8 the quantized one, for other
             runtimes; an `output` that ends in .onnx is that file alone.
+        config: kept in the manifest as it is: where the other arguments come from.
         force: replace what stands at `output`.
 
     Returns:
@@ -114,6 +116,7 @@ def export(
         keep_stages=keep_stages,
         require_int8=require_int8,
         onnx_only=onnx_only,
+        config=config,
         force=force,
         progress=progress,
     )

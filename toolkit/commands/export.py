@@ -7,10 +7,12 @@ from pathlib import Path
 
 from inception_deploy.progress import Progress
 
+from . import config
 from .base import Command, Outcome, add_quantization, add_source, line, network_of, sequence, table, top1_of
 
 
 def _arguments(parser: argparse.ArgumentParser) -> None:
+    config.add_config(parser)
     add_source(parser)
     parser.add_argument(
         "-o",
@@ -47,6 +49,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")
 
 
+@config.configurable
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     from inception_deploy import export
 
@@ -63,6 +66,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         keep_stages=options.keep_stages,
         require_int8=options.require_int8,
         onnx_only=options.onnx_only,
+        config=config.kept(options),
         force=options.force,
         progress=progress,
         **network_of(options),
@@ -79,7 +83,8 @@ COMMAND = Command(
     "inception-deploy export --model irv2 --target cpu -o irv2-cpu\n"
     "inception-deploy export --model net.py:build --input-size 96 -o net.zip\n"
     "inception-deploy export --model irv2 --precision int8 --calibration photos/ -o irv2-int8\n"
-    "inception-deploy export --model irv2 --onnx-only -o irv2.onnx",
+    "inception-deploy export --model irv2 --onnx-only -o irv2.onnx\n"
+    "inception-deploy export --config net.toml --model net.onnx -o net-cpu",
     _arguments,
     _execute,
 )

@@ -29,6 +29,7 @@ MANIFEST = {
     "arithmetic": Maybe(str),
     "integers": Missing(bool),
     "onnx_only": Missing(bool),
+    "config": Maybe(dict),
     "inputs": NotEmpty(_INPUT),
     "outputs": NotEmpty(_PORT),
     "preprocessing": Nullable(dict),

@@ -21,7 +21,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from . import __version__, artifact, progress, supervise
-from .commands import COMMANDS, config
+from .commands import COMMANDS, completion, config
 from .commands.base import Command, Outcome
 from .errors import DeployError, UsageError, nearest
 
@@ -31,6 +31,14 @@ TRACEBACK = "INCEPTION_DEPLOY_TRACEBACK"
 
 _WIDE = 1000
 """Columns of what is no terminal: a table in a file or a pipe is as wide as its content, and nothing is folded."""
+
+_STATUS = """
+
+exit status:
+  0    done
+  1    a check failed (verify, compare --fail-if), or the work could not be done; nothing half-written is left
+  2    wrong usage: an unknown command, option, model or target, or options that do not go together
+  130  Ctrl-C          143  SIGTERM"""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]+")
 """An error is one line, whatever a file's name or another library's message holds."""
@@ -89,11 +97,14 @@ def parser() -> argparse.ArgumentParser:
         description="Convolutional networks from PyTorch to verified, compiled bundles.",
         epilog=_example(
             f"{PROGRAM} export --model irv2 --target cpu -o irv2-cpu\n{PROGRAM} run irv2-cpu --image photo.jpg"
-        ),
+        )
+        + _STATUS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     result.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    shells = "print a script that completes commands and options: bash, zsh or fish"
+    result.add_argument("--print-completion", metavar="SHELL", choices=completion.SHELLS, help=shells)
     _add_common(result)
     result.set_defaults(json=False, verbosity=0)
     commands = result.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
@@ -138,6 +149,9 @@ def _add(commands: argparse._SubParsersAction[_Parser], command: Command) -> Non
 def _run(arguments: list[str], as_json: bool) -> int:
     whole = parser()
     options, unknown = whole.parse_known_args(config.expanded(arguments, whole))
+    if options.print_completion is not None:
+        print(completion.script(options.print_completion, whole), end="")
+        return 0
     if options.command is None:
         names = [command.name for command in COMMANDS]
         raise UsageError(f"no command given; see {PROGRAM} --help", kind="usage", allowed=names)

@@ -35,7 +35,7 @@ def test_commands_and_their_parts(script: Path) -> None:
     assert offered(script, "") == [command.name for command in COMMANDS]
     assert offered(script, "ex") == ["export"]
     assert offered(script, "-q", "comp") == ["compare"]
-    assert set(offered(script, "vta", "")) == {"simulate", "disassemble"}
+    assert {"simulate", "disassemble"} <= set(offered(script, "vta", ""))
 
 
 def test_options(script: Path) -> None:

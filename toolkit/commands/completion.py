@@ -137,7 +137,8 @@ def bash(rows: Sequence[Words]) -> str:
 
 _BASH = """# bash completion of {program}: put this into ~/.local/share/bash-completion/completions/{program}
 _inception_deploy() {{
-  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} path='' start='' i flags='' names='' taken=''
+  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}}
+  local path='' start='' i flags='' names='' taken=''
   if [[ $word == '=' ]]; then word=''; elif [[ $before == '=' ]]; then before=${{COMP_WORDS[COMP_CWORD-2]}}; fi
   # bash takes a colon for the end of a word: cuda:sm_90 is three
   if [[ $word == ':' ]]; then

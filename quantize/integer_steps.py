@@ -63,10 +63,11 @@ class Linear:
     """The numbers of a linear step: ``acc = sum (x - zero) * weight + bias``, one scale an output.
 
     Attributes:
-        weight: int8 (O, I / groups, KH, KW) or (O, I). scale: float32 (O,). bias: int32 (O,), in the scale of `acc`.
+        weight: int8 (O, I / groups, KH, KW) or (O, I); int16 where it less its zero point needs 9 bits.
+        scale: float32 (O,). bias: int32 (O,), in the scale of `acc`.
     """
 
-    weight: NDArray[np.int8]
+    weight: NDArray[np.int8] | NDArray[np.int16]
     scale: NDArray[np.float32]
     bias: NDArray[np.int32] | None
 
@@ -425,8 +426,10 @@ def _linear(node: ir.Node, x: Params, ours: bool, taps: int) -> Linear:
     return Linear(weight, scale, bias)
 
 
-def _weight(node: ir.Node, outputs: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """int8 with its outputs on the first axis, and a scale for each; `outputs` is the axis they have in the model."""
+def _weight(node: ir.Node, outputs: int) -> tuple[NDArray[np.int8] | NDArray[np.int16], NDArray[np.float32]]:
+    """The integers less their zero point, with outputs on the first axis, and a scale for each; `outputs` is the axis
+    they have in the model.
+    """
     maker = node.inputs[1].producer() if node.inputs[1] is not None else None
     q, scale = (None, None) if maker is None else (constant(maker.inputs[0]), constant(operand(maker, 1)))
     if maker is None or maker.op_type != "DequantizeLinear" or q is None or scale is None:
@@ -443,10 +446,9 @@ def _weight(node: ir.Node, outputs: int) -> tuple[NDArray[np.int8], NDArray[np.f
         q = q.T
     column = (-1,) + (1,) * (q.ndim - 1)
     centred = q.astype(np.int16) - zero.astype(np.int16).reshape(column)
-    if centred.min(initial=0) < -128 or centred.max(initial=0) > 127:
-        raise _StaysFloatError("its weights less their zero point need 9 bits")
+    wide = centred.min(initial=0) < -128 or centred.max(initial=0) > 127  # 9 bits
     spread = np.broadcast_to(scale.astype(np.float32).reshape(-1), (len(q),))
-    return np.ascontiguousarray(centred.astype(np.int8)), spread
+    return np.ascontiguousarray(centred.astype(np.int16 if wide else np.int8)), spread
 
 
 def _bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None:

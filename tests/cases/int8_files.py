@@ -148,13 +148,22 @@ def weights() -> Iterator[File]:
     y = g.qdq(g.op("Relu", g.op("Conv", x, shared, pads=[1] * 4)), 0.02)
     y = g.qdq(g.op("Conv", y, shared, pads=[1] * 4), 0.02, 128)
     yield _file("weights-shared", g, g.head(y, 0.02, 3))
-    g = Graph(5)
-    wide, _ = g.weight(8, 3, 3, 3, dtype="uint8", zero=20, axis=None)
+    for name, group in (("", 1), ("-grouped", 4), ("-depthwise", 16)):
+        g = Graph(5)
+        y = g.qdq(g.op("Conv", g.qdq("x", 0.03, 128), _wide(g, 16, 3, 3, 3), pads=[1] * 4), 0.05, 100)
+        y = g.op("Conv", y, _wide(g, 16, 16 // group, 3, 3), pads=[1] * 4, strides=[2, 1], group=group)
+        y = g.op("Flatten", g.qdq(g.op("GlobalAveragePool", g.qdq(y, 0.05, 128)), 0.05, 128))
+        yield _file(f"weights-of-9-bits{name}", g, g.op("Gemm", g.qdq(y, 0.05, 128), _wide(g, 5, 16), transB=1))
+
+
+def _wide(g: Graph, *shape: int) -> str:
+    """Unsigned weights with a zero point far from the middle, some of them the largest."""
+    wide, _ = g.weight(*shape, dtype="uint8", zero=20, axis=None)
     integers = numpy_helper.to_array(g.constants[-3]).copy()
-    integers.reshape(-1)[:4] = 255
+    integers.reshape(-1)[::7] = 255
     g.constants[-3] = numpy_helper.from_array(integers, wide[0])
-    y = g.op("Conv", g.qdq("x", 0.03, 128), g.op("DequantizeLinear", *wide), pads=[1] * 4)
-    yield _file("weights-of-9-bits", g, g.head(g.qdq(y, 0.05, 128), 0.05, 8), floats=("Conv",))
+    name: str = g.op("DequantizeLinear", *wide)
+    return name
 
 
 def activations() -> Iterator[File]:

@@ -13,12 +13,15 @@ import onnx
 import pytest
 
 from inception_deploy import targets
+from inception_deploy.graph.driver import optimise
 from inception_deploy.kernels.spec import Map
 from inception_deploy.quantize import integer_network, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices
+from inception_deploy.sources import capture
 from inception_deploy.targets.cpu import host_features
 from inception_deploy.verify import tolerance
 
+from ..cases.int8_files import weights
 from .conftest import Builder, Compiled
 
 SIZE = (2, 3, 13, 11)
@@ -274,7 +277,8 @@ ENCODINGS = {"avx-vnni": ("avx512_vnni", ("+avx512vnni", "+avx512vl"))}
 @pytest.mark.parametrize(
     ("make", "scheme"),
     [(padded, "float-scale"), (dilated, "power-of-two"), (grouped, "float-scale"), (branches, "power-of-two"),
-     (pools, "float-scale"), (depthwise, "power-of-two")],
+     (pools, "float-scale"), (depthwise, "power-of-two"),
+     (gates, "power-of-two"), (places, "float-scale"), (gated, "float-scale")],
     ids=lambda case: getattr(case, "__name__", case),
 )  # fmt: skip
 def test_every_bit_by_other_instructions(make: Any, scheme: str, isa: str, tmp_path: Path) -> None:
@@ -290,6 +294,18 @@ def test_every_bit_by_other_instructions(make: Any, scheme: str, isa: str, tmp_p
     check(quantized, pictures, made)
     found = {getattr(kernel.schedule, "dot", None) for kernel in made.plan.kernels.values()} - {None}
     assert found == {OTHER[isa]}
+
+
+def test_weights_of_9_bits_by_widened_bytes(tmp_path: Path) -> None:
+    target = targets.parse("cpu:avx2").at("int8")
+    if reason := target.missing():
+        pytest.skip(reason)
+    file = next(file for file in weights() if file.name == "weights-of-9-bits")
+    onnx.save(file.model, str(tmp_path / "model.onnx"))
+    model, _ = optimise(capture.load_onnx(tmp_path / "model.onnx"), verify=False)
+    (expected,) = integer_network.reference(model, {"x": file.x})
+    (got,) = Compiled(model, target, tmp_path / "network.so").run(file.x)
+    np.testing.assert_array_equal(got, expected)
 
 
 @pytest.mark.parametrize(

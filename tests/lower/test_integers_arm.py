@@ -18,6 +18,7 @@ from inception_deploy.quantize.scheme import SCHEMES
 from inception_deploy.sources import capture
 
 from ..cases.emulator import emulator, run_library
+from ..cases.int8_files import weights
 from .conftest import Builder
 
 SIZE = (2, 3, 14, 13)
@@ -56,12 +57,31 @@ def mobile(b: Builder, x: str) -> str:
     return b.op("Gemm", b.op("Flatten", b.op("GlobalAveragePool", y)), b.weight(5, 32), b.weight(5), transB=1)
 
 
-NETWORKS = (lenet, inception, mobile)
+def shuffled(b: Builder, x: str) -> str:
+    """A gate, x * sigmoid(x), a batch norm behind a concat, a nearest resize, padding, and a channel shuffle."""
+    y = b.conv(x, 3, 12, pads=[1, 1, 1, 1], strides=[2, 2])
+    y = b.op("Mul", y, b.op("Sigmoid", y))
+    y = b.op("Concat", y, b.conv(y, 12, 8, (1, 1)), axis=1)
+    y = b.op("Relu", b.op("Add", b.op("Mul", y, b.weight(20, 1, 1)), b.weight(20, 1, 1)))
+    y = b.op("Mul", y, b.op("HardSigmoid", b.conv(b.op("GlobalAveragePool", y), 20, 20, (1, 1))))
+    left, right = b.op("Split", y, outputs=2, axis=1, num_outputs=2)
+    y = b.op("Concat", left, b.op("Relu", b.conv(right, 10, 10, group=10, pads=[1, 1, 1, 1])), axis=1)
+    y = b.op("Reshape", y, b.constant([SIZE[0], 2, 10, 7, 7], "int64"))
+    y = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3, 4]), b.constant([SIZE[0], 20, 7, 7], "int64"))
+    left, right = b.op("Split", y, outputs=2, axis=1, num_outputs=2)
+    y = b.op("Resize", b.op("Mul", left, right), "", b.constant([1.0, 1.0, 2.0, 2.0]), mode="nearest")
+    y = b.conv(b.op("Pad", y, b.constant([0, 0, 1, 0, 0, 0, 0, 2], "int64")), 10, 6)
+    y = b.op("Flatten", b.op("GlobalMaxPool", y))
+    return b.op("Gemm", y, b.weight(5, 6), b.weight(5), transB=1)
+
+
+NETWORKS = (lenet, inception, mobile, shuffled)
 
 QUICK = {
     ("cortex-a72", inception, "float-scale"),
     ("cortex-a76", mobile, "float-scale"),
     ("cortex-a9", lenet, "power-of-two"),
+    ("cortex-a72", shuffled, "power-of-two"),
 }
 
 CASES = [
@@ -96,16 +116,40 @@ def test_networks_of_the_zoo(name: str, isa: str, scheme: str, tmp_path: Path) -
 
 def check(model: onnx.ModelProto, pictures: np.ndarray, scheme: str, isa: str, folder: Path) -> None:
     """Quantized, compiled and run, on pictures inside and outside of the calibrated range."""
+    quantized = quantize(model, list(pictures), scheme=scheme).model
+    used = held(quantized, pictures[: SIZE[0]], isa, folder)
+    assert used == {DOTS[isa]}
+
+
+WIDE = {**DOTS, "cortex-a76": "smlal"}
+"""What multiplies by 16 bits."""
+
+
+@pytest.mark.parametrize(
+    "isa",
+    [
+        "cortex-a76",
+        pytest.param("cortex-a72", marks=pytest.mark.slow),
+        pytest.param("cortex-a9", marks=pytest.mark.slow),
+    ],
+)
+def test_weights_of_9_bits(isa: str, tmp_path: Path) -> None:
+    file = next(file for file in weights() if file.name == "weights-of-9-bits-grouped")
+    onnx.save(file.model, str(tmp_path / "model.onnx"))
+    model, _ = optimise(capture.load_onnx(tmp_path / "model.onnx"), verify=False)
+    assert held(model, file.x, isa, tmp_path) == {WIDE[isa]}
+
+
+def held(quantized: onnx.ModelProto, pictures: np.ndarray, isa: str, folder: Path) -> set[str]:
+    """Compiled and run, on pictures inside and outside of the calibrated range; gives the instructions that multiply."""
     target = targets.parse(f"arm:{isa}").at("int8")
     emulator(target.isa)
-    quantized = quantize(model, list(pictures), scheme=scheme).model
     plan = lower(quantized, target)
     target.build(plan, folder)
     for scale in (1.0, 4.0):
-        x = pictures[: SIZE[0]] * np.float32(scale)
-        (expected,) = integer_network.reference(quantized, {model.graph.input[0].name: x})
+        x = pictures * np.float32(scale)
+        (expected,) = integer_network.reference(quantized, {quantized.graph.input[0].name: x})
         got = run_library(target.isa, folder, x, expected.size)
         np.testing.assert_array_equal(got.reshape(expected.shape), expected)
         assert np.ptp(expected) > 0
-    used = {getattr(kernel.schedule, "dot", None) for kernel in plan.kernels.values()} - {None}
-    assert used == {DOTS[isa]}
+    return {getattr(kernel.schedule, "dot", None) for kernel in plan.kernels.values()} - {None}

@@ -73,6 +73,11 @@ VPMADDWD = Dot("vpmaddwd", "llvm.x86.avx2.pmadd.wd", ("avx2",), "int16", "int16"
 
 VPDPBUSD_256 = Dot("vpdpbusd (VEX)", "llvm.x86.avx512.vpdpbusd.256", ("avx_vnni",), "uint8", "int8", 8, 4)
 
+VPDPWSSD = Dot("vpdpwssd", "llvm.x86.avx512.vpdpwssd.512", ("avx512_vnni",), "int16", "int16", 16, 2)
+"""Of weights that need more than 8 bits, like the next; half of the products at once."""
+
+VPDPWSSD_256 = Dot("vpdpwssd (VEX)", "llvm.x86.avx512.vpdpwssd.256", ("avx_vnni",), "int16", "int16", 8, 2)
+
 SDOT = Dot("sdot", "llvm.aarch64.neon.sdot", ("asimddp",), "int8", "int8", 4, 4)
 
 SMLAL = Dot("smlal", "llvm.aarch64.neon.smull", ("asimd",), "int16", "int16", 4, 1, adds=False)
@@ -80,7 +85,9 @@ SMLAL = Dot("smlal", "llvm.aarch64.neon.smull", ("asimd",), "int16", "int16", 4,
 
 VMLAL = Dot("vmlal.s16", "llvm.arm.neon.vmulls", ("neon",), "int16", "int16", 4, 1, adds=False)
 
-DOTS: dict[str, Dot] = {dot.name: dot for dot in (VPDPBUSD, VPDPBUSD_256, VPMADDWD, SDOT, SMLAL, VMLAL)}
+DOTS: dict[str, Dot] = {
+    dot.name: dot for dot in (VPDPBUSD, VPDPBUSD_256, VPDPWSSD, VPDPWSSD_256, VPMADDWD, SDOT, SMLAL, VMLAL)
+}
 
 
 @dataclass(frozen=True)

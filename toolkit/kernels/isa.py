@@ -8,7 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from .arm import VMLA
-from .dots import DOTS, SDOT, SMLAL, TDPBF16PS, VMLAL, VPDPBUSD, VPDPBUSD_256, VPMADDWD, Dot, Tile
+from .dots import (
+    DOTS,
+    SDOT,
+    SMLAL,
+    TDPBF16PS,
+    VMLAL,
+    VPDPBUSD,
+    VPDPBUSD_256,
+    VPDPWSSD,
+    VPDPWSSD_256,
+    VPMADDWD,
+    Dot,
+    Tile,
+)
 from .elements import TILED
 
 KINDS = ("cpu", "arm", "cuda")
@@ -23,7 +36,8 @@ class Isa:
         kind: of the target: ``cpu``, ``arm`` or ``cuda``.
         lanes, registers: floats in a vector register, and how many of those there are (of a thread, on a GPU).
         features: what a CPU must have, as /proc/cpuinfo spells it; checked before a bundle is run.
-        dots: instructions that multiply small integers, the best first.
+        dots: instructions that multiply small integers, the best first; one for weights of more than 8 bits is among
+            them.
         tiles: instructions that multiply matrix tiles.
         multiply: what adds products of floats, of `arm.MULTIPLY`, where LLVM's choice is a worse one.
         boards: other names of the target: what people call a machine with it.
@@ -101,9 +115,10 @@ def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str,
 
 
 def _aarch64(core: str, dot: Dot, *features: str, boards: tuple[str, ...] = (), mattr: tuple[str, ...] = ()) -> Isa:
-    """A 64-bit ARM core under Linux."""
+    """A 64-bit ARM core under Linux; each has smlal besides."""
     code: dict[str, Any] = {"machine": "aarch64", "mtriple": "aarch64-unknown-linux-gnu", "triple": "aarch64-linux-gnu"}
-    return Isa(core, "arm", 4, 32, ("asimd", *features), dots=(dot,), mcpu=core, boards=boards, mattr=mattr, **code)
+    dots = tuple(dict.fromkeys((dot, SMLAL)))
+    return Isa(core, "arm", 4, 32, ("asimd", *features), dots=dots, mcpu=core, boards=boards, mattr=mattr, **code)
 
 
 def named(text: str) -> Isa | None:
@@ -119,10 +134,10 @@ def gpu(arch: str) -> Isa:
 ISAS: tuple[Isa, ...] = (
     _x86("avx512", "v4", 16, 32, _AVX512),
     _x86("avx2", "v3", 8, 16, _AVX2, dots=(VPMADDWD,)),
-    _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), dots=(VPDPBUSD,)),
+    _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), dots=(VPDPBUSD, VPDPWSSD)),
     _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"),
          tiles=(TDPBF16PS,)),
-    _x86("avx-vnni", "v3", 8, 16, (*_AVX2, "avx_vnni"), mattr=("+avxvnni",), dots=(VPDPBUSD_256,)),
+    _x86("avx-vnni", "v3", 8, 16, (*_AVX2, "avx_vnni"), mattr=("+avxvnni",), dots=(VPDPBUSD_256, VPDPWSSD_256)),
     _aarch64("cortex-a72", SMLAL, boards=("rpi4",)),
     _aarch64("cortex-a53", SMLAL, boards=("rpi3", "zynqmp")),
     _aarch64("cortex-a55", SDOT, "asimddp"),

@@ -4,9 +4,9 @@ multiplies (`dots.Dot`).
 One instruction adds, in each lane, the products of a word of the inputs, broadcast to all lanes, and a word of weights
 to an int32. Where it multiplies bytes (vpdpbusd), a word of the inputs is four of them as they lie in memory. Where it
 multiplies 16-bit numbers (vpmaddwd, smlal), the bytes of a block are widened on the way, a pixel of a tile at a time,
-and so are the weights. Where it multiplies signed bytes (sdot), those of a pixel are lowered by 128 on the way, and the
-bias makes up for it. Weights are packed as `[group of vectors][input block][r][s][word][vectors * lanes][depth]`, in
-bytes.
+and so are the weights, unless they need more than 8 bits and lie so. Where it multiplies signed bytes (sdot), those of
+a pixel are lowered by 128 on the way, and the bias makes up for it. Weights are packed as `[group of vectors][input
+block][r][s][word][vectors * lanes][depth]`.
 
 Taps outside of the image are left out, as in fp32. The zero point they would have read is in the bias: see
 `spec.Conv`.
@@ -69,7 +69,8 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
 
     docs/perf/cpu-int8.md holds it against measurements.
     """
-    dot = isa.dots[0]
+    dot = _dot_for(spec, isa)
+    assert dot is not None
     words = replace(spec, channels=spec.channels // dot.depth)
     row = conv.image(spec)[3]
     many = isa.registers >= conv.MANY_REGISTERS
@@ -90,19 +91,25 @@ def _with_dot(schedule: ConvSchedule, dot: Dot, many: bool) -> DotSchedule:
     return replace(found, unroll=LANE_WORDS) if dot.depth == 1 and many else found
 
 
+def _dot_for(spec: Conv, isa: Isa) -> Dot | None:
+    """The first instruction that takes the weights."""
+    bits = 8 * np.dtype(spec.weight_element).itemsize
+    return next((dot for dot in isa.dots if dot.bits >= bits), None)
+
+
 def units(spec: Conv, schedule: DotSchedule) -> int:
     """Work units of the kernel."""
     return conv.units(spec, schedule)
 
 
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: DotSchedule) -> np.ndarray:
-    """int8 `[O, I, r, s]` (physical channels) to the order the kernel reads. I is one group's input channels."""
+    """Integers `[O, I, r, s]` (physical channels) to the order the kernel reads. I is one group's input channels."""
     out, channels, rows, columns = weight.shape
     wide = schedule.lanes * schedule.vectors
     depth = schedule.row.depth
     words = (PIXEL if spec.planar else BLOCK) // depth
     parts = weight.reshape(out // wide, wide, channels // (words * depth), words, depth, rows, columns)
-    return np.ascontiguousarray(parts.transpose(0, 2, 5, 6, 3, 1, 4), dtype=np.int8)
+    return np.ascontiguousarray(parts.transpose(0, 2, 5, 6, 3, 1, 4), dtype=spec.weight_element)
 
 
 class _Bytes(conv.Direct):
@@ -110,10 +117,9 @@ class _Bytes(conv.Direct):
     lie, else bytes.
     """
 
-    itemsize = 1
-
     def __init__(self, spec: Conv, schedule: DotSchedule, name: str) -> None:
         self.dot = schedule.row
+        self.itemsize = np.dtype(spec.weight_element).itemsize
         self.depth = self.dot.depth
         self.widened = self.dot.bits > 8
         self.changed = self.widened or self.dot.offset > 0
@@ -167,7 +173,8 @@ class _Bytes(conv.Direct):
 
         count = min(self.schedule.unroll, self.in_lanes)
         few = em.local(width * count, self.dot.word, "few") if count > 1 else None
-        wider = em.local(self.wide * self.depth, self.dot.second, "w") if self.widened else None
+        narrow = 8 * self.itemsize < self.dot.bits
+        wider = em.local(self.wide * self.depth, self.dot.second, "w") if narrow else None
 
         def multiply(panel: Expr, s: int, word: Expr, source: Any, words: dict[int, Expr]) -> None:
             """One word of a column of taps: where it lies in `source`, by the pixel of the tile."""
@@ -215,12 +222,12 @@ class _Bytes(conv.Direct):
         """The words of weights of each vector, as the instruction takes them.
 
         Args:
-            wider: where they are widened, a block at a time at least: room for all of them.
+            wider: None, or where they are widened, a block at a time at least: room for all of them.
         """
         em, count = self.emitter, self.schedule.lanes * self.depth
         each = range(0, count * self.schedule.vectors, count)
         source, wide = em.buffers["weight"], max(count, 8)
-        if self.widened:
+        if wider is not None:
             for start in range(0, len(each) * count, wide):
                 em.store(wider, start, tirx.Cast(f"{self.dot.second}x{wide}", load(source, at + start, wide)))
             return [em.let(load(wider, start, count), "w") for start in each]
@@ -260,7 +267,9 @@ def serves(spec: Conv, isa: Isa) -> str | None:
     """Bytes, with an instruction that multiplies them."""
     if not spec.quantized:
         return f"it multiplies {spec.in_element}, not bytes"
-    return None if isa.dots else f"{isa.name} has no instruction that multiplies bytes"
+    if _dot_for(spec, isa) is None:
+        return f"{isa.name} has no instruction that multiplies bytes" + " by 16 bits" * (spec.weight_element != "int8")
+    return None
 
 
 CONV: Family[Conv, DotSchedule] = Family("bytes.conv", Conv, serves, choose, units, emit, pack_weight)

@@ -33,7 +33,8 @@ class Conv(Spec):
     whole, is left out (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For
     Higher-Precision Computations, 2019).
 
-    Of bytes (weights int8, sums int32): ``acc = bias[set, o] + sum in * weight``, rounded, or left as ``acc * factor``
+    Of bytes (weights int8 or, of files of others, int16; sums int32): ``acc = bias[set, o] + sum in * weight``,
+    rounded, or left as ``acc * factor``
     in float32. The bias holds ``-zero * sum(weight)`` over the taps that lie inside the image, so that skipping the
     others is the same as padding with the zero point; it has a row for each set of taps that an output may see. That
     zero point is of bytes as the instruction takes them, `Dot.offset` lower than they lie. A shift's ``2^(n-1)`` is in
@@ -54,6 +55,7 @@ class Conv(Spec):
             is their sum, and the other fields of an output mean nothing. None of them has `add`.
         rounding: of bytes to bytes.
         addition: what is then done with the byte at the same place of another tensor.
+        weight_element: of bytes, what the weights are kept in.
         row_sets, column_sets: how many sets of kernel rows, and of kernel columns, output pixels see (of bytes).
     """
 
@@ -84,6 +86,7 @@ class Conv(Spec):
     addition: Addition | None = None
     row_sets: int = 1
     column_sets: int = 1
+    weight_element: str = "int8"
 
     @property
     def pointwise(self) -> bool:
@@ -145,7 +148,7 @@ class Conv(Spec):
             size = mapped(self.in_element, self.batch, self.channels * self.groups // block, near)
             if self.planar:
                 size = self.batch * tile_pixels(self, self.channels, NONE, self.in_element).size
-        weight = "int8" if self.quantized else self.in_element
+        weight = self.weight_element if self.quantized else self.in_element
         found = [source(size, self.in_element), constant("weight", self.out_channels * deep, weight)]
         if self.quantized:
             sets = self.row_sets * self.column_sets

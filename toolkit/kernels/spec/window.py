@@ -33,6 +33,7 @@ class Window(Spec):
         group: neighbouring channels that a "depthwise" convolution mixes: 1, 2 or 4.
         zero: of an input of bytes.
         rounding: of bytes to bytes; a maximum has none, as it is one of its bytes.
+        weight_element: of bytes, what the weights are kept in.
     """
 
     op: WindowOp
@@ -56,6 +57,7 @@ class Window(Spec):
     group: int = 1
     zero: int = 0
     rounding: Rounding | None = None
+    weight_element: str = "int8"
 
     @property
     def macs(self) -> int:
@@ -71,7 +73,7 @@ class Window(Spec):
     def operands(self) -> tuple[Operand, ...]:
         there = self.out_height * self.out_width
         found = [source(mapped(self.in_element, self.batch, self.blocks, self.height * self.width), self.in_element)]
-        kinds = ("int8", "int32") if self.in_element == BYTE else ("float32", "float32")
+        kinds = (self.weight_element, "int32") if self.in_element == BYTE else ("float32", "float32")
         if self.op is WindowOp.DEPTHWISE:
             taps = self.channels * self.group * math.prod(self.kernel)
             found += [constant("weight", taps, kinds[0]), constant("bias", self.channels, kinds[1])]

@@ -86,9 +86,12 @@ def numbers_of(
     def behind(spec: Any, weight: np.ndarray) -> tuple[Any, list[Param]]:
         assert bias is not None
         assert factor is not None
+        spec = replace(spec, weight_element=str(weight.dtype))
         if isinstance(spec, Window):
             return replace(spec, zero=x.zero), [Param("channel", bias), Param("channel", factor)]
-        spec, biases, sets = _sets(spec, x.zero - steps.offset, weight, bias)
+        # Instructions that take more than bytes take the inputs as they lie.
+        offset = steps.offset if weight.dtype == np.int8 else 0
+        spec, biases, sets = _sets(spec, x.zero - offset, weight, bias)
         return spec, [Param("channels", biases), Param("channel", factor), *sets]
 
     x = raw(step.inputs[0].params)

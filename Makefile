@@ -10,7 +10,7 @@ SAY_VERSION := -c 'import sys; print(sys.version_info[:2])'
 # A file's tests share fixtures and stay together; a worker takes about 0.7 GB.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
-.PHONY: help setup demo test test-full test-arm lint format bench fuzz clean
+.PHONY: help setup demo test test-full test-arm lint format docs bench fuzz clean
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -38,6 +38,12 @@ test-full: lint  ## every test
 test-arm: lint  ## every ARM target under qemu's user mode, also what test leaves to test-full
 	@$(BIN)/pytest -q $(PARALLEL) tests/lower/test_arm.py tests/lower/test_integers_arm.py tests/kernels tests/targets/test_program.py \
 		tests/targets/test_runtime_c.py
+
+docs: $(READY)  ## the documentation as a site in build/site; a warning or a broken link is an error
+	@$(BIN)/python -c 'import sphinx, myst_parser, furo' 2>/dev/null || \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -c constraints.txt -e '.[docs]'
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/site
+	@echo build/site/index.html
 
 N ?= 100000
 fuzz: $(READY)  ## N files changed at random (N=100000), each taken or refused

@@ -107,7 +107,7 @@ class VtaTarget(Target):
     def choices_by_default(self) -> Choices:
         from inception_deploy.quantize.scheme import Choices
 
-        return Choices(add="accumulator")
+        return Choices(add="accumulator", average="summed")
 
     @property
     def byte_offset(self) -> int:

@@ -12,14 +12,14 @@ from inception_deploy.quantize import quantize
 from inception_deploy.quantize.scheme import Choices
 from inception_deploy.sources import capture
 
-from .test_integers import NETWORKS, model_of
+from .test_integers import NETWORKS, averaged, model_of
 from .test_zoo_lower import BLOCKS
 from .vta import Executed
 
 COMPUTED = {"conv", "dense", "depthwise", "max_pool", "average_pool", "add", "rescale", "clip"}
 """Operators that a VTA computes."""
 
-CHOICES = {"aligned": Choices(), "accumulator": Choices(add="accumulator")}
+CHOICES = {"aligned": Choices(), "accumulator": Choices(add="accumulator", average="summed")}
 
 
 def quantized(model: onnx.ModelProto, pictures: np.ndarray, scheme: str, **choices: object) -> onnx.ModelProto:
@@ -35,6 +35,17 @@ def test_small_networks(make, scheme, add):
     assert made.compared
     assert not made.wrong
     assert not {row.op for row in made.network.kept} & COMPUTED
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+@pytest.mark.parametrize("counted", [0, 1])
+def test_an_average_summed_behind_its_convolution(counted, tiny):
+    """Where the windows at the border have less to count, too."""
+    model, pictures = model_of(averaged(counted, tiny=tiny))
+    made = Executed(quantized(model, pictures, "power-of-two", choices=CHOICES["accumulator"]), pictures[:2])
+    assert "average_pool" not in [layer.op for layer in made.network.layers]
+    assert not made.wrong
+    assert not made.network.kept
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ class Executed:
     """
 
     def __init__(self, model: onnx.ModelProto, x: np.ndarray) -> None:
-        self.network: Network = read(model, byte_offset=128)
+        self.network: Network = read(model, byte_offset=128, weighs=True)
         on_vta.rewrite(self.network, 128)
         self.exact = integer_network.read(model).run({model.graph.input[0].name: x})
         self.memory: dict[Storage, np.ndarray] = {}

@@ -151,7 +151,7 @@ def layers_for(model: onnx.ModelProto, kernels: KernelSet, dump: Dump | None = N
         DeployError: the model has shapes or types that cannot be compiled.
     """
     offset = kernels.byte_offset if kernels.integers else None
-    network = read(model, byte_offset=offset, element=kernels.element)
+    network = read(model, byte_offset=offset, element=kernels.element, weighs=kernels.accelerator is not None)
     if dump is not None:
         dump("00-read", text(network))
     _run(network, kernels, range(_CHOSEN_AT), dump)

@@ -20,7 +20,7 @@ from ..kernels.vta import constants
 from .layers import Layer, Param, Storage
 from .pack import channelwise, physical_weight
 from .reader import Refuse
-from .vta_sums import LARGEST_DIAGONAL, Ends, Sum, half, same
+from .vta_sums import LARGEST_DIAGONAL, Ends, Sum, half
 
 SIGNED = 128
 """How much lower than it lies a byte is taken."""
@@ -43,7 +43,7 @@ def convert(layer: Layer, of: Range) -> list[Layer]:
     """
     spec = layer.spec
     if isinstance(spec, Conv) and spec.in_element == BYTE:
-        return [_convolution(layer, spec, of)]
+        return list(_weighed(layer, spec, of)) if spec.weighed else [_convolution(layer, spec, of)]
     if isinstance(spec, Window) and spec.in_element == BYTE:
         if spec.op is WindowOp.AVERAGE:
             return list(_average(layer, spec, of))
@@ -73,29 +73,37 @@ def _shifts(rounding: Rounding | None) -> Rounding:
 
 
 # -- convolutions ----------------------------------------------------------------------------------------------------
-def _convolution(layer: Layer, spec: Conv, of: Range) -> Layer:
-    """Also a fully connected layer; with an add, in two stages."""
-    source, output = layer.reads[0], layer.output
-    weight, bias, factor = (o for o in layer.operands[1:4] if isinstance(o, Param))
+def _multiplied(layer: Layer, spec: Conv) -> tuple[Term, NDArray[np.int8]]:
+    """What a convolution sums, and its tiles."""
+    weight, output = layer.operands[1], layer.output
+    assert isinstance(weight, Param)
+    assert output.slots is not None
     if spec.planar:
         raise Refuse("it reads pixels of few channels")
     if spec.row_sets * spec.column_sets > 1:
         raise Refuse("its zero point is not 0; quantize with the scheme 'power-of-two'")
-    assert output.slots is not None
     if weight.role == "dense":
         wide = np.zeros((spec.out_channels, *weight.array.shape[1:]), np.int8)
         wide[output.slots] = weight.array
     elif weight.role == "physical":
         wide = weight.array
     else:
-        wide = physical_weight(weight.array, spec, source, output)
-    tiles = constants.tiles(wide.astype(np.int8), BLOCK)
+        wide = physical_weight(weight.array, spec, layer.reads[0], output)
     own = spec.groups > 1
     term = Term(
         spec.channels * spec.groups // BLOCK, spec.height, spec.width, spec.kernel, spec.stride, spec.pad,
         spec.dilation, Reads.OWN if own else Reads.ALL, spec.channels // BLOCK if own else 0,
         spec.out_channels // spec.groups // BLOCK if own else 1,
     )  # fmt: skip
+    return term, constants.tiles(wide.astype(np.int8), BLOCK)
+
+
+def _convolution(layer: Layer, spec: Conv, of: Range) -> Layer:
+    """Also a fully connected layer; with an add, in two stages."""
+    source, output = layer.reads[0], layer.output
+    term, tiles = _multiplied(layer, spec)
+    bias, factor = (o for o in layer.operands[2:4] if isinstance(o, Param))
+    assert output.slots is not None
     total = Sum(layer.value, spec.out_channels)
     size = (spec.out_height, spec.out_width)
     inside = spec.addition.inside if spec.addition is not None else None
@@ -113,6 +121,26 @@ def _convolution(layer: Layer, spec: Conv, of: Range) -> Layer:
     if spec.addition is not None and inside is None:
         _add(total, spec.addition, layer.reads[1], of, size)
     return _layer(layer, spec.batch, size, total)
+
+
+def _weighed(layer: Layer, spec: Conv, of: Range) -> Iterator[Layer]:
+    """Sums of windows that count m / 2^j times, which those at the edges do otherwise: steps of their own. The sum is
+    taken as often as m has bits, which shift what is there already.
+    """
+    source, output = layer.reads[0], layer.output
+    term, tiles = _multiplied(layer, spec)
+    bias, factor, windows = (o.array for o in layer.operands[2:5] if isinstance(o, Param))
+    rounding, shift = _shifts(spec.rounding), channelwise(factor, output)
+    plain = channelwise(bias.reshape(-1), output) - half(shift, spec.out_channels)
+    for (top, left), (rows, columns), (times, bits) in _rectangles(windows.transpose(1, 2, 0)):
+        total = Sum(layer.value, spec.out_channels)
+        at = _moved(term, top, left)
+        ones = [bit for bit in range(times.bit_length()) if times >> bit & 1][::-1]
+        for bit, below in zip(ones, [*ones[1:], 0], strict=True):
+            total.term(replace(at, shift=bit - below), source, tiles, of(source))
+        biases = (plain.astype(np.int64) << bits).astype(np.int32) + half(shift + bits, spec.out_channels)
+        total.close(biases, shift + np.int32(bits), ends_of(rounding), output.slots)
+        yield _part(_layer(layer, spec.batch, (rows, columns), total), (top, left), spec.out_height, spec.out_width)
 
 
 def _shortcut(
@@ -189,28 +217,39 @@ def _average(layer: Layer, spec: Window, of: Range) -> Iterator[Layer]:
     factors = layer.operands[1]
     assert isinstance(factors, Param)
     table = factors.array.reshape(spec.out_height, spec.out_width, 2)
-    whole = (spec.out_height, spec.out_width)
+    for (top, left), size, (times, shift) in _rectangles(table):
+        total = Sum(layer.value, spec.channels)
+        total.times(_moved(_window_term(spec), top, left), layer.reads[0], times, of(layer.reads[0]))
+        total.close(half(shift, spec.channels), np.full(spec.channels, shift, np.int32), ends_of(rounding))
+        yield _part(_layer(layer, spec.batch, size, total), (top, left), spec.out_height, spec.out_width)
+
+
+def _rectangles(table: NDArray[np.int32]) -> Iterator[tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]:
+    """Where a table `[H, W, 2]` is the same: the corner of each rectangle, its size, and the two numbers."""
     for top, rows in _runs(table):
         for left, columns in _runs(table.transpose(1, 0, 2)):
-            times, shift = (int(number) for number in table[top, left])
-            term = replace(
-                _window_term(spec),
-                pad=(spec.pad[0] - top * spec.stride[0], spec.pad[1] - left * spec.stride[1]),
-            )
-            total = Sum(layer.value, spec.channels)
-            total.times(term, layer.reads[0], times, of(layer.reads[0]))
-            total.close(half(shift, spec.channels), np.full(spec.channels, shift, np.int32), ends_of(rounding))
-            made = _layer(layer, spec.batch, (rows, columns), total)
-            if (rows, columns) != whole:
-                assert isinstance(made.spec, Vta)
-                made.spec = replace(made.spec, whole=whole, corner=(top, left))
-            yield made
+            first, second = (int(number) for number in table[top, left])
+            yield (top, left), (rows, columns), (first, second)
 
 
 def _runs(table: NDArray[np.int32]) -> list[tuple[int, int]]:
     """Where equal rows begin, and how many there are."""
-    starts = [0, *(i for i in range(1, len(table)) if not same(table[i - 1 : i + 1]))]
+    starts = [0, *(i for i in range(1, len(table)) if not np.array_equal(table[i - 1], table[i]))]
     return list(zip(starts, np.diff([*starts, len(table)]).tolist(), strict=True))
+
+
+def _moved(term: Term, top: int, left: int) -> Term:
+    """The term of a rectangle of the output that begins there."""
+    return replace(term, pad=(term.pad[0] - top * term.stride[0], term.pad[1] - left * term.stride[1]))
+
+
+def _part(layer: Layer, corner: tuple[int, int], height: int, width: int) -> Layer:
+    """A step that computes a rectangle of a map of that size."""
+    assert isinstance(layer.spec, Vta)
+    if (layer.spec.height, layer.spec.width) != (height, width):
+        layer.spec = replace(layer.spec, whole=(height, width), corner=corner)
+        layer.macs = layer.macs * layer.spec.height * layer.spec.width // (height * width)
+    return layer
 
 
 # -- one value at a time ---------------------------------------------------------------------------------------------

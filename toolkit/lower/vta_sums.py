@@ -6,7 +6,6 @@ from the weights and from the range of each input, so that a clamp that can neve
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -215,9 +214,3 @@ def half(shift: NDArray[np.int32] | int, slots: int) -> NDArray[np.int32]:
     """What rounds a shift, for every slot."""
     amounts = np.broadcast_to(np.asarray(shift, np.int32), (slots,))
     return np.where(amounts > 0, 1 << np.maximum(amounts - 1, 0), 0).astype(np.int32)
-
-
-def same(factor: Sequence[int] | NDArray[np.int32]) -> bool:
-    """All rows are equal."""
-    rows = np.asarray(factor)
-    return bool((rows == rows[:1]).all())

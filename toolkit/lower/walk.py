@@ -24,13 +24,16 @@ RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUnifo
 """Operators that give something else each time."""
 
 
-def read(model: onnx.ModelProto, *, byte_offset: int | None = None, element: str = "float32") -> Network:
+def read(
+    model: onnx.ModelProto, *, byte_offset: int | None = None, element: str = "float32", weighs: bool = False
+) -> Network:
     """The layers of an optimised model with static shapes.
 
     Args:
         byte_offset: a quantized model is computed in integers where it can be, by convolutions that take bytes so much
             lower than they lie. None: in float32, as ONNX defines it.
         element: what float activations are kept in.
+        weighs: windows of an average pooling may count differently in the convolution behind it.
 
     Raises:
         DeployError: a shape is not static, or an operator is neither ours nor TVM's.
@@ -38,7 +41,7 @@ def read(model: onnx.ModelProto, *, byte_offset: int | None = None, element: str
     reader = Reader(model, element)
     steps = None
     if byte_offset is not None and is_quantized(model):
-        steps = Integers(reader, reader.model, byte_offset)
+        steps = Integers(reader, reader.model, byte_offset, weighs)
     graph = reader.model.graph
     feeds = [i for i in graph.input if i.name not in reader.constants]
     for index, feed in enumerate(feeds):

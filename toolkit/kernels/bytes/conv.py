@@ -267,6 +267,8 @@ def serves(spec: Conv, isa: Isa) -> str | None:
     """Bytes, with an instruction that multiplies them."""
     if not spec.quantized:
         return f"it multiplies {spec.in_element}, not bytes"
+    if spec.weighed:
+        return "its windows count differently, for which there is no code"
     if _dot_for(spec, isa) is None:
         return f"{isa.name} has no instruction that multiplies bytes" + " by 16 bits" * (spec.weight_element != "int8")
     return None

@@ -40,8 +40,8 @@ class Conv(Spec):
     zero point is of bytes as the instruction takes them, `Dot.offset` lower than they lie. A shift's ``2^(n-1)`` is in
     the bias too.
 
-    Pointers: input, weight, bias, [of bytes: factor, a number a channel, row sets, one an output row, where there are
-    several,] [add,] output (of each).
+    Pointers: input, weight, bias, [of bytes: factor, a number a channel, weights of the windows, where they differ, row
+    sets, one an output row, where there are several,] [add,] output (of each).
 
     Attributes:
         channels: input channels that one output channel reads (one group's), whole blocks unless `planar`.
@@ -56,6 +56,9 @@ class Conv(Spec):
         rounding: of bytes to bytes.
         addition: what is then done with the byte at the same place of another tensor.
         weight_element: of bytes, what the weights are kept in.
+        weighed: it sums pooling windows, some of which have less to count: two int32 `[2, out_height, out_width]` say m
+            and j of each, ``clamp((m acc + (bias << j) + 2^(n+j-1)) >> (n + j))`` (`arith.weigh`); the bias has its
+            ``2^(n-1)`` as ever.
         row_sets, column_sets: how many sets of kernel rows, and of kernel columns, output pixels see (of bytes).
     """
 
@@ -84,6 +87,7 @@ class Conv(Spec):
     split: tuple[Output, ...] = ()
     rounding: Rounding | None = None
     addition: Addition | None = None
+    weighed: bool = False
     row_sets: int = 1
     column_sets: int = 1
     weight_element: str = "int8"
@@ -155,6 +159,7 @@ class Conv(Spec):
             shift = self.rounding is not None and self.rounding.shift
             found += [constant("bias", sets * self.out_channels, "int32")]
             found += [constant("factor", self.out_channels, "int32" if shift else "float32")]
+            found += [constant("windows", 2 * there, "int32")] if self.weighed else []
             found += [constant("sets", self.out_height, "int32")] if self.row_sets > 1 else []
         else:
             found.append(constant("bias", self.out_channels))

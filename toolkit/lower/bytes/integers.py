@@ -45,9 +45,11 @@ class Integers:
         reader: what the layers go to.
         model: with the shapes of all values.
         offset: how much lower than they lie convolutions take bytes.
+        weighs: there are convolutions whose windows count differently.
     """
 
-    def __init__(self, reader: Reader, model: onnx.ModelProto, offset: int) -> None:
+    def __init__(self, reader: Reader, model: onnx.ModelProto, offset: int, weighs: bool = False) -> None:
+        self.weighs = weighs
         network = quantized.read(model)
         self.reader, self.steps = reader, Bytes(reader, offset, network.power_of_two)
         self.starts: dict[str, IntegerStep] = {}
@@ -108,7 +110,7 @@ class Integers:
             return axes == (4 if node.op_type == "Conv" else 2) and (step.shortcut is None or step.output is not None)
         if step.kind == "pooled":
             # Windows that count otherwise at the border need a factor of their own there.
-            return step.output is not None and bool((step.factors[0] == 1).all())
+            return step.output is not None and (self.weighs or bool((step.factors[0] == 1).all()))
         if step.kind == "mean":
             return axes == 4
         if step.output is None:

@@ -57,7 +57,7 @@ def linear(steps: Bytes, step: IntegerStep) -> None:
 
 
 def pooled(steps: Bytes, step: IntegerStep) -> None:
-    """An average pooling summed behind its 1x1, of whole windows: a convolution with equal taps."""
+    """An average pooling summed behind its 1x1: a convolution with equal taps."""
     assert step.linear is not None
     pool, conv = step.nodes[:2]
     weight = np.broadcast_to(step.linear.weight, (*step.linear.weight.shape[:2], *ints(pool, "kernel_shape")))
@@ -66,7 +66,20 @@ def pooled(steps: Bytes, step: IntegerStep) -> None:
     del node.attribute[:]
     node.attribute.extend(one for one in window.attribute if one.name in ("kernel_shape", "pads"))
     numbers = numbers_of(steps, step, bias + _halves(step.shifts), step.shifts)
+    windows = np.stack(step.factors)
+    if (windows[0] != 1).any():
+        numbers = _weighed(numbers, Param("raw", windows))
     common.emit_conv(steps.reader, node, steps.blocked(step.inputs[0]), weight, numbers)
+
+
+def _weighed(numbers: Numbers, windows: Param) -> Numbers:
+    """With another operand, which says how often each window counts."""
+
+    def behind(spec: Any, weight: np.ndarray) -> tuple[Any, list[Param]]:
+        spec, operands = numbers.behind(spec, weight)
+        return replace(spec, weighed=True), [*operands[:2], windows, *operands[2:]]
+
+    return replace(numbers, behind=behind)
 
 
 def numbers_of(

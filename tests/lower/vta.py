@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from inception_deploy.kernels.spec import SIGNED, Flip, Patches, Pick, Pixels, Vta
+from inception_deploy.kernels.spec import SIGNED, Flip, Map, Patches, Pick, Pixels, Vta
 from inception_deploy.kernels.vta import meaning
 from inception_deploy.lower import on_vta
 from inception_deploy.lower.layers import Layer, Network, Param, Storage
@@ -72,6 +72,8 @@ class Executed:
         elif isinstance(spec, Flip):
             self._fill(layer.reads[0])
             self.part(layer.output)[...] = self.part(layer.reads[0])
+        elif isinstance(spec, Map) and spec.op == "table":
+            self._fill(layer.output)
         elif isinstance(spec, Pick):
             self._pick(layer, spec)
         elif isinstance(spec, Pixels) and spec.out_element == SIGNED:

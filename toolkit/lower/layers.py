@@ -4,6 +4,7 @@ values live.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -157,6 +158,17 @@ class Layer:
     def writes(self) -> list[Storage]:
         """The storages it writes."""
         return [self.output, *self.also]
+
+
+def needed(layers: Sequence[Layer]) -> list[Layer]:
+    """The layers without those whose results nobody reads."""
+    read: set[Storage] = set()
+    kept = []
+    for layer in reversed(layers):
+        if any(storage.root in read or storage.root.port is not None for storage in layer.writes):
+            kept.append(layer)
+            read.update(storage.root for storage in layer.reads)
+    return kept[::-1]
 
 
 @dataclass

@@ -9,6 +9,7 @@ quantized layer that stays on the host why it does.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +21,7 @@ from ..kernels.vta import tiling
 from ..kernels.vta.accelerator import Accelerator
 from . import vta_layers
 from .bytes.linear import retake
-from .layers import Layer, Network, Param, Storage
+from .layers import Layer, Network, Param, Storage, needed
 from .plan import VTA, Refusal
 from .reader import Refuse
 from .vta_sums import Ends
@@ -43,7 +44,7 @@ def rewrite(network: Network, offset: int, accelerator: Accelerator | None = Non
         _check_scales(layer)
     for layer in network.layers:
         rewriter.take(layer)
-    network.layers[:] = _signs(rewriter.layers)
+    network.layers[:] = needed(_signs(rewriter.layers))
     for layer in network.layers:
         if isinstance(layer.spec, Vta):
             for storage in (*layer.reads, *layer.writes):
@@ -202,9 +203,8 @@ def _apart(layer: Layer) -> list[Layer]:
 # -- signs -------------------------------------------------------------------------------------------------------------
 def _signs(layers: list[Layer]) -> list[Layer]:
     """Flips where a layer on the host meets a memory of the VTA's, and the other way round."""
-    theirs = {layer.output.root for layer in layers if isinstance(layer.spec, Vta)}
     unsigned = {s.root for layer in layers for s in (*layer.reads, *layer.writes) if s.dtype == BYTE and s.blocked}
-    signed = unsigned & theirs
+    signed = unsigned & _signed(layers)
     copies: dict[Storage, Storage] = {}
     found: list[Layer] = []
 
@@ -216,6 +216,10 @@ def _signs(layers: list[Layer]) -> list[Layer]:
 
     for layer in layers:
         ours = isinstance(layer.spec, Vta)
+        if _is_table(layer):
+            _turn(layer, layer.reads[0].root in signed, layer.output.root in signed)
+            found.append(layer)
+            continue
         for number, operand in enumerate(layer.operands):
             if isinstance(operand, Param) or operand[0].root not in unsigned:
                 continue
@@ -235,6 +239,31 @@ def _signs(layers: list[Layer]) -> list[Layer]:
         if isinstance(layer.spec, Flip):
             layer.spec = replace(layer.spec, in_element=layer.reads[0].dtype, out_element=layer.output.dtype)
     return found
+
+
+def _signed(layers: list[Layer]) -> set[Storage]:
+    """The memories with signed bytes: what a VTA writes, and what tables write that it reads."""
+    writers: dict[Storage, list[Layer]] = defaultdict(list)
+    for layer in layers:
+        writers[layer.output.root].append(layer)
+    read = {s.root for layer in layers if isinstance(layer.spec, Vta) for s in layer.reads}
+    return {
+        root
+        for root, those in writers.items()
+        if any(isinstance(layer.spec, Vta) for layer in those) or (root in read and all(map(_is_table, those)))
+    }
+
+
+def _is_table(layer: Layer) -> bool:
+    return isinstance(layer.spec, Map) and layer.spec.op == "table"
+
+
+def _turn(layer: Layer, given: bool, made: bool) -> None:
+    """A table that is told the bytes of the other sign, or tells them: its entries say so, and nothing is flipped."""
+    table = layer.operands[1]
+    assert isinstance(table, Param)
+    entries = np.roll(table.array, vta_layers.SIGNED) if given else table.array
+    layer.operands[1] = Param(table.role, entries ^ np.uint8(vta_layers.SIGNED if made else 0))
 
 
 def _flip(source: Storage, output: Storage) -> Layer:

@@ -15,7 +15,7 @@ from ..quantize.integer_network import is_quantized
 from . import islands
 from .bytes.integers import Integers
 from .default import alone, extern, importable
-from .layers import Network, Storage, Value
+from .layers import Network, Storage, Value, needed
 from .operators.written import copy
 from .reader import Reader, Refuse
 from .table import OPS
@@ -79,7 +79,8 @@ def read(
     _no_integers(reader, reader.output_names, "the graph's output")
     for index, output in enumerate(graph.output):
         _give_out(reader, index, output.name)
-    _drop_unused(reader)
+    # changes of layout that a refused handler had begun
+    reader.network.layers = needed(reader.network.layers)
     return reader.network
 
 
@@ -122,17 +123,6 @@ def _fold(reader: Reader, node: onnx.NodeProto) -> bool:
         return False
     reader.constants.update({name: np.asarray(r) for name, r in zip(node.output, results, strict=True)})
     return True
-
-
-def _drop_unused(reader: Reader) -> None:
-    """Forget the layers whose results nobody reads: changes of layout that a refused handler had begun."""
-    needed: set[Storage] = set()
-    kept = []
-    for layer in reversed(reader.network.layers):
-        if any(w.root in needed or w.root.port is not None for w in layer.writes):
-            kept.append(layer)
-            needed.update(r.root for r in layer.reads)
-    reader.network.layers = kept[::-1]
 
 
 def _give_out(reader: Reader, index: int, name: str) -> None:

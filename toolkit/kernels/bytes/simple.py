@@ -136,8 +136,9 @@ def emit_map(spec: Map, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimF
             at = pixel * BLOCK
             if spec.op == "table":
                 with em.loop(BLOCK, "lane") as lane:
-                    index = tirx.Cast("int32", load(em.buffers["src"], src + at + lane))
-                    em.store(em.buffers["dst"], dst + at + lane, load(em.buffers["table"], index))
+                    index = tirx.bitwise_and(tirx.Cast("int32", load(em.buffers["src"], src + at + lane)), 255)
+                    value = tirx.Cast(spec.out_element, load(em.buffers["table"], index))
+                    em.store(em.buffers["dst"], dst + at + lane, value)
             else:
                 second = other if spec.second == "channel" else other + at
                 em.store(em.buffers["dst"], dst + at, _mapped(spec, em, src + at, second))

@@ -22,7 +22,7 @@ class Map(Spec):
         op: of real numbers a name of `kernels.vector.simple.UNARY` or `BINARY`. Where bytes take part: ``quantize``
             (float32 to bytes: ``clamp(round(x / c) + zero)``), ``dequantize`` (bytes to float32: ``(q - zero) * c``),
             ``rescale`` (``rounding((q - zero) * c)``), ``clip`` (to `rounding`'s bounds; also a copy), ``add``
-            (`addition`), ``mul`` (`product`), ``table`` (256 bytes).
+            (`addition`), ``mul`` (`product`), ``table`` (256 bytes, by the number that a byte is without a sign).
         second: the second operand: "none", "tensor" (same shape), "channel" (one value a channel, `[N or
             1][blocks][block]`) or "table".
         constants: the operator's numbers, e.g. the clamp's bounds, or the c above; of ``rescale`` n where it is a shift
@@ -47,6 +47,10 @@ class Map(Spec):
     rounding: Rounding | None = None
     addition: Addition | None = None
     product: Product | None = None
+
+    @property
+    def quantized(self) -> bool:
+        return super().quantized or self.op == "table"
 
     @property
     def operands(self) -> tuple[Operand, ...]:

@@ -7,6 +7,9 @@ import onnx
 
 from inception_deploy.kernels.spec import SIGNED, Flip, Map, Patches, Pick, Pixels, Vta
 from inception_deploy.kernels.vta import meaning
+from inception_deploy.kernels.vta.accelerator import Accelerator
+from inception_deploy.kernels.vta.boards import BOARDS
+from inception_deploy.kernels.vta.config import Config
 from inception_deploy.lower import on_vta
 from inception_deploy.lower.layers import Layer, Network, Param, Storage
 from inception_deploy.lower.walk import read
@@ -24,7 +27,7 @@ class Executed:
 
     def __init__(self, model: onnx.ModelProto, x: np.ndarray) -> None:
         self.network: Network = read(model, byte_offset=128, weighs=True)
-        on_vta.rewrite(self.network, 128)
+        on_vta.rewrite(self.network, 128, Accelerator("pynq", Config(), BOARDS["pynq"]))
         self.exact = integer_network.read(model).run({model.graph.input[0].name: x})
         self.memory: dict[Storage, np.ndarray] = {}
         self.wrong: list[str] = []

@@ -19,7 +19,7 @@ from ..kernels.elements import BLOCK, BYTE, Rounding
 from ..kernels.spec import SIGNED, Conv, Flip, Map, Patches, Pixels, Planes, Vta, Window, WindowOp
 from ..kernels.vta import tiling
 from ..kernels.vta.accelerator import Accelerator
-from . import vta_layers
+from . import vta_fusion, vta_layers
 from .bytes.linear import retake
 from .layers import Layer, Network, Param, Storage, needed
 from .plan import VTA, Refusal
@@ -44,6 +44,8 @@ def rewrite(network: Network, offset: int, accelerator: Accelerator | None = Non
         _check_scales(layer)
     for layer in network.layers:
         rewriter.take(layer)
+    if accelerator is not None:
+        rewriter.layers = vta_fusion.fuse(rewriter.layers, accelerator)
     network.layers[:] = needed(_signs(rewriter.layers))
     for layer in network.layers:
         if isinstance(layer.spec, Vta):

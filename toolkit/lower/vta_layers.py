@@ -152,6 +152,13 @@ def _shortcut(
     if least < 0:
         raise Refuse("the other side of its add is finer than its sums")
     base = max(0, most - LARGEST_DIAGONAL)
+    if base == REPEATED:  # a second product costs less than a shift
+        for part in (np.minimum(shift, LARGEST_DIAGONAL), np.where(shift > LARGEST_DIAGONAL, LARGEST_DIAGONAL, -1)):
+            values = np.zeros(len(shift), np.int8)
+            values[slots] = np.where(part >= 0, 1 << np.maximum(part, 0), 0)[slots]
+            term = Term(addend.blocks, *size, reads=Reads.OWN, span=1)
+            total.term(term, addend, constants.diagonal(values[:, None, None], BLOCK), of(addend))
+        return
     bands = [base] if least >= base else list(range(least, most + 1, LARGEST_DIAGONAL + 1))
     for first, below in zip(bands[::-1], [*bands[:-1][::-1], 0], strict=True):
         values = np.zeros(len(shift), np.int8)

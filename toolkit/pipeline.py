@@ -509,7 +509,7 @@ def layout(plan: Plan) -> dict[str, Any]:
         }
         for s in plan.steps
     ]
-    tables = {"memories": plan.memories, "placements": plan.placements}
+    tables = {"memories": plan.memories, "placements": plan.placements, "kept": plan.kept}
     return {"steps": steps, **{name: [dict(vars(row)) for row in rows] for name, rows in tables.items()}}
 
 

@@ -78,7 +78,7 @@ def run(
     if trace is not None:
         with artifact.atomic_file(trace) as partial:
             artifact.dump_json(timing.trace(stream, machine), partial)
-    return {**found, "timing": timing.document(), "steps": _steps(streams[number]["steps"], timing)}
+    return {**found, "timing": timing.document(), "steps": step_cycles(streams[number]["steps"], timing)}
 
 
 def _file(opened: bundles.Bundle, name: str) -> Path:
@@ -133,7 +133,7 @@ def _placed(
     return words.tobytes(), Dram.of(contents, [], machine.inp_bytes)
 
 
-def _steps(rows: list[dict[str, Any]], timing: Timing) -> list[dict[str, Any]]:
+def step_cycles(rows: list[dict[str, Any]], timing: Timing) -> list[dict[str, Any]]:
     """How long each step takes until its last instruction is done, beside what ran before."""
     ends = np.zeros(max((row["end"] for row in rows), default=0) + 1, np.int64)
     for span in timing.spans:

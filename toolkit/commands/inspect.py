@@ -30,6 +30,8 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         shows += [_operators(document), line(""), _branches(document)]
     if document["kind"] == "bundle":
         shows += [line(""), _kernels(document), line(""), _steps(document), line(""), _refusals(document)]
+        if document["vta"] is not None:
+            shows += [line(""), *_accelerated(document["vta"])]
     return Outcome(document, sequence(*shows))
 
 
@@ -125,6 +127,37 @@ def _refusals(document: dict[str, Any]) -> Show:
         return line("every operator has a kernel of ours")
     rows = [(row["node"], row["op"], f"{100 * row['share']:.1f} %", row["reason"]) for row in document["refusals"]]
     return table(("on TVM's default", "op", "share", "reason"), rows, right=(2,))
+
+
+def _accelerated(vta: dict[str, Any]) -> list[Show]:
+    """A VTA's share, and an estimate of its time."""
+    board, mhz = vta["board"], vta["cycles"] / vta["ms"] / 1e3
+    rate = vta["frames_per_second"]
+    stalls = ", ".join(
+        f"{row['engine']} {row['cause']} {row['cycles']:,}" for row in vta["stalls"] if row["engine"] == "compute"
+    )
+    rows = [
+        ("on the VTA", f"{vta['macs_percent']:g} % of the multiply-adds, in {len(vta['steps'])} steps"),
+        ("streams", f"{vta['streams']} of {vta['instructions']:,} instructions"),
+        (f"estimate for {board}", f"{vta['ms']:.2f} ms at {mhz:g} MHz, {rate:.1f} frames/s, without its host"),
+        ("GEMM utilisation", f"{100 * vta['gemm_utilization']:.1f} %"),
+        ("compute waits, cycles", stalls or "never"),
+        ("moved", ", ".join(f"{name} {_megabytes(count)}" for name, count in vta["moved"].items())),
+    ]
+    slowest = sorted(vta["steps"], key=lambda row: -row["cycles"])[:_SLOWEST]
+    steps = [
+        (row["name"], row["op"], f"{row['macs'] / 1e6:.1f}", f"{row['cycles']:,}", f"{row['cycles'] / mhz / 1e3:.3f}")
+        for row in slowest
+    ]
+    shows = [
+        table(("", ""), rows),
+        line(""),
+        table(("slowest on the VTA", "op", "MMACs", "cycles", "estimated ms"), steps, right=(2, 3, 4)),
+    ]
+    if vta["kept"]:
+        kept = [(row["node"], row["op"], row["reason"]) for row in vta["kept"]]
+        shows += [line(""), table(("stays on the host", "op", "reason"), kept)]
+    return shows
 
 
 def _megabytes(count: int) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..bundles import engines
 from ..errors import DeployError
 from ..feeds import feed
+from ..lower.plan import VTA
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
 
@@ -28,7 +29,9 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
         fewer than were trained), ``macs``, ``nodes`` (count by operator), ``branches`` (where paths join: ``node``,
         ``op``, ``shape``, ``paths``), ``layers`` (``layer``, ``op``, ``macs``, ``parameters``, ``shape``) and
         ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``, ``arithmetic``, ``memory``,
-        ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was none), and
+        ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was none), ``vta``
+        (None, or `targets.vta.estimate` with the share of the multiply-adds that are done there, ``macs_percent``, and
+        quantized layers that the host computes, ``kept``, with their reasons), and
         ``steps``: one row a kernel call, with the ``family`` of its kernel, those that would have been preferred and
         do not compute it (``refused``: a reason each), ``ms`` (median of several runs, each step alone), ``share``
         of their sum, and ``runs_ms``, each run; None where the target does not run here.
@@ -81,6 +84,7 @@ def describe(
         "passes": bundle.manifest.get("passes", []),
         "tuning": bundle.manifest.get("tuning"),
         "quantization": bundle.manifest.get("quantization"),
+        "vta": _accelerated(bundle, plan),
     }
     progress.stage("measure")
     try:
@@ -97,6 +101,21 @@ def describe(
     profiles = [[step.ms for step in compiled.profile(*arrays)] for _ in range(runs)]
     steps = _steps(plan["steps"], profiles)
     return document | {"steps": steps, "refusals": [_measured(row, steps) for row in document["refusals"]]}
+
+
+def _accelerated(bundle: bundles.Bundle, plan: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a VTA does of a bundle, and what its host does for which reason; None where there is no VTA."""
+    from ..targets.vta.estimate import estimate
+
+    found = estimate(bundle)
+    if found is None:
+        return None
+    theirs = [step for step in plan["steps"] if step.get("device") == VTA]
+    for row, step in zip(found["steps"], theirs, strict=True):
+        row |= {"op": step["op"], "macs": step["macs"]}
+    macs = sum(step["macs"] for step in plan["steps"])
+    share = 100 * sum(step["macs"] for step in theirs) / macs if macs else 0.0
+    return {**found, "macs_percent": round(share, 2), "kept": plan.get("kept", [])}
 
 
 def _steps(steps: Sequence[Mapping[str, Any]], profiles: Sequence[Sequence[float]] | None) -> list[dict[str, Any]]:

@@ -81,6 +81,7 @@ PLAN = {
             "op": str,
             "kernel": Maybe(str),
             "family": Maybe(str),
+            "device": Missing(str),
             "refused": Maybe(MapOf(str)),
             "wave": Maybe(_COUNT),
             "macs": _COUNT,
@@ -97,6 +98,7 @@ PLAN = {
             "last_wave": Maybe(Whole(-1, 2**20)),
         }
     ],
+    "kept": Missing([{"node": str, "op": str, "reason": str}]),
 }
 
 _ROW = {

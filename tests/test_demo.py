@@ -21,3 +21,14 @@ def test_the_demo(tmp_path: Path) -> None:
     accuracy = re.search(r"accuracy on 360 held-out digits: ([\d.]+)%", done.stdout)
     assert accuracy is not None
     assert float(accuracy[1]) >= 97
+
+
+def test_digits_on_a_simulated_vta(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "vta_digits.py"), "--network", "lenet"]
+    done = subprocess.run([*command, "--output", str(tmp_path / "vta")], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    accuracy = re.search(r"accuracy on 360 held-out digits, simulated: ([\d.]+) %", done.stdout)
+    assert accuracy is not None
+    assert float(accuracy[1]) >= 97
+    assert "on the VTA: 100 % of the multiply-adds" in done.stdout
+    assert "stays on the host: a VTA has no instruction for 'table'" in done.stdout

@@ -6,19 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from inception_deploy import targets
+from inception_deploy import models, targets
 from inception_deploy.errors import DeployError, UsageError
+from inception_deploy.graph.driver import optimise
 from inception_deploy.kernels.vta.accelerator import Accelerator
 from inception_deploy.kernels.vta.boards import BOARDS
 from inception_deploy.lower.lower import lower
+from inception_deploy.lower.plan import Refusal
 from inception_deploy.quantize import integer_network, quantize
 from inception_deploy.quantize.scheme import Choices
 from inception_deploy.runtime.compiled import load
+from inception_deploy.sources import capture
 from inception_deploy.targets.vta_target import VtaTarget
 
 from ...lower import test_integers as networks
+from ...lower.test_zoo_lower import BLOCKS
 
 
 def simulated(board: str) -> VtaTarget:
@@ -93,3 +98,46 @@ def test_every_bit(make, board, tmp_path: Path):
             for _ in range(2):  # what the run before left must not show
                 got = compiled.run(x)
                 assert [np.array_equal(a, b) for a, b in zip(got, want, strict=True)] == [True] * len(want)
+
+
+def exact(model: onnx.ModelProto, x: np.ndarray, board: str, folder: Path) -> list[Refusal]:
+    """Compile for a board, run on its simulated hardware, compare with the reference; what stayed on the host."""
+    plan = lower(model, simulated(board))
+    simulated(board).build(plan, folder)
+    want = integer_network.reference(model, {model.graph.input[0].name: x})
+    with load(folder) as compiled:
+        for one, other in zip(compiled.run(x), want, strict=True):
+            assert np.array_equal(one, other)
+    return list(plan.kept)
+
+
+def quantized_zoo(name: str, **options: object) -> tuple[onnx.ModelProto, np.ndarray]:
+    """A network of the zoo in int8, untrained, and a picture."""
+    module = models.build(name, **options)
+    model, _ = optimise(capture.to_onnx(module, (1, *module.input_shape)), verify=False)
+    pictures = np.random.default_rng(0).standard_normal((2, *module.input_shape), dtype=np.float32)
+    choices = targets.parse("vta").choices_by_default()
+    made = quantize(model, pictures, scheme="power-of-two", method="minmax", choices=choices).model
+    return made, pictures[:1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", models.names())
+def test_zoo_network(name, tmp_path: Path):
+    spec = models.spec(name)
+    size = max(spec.minimum, min(96, spec.input[1]))
+    options = {"blocks": BLOCKS[name]} if name in BLOCKS else {}
+    model, x = quantized_zoo(name, width=0.125, num_classes=12, input_size=(size, size), **options)
+    for board in ("pynq", "de10nano"):
+        (tmp_path / board).mkdir()
+        kept = exact(model, x, board, tmp_path / board)
+        assert {row.op for row in kept} == ({"table"} if name == "lenet5" else set())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["lenet5", "resnet18", "googlenet", "inception_v3", "inception_v4", "inception_resnet_v2"]
+)
+def test_network_at_its_size(name, tmp_path: Path):
+    model, x = quantized_zoo(name)
+    exact(model, x, "pynq", tmp_path)

@@ -68,7 +68,7 @@ def test_a_sum_that_leaves_32_bits_is_refused() -> None:
     total = Sum("stem/conv", 16)
     term, tile = one_by_one(127)
     total.term(term, SOURCE, tile, (-128, 127))
-    with pytest.raises(DeployError, match="a sum of 'stem/conv' may reach 2147.*, which a VTA's accumulators") as error:
+    with pytest.raises(DeployError, match="a sum of 'stem/conv' may reach 2147") as error:
         total.close(np.full(16, 2**31 - 1000, np.int32), NOTHING, (-128, 127))
     assert error.value.kind == "vta"
 

@@ -82,6 +82,8 @@ def _multiplied(layer: Layer, spec: Conv) -> tuple[Term, NDArray[np.int8]]:
         raise Refuse("it reads pixels of few channels")
     if spec.row_sets * spec.column_sets > 1:
         raise Refuse("its zero point is not 0; quantize with the scheme 'power-of-two'")
+    if spec.weight_element != "int8":
+        raise Refuse("its weights need more than 8 bits")
     if weight.role == "dense":
         wide = np.zeros((spec.out_channels, *weight.array.shape[1:]), np.int8)
         wide[output.slots] = weight.array

@@ -1,4 +1,4 @@
-"""`evaluate` and `compare` as they are typed, on a compiled bundle: both engines, a folder a class, workers."""
+"""`evaluate`, `compare` and `bench --streams` as they are typed, on a compiled bundle: both engines, a folder a class, workers."""
 
 from __future__ import annotations
 
@@ -53,3 +53,16 @@ def test_a_bundle_compared_with_itself(call, exported: Path, tmp_path: Path) -> 
     assert pair["ratio_p50"] == pytest.approx(other["p50_ms"] / one["p50_ms"], rel=bound("printed"))
     assert one["engine"] == "compiled"
     assert call("compare", exported, exported, "--runs", 5, "--fail-if", "latency>0").status == 1
+
+
+def test_streams_of_a_compiled_bundle(call, exported: Path) -> None:
+    done = call("bench", exported, "--streams", 2, "--threads", 1, "--against", "onnxruntime", "--runs", 3, "--json")
+    assert done.status == 0, done.err
+    rows = done.document["throughput"]
+    assert [(row["engine"], row["streams"], row["threads"]) for row in rows] == [
+        ("compiled", 2, 1),
+        ("onnxruntime", 2, 1),
+    ]
+    assert all(row["images_per_second"] > 0 for row in rows)
+    assert len(done.document["results"]) == 2
+    assert "throughput" not in call("bench", exported, "--runs", 3, "--json").document

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -113,10 +114,10 @@ def test_bundles_take_turns_and_are_shown_in_one_table(
     shutil.copytree(tiny_bundle, other)
     calls: list[str] = []
 
-    def run(bundle: bundle.Bundle, threads: int):
-        return lambda x: calls.append(bundle.source.name) or []
+    def loaded(bundle: bundle.Bundle, threads: int, driver: Path | None):
+        return SimpleNamespace(run=lambda x: calls.append(bundle.source.name) or [])
 
-    monkeypatch.setitem(engines._ENGINES, "compiled", run)
+    monkeypatch.setattr(engines, "load_compiled", loaded)
     argv = ["bench", str(tiny_bundle), str(other), "--against", "onnxruntime", "--runs", "2"]
     assert cli.main([*argv, "--json"]) == 0
     documents = json.loads(capfd.readouterr().out)

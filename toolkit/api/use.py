@@ -239,6 +239,7 @@ def bench(
     threads: int | None = None,
     driver: PathLike | None = None,
     device: str | None = None,
+    streams: int | None = None,
     progress: Progress = NONE,
 ) -> list[Document]:
     """Time bundles, and other engines on the same networks, in interleaved rounds of one call each.
@@ -248,6 +249,8 @@ def bench(
     Args:
         against: of ``onnxruntime``, ``openvino``, ``torch`` and ``torch-compile``.
         driver: as for `load`, of all the bundles.
+        streams: also measure images a second of so many handles at once, each with `threads` threads (the cores shared
+            out where None).
         device: another machine, ``ssh://[user@]host[:port]``, where the bundles' programs are timed, one after the
             other; it needs nothing installed, and nothing is left there.
 
@@ -263,11 +266,22 @@ def bench(
 
     paths = [Path(path) for path in bundles]
     if device is not None:
-        if against or driver is not None:
-            message = "--device times the bundles' programs alone; --against and --driver are for this machine"
-            raise UsageError(message, kind="usage", got=list(against) or "--driver", allowed="--runs, --threads")
+        if against or streams or driver is not None:
+            message = "--device times the programs alone; --against, --driver and --streams are for this machine"
+            raise UsageError(message, kind="usage", got=list(against) or device, allowed="--runs, --threads")
         return bench_device(paths, device, runs=runs, threads=threads, progress=progress)
-    return measure(paths, against=against, runs=runs, threads=threads, driver=path_of(driver), progress=progress)
+    if streams and driver is not None:
+        message = "--streams are of a library without an accelerator"
+        raise UsageError(message, kind="usage", got="--driver", allowed="one of the two")
+    return measure(
+        paths,
+        against=against,
+        runs=runs,
+        threads=threads,
+        driver=path_of(driver),
+        streams=streams,
+        progress=progress,
+    )
 
 
 @needs_builder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,6 +71,34 @@ def make(name: str, bundle: Bundle, *, threads: int | None = None, driver: Path 
     return _Function(name, _ENGINES[name](bundle, threads or default_threads()))
 
 
+def streams(name: str, bundle: Bundle, count: int, threads: int) -> list[Callable[..., Sequence[NDArray[Any]]]]:
+    """`count` functions that run the bundle's network at the same time, each with `threads` threads of its own.
+
+    Args:
+        name: of `STREAMED`.
+
+    Raises:
+        DeployError: as `make`.
+    """
+    if name == "compiled":
+        return [load_compiled(bundle, threads).run for _ in range(count)]
+    if name == "openvino":
+        compiled = _openvino_compiled(bundle, count * threads, {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": count})
+        return [_requests(compiled) for _ in range(count)]
+    return [_ENGINES[name](bundle, threads) for _ in range(count)]
+
+
+def _requests(compiled: Any) -> Callable[..., Sequence[NDArray[Any]]]:
+    """A request of OpenVINO's own, which waits for no other's."""
+    request, outputs = compiled.create_infer_request(), range(len(compiled.outputs))
+
+    def run(*arrays: NDArray[Any]) -> Sequence[NDArray[Any]]:
+        result = request.infer(list(arrays))
+        return [result[index] for index in outputs]
+
+    return run
+
+
 def load_compiled(bundle: Bundle, threads: int | None = None, driver: Path | None = None) -> CompiledModel:
     """The bundle's compiled library as a `runtime.CompiledModel`; `driver` as `compiled.load` takes it.
 
@@ -109,14 +137,7 @@ def _onnxruntime(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray
 
 
 def _openvino(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
-    try:
-        import openvino
-    except ImportError as error:
-        raise _not_installed("openvino", "pip install 'inception-deploy[bench]'") from error
-    # It is told the bundle's precision: left to itself it computes in bf16 on a CPU that can.
-    hint = "bf16" if bundle.manifest["precision"] == "bf16" else "f32"
-    how = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
-    compiled = openvino.Core().compile_model(str(bundle.onnx), "CPU", how)
+    compiled = _openvino_compiled(bundle, threads, {"PERFORMANCE_HINT": "LATENCY"})
     count = len(compiled.outputs)
 
     def run(*arrays: NDArray[Any]) -> Sequence[NDArray[Any]]:
@@ -124,6 +145,18 @@ def _openvino(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[An
         return [result[index] for index in range(count)]
 
     return run
+
+
+def _openvino_compiled(bundle: Bundle, threads: int, how: Mapping[str, Any]) -> Any:
+    """The bundle's ONNX as OpenVINO compiles it."""
+    try:
+        import openvino
+    except ImportError as error:
+        raise _not_installed("openvino", "pip install 'inception-deploy[bench]'") from error
+    # It is told the bundle's precision: left to itself it computes in bf16 on a CPU that can.
+    hint = "bf16" if bundle.manifest["precision"] == "bf16" else "f32"
+    options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, **how}
+    return openvino.Core().compile_model(str(bundle.onnx), "CPU", options)
 
 
 def _torch(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
@@ -222,5 +255,7 @@ _ENGINES: dict[str, Callable[[Bundle, int], Callable[..., Sequence[NDArray[Any]]
     "torch": _torch,
     "torch-compile": _torch_compile,
 }
+STREAMED = ("compiled", "onnxruntime", "openvino")
+"""What `bench --streams` measures."""
 PEERS = tuple(_ENGINES)
 """What `bench --against` takes."""

@@ -48,6 +48,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"rounds (default: {_BUNDLE_RUNS}; {_TORCH_RUNS} for torch)",
     )
+    many = "also measure images a second of S handles at once, each with --threads (default: the cores shared out)"
+    parser.add_argument("--streams", type=positive("--streams", 1024), metavar="S", help=many)
     add_threads(parser)
     add_driver(parser)
     add_device(parser)
@@ -82,6 +84,7 @@ def _bundles(options: argparse.Namespace, progress: Progress) -> list[dict[str, 
         threads=options.threads,
         driver=options.driver,
         device=options.device,
+        streams=options.streams,
         progress=progress,
     )
 
@@ -93,8 +96,9 @@ def _torch(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
         raise UsageError("--device goes with bundles, not with --model", kind="usage", got=options.device)
     if options.framework is None:
         raise UsageError("--model needs --framework", kind="usage", got=options.model, allowed=["torch"])
-    if options.against:
-        raise UsageError("--against goes with bundles, not with --model", kind="usage", got=options.against)
+    if options.against or options.streams:
+        message = "--against and --streams go with bundles, not with --model"
+        raise UsageError(message, kind="usage", got=options.against or options.streams)
     return bench_torch(
         options.model,
         backward=options.backward,
@@ -127,7 +131,20 @@ def _show(documents: Sequence[dict[str, Any]]) -> Show:
     columns = ["engine", *(figure.replace("_", " ") for figure in _FIGURES), "ours / theirs", "to the first"]
     if not several:
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    return sequence(line(head), table(columns, rows, right=range(1, len(columns))), *there)
+    shown = [line(head), table(columns, rows, right=range(1, len(columns))), *there]
+    if any("throughput" in document for document in documents):
+        shown += [line(""), _rates(documents)]
+    return sequence(*shown)
+
+
+def _rates(documents: Sequence[dict[str, Any]]) -> Show:
+    """Images a second of every bundle and engine."""
+    rows = [
+        (document["bundle"], row["engine"], row["streams"], row["threads"], row["images_per_second"], row["sd"])
+        for document in documents
+        for row in document["throughput"]
+    ]
+    return table(("bundle", "engine", "streams", "threads of each", "images/s", "sd"), rows, right=range(2, 6))
 
 
 def _told(device: dict[str, Any]) -> str:
@@ -142,6 +159,7 @@ COMMAND = Command(
     "time bundles, next to each other and to other engines",
     "inception-deploy bench irv2-cpu --against onnxruntime --runs 50 --threads 2\n"
     "inception-deploy bench irv2-cpu irv2-int8 --against onnxruntime\n"
+    "inception-deploy bench irv2-cpu --streams 4 --threads 1 --against openvino\n"
     "inception-deploy bench irv2-rpi4 --device ssh://pi@raspberrypi.local --runs 100\n"
     "inception-deploy bench --model vgg16 --framework torch --backward",
     _arguments,

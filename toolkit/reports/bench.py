@@ -21,6 +21,7 @@ from ..bundles import engines
 from ..feeds import feed
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
+from .throughput import throughput
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -43,6 +44,7 @@ def bench(
     runs: int = 30,
     threads: int | None = None,
     driver: Path | None = None,
+    streams: int | None = None,
     progress: Progress = NONE,
 ) -> list[dict[str, Any]]:
     """Time the compiled libraries of some bundles, and the engines `against` them, each on one random input of its own.
@@ -51,7 +53,9 @@ def bench(
     Returns:
         A document of ``bench`` a bundle, with ``bundle`` (its path), ``model`` and ``precision``. A row of ``results``
         has ``onnx``, the file that the engine computed, where it is not our library. ``ratio[peer]`` is our median over
-        the peer's, and ``ratio_to_first`` over that of the first bundle: below 1 we are faster.
+        the peer's, and ``ratio_to_first`` over that of the first bundle: below 1 we are faster. With `streams` also
+        ``throughput``, the rows of `throughput.throughput`; `threads` is what a stream has then, and the latency takes
+        so many, too.
 
     Raises:
         UsageError: there is no such engine.
@@ -59,7 +63,7 @@ def bench(
     """
     for name in against:
         engines.check_peer(name)
-    threads = threads or engines.default_threads()
+    each, threads = threads, threads or engines.default_threads()
     with ExitStack() as stack:
         progress.stage("load")
         opened = [stack.enter_context(bundles.open(path)) for path in paths]
@@ -70,6 +74,10 @@ def bench(
                 engine = engines.make(name, bundle, threads=threads, driver=driver if name == "compiled" else None)
                 calls[index, name] = partial(engine.run, *arrays)
         measured = interleave(calls, runs, progress, pause_s=pause_s(name for _, name in calls))
+        rates = [
+            throughput(bundle, ["compiled", *against], streams, threads=each, progress=progress) if streams else None
+            for bundle in opened
+        ]
         return [
             _of_bundle(
                 bundle,
@@ -77,6 +85,7 @@ def bench(
                 threads,
                 measured[0, "compiled"]["p50_ms"],
             )
+            | ({} if rates[index] is None else {"throughput": rates[index]})
             for index, bundle in enumerate(opened)
         ]
 

@@ -21,7 +21,7 @@ from .insert import insert, too_fine
 from .integer_network import float_nodes
 from .pictures import Given, Pictures, pictures
 from .prepare import prepare
-from .repair import Repairs, correct_bias, equalise, inputs_of, round_adaptively
+from .repair import Repairs, Seen, correct_bias, equalise, inputs_of, round_adaptively
 from .scheme import Choices, Params, Scheme, scheme
 from .structure import Structure, analyse
 
@@ -109,6 +109,7 @@ class Quantizer:
             self.source = pictures(calibration, input_shape(model), preprocessing, limit=limit)
         self._equalised: dict[bool, onnx.ModelProto] = {False: self.prepared}
         self._statistics: dict[bool, Statistics] = {}
+        self._seen: dict[tuple[bool, bool, int], dict[str, Seen]] = {}
 
     def statistics(self, equalised: bool = False) -> Statistics:
         """What calibration saw; computed on the first call. Equalised weights have activations of their own."""
@@ -142,9 +143,7 @@ class Quantizer:
         structure, ends, params = self._settle(model, recipe, how, given)
         rounded = {}
         if repairs.needs_inputs:
-            assert self.source is not None
-            self._progress.stage("repair")
-            seen = inputs_of(proto, structure, self.source, repairs, threads=self._threads, progress=self._progress)
+            seen = self.seen(repairs)
             if repairs.rounding:
                 rounded = round_adaptively(structure, params, how, seen)
                 done.append(f"rounded the weights of {len(rounded)} layers by what their inputs are like")
@@ -155,6 +154,20 @@ class Quantizer:
         result = insert(model, structure, params, how, rounded=rounded)
         images = ends.images
         return QuantizedModel(result, how, ends, tuple(float_nodes(result)), images, tuple(done))
+
+    def seen(self, repairs: Repairs) -> dict[str, Seen]:
+        """What the inputs of layers with weights were like; computed on the first call."""
+        key = (repairs.equalise, repairs.rounding, repairs.images)
+        more = (repairs.equalise, True, repairs.images)  # moments are there with their mean
+        if key not in self._seen and more not in self._seen:
+            assert self.source is not None
+            self._progress.stage("repair")
+            proto = self._float(repairs.equalise)
+            structure = analyse(ir.from_proto(proto))
+            self._seen[key] = inputs_of(
+                proto, structure, self.source, repairs, threads=self._threads, progress=self._progress
+            )
+        return self._seen[key if key in self._seen else more]
 
     def _settle(
         self, model: ir.Model, recipe: Recipe, how: Scheme, given: Ranges | None

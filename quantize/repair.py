@@ -136,11 +136,11 @@ class Seen:
 
     Attributes:
         mean: of each weight's input, (groups, K): K is a group's inputs times the window.
-        moments: the mean of ``x x^T``, (groups, K, K); None where only the mean was wanted, or K is too large.
+        moments: the mean of ``x x^T``, float32 (groups, K, K); None where only the mean was wanted, or K is too large.
     """
 
     mean: NDArray[np.float64]
-    moments: NDArray[np.float64] | None
+    moments: NDArray[np.float32] | None
     count: int = 0
 
 
@@ -153,14 +153,14 @@ def inputs_of(
     threads: int = 0,
     progress: Progress = NONE,
 ) -> dict[str, Seen]:
-    """The moments of every linear layer's inputs in the float model, by the name of its node.
+    """The moments of the inputs of every layer with weights in the float model, by the name of the node that has them.
 
     A fixed number of windows of each picture is taken, the same on every run.
     """
-    by_input: dict[ir.Value, list[tuple[str, ir.Node]]] = {}
+    by_input: dict[ir.Value, list[ir.Node]] = {}
     for layer in structure.layers:
         if layer.weighted is not None and layer.weighted.inputs[0] is not None:
-            by_input.setdefault(layer.weighted.inputs[0], []).append((layer.name, layer.weighted))
+            by_input.setdefault(layer.weighted.inputs[0], []).append(layer.weighted)
     readers = {value.name or "": users for value, users in by_input.items()}
     runner = Runner(model, list(readers), threads=threads)
     chunks = chunked(by_input)
@@ -168,9 +168,9 @@ def inputs_of(
     done = 0
     for batch in runner.batches(source):
         for name, values in look(runner, batch, chunks):
-            for layer_name, node in readers[name]:
+            for node in readers[name]:
                 patches = _patches(node, values, max(16, _SAMPLES // repairs.images))
-                _remember(result, layer_name, patches, repairs.rounding)
+                _remember(result, node.name or "", patches, repairs.rounding)
         done += len(batch)
         progress.update(min(done, repairs.images), repairs.images)
         if done >= repairs.images:
@@ -185,7 +185,7 @@ def inputs_of(
 def _remember(result: dict[str, Seen], name: str, patches: NDArray[np.float32], moments: bool) -> None:
     groups, size, count = patches.shape
     if name not in result:
-        square = np.zeros((groups, size, size)) if moments and size <= _LARGEST else None
+        square = np.zeros((groups, size, size), np.float32) if moments and size <= _LARGEST else None
         result[name] = Seen(np.zeros((groups, size)), square)
     seen = result[name]
     seen.count += count
@@ -235,14 +235,14 @@ def correct_bias(
     for layer in structure.layers:
         node = layer.weighted
         bias = constant(operand(node, 2)) if node is not None else None
-        if node is None or bias is None or layer.name not in seen:
+        if node is None or bias is None or node.name not in seen:
             continue
         weight = constant(node.inputs[1])
         assert weight is not None
         scale = weight_scales(layer, params, scheme)
         q = rounded.get(layer.name, round_weight(weight, scale, scheme))
         column = scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
-        mean = seen[layer.name].mean
+        mean = seen[node.name or ""].mean
         error = (q * column - weight).reshape(len(mean), len(weight) // len(mean), -1)
         shift = np.einsum("gok,gk->go", error, mean).reshape(-1)
         set_constant(node, 2, "bias", (bias - shift).astype(np.float32))
@@ -267,7 +267,7 @@ def round_adaptively(
     """
     result = {}
     for layer in structure.layers:
-        found = seen.get(layer.name)
+        found = seen.get(layer.weighted.name or "") if layer.weighted is not None else None
         if layer.weighted is None or found is None or found.moments is None:
             continue
         weight = constant(layer.weighted.inputs[1])
@@ -276,38 +276,36 @@ def round_adaptively(
         groups = len(found.moments)
         rows = weight.reshape(groups, len(weight) // groups, -1).astype(np.float64)
         steps = scale.reshape(groups, -1)
-        solved = [
-            _round_rows(w, s, h, scheme.weight_limits) for w, s, h in zip(rows, steps, found.moments, strict=True)
-        ]
-        result[layer.name] = np.stack(solved).reshape(weight.shape).astype(np.int8)
+        solved = _round_rows(rows, steps, found.moments.astype(np.float64), scheme.weight_limits)
+        result[layer.name] = solved.reshape(weight.shape).astype(np.int8)
     return result
 
 
 def _round_rows(
     rows: NDArray[np.float64], steps: NDArray[np.float64], moments: NDArray[np.float64], limits: tuple[int, int]
 ) -> NDArray[np.float64]:
-    """(O, K) weights as whole numbers of their row's step."""
-    nearest = np.clip(np.rint(rows / steps[:, None]), *limits)
-    diagonal = float(np.trace(moments)) / len(moments)
-    if diagonal <= 0:
-        return nearest
-    damped = moments + DAMPING * diagonal * np.eye(len(moments))
+    """(groups, O, K) weights as whole numbers of their row's step, (groups, O); moments are (groups, K, K)."""
+    nearest = np.clip(np.rint(rows / steps[:, :, None]), *limits)
+    size = rows.shape[2]
+    diagonal = np.trace(moments, axis1=1, axis2=2) / size
+    # Inputs that never occur decide nothing: any rounding is as good, and the nearest is kept below.
+    damped = moments + np.where(diagonal > 0, DAMPING * diagonal, 1.0)[:, None, None] * np.eye(size)
     # The upper factor of the inverse holds, row by row, the inverse of what is left after each weight is settled.
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).transpose(0, 2, 1)
     left = rows.copy()
     q = np.empty_like(rows)
-    for start in range(0, rows.shape[1], _BLOCK):
-        stop = min(start + _BLOCK, rows.shape[1])
-        errors = np.empty((len(rows), stop - start))
+    for start in range(0, size, _BLOCK):
+        stop = min(start + _BLOCK, size)
+        errors = np.empty((*rows.shape[:2], stop - start))
         for index in range(start, stop):
-            q[:, index] = np.clip(np.rint(left[:, index] / steps), *limits)
-            error = (left[:, index] - q[:, index] * steps) / upper[index, index]
-            left[:, index:stop] -= error[:, None] * upper[index, index:stop]
-            errors[:, index - start] = error
-        left[:, stop:] -= errors @ upper[start:stop, stop:]
+            q[:, :, index] = np.clip(np.rint(left[:, :, index] / steps), *limits)
+            error = (left[:, :, index] - q[:, :, index] * steps) / upper[:, None, index, index]
+            left[:, :, index:stop] -= error[:, :, None] * upper[:, None, index, index:stop]
+            errors[:, :, index - start] = error
+        left[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
 
     def cost(candidate: NDArray[np.float64]) -> NDArray[np.float64]:
-        error = candidate * steps[:, None] - rows
-        return np.asarray(np.einsum("ok,kl,ol->o", error, moments, error, optimize=True))
+        error = candidate * steps[:, :, None] - rows
+        return np.asarray(((error @ moments) * error).sum(axis=2))
 
-    return np.asarray(np.where((cost(q) < cost(nearest))[:, None], q, nearest))
+    return np.asarray(np.where((cost(q) < cost(nearest))[:, :, None], q, nearest))

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from inception_deploy.progress import NONE, Progress
 from inception_deploy.sources import metadata, preparing, resolve
 
 from .calibrate import Ranges
-from .pictures import pictures
+from .effort import Effort, choose, split
+from .pictures import Picture, pictures
 from .quantizer import QuantizedModel, Quantizer, Recipe, input_shape
 from .search import gate
 
@@ -37,8 +38,12 @@ class Options:
         images: calibrate on the first so many only.
         max_drop, evaluate: the accuracy gate: points of top-1, and labelled pictures.
         threads: of onnxruntime; 0 leaves the choice to it.
+        effort: how much is found by measuring (`effort`), and by what name the user has said what is not: of the fields
+            of `Recipe`, `Choices` and `Repairs`.
     """
 
+    effort: Effort = "normal"
+    fixed: frozenset[str] = frozenset()
     recipe: Recipe = field(default_factory=Recipe)
     calibration: Path | None = None
     ranges: Path | None = None
@@ -170,21 +175,34 @@ def quantize(
     labelled = None
     if options.evaluate is not None:  # opened first: a wrong path shows before the work
         labelled = pictures(options.evaluate, input_shape(model), preprocessing, labels=labels)
-    quantizer = Quantizer(
-        model,
-        options.calibration,
-        preprocessing=preprocessing,
-        state=state,
-        limit=options.images,
+    source, held = None, list[Picture]()
+    if options.calibration is not None:
+        source = pictures(options.calibration, input_shape(model), preprocessing, limit=options.images)
+        if options.effort != "fast":
+            source, held = split(model, source)
+            if not held:
+                progress.note("too few pictures to hold some back: nothing is measured, as with --effort fast")
+    quantizer = Quantizer(model, source, state=state, threads=options.threads, progress=progress)
+    base = options.recipe
+    if given is not None:
+        said = {name: value for name, value in base.choices.as_dict().items() if name in options.fixed}
+        base = replace(base, choices=replace(given.choices, **said))
+    chosen = choose(
+        quantizer,
+        base,
+        options.effort,
+        held,
+        fixed=options.fixed,
+        ranges=given,
         threads=options.threads,
         progress=progress,
     )
-    result = quantizer.quantize(options.recipe, given)
+    result = chosen.quantized
     measured: dict[str, Any] = {"drop_points": None}
     if options.max_drop is not None and labelled is not None:
         gated = gate(
             quantizer,
-            options.recipe,
+            chosen.recipe,
             labelled,
             options.max_drop,
             first=result,
@@ -202,8 +220,12 @@ def quantize(
     return result, {
         "scheme": result.scheme.name,
         "method": result.ranges.method,
-        "images": result.images,
+        "images": result.images + chosen.held_back,
         "float_nodes": list(result.float_nodes),
         "repairs": list(result.repairs),
+        "choices": chosen.recipe.choices.as_dict(),
+        "effort": options.effort,
+        "held_back": chosen.held_back,
+        "candidates": [trial.as_dict() for trial in chosen.trials],
         **measured,
     }

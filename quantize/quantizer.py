@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from inception_deploy.errors import UsageError
 from inception_deploy.progress import NONE, Progress
@@ -21,7 +23,7 @@ from .insert import insert, too_fine
 from .integer_network import float_nodes
 from .pictures import Given, Pictures, pictures
 from .prepare import prepare
-from .repair import Repairs, Seen, correct_bias, equalise, inputs_of, round_adaptively
+from .repair import Repairs, Seen, correct_bias, equalise, inputs_of, pairs, round_adaptively
 from .scheme import Choices, Params, Scheme, scheme
 from .structure import Structure, analyse
 
@@ -109,6 +111,7 @@ class Quantizer:
             self.source = pictures(calibration, input_shape(model), preprocessing, limit=limit)
         self._equalised: dict[bool, onnx.ModelProto] = {False: self.prepared}
         self._statistics: dict[bool, Statistics] = {}
+        self._rounded: tuple[Recipe, dict[str, NDArray[np.int8]]] | None = None
         self._seen: dict[tuple[bool, bool, int], dict[str, Seen]] = {}
 
     def statistics(self, equalised: bool = False) -> Statistics:
@@ -125,11 +128,12 @@ class Quantizer:
             )
         return self._statistics[equalised]
 
-    def quantize(self, recipe: Recipe, given: Ranges | None = None) -> QuantizedModel:
+    def quantize(self, recipe: Recipe, given: Ranges | None = None, *, quiet: bool = False) -> QuantizedModel:
         """Quantize by a recipe.
 
         Args:
             given: ranges that were saved before; nothing is calibrated then.
+            quiet: one of many: its stages are not told.
 
         Raises:
             UsageError: an unknown scheme or method.
@@ -145,12 +149,16 @@ class Quantizer:
         if repairs.needs_inputs:
             seen = self.seen(repairs)
             if repairs.rounding:
-                rounded = round_adaptively(structure, params, how, seen)
+                alike = replace(recipe, repairs=replace(repairs, bias=False))
+                if self._rounded is None or self._rounded[0] != alike or given is not None:
+                    self._rounded = alike, round_adaptively(structure, params, how, seen)
+                rounded = self._rounded[1]
                 done.append(f"rounded the weights of {len(rounded)} layers by what their inputs are like")
             if repairs.bias:
                 count = correct_bias(structure, params, how, seen, rounded)
                 done.append(f"corrected the biases of {count} layers")
-        self._progress.stage("insert")
+        if not quiet:
+            self._progress.stage("insert")
         result = insert(model, structure, params, how, rounded=rounded)
         images = ends.images
         return QuantizedModel(result, how, ends, tuple(float_nodes(result)), images, tuple(done))
@@ -161,13 +169,16 @@ class Quantizer:
         more = (repairs.equalise, True, repairs.images)  # moments are there with their mean
         if key not in self._seen and more not in self._seen:
             assert self.source is not None
-            self._progress.stage("repair")
             proto = self._float(repairs.equalise)
             structure = analyse(ir.from_proto(proto))
             self._seen[key] = inputs_of(
                 proto, structure, self.source, repairs, threads=self._threads, progress=self._progress
             )
         return self._seen[key if key in self._seen else more]
+
+    def pairs(self) -> int:
+        """How many pairs of layers `repair.equalise` would change."""
+        return sum(1 for _ in pairs(self.structure()))
 
     def _settle(
         self, model: ir.Model, recipe: Recipe, how: Scheme, given: Ranges | None

@@ -75,15 +75,16 @@ def equalise(model: ir.Model, structure: Structure) -> int:
 
     Repeated until the factors settle, because a layer is the second of one pair and the first of the next.
     """
-    pairs = list(_pairs(structure))
+    found = list(pairs(structure))
     for _ in range(_ROUNDS):
-        change = max((_equalise(first, second) for first, second in pairs), default=0.0)
+        change = max((_equalise(first, second) for first, second in found), default=0.0)
         if change < _SETTLED:
             break
-    return len(pairs)
+    return len(found)
 
 
-def _pairs(structure: Structure) -> Iterable[tuple[ir.Node, ir.Node]]:
+def pairs(structure: Structure) -> Iterable[tuple[ir.Node, ir.Node]]:
+    """The pairs of nodes that `equalise` scales the channels between."""
     reads = {layer.inputs[0]: layer for layer in structure.layers if layer.kind == "linear"}
     users: dict[ir.Value, int] = {}
     for layer in structure.layers:

@@ -38,7 +38,7 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, A
 
 def test_a_model_a_folder_of_inputs_one_file_out(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, saved = files / "out.onnx", files / "ranges.json"
-    common = (files / "model.onnx", "--scheme", "power-of-two")
+    common = (files / "model.onnx", "--scheme", "power-of-two", "--effort", "fast")
     code, document = call(capsys, *common, "--calibration", files / "inputs.npz", "--ranges", saved, "-o", out)
     assert code == 0
     assert document["model"] == str(out)
@@ -69,9 +69,37 @@ def test_the_gate_and_the_repairs(files: Path, capsys: pytest.CaptureFixture[str
     assert document["top1"]["images"] == 50
 
 
+def test_what_is_chosen_by_measuring_is_told(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = (files / "model.onnx", "--calibration", files / "inputs.npz", "--images", 16)
+    code, document = call(capsys, *common, "--no-equalise", "--method", "mse", "-o", files / "out.onnx")
+    assert code == 0
+    assert (document["effort"], document["images"], document["held_back"]) == ("normal", 16, 4)
+    tried = document["candidates"]
+    assert [one["candidate"] for one in tried] == [
+        "as it is", "bias correction", "own scales around concats", "own scales behind average pools",
+        "adaptive rounding, bias correction", "adaptive rounding alone",
+    ]  # fmt: skip
+    levels = [one["sqnr_db"] for one in tried if one["kept"]]
+    assert levels == sorted(levels)
+    assert max(one["sqnr_db"] for one in tried) - levels[-1] <= 0.11  # what is not kept gains next to nothing
+    assert any("rounded" in text for text in document["repairs"]) == any(one["kept"] for one in tried[-2:])
+    again = files / "again.onnx"
+    call(capsys, *common, "--no-equalise", "--method", "mse", "-o", again)
+    assert again.read_bytes() == (files / "out.onnx").read_bytes()
+
+
+def test_too_few_pictures_to_hold_some_back(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = (files / "model.onnx", "--calibration", files / "inputs.npz", "--images", 7)
+    _, document = call(capsys, *common, "-o", files / "out.onnx")
+    assert (document["images"], document["held_back"], document["candidates"]) == (7, 0, [])
+    assert call(capsys, *common, "--effort", "fast", "-o", files / "fast.onnx")[0] == 0
+    assert (files / "fast.onnx").read_bytes() == (files / "out.onnx").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "kind"),
     [
+        (["--effort", "norm"], 2, "effort"),
         (["--scheme", "int7"], 2, "scheme"),
         (["--method", "guess"], 2, "method"),
         (["--percentile", "20", "--method", "percentile"], 2, "percentile"),

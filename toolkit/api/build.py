@@ -37,6 +37,7 @@ def export(
     preprocessing: Preparing = None,
     calibration: PathLike | None = None,
     scheme: str | None = None,
+    effort: str | None = None,
     images: int | None = None,
     max_drop: float | None = None,
     evaluate: PathLike | None = None,
@@ -71,6 +72,8 @@ def export(
         calibration: for int8: a folder of pictures, or an .npz of pictures or of prepared inputs.
         scheme, images: for int8: what the integers mean, where not what suits the target, and on how many pictures to
             calibrate.
+        effort: for int8: ``normal`` (default) finds how to quantize by measuring on pictures held back, ``fast`` does
+            not.
         max_drop, evaluate: for int8: points of top-1 that may be lost on these labelled pictures; layers go back to
             float until it holds.
         tuned: a database of `tune`; for fp32.
@@ -91,14 +94,16 @@ def export(
         DeployError: the work could not be done; nothing was written.
     """
     from .. import pipeline
+    from ..quantize.effort import check
     from ..quantize.job import Options
     from ..quantize.quantizer import Recipe
     from ..targets import parse
 
     goal = parse(target)
     quantization = None
-    if scheme or calibration or max_drop is not None or evaluate or images:
+    if scheme or calibration or max_drop is not None or evaluate or images or effort:
         quantization = Options(
+            effort=check(effort or "normal"),
             recipe=Recipe(scheme or goal.scheme_by_default, choices=_choices(goal, scheme)),
             calibration=path_of(calibration),
             images=images,
@@ -193,18 +198,19 @@ def quantize(
     calibration: PathLike | None = None,
     ranges: PathLike | None = None,
     scheme: str = "float-scale",
-    method: str = "mse",
+    effort: str = "normal",
+    method: str | None = None,
     percentile: float = 99.99,
     images: int | None = None,
     max_drop: float | None = None,
     evaluate: PathLike | None = None,
-    concat: Literal["shared", "own"] = "shared",
-    add: Literal["aligned", "own", "accumulator"] = "aligned",
-    average: Literal["window", "input", "own", "summed"] = "window",
-    moves: Literal["input", "own"] = "input",
-    equalise: bool = False,
-    correct_bias: bool = False,
-    adaptive_rounding: bool = False,
+    concat: Literal["shared", "own"] | None = None,
+    add: Literal["aligned", "own", "accumulator"] | None = None,
+    average: Literal["window", "input", "own", "summed"] | None = None,
+    moves: Literal["input", "own"] | None = None,
+    equalise: bool | None = None,
+    correct_bias: bool | None = None,
+    adaptive_rounding: bool | None = None,
     preprocessing: Preparing = None,
     force: bool = False,
     threads: int | None = None,
@@ -221,6 +227,7 @@ def quantize(
         ranges: a JSON that is read where it exists, in place of calibrating, and written where it does not.
         scheme: what the integers mean: ``float-scale``, ``float-scale-int8``, ``power-of-two`` or
             ``power-of-two-tensor``.
+        effort: ``normal`` finds what is None below by measuring on pictures held back; ``fast`` does not.
         method, percentile: how ranges are chosen: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
         images: calibrate on the first so many only.
         max_drop, evaluate, preprocessing: as for `export`.
@@ -235,24 +242,31 @@ def quantize(
         UsageError: an unknown model, scheme or method; neither calibration nor ranges.
         DeployError: the work could not be done; nothing was written.
     """
+    from ..quantize.effort import check
     from ..quantize.job import Job, run
-    from ..quantize.quantizer import Recipe
+    from ..quantize.quantizer import DEFAULT_METHOD, Recipe
     from ..quantize.repair import Repairs
     from ..quantize.scheme import Choices
     from ..sources import preparing
 
+    said = {
+        "method": method, "concat": concat, "add": add, "average": average, "moves": moves,
+        "equalise": equalise, "bias": correct_bias, "rounding": adaptive_rounding,
+    }  # fmt: skip
     recipe = Recipe(
         scheme,
-        method,
+        method or DEFAULT_METHOD,
         percentile,
-        Choices(concat, add, average, moves),
-        Repairs(equalise, correct_bias, adaptive_rounding),
+        Choices(concat or "shared", add or "aligned", average or "window", moves or "input"),
+        Repairs(bool(equalise), bool(correct_bias), bool(adaptive_rounding)),
     )
     job = Job(
         model=os.fspath(model),
         output=Path(output),
         calibration=path_of(calibration),
         recipe=recipe,
+        effort=check(effort),
+        fixed=frozenset(name for name, value in said.items() if value is not None),
         ranges=path_of(ranges),
         images=images,
         max_drop=max_drop,

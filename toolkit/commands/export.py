@@ -58,6 +58,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         precision=options.precision,
         calibration=options.calibration,
         scheme=options.scheme,
+        effort=options.effort,
         images=options.images,
         max_drop=options.max_drop,
         evaluate=options.evaluate,

@@ -30,7 +30,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     how = "how the pictures of --calibration become the network's input; the same as for export"
     add_preprocessing(parser.add_argument_group("preprocessing", how))
     parser.add_argument(
-        "--method", default="mse", metavar="M", help="how ranges are chosen: minmax, percentile, entropy, mse (default)"
+        "--method", metavar="M", help="how ranges are chosen: minmax, percentile, entropy, mse (where --effort begins)"
     )
     parser.add_argument("--percentile", type=float, default=99.99, metavar="P", help="for that method (default: 99.99)")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT.onnx", help="the int8 ONNX to write")
@@ -47,10 +47,15 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         ("average", ("window", "input", "own", "summed"), "the scale of an average pool: docs/quantization.md"),
         ("moves", ("input", "own"), "max pools and flattens keep their input's scale (default), or have their own"),
     ):
-        parser.add_argument(f"--{name}", choices=values, default=values[0], help=what)
-    parser.add_argument("--equalise", action="store_true", help="even out the weights of neighbouring layers")
-    parser.add_argument("--correct-bias", action="store_true", help="take away the mean error of the rounded weights")
-    parser.add_argument("--adaptive-rounding", action="store_true", help="round weights by what their inputs are like")
+        parser.add_argument(f"--{name}", choices=values, help=what)
+    for name, what in (
+        ("equalise", "even out the weights of neighbouring layers"),
+        ("correct-bias", "take away the mean error of the rounded weights"),
+        ("adaptive-rounding", "round weights by what their inputs are like"),
+    ):
+        parser.add_argument(
+            f"--{name}", action=argparse.BooleanOptionalAction, help=f"{what} (default: as --effort finds)"
+        )
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")
     add_threads(parser)
 
@@ -64,6 +69,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         calibration=options.calibration,
         ranges=options.ranges,
         scheme=options.scheme or "float-scale",
+        effort=options.effort or "normal",
         method=options.method,
         percentile=options.percentile,
         images=options.images,
@@ -87,11 +93,15 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
 def _shows(document: dict[str, Any]) -> list[Any]:
     rows = [("scheme", document["scheme"]), ("calibrated on", f"{document['images']} pictures")]
     rows += [("repaired", text) for text in document["repairs"]]
+    if document["held_back"]:
+        rows.append(("measured on", f"{document['held_back']} pictures held back"))
     floats = document["float_nodes"]
     rows.append(("in float", ", ".join(floats[:8]) + (", ..." if len(floats) > 8 else "") if floats else "nothing"))
     if document["drop_points"] is not None:
         rows.append(("top-1", top1_of(document)))
-    return [table(("", ""), rows), line(f"\nwrote {document['model']}")]
+    tried = [(one["candidate"], f"{one['sqnr_db']:.1f}", "kept" * one["kept"]) for one in document["candidates"]]
+    shown = [line(""), table(("candidate", "dB", ""), tried, right=(1,))] if tried else []
+    return [table(("", ""), rows), *shown, line(f"\nwrote {document['model']}")]
 
 
 COMMAND = Command(

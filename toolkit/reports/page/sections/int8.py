@@ -28,6 +28,12 @@ def content(facts: Facts) -> Iterable[Markup]:
         )
     else:
         yield paragraph("The file came quantized: how it was calibrated is not known.")
+    tried = quantization.get("candidates") or ()
+    if tried:
+        held = several(quantization["held_back"], "picture")
+        rows = [(one["candidate"], f"{one['sqnr_db']:.1f}", "kept" if one["kept"] else "") for one in tried]
+        caption = f"What was tried, one change at a time, measured on {held} held back"
+        yield table(caption, ("candidate", "SQNR at the outputs, dB", ""), rows, right=(1,))
     if "integer_macs_percent" in quantization:
         yield paragraph(f"{quantization['integer_macs_percent']:g} % of the multiply-adds compute in integers.")
     yield from _errors(facts)

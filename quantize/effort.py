@@ -2,8 +2,8 @@
 
 A part of the calibration pictures is held back. Each candidate recipe is calibrated on the rest, and its outputs on the
 part held back are compared with the float network's: signal over quantization noise, in decibels, over all outputs.
-One thing is changed at a time, in the order of `_questions`, and kept where it gains `WORTH` or more; so a candidate
-differs from the best before it in one respect, and a recipe that is simpler wins where it is as good.
+One thing is changed at a time, in the order of `_questions`, and kept where it gains enough (`WORTH`, `SLOWER`): so a
+candidate differs from the best before it in one respect, and a recipe that is simpler wins where it is as good.
 
     fast      nothing is measured: ranges by least squared error, no repairs
     normal    bias correction, equalisation, the method of ranges, scales of their own for concats and average pools,
@@ -47,8 +47,8 @@ FEWEST, MOST = 2, 32
 WORK = 50e9
 """Multiply-adds of one look at the pictures held back: a large network is judged on fewer of them, 8 at least."""
 
-WORTH = 0.1
-"""Decibels that a change must gain. What is left between two pictures of the same network is more than that."""
+WORTH, SLOWER = 0.1, 1.0
+"""Decibels that a change must gain, and that one must gain by which the compiled network rounds once more."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Trial:
     Attributes:
         candidate: what it changed, in words.
         sqnr_db: at the outputs, on the pictures held back.
-        kept: it is the best so far by more than `WORTH`.
+        kept: it gained enough over the best before it.
     """
 
     candidate: str
@@ -161,7 +161,7 @@ def choose(
             progress.update(len(trials), 0, words)
             made = quantizer.quantize(candidate, ranges, quiet=True)
             got = judge.sqnr(made)
-            kept = got >= level + WORTH
+            kept = got >= level + (SLOWER if candidate.choices != recipe.choices else WORTH)
             trials.append(Trial(words, got, kept))
             if kept:
                 best, recipe, level = made, candidate, got

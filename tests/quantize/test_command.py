@@ -81,7 +81,7 @@ def test_what_is_chosen_by_measuring_is_told(files: Path, capsys: pytest.Capture
     ]  # fmt: skip
     levels = [one["sqnr_db"] for one in tried if one["kept"]]
     assert levels == sorted(levels)
-    assert max(one["sqnr_db"] for one in tried) - levels[-1] <= 0.11  # what is not kept gains next to nothing
+    assert max(one["sqnr_db"] for one in tried if "own" not in one["candidate"]) - levels[-1] <= 0.11  # next to nothing
     assert any("rounded" in text for text in document["repairs"]) == any(one["kept"] for one in tried[-2:])
     again = files / "again.onnx"
     call(capsys, *common, "--no-equalise", "--method", "mse", "-o", again)

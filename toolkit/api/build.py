@@ -97,14 +97,18 @@ def export(
     from ..quantize.effort import check
     from ..quantize.job import Options
     from ..quantize.quantizer import Recipe
+    from ..quantize.scheme import Choices
     from ..targets import parse
 
     goal = parse(target)
     quantization = None
     if scheme or calibration or max_drop is not None or evaluate or images or effort:
+        choices = _choices(goal, scheme)
         quantization = Options(
             effort=check(effort or "normal"),
-            recipe=Recipe(scheme or goal.scheme_by_default, choices=_choices(goal, scheme)),
+            recipe=Recipe(scheme or goal.scheme_by_default, choices=choices),
+            # What a target asks for, it is built for.
+            fixed=frozenset(choices.as_dict()) if choices != Choices() else frozenset(),
             calibration=path_of(calibration),
             images=images,
             max_drop=max_drop,

@@ -264,10 +264,7 @@ class _Assembler:
         interval = board.alu_interval if alu else board.gemm_interval
         cycles = board.overhead + op.steps * interval + op.iter_out * op.iter_in * board.drain
         access = tokens.Access(tokens.COMPUTE, cycles, acc=op.ends("dst"))
-        if alu and op.imm is None:
-            low, high = op.ends("src")
-            access.acc = min(low, access.acc[0]), max(high, access.acc[1])  # type: ignore[index]
-        elif not alu:
+        if not alu:
             access.inp, access.wgt = op.ends("src"), op.ends("wgt")
         begin = self.lists.there[op.uops]
         values = {"opcode": Opcode.ALU if alu else Opcode.GEMM, "reset": int(op.what == RESET),

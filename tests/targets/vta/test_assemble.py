@@ -14,6 +14,7 @@ from inception_deploy.kernels.spec import Pooling, Reads, Reduce, Stage, Term, V
 from inception_deploy.kernels.vta import isa, tiling
 from inception_deploy.kernels.vta.bound import bound
 from inception_deploy.kernels.vta.config import Config
+from inception_deploy.kernels.vta.tiling import Tiling
 from inception_deploy.lower.plan import Ref
 from inception_deploy.targets.vta import cycles
 from inception_deploy.targets.vta.assemble import Work, assemble
@@ -186,3 +187,23 @@ def test_an_argument_between_elements_is_refused() -> None:
     refs = (Ref("arena", 0), Ref("weights", 64), Ref("arena", 4096))
     with pytest.raises(DeployError, match="tiles0 of conv lies at byte 64, between elements of 256"):
         assemble([Work("conv", spec, tiling.choose(spec, at), refs)], at)
+
+
+@given(
+    st.integers(4, 20), st.integers(1, 12), st.sampled_from([(3, 3), (3, 2), (2, 3), (4, 1)]), st.sampled_from([1, 2]),
+    st.integers(0, 1), st.sampled_from(list(Reduce)), st.integers(1, 4), st.sampled_from(["", "tiles", "words"]),
+)  # fmt: skip
+@settings(max_examples=25, deadline=None)
+def test_tiles_take_rows_that_the_one_before_has_computed(
+    height: int, width: int, window: tuple[int, int], stride: int, pad: int, reduce: Reduce, rows: int, bias: str
+) -> None:
+    pads = (min(pad, window[0] - 1), min(pad, window[1] - 1))
+    size = [out_size(n, k, stride, p) for n, k, p in zip((height, width), window, pads, strict=True)]
+    if min(size) < 1:
+        return
+    stage = Stage((Term(2, height, width, (3, 1), pad=(1, 0)),), bias=bias, bias_tiles=int(bias == "tiles"), shift=16, low=-128,
+                  high=127)  # fmt: skip
+    pooling = Pooling(reduce, height, width, window, (stride, stride), pads)
+    spec = Vta(1, 2, *size, (stage,), pooling)
+    at = accelerator()
+    Network([Layer(spec, [None], Tiling(rows, size[1], 1, deep=True))], at).check()

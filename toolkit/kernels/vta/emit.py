@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -115,6 +115,7 @@ class _Emitter:
         self.acc = start.acc
         self.ops: list[Op] = []
         self.tail: list[int] = []  # accumulators of the last steps, the newest last
+        self.before: tuple[int, Tile, Area] | None = None  # image, tile and accumulators of the tile before
         self.pointers = tilings.pointers(spec)
 
     # -- instructions -------------------------------------------------------------------------------------------------
@@ -197,6 +198,8 @@ class _Emitter:
         goal = Area(base + inner.size, tile.blocks, tile.rows, tile.columns) if spec.pooling else inner
         size = max(goal.base + goal.size - base, self.at.distance)
         aux = self.at.acc_base(self.acc ^ 1) + self.at.acc_half
+        kept = self.kept(image, tile)
+        real = replace(real, top=max(real.top, kept))
         self.walk(RESET, base, size)
         covered = False
         for number, stage in enumerate(spec.stages):
@@ -204,13 +207,19 @@ class _Emitter:
             where = self.pointers[number]
             self.shift(base, inner.size, -stage.lead if number else 0)
             for term, (given, tiles) in zip(stage.terms, where.terms, strict=True):
+                if real.empty:
+                    continue
                 covered |= self.term(image, tile, term, given, tiles, inner, real, (top, left), stage, last)
                 self.shift(base, inner.size, -term.shift)
-            self.bias(tile, stage, where, inner, real, aux)
+            if not real.empty:
+                self.bias(tile, stage, where, inner, real, aux)
             covered |= bool(stage.bias)
             area = inner
             if last and spec.pooling:
-                self.pool(spec.pooling, inner, real, goal)
+                if kept:
+                    self.keep(inner, kept)
+                self.before = image, tile, inner
+                self.pool(spec.pooling, inner, real, goal, kept)
                 area, covered = goal, True
             covered |= self.clamp(tile, stage, where, area, aux)
         if not covered:
@@ -390,11 +399,31 @@ class _Emitter:
                   src_out=1)  # fmt: skip
 
     # -- what becomes of them -----------------------------------------------------------------------------------------
-    def pool(self, window: Pooling, inner: Area, real: Rect, goal: Area) -> None:
-        """Windows of rows in place, then of columns into `goal`."""
+    def kept(self, image: int, tile: Tile) -> int:
+        """How many rows of accumulators the tile before has computed, which pooling left as they were."""
+        rows = tilings.overlap(self.spec)
+        if not rows or self.before is None:
+            return 0
+        other, above, _ = self.before
+        same = (above.left, above.columns, above.first, above.blocks) == (
+            tile.left, tile.columns, tile.first, tile.blocks)  # fmt: skip
+        return rows if other == image and same and above.top + above.rows == tile.top else 0
+
+    def keep(self, inner: Area, rows: int) -> None:
+        """Take the last rows of the tile before as the first ones of this."""
+        assert self.before is not None
+        above = self.before[2]
+        dst = tuple(range(inner.base, inner.base + inner.columns))
+        first = above.base + (above.rows - rows) * above.columns
+        src = tuple(range(first, first + inner.columns))
+        self.loop(AluOp.ADD, _list(self.config, dst, src, 0), iter_out=inner.blocks, iter_in=rows,
+                  dst_out=inner.plane, dst_in=inner.columns, src_out=above.plane, src_in=above.columns)  # fmt: skip
+
+    def pool(self, window: Pooling, inner: Area, real: Rect, goal: Area, kept: int) -> None:
+        """Windows of rows in place, then of columns into `goal`; the first `kept` rows have their margins."""
         op = AluOp.MAX if window.reduce is Reduce.MAX else AluOp.ADD
         margins = (
-            Rect(0, real.top, 0, inner.columns), Rect(real.bottom, inner.rows, 0, inner.columns),
+            Rect(0, 0 if kept else real.top, 0, inner.columns), Rect(real.bottom, inner.rows, 0, inner.columns),
             Rect(real.top, real.bottom, 0, real.left), Rect(real.top, real.bottom, real.right, inner.columns),
         )  # fmt: skip
         for margin in margins:

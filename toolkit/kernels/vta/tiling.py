@@ -70,9 +70,20 @@ def tiles(spec: Vta, tiling: Tiling) -> Iterator[Tile]:
     """All tiles in order."""
     groups = _cut(spec.out_blocks, tiling.blocks)
     pixels = [(y, x) for y in _cut(spec.height, tiling.rows) for x in _cut(spec.width, tiling.columns)]
+    if overlap(spec):
+        pixels.sort(key=lambda pixel: (pixel[1], pixel[0]))  # the next tile goes on where this one ends
     pairs = ((p, g) for g in groups for p in pixels) if tiling.deep else ((p, g) for p in pixels for g in groups)
     for ((top, rows), (left, columns)), (first, blocks) in pairs:
         yield Tile(top, rows, left, columns, first, blocks)
+
+
+def overlap(spec: Vta) -> int:
+    """Rows of accumulators that windows of two tiles, one below the other, share, and that the second one can take
+    from the first: what is done to all accumulators of a tile must be done when they are taken.
+    """
+    if spec.pooling is None or len(spec.stages) > 1 or any(term.shift for term in spec.terms):
+        return 0
+    return max(0, spec.pooling.kernel[0] - spec.pooling.stride[0])
 
 
 def along_rows(rows: int, columns: int, outs: int, least: int) -> bool:
@@ -272,6 +283,10 @@ class _Model:
         ]
         self.high, self.wide = _inner(spec, rows, columns)
         self.size, stored = self.blocks * self.high * self.wide, self.blocks * rows * columns
+        self.fresh = self.high  # rows that are computed
+        kept = overlap(spec) if tiling.deep or self.groups == 1 else 0
+        if kept:
+            self.fresh -= kept * (1 - 1 / counts[0])
         self.computes: list[float] = []
         self.loads: list[float] = []
         self.lists: list[float] = []  # cycles that loading the lists of a tile takes
@@ -291,7 +306,7 @@ class _Model:
             alu += before * self.size + behind * (stored if number + 1 == len(spec.stages) else self.size)
             instructions += before + behind
             if stage.bias == "tiles":
-                gemm += stage.bias_tiles * self.size
+                gemm += stage.bias_tiles * self.blocks * self.fresh * self.wide
                 instructions += stage.bias_tiles
                 cycles = self.blocks * stage.bias_tiles * config.wgt_bytes / board.bus_bytes
                 if self.groups > 1 and not (tiling.deep and self.parts > 2) and self.loads:
@@ -301,6 +316,7 @@ class _Model:
             window = spec.pooling
             alu += (window.kernel[0] - 1) * rows * self.wide * self.blocks + window.kernel[1] * stored
             instructions += 1 + window.kernel[1]
+            alu += (self.high - self.fresh) * self.wide * self.blocks
         self.epilogue = instructions * board.overhead + gemm * board.gemm_interval + alu * board.alu_interval
         self.once = uops * config.uop_bytes / board.bus_bytes + 2 * self.transfer
         if uops + USUAL > accelerator.uop_depth:  # a list is loaded each time that it is run
@@ -311,12 +327,12 @@ class _Model:
         spec, board, config, tiling = self.spec, self.at.board, self.at.config, self.tiling
         taps = math.prod(term.kernel)
         inner = spec.inner
-        halo = self.high * self.wide * self.parts / math.prod(inner)
+        halo = self.fresh * self.wide * self.parts / math.prod(inner)
         inside = math.prod(pairs(term, inner, axis) for axis in (0, 1)) * halo / self.parts
         seen = [
             min(n, (m - 1) * stride + (k - 1) * dilation + 1)
             for n, m, stride, k, dilation in zip(
-                (term.height, term.width), (self.high, self.wide), term.stride, term.kernel, term.dilation, strict=True
+                (term.height, term.width), (self.fresh, self.wide), term.stride, term.kernel, term.dilation, strict=True
             )
         ]
         cut = list(chunks(self.at, spec, tiling, term, whole))

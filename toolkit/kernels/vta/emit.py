@@ -97,12 +97,18 @@ class _Slots:
         self.next = first
         self.holds: list[object] = [None, None]
 
-    def take(self, key: object, turn: bool = True) -> tuple[int, bool]:
-        """A half for something, and whether it is there already; `turn`: the other half is the next one's."""
+    def take(self, key: object) -> tuple[int, bool]:
+        """A half for something, and whether it is there already; the other half is the next one's."""
         there = key in self.holds
         slot = self.holds.index(key) if there else self.next
         self.holds[slot] = key
-        self.next = 1 - slot if turn else slot
+        self.next = 1 - slot
+        return slot, there
+
+    def borrow(self, key: object, slot: int) -> tuple[int, bool]:
+        """The same in a certain half, out of turn."""
+        there = self.holds[slot] == key
+        self.holds[slot] = key
         return slot, there
 
 
@@ -116,6 +122,9 @@ class _Emitter:
         self.ops: list[Op] = []
         self.tail: list[int] = []  # accumulators of the last steps, the newest last
         self.before: tuple[int, Tile, Area] | None = None  # image, tile and accumulators of the tile before
+        self.started = False  # whether a chunk of the tile was multiplied
+        self.early: int | None = None  # before which instruction the next chunk is loaded, where not at the end
+        self.words: list[dict[int, object]] = [{}, {}]  # what lies behind each half's accumulators, by its operand
         self.pointers = tilings.pointers(spec)
 
     # -- instructions -------------------------------------------------------------------------------------------------
@@ -197,9 +206,10 @@ class _Emitter:
         real = Rect(max(0, -top), min(high, window.height - top), max(0, -left), min(wide, window.width - left))
         goal = Area(base + inner.size, tile.blocks, tile.rows, tile.columns) if spec.pooling else inner
         size = max(goal.base + goal.size - base, self.at.distance)
-        aux = self.at.acc_base(self.acc ^ 1) + self.at.acc_half
+        half = 1 - self.acc
         kept = self.kept(image, tile)
         real = replace(real, top=max(real.top, kept))
+        self.started, self.early = False, None
         self.walk(RESET, base, size)
         covered = False
         for number, stage in enumerate(spec.stages):
@@ -212,7 +222,7 @@ class _Emitter:
                 covered |= self.term(image, tile, term, given, tiles, inner, real, (top, left), stage, last)
                 self.shift(base, inner.size, -term.shift)
             if not real.empty:
-                self.bias(tile, stage, where, inner, real, aux)
+                self.bias(tile, stage, where, inner, real, half)
             covered |= bool(stage.bias)
             area = inner
             if last and spec.pooling:
@@ -221,7 +231,7 @@ class _Emitter:
                 self.before = image, tile, inner
                 self.pool(spec.pooling, inner, real, goal, kept)
                 area, covered = goal, True
-            covered |= self.clamp(tile, stage, where, area, aux)
+            covered |= self.clamp(tile, stage, where, area, half)
         if not covered:
             self.walk(AluOp.SHR, goal.base, goal.size, 0)  # a reset leaves something else in OUT
         high, wide = spec.map
@@ -261,40 +271,67 @@ class _Emitter:
         taps = [tap for tap in _taps(term, real, origin, frame) if not tap.part.empty]
         # Blocks of whole rows lie next to each other in DRAM, and so in SRAM.
         plane = (seen if frame.columns == term.width else frame).rows * frame.columns
-        depth, number = term.depth, math.prod(term.kernel)
+        number = math.prod(term.kernel)
         offset = image * self.images(term.in_stride, term.blocks * term.height * term.width)
-        for outs, depths in tilings.chunks(self.at, self.spec, self.tiling, term, tile):
+        cut = list(tilings.chunks(self.at, self.spec, self.tiling, term, tile))
+        alone = tilings.is_fixed(term) and len(cut) == 1
+        first_of_all = alone and not self.started
+        self.started = True
+        for outs, depths in cut:
             own = term.reads is Reads.OWN
             first = term.first(tile.first + outs.start)
             apart = own and term.group == 1  # each output block has inputs of its own
             many = len(outs) * term.span if apart and len(depths) == term.span else len(depths)
             blocks = range(first + depths.start, first + depths.start + many)
-            # weights first: they wait for no other step
-            wanted = range(1) if term.shared else range(tile.first + outs.start, tile.first + outs.stop)
-            if tilings.is_fixed(term):
-                wgt = self.hold(tiles, tile, 0, term.steps) + depths.start * number
-            else:
-                slot, there = self.wgt.take((tiles, wanted, depths))
-                wgt = self.at.wgt_base(slot)
-                if not there:
-                    start = (wanted.start * depth + depths.start) * number
-                    self.move(Memory.WGT, tiles, start, wgt, len(wanted), len(depths) * number, depth * number)
+            before, self.ops = self.ops, []
+            wgt = self.weights(tile, term, tiles, outs, depths)
+            key = (image, given, blocks, seen, frame)
             # Inputs turn with the weights, so that pairs of halves, and lists of micro-operations, stay few.
-            slot, there = self.inp.take((image, given, blocks, seen, frame), turn=not tilings.is_fixed(term))
+            if alone:
+                slot, there = self.inp.borrow(key, 1 - self.inp.next if first_of_all else self.inp.next)
+            else:
+                slot, there = self.inp.take(key)
             src = self.at.inp_base(slot)
             if not there:
                 self.inputs(term, given, offset, src, blocks, seen, frame)
+            at = len(before) if self.early is None else self.early
+            before[at:at] = self.ops
+            self.ops = before
+            # A shortcut waits for the end of the tile before; what is loaded behind it need not.
+            self.early = at if first_of_all else None
             for tap in taps:
                 self.gemm(
                     _Sum(
                         inner.base + outs.start * inner.plane + tap.part.top * inner.columns + tap.part.left,
                         src + tap.src, wgt + tap.number, tap.part, inner.columns, inner.plane,
                         (term.stride[0] * frame.columns, term.stride[1]),
-                        len(outs), term.span * plane if apart else 0, 0 if term.shared else len(depths) * number,
+                        len(outs), term.span * plane if apart else 0, self.pitch(term, depths),
                         len(depths), plane, number,
                     )
                 )  # fmt: skip
         return any(tap.part == real for tap in taps)
+
+    def weights(self, tile: Tile, term: Term, tiles: int, outs: range, depths: range) -> int:
+        """Load a chunk's weight tiles, where they are not there; where they lie."""
+        number = math.prod(term.kernel)
+        if tilings.is_fixed(term):
+            first, count = (0, 1) if term.shared else (tile.first, tile.blocks)
+            base = self.hold(tiles, tile, first * term.steps, count * term.steps)
+            return base + (0 if term.shared else outs.start * term.steps) + depths.start * number
+        wanted = range(1) if term.shared else range(tile.first + outs.start, tile.first + outs.stop)
+        slot, there = self.wgt.take((tiles, wanted, depths))
+        base = self.at.wgt_base(slot)
+        if not there:
+            start = (wanted.start * term.depth + depths.start) * number
+            self.move(Memory.WGT, tiles, start, base, len(wanted), len(depths) * number, term.steps)
+        return base
+
+    @staticmethod
+    def pitch(term: Term, depths: range) -> int:
+        """Weight tiles from one block of outputs to the next, in SRAM."""
+        if term.shared:
+            return 0
+        return term.steps if tilings.is_fixed(term) else len(depths) * math.prod(term.kernel)
 
     def frame(self, term: Term, seen: Rect, origin: tuple[int, int]) -> Rect:
         """Rows and columns that a tile's inputs have room for: the same in all tiles, wherever the map ends, so that
@@ -324,7 +361,7 @@ class _Emitter:
     def hold(self, operand: int, tile: Tile, first: int, count: int) -> int:
         """Where weight tiles lie that are no chunk's, in the half of the last chunk; they are loaded into it once."""
         slot = 1 - self.wgt.next
-        places = tilings.fixed(self.spec, tile.blocks)
+        places = tilings.fixed(self.spec, self.tiling.blocks)
         base = self.at.wgt_base(slot) + self.at.wgt_half - places[operand]
         if self.fixed[slot].get(operand) != (first, count):
             self.fixed[slot][operand] = first, count
@@ -370,7 +407,7 @@ class _Emitter:
             src, wgt = it.src + number * it.src_deep, it.wgt + number * it.wgt_deep
             self.gemm(it._replace(src=src, wgt=wgt, depth=1))
 
-    def bias(self, tile: Tile, stage: Stage, where: Where, inner: Area, real: Rect, aux: int) -> None:
+    def bias(self, tile: Tile, stage: Stage, where: Where, inner: Area, real: Rect, half: int) -> None:
         """Add the bias to the pixels that there are."""
         if stage.bias == "tiles":
             self.ops.append(Move(Memory.INP, where.ones, 0, 0, 1, 1, 1, keep=True))
@@ -387,15 +424,28 @@ class _Emitter:
                 self.loop(GEMM, listed, iter_out=tile.blocks, iter_in=rows, dst_out=inner.plane, dst_in=pitch,
                           wgt_out=stage.bias_tiles)  # fmt: skip
         elif stage.bias == "words":
-            words = aux - tile.blocks
-            self.move(Memory.ACC, where.bias, tile.first, words, 1, tile.blocks)
-            self.register(AluOp.ADD, inner, real, words)
+            self.register(AluOp.ADD, inner, real, self.table(tile, where.bias, half))
+
+    def table(self, tile: Tile, operand: int, half: int) -> int:
+        """Where the accumulators lie that hold a number for each channel of a tile; loaded where they are not there."""
+        place, whole = tilings.tables(self.spec, self.tiling)[operand]
+        base = self.at.acc_base(1 if whole else half) + self.at.acc_half - place
+        first, count = (0, self.spec.out_blocks) if whole else (tile.first, tile.blocks)
+        held = self.words[1 if whole else half]
+        if held.get(operand) != (first, count):
+            held[operand] = first, count
+            self.move(Memory.ACC, operand, first, base, 1, count)
+        return base + tile.first - first
 
     def register(self, op: AluOp, area: Area, part: Rect, words: int) -> None:
         """An operation with one accumulator for all pixels of a block."""
         first = area.base + part.top * area.columns + part.left
-        listed = _list(self.config, tuple(range(first, first + part.columns)), (words,) * part.columns, 0)
-        self.loop(op, listed, iter_out=area.blocks, iter_in=part.rows, dst_out=area.plane, dst_in=area.columns,
+        columns, rows, pitch = part.columns, part.rows, area.columns
+        if columns == pitch:
+            pitch = divisor(rows * columns, SEQUENCE)
+            rows, columns = rows * columns // pitch, pitch
+        listed = _list(self.config, tuple(range(first, first + columns)), (words,) * columns, 0)
+        self.loop(op, listed, iter_out=area.blocks, iter_in=rows, dst_out=area.plane, dst_in=pitch,
                   src_out=1)  # fmt: skip
 
     # -- what becomes of them -----------------------------------------------------------------------------------------
@@ -452,13 +502,12 @@ class _Emitter:
                       iter_in=goal.rows, dst_out=goal.plane, dst_in=goal.columns, src_out=inner.plane,
                       src_in=step)  # fmt: skip
 
-    def clamp(self, tile: Tile, stage: Stage, where: Where, area: Area, aux: int) -> bool:
+    def clamp(self, tile: Tile, stage: Stage, where: Where, area: Area, half: int) -> bool:
         """Shift and clamp; whether that took an instruction."""
         before = len(self.ops)
         self.shift(area.base, area.size, stage.shift)
         if stage.shifts:
-            words = aux - 2 * tile.blocks
-            self.move(Memory.ACC, where.shifts, tile.first, words, 1, tile.blocks)
+            words = self.table(tile, where.shifts, half)
             self.register(AluOp.SHR, area, Rect(0, area.rows, 0, area.columns), words)
         for op, end in ((AluOp.MIN, stage.high), (AluOp.MAX, stage.low)):
             if end is not None:

@@ -115,8 +115,23 @@ def pointers(spec: Vta) -> list[Where]:
 
 
 def is_fixed(term: Term) -> bool:
-    """Whether a term's tiles, few and the same for all outputs, lie behind the chunks of weights."""
-    return term.shared and term.steps <= FEW
+    """Whether a term's tiles, few as they are, lie behind the chunks of weights: those of shortcuts and windows."""
+    own = term.reads is Reads.OWN and term.group == 1 and term.steps <= 2
+    return (term.shared and term.steps <= FEW) or own
+
+
+@lru_cache(maxsize=4096)
+def tables(spec: Vta, tiling: Tiling) -> Mapping[int, tuple[int, bool]]:
+    """The numbers that each channel has one of: how far before the end of a half's accumulators they lie, and whether
+    those of all channels lie there, in the second half.
+    """
+    whole = spec.out_blocks <= FEW
+    found: dict[int, tuple[int, bool]] = {}
+    for stage, where in zip(spec.stages, pointers(spec), strict=True):
+        for operand in (where.bias if stage.bias == "words" else -1, where.shifts):
+            if operand >= 0:
+                found[operand] = (len(found) + 1) * (spec.out_blocks if whole else tiling.blocks), whole
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -126,7 +141,7 @@ def fixed(spec: Vta, blocks: int) -> Mapping[int, int]:
     for stage, where in zip(spec.stages, pointers(spec), strict=True):
         for term, (_, tiles_) in zip(stage.terms, where.terms, strict=True):
             if is_fixed(term):
-                found[tiles_] = end = end + term.steps
+                found[tiles_] = end = end + term.steps * (1 if term.shared else blocks)
         if stage.bias == "tiles":
             found[where.bias] = end = end + stage.bias_tiles * blocks
     return found
@@ -155,34 +170,35 @@ def chunks(
     """The chunks of a term in a tile: which of its output blocks (from 0), which of their input blocks."""
     outs = range(tile.blocks)
     inputs = accelerator.inp_half // math.prod(frame(spec, tiling, term))
-    weights = accelerator.wgt_half - fixed_room(spec, tiling.blocks)
+    room = accelerator.wgt_half - fixed_room(spec, tiling.blocks)
     taps = math.prod(term.kernel)
-    if term.reads is Reads.OWN and term.group > 1:
+
+    def deep(outs: int) -> int:
+        """How many input blocks' tiles there is room for."""
+        return term.depth if is_fixed(term) else room // (taps * (1 if term.shared else outs))
+
+    if term.reads is Reads.ALL:
+        for first, count in _even(term.depth, min(inputs, deep(tiling.blocks))):
+            yield outs, range(first, first + count)
+    elif term.group > 1:
         for _, group in itertools.groupby(outs, key=lambda out: (tile.first + out) // term.group):
             same = list(group)
-            most = min(inputs, weights // (taps * (1 if term.shared else min(term.group, tiling.blocks))))
-            for first, count in _even(term.span, most):
+            for first, count in _even(term.span, min(inputs, deep(min(term.group, tiling.blocks)))):
                 yield range(same[0], same[-1] + 1), range(first, first + count)
-        return
-    if term.reads is Reads.OWN:
-        most = min(inputs // term.span, weights // (term.span * taps) if not term.shared else tile.blocks)
-        if most:
-            for first, count in _even(tile.blocks, most):
-                yield range(first, first + count), range(term.span)
-            return
+    elif most := min(inputs // term.span, tile.blocks if is_fixed(term) or term.shared else deep(1) // term.span,
+                     tile.blocks if deep(1) >= term.span else 0):  # fmt: skip
+        for first, count in _even(tile.blocks, most):
+            yield range(first, first + count), range(term.span)
+    else:
         for out in outs:
-            for first, count in _even(term.span, min(inputs, weights // taps)):
+            for first, count in _even(term.span, min(inputs, deep(1))):
                 yield range(out, out + 1), range(first, first + count)
-        return
-    most = min(inputs, weights // (taps * (1 if term.shared else tiling.blocks)))
-    for first, count in _even(term.depth, most):
-        yield outs, range(first, first + count)
 
 
 def fits(spec: Vta, accelerator: Accelerator, rows: int, columns: int, blocks: int) -> bool:
     """Whether a tile of the output can be computed in half of each memory."""
     high, wide = (int(n) for n in _inner(spec, rows, columns))
-    words = 2 * blocks * any(stage.shifts or stage.bias == "words" for stage in spec.stages)
+    words = max((place for place, _ in tables(spec, Tiling(rows, columns, blocks)).values()), default=0)
     needed = blocks * high * wide + (blocks * rows * columns if spec.pooling else 0)
     if max(needed, accelerator.distance) + words > accelerator.acc_half:
         return False

@@ -22,6 +22,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 
 from inception_deploy import models, targets
 from inception_deploy.graph.driver import optimise
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     rows = []
     for name in options.networks:
-        plan = planned(models.resolve(name))
+        plan = lower(quantized(models.resolve(name)), targets.parse("vta:pynq").at("int8"))
         for board in options.boards:
             row = BOARDS[board]
             if options.double:
@@ -80,15 +81,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(missed))
 
 
-def planned(name: str) -> Plan:
-    """The plan of a network for a pynq."""
-    target = targets.parse("vta:pynq").at("int8")
+def quantized(name: str) -> onnx.ModelProto:
+    """A network in int8, as its target wants it."""
+    target = targets.parse("vta:pynq")
     source = resolve.resolve(resolve.Request(model=name))
     model, _ = optimise(source.onnx(lambda _: None), verify=False)
     shape = [axis.dim_value for axis in model.graph.input[0].type.tensor_type.shape.dim]
     pictures = np.random.default_rng(1).standard_normal((2, *shape[1:])).astype(np.float32)
     recipe = Recipe(scheme=target.scheme_by_default, choices=target.choices_by_default())
-    return lower(Quantizer(model, list(pictures)).quantize(recipe).model, target)
+    return Quantizer(model, list(pictures)).quantize(recipe).model
 
 
 def measured(name: str, plan: Plan, board: Board, layers: bool) -> dict[str, Any]:

@@ -305,6 +305,7 @@ class _Model:
             self.fresh -= kept * (1 - 1 / counts[0])
         self.computes: list[float] = []
         self.loads: list[float] = []
+        self.aside = self.beside = 0.0  # of shortcuts: computed, loaded
         self.lists: list[float] = []  # cycles that loading the lists of a tile takes
         self.bus = stored * config.inp_bytes / board.bus_bytes
         self.store = self.bus + self.transfer + board.row_latency * (
@@ -334,6 +335,9 @@ class _Model:
             instructions += 1 + window.kernel[1]
             alu += (self.high - self.fresh) * self.wide * self.blocks
         self.epilogue = instructions * board.overhead + gemm * board.gemm_interval + alu * board.alu_interval
+        self.epilogue += self.aside
+        if self.loads:
+            self.loads[0] += self.beside
         self.once = uops * config.uop_bytes / board.bus_bytes + 2 * self.transfer
         if uops + USUAL > accelerator.uop_depth:  # a list is loaded each time that it is run
             self.once += self.number * sum(self.lists)
@@ -377,11 +381,9 @@ class _Model:
         line = self.wide * (self.blocks if along else self.high)
         line = min(line, 64.0) if flat else line
         compute += board.drain * self.blocks * term.depth * inside / line
-        if (
-            is_fixed(term) and self.computes and count == 1
-        ):  # takes no half of the weights: as if a part of the one before
-            self.computes[-1] += compute
-            self.loads[-1] += load
+        if is_fixed(term) and count == 1:  # takes no half of the weights, and is loaded out of turn
+            self.aside += compute
+            self.beside += load
         else:
             self.computes += [compute / count] * count
             self.loads += [load / count] * count

@@ -98,6 +98,15 @@ def test_the_command_line_runs_a_bundle(python: Path, bundle: Path) -> None:
     page = (python.parent / "page.html").read_text()
     assert (status, document["bytes"]) == (0, len(page.encode()))
     assert "it needs inception-deploy[build]" in page  # of the picture of the network, and of the machine's limits
+    np.savez(python.parent / "x.npz", images=np.zeros((9, 28, 28), np.uint8), labels=np.arange(9))
+    status, document, _ = call(python, "evaluate", bundle, "x.npz", "--images", 5, "-o", "predicted.jsonl")
+    assert (status, document["images"], [row["engine"] for row in document["engines"]]) == (0, 5, ["compiled"])
+    assert (
+        "inception-deploy[build]" in document["not_run"][0]["reason"]
+        or "onnxruntime" in document["not_run"][0]["reason"]
+    )
+    status, document, _ = call(python, "compare", bundle, bundle, "--runs", 2, "--fail-if", "max_rel > 0")
+    assert (status, document["pairs"][0]["cosine"]) == (0, 1)
     assert call(python, "models")[1] == idp.models()
     assert {row["builds"] for row in call(python, "targets")[1]} == {False}
 

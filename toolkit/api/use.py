@@ -140,6 +140,7 @@ def evaluate(
     output: PathLike | None = None,
     resume: bool = False,
     threads: int | None = None,
+    driver: PathLike | None = None,
     progress: Progress = NONE,
 ) -> Document:
     """Measure a bundle's accuracy on labelled pictures, in its compiled library and in onnxruntime.
@@ -153,7 +154,7 @@ def evaluate(
         csv: the table, where it does not lie in the folder.
         classes: what the names of classes are: ``label``, ``wnid`` (ImageNet's), ``number`` or ``order`` (of the sorted
             names); the first that knows all of them where None.
-        labels, threads: as for `load`.
+        labels, threads, driver: as for `load`.
         images: take only so many pictures, spread evenly.
         workers: threads that prepare pictures; every core this process may use where None.
         output, resume: a file to write, a JSON line a picture; and whether to go on with it where it is there.
@@ -181,6 +182,7 @@ def evaluate(
             output=path_of(output),
             resume=resume,
             threads=threads,
+            driver=path_of(driver),
             progress=progress,
         )
 
@@ -196,6 +198,7 @@ def compare(
     runs: int = 30,
     fail_if: str | Sequence[str] = (),
     threads: int | None = None,
+    driver: PathLike | None = None,
     progress: Progress = NONE,
 ) -> Document:
     """Hold bundles against the first one: outputs on the same pictures, speed, size, memory, and accuracy.
@@ -206,6 +209,7 @@ def compare(
         bundles: two or more.
         data, csv, classes, labels, images: as for `evaluate`; crops of a photo where there is no `data`.
         runs: rounds of the measurement of speed.
+        threads, driver: as for `load`, of all the bundles.
         fail_if: conditions on what `inception_deploy.reports.compare.FIGURES` lists, for each bundle against the first.
 
     Returns:
@@ -227,6 +231,7 @@ def compare(
         runs=runs,
         fail_if=[fail_if] if isinstance(fail_if, str) else fail_if,
         threads=threads,
+        driver=path_of(driver),
         progress=progress,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, Show, add_threads, line, positive, sequence, table
+from .base import Command, Outcome, Show, add_driver, add_threads, line, positive, sequence, table
 
 _RUNS = 30
 
@@ -33,6 +33,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--fail-if", action="append", default=[], metavar="EXPR", help=condition)
     add_threads(parser)
+    add_driver(parser)
 
 
 def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
@@ -48,6 +49,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         runs=options.runs,
         fail_if=options.fail_if,
         threads=options.threads,
+        driver=options.driver,
         progress=progress,
     )
     seen = document["inputs"]

@@ -85,9 +85,9 @@ def _models() -> tuple[str, ...]:
 
 
 def _targets() -> tuple[str, ...]:
-    from inception_deploy import targets
+    from inception_deploy.targets import names
 
-    return tuple(row["name"] for row in targets())
+    return tuple(names())
 
 
 def _precisions() -> tuple[str, ...]:

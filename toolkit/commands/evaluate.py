@@ -9,7 +9,7 @@ from typing import Any
 
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, Show, add_bundle, add_threads, line, positive, sequence, table
+from .base import Command, Outcome, Show, add_bundle, add_driver, add_threads, line, positive, sequence, table
 
 _ROWS, _FEW = 20, 12
 
@@ -36,6 +36,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, metavar="FILE.jsonl", help=lines)
     parser.add_argument("--resume", action="store_true", help="go on with --output where a stopped evaluation left it")
     add_threads(parser)
+    add_driver(parser)
 
 
 def _names(text: str) -> list[str]:
@@ -57,6 +58,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         output=options.output,
         resume=options.resume,
         threads=options.threads,
+        driver=options.driver,
         progress=progress,
     )
     for row in document["not_run"]:

@@ -74,6 +74,7 @@ def compare(
     runs: int = 30,
     fail_if: Sequence[str] = (),
     threads: int | None = None,
+    driver: Path | None = None,
     progress: Progress = NONE,
 ) -> dict[str, Any]:
     """Compare bundles.
@@ -85,6 +86,7 @@ def compare(
         labels: of the classes, where neither the bundles nor ImageNet say them.
         images: take only so many pictures, spread evenly.
         runs: rounds of the measurement of speed.
+        threads, driver: as `engines.make` takes them.
         fail_if: conditions on `FIGURES`, see `criterion`; each is held for every bundle against the first.
 
     Returns:
@@ -104,7 +106,7 @@ def compare(
     with ExitStack() as stack:
         progress.stage("load")
         opened = [stack.enter_context(bundles.open(path)) for path in paths]
-        contenders = [_contender(bundle, threads, labels) for bundle in opened]
+        contenders = [_contender(bundle, threads, driver, labels) for bundle in opened]
         pairs = [_Pair(one, other) for index, one in enumerate(contenders) for other in contenders[index + 1 :]]
         progress.stage("compare")
         seen = _outputs(contenders, pairs, partial(_pictures, data, table, rule, images), data is not None, progress)
@@ -127,11 +129,11 @@ def compare(
     }
 
 
-def _contender(bundle: bundles.Bundle, threads: int, labels: Path | None) -> _Contender:
+def _contender(bundle: bundles.Bundle, threads: int, driver: Path | None, labels: Path | None) -> _Contender:
     """A bundle with what computes it: its library, or its ONNX in onnxruntime where that cannot run here."""
     reason = None
     try:
-        engine = engines.make("compiled", bundle, threads=threads)
+        engine = engines.make("compiled", bundle, threads=threads, driver=driver)
     except DeployError as error:
         if error.kind not in ("target", "cpu"):
             raise

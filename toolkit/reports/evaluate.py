@@ -51,6 +51,7 @@ def evaluate(
     output: Path | None = None,
     resume: bool = False,
     threads: int | None = None,
+    driver: Path | None = None,
     progress: Progress = NONE,
 ) -> dict[str, Any]:
     """Measure top-1 and top-5 of a bundle.
@@ -62,6 +63,7 @@ def evaluate(
         images: take only so many pictures, spread evenly.
         workers: threads that prepare pictures; the cores this process may use where None.
         output: a file of JSON lines to write, one a picture: its class, and each engine's best ones.
+        threads, driver: as `engines.make` takes them.
         resume: go on with the `output` of an evaluation that was stopped.
 
     Returns:
@@ -77,7 +79,7 @@ def evaluate(
         raise UsageError(f"there is no rule '{rule}' for classes", kind="usage", got=rule, allowed=list(RULES))
     started = time.perf_counter()
     progress.stage("load")
-    running, not_run = _engines(bundle, runtimes, threads)
+    running, not_run = _engines(bundle, runtimes, threads, driver)
     model = Model(bundle, running[0].run, labels=labels)
     data = labelled.read(path, model.input, require_classes(model), table=table, rule=rule).spread(images)
     if data.classes is None:
@@ -151,7 +153,7 @@ def require_classes(model: Model) -> Sequence[str]:
 
 
 def _engines(
-    bundle: bundles.Bundle, names: Sequence[str], threads: int | None
+    bundle: bundles.Bundle, names: Sequence[str], threads: int | None, driver: Path | None
 ) -> tuple[list[engines.Engine], list[dict[str, str]]]:
     """The engines asked for, all of them; or where none is named those that can run here, and why others cannot."""
     for name in names:
@@ -160,7 +162,8 @@ def _engines(
     found, not_run = [], []
     for name in dict.fromkeys(names or ENGINES):
         try:
-            found.append(engines.make(name, bundle, threads=threads))
+            own = driver if name == "compiled" else None
+            found.append(engines.make(name, bundle, threads=threads, driver=own))
         except (DeployError, ModuleNotFoundError) as error:
             if names:
                 raise

@@ -23,6 +23,8 @@ _FILES = {
     "model.so": "the compiled network and its runtime: a library that needs the C library and nothing else",
     "weights.bin": "its weights",
     "model-x86_64.so": "the same for an x86-64 machine that simulates the board",
+    "libvta.so": "the driver of the board's accelerator",
+    "vta": "instruction streams and a map of memory, for other programs of the board",
     "inception_deploy.h": "its interface",
     "run_model": "the network as a static program: it needs no C library, and `weights.bin` alone beside it",
     "model.a": "what `model.so` has, for linking into a program",
@@ -82,7 +84,7 @@ def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[s
     sections = [
         f"# {manifest['model']} {'for ' + manifest['target'] if compiled else 'as ONNX'}, {manifest['precision']}",
         f"{what} It takes {_ports(manifest['inputs'])} and gives {_ports(manifest['outputs'])}.",
-        *([_machine(manifest)] if compiled else []),
+        *([_machine(manifest, sorted(folder.glob("model-*.so")))] if compiled else []),
         "Commands are typed in this folder. Files of yours lie beside it (`../photo.jpg`), because a bundle with files "
         "in it that its manifest does not name is taken for a damaged one.",
         *(_compiled(manifest, (folder / "run_model").exists()) if compiled else []),
@@ -171,11 +173,12 @@ def _ports(ports: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"`{port['name']}` ({port['dtype']} {list(port['shape'])})" for port in ports)
 
 
-def _machine(manifest: Mapping[str, Any]) -> str:
+def _machine(manifest: Mapping[str, Any], simulating: Sequence[Path]) -> str:
     details = manifest["target_details"]
     features = details.get("features")
     where = f"It runs on {details['machine']}" if details.get("machine") else f"It is for {manifest['target']}"
-    return f"{where} with {', '.join(features)}." if features else f"{where}."
+    simulated = "".join(f" `{path.name}` is for trying it elsewhere; infer.py takes it." for path in simulating)
+    return f"{where} with {', '.join(features)}.{simulated}" if features else f"{where}.{simulated}"
 
 
 def _zeros(port: Mapping[str, Any], path: str) -> str:

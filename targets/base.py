@@ -104,6 +104,12 @@ class Target(ABC):
         """How a network is quantized for it where nobody says: a name of `quantize.scheme.SCHEMES`."""
         return "float-scale"
 
+    def check_scheme(self, name: str) -> None:
+        """UsageError (kind ``scheme``) where it cannot compute a network that is quantized so."""
+        from inception_deploy.quantize.scheme import scheme
+
+        scheme(name)
+
     def choices_by_default(self) -> Choices:
         """The switches of a quantization for it."""
         from inception_deploy.quantize.scheme import Choices

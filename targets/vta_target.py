@@ -104,6 +104,14 @@ class VtaTarget(Target):
     def scheme_by_default(self) -> str:
         return "power-of-two"
 
+    def check_scheme(self, name: str) -> None:
+        from inception_deploy.quantize.scheme import SCHEMES, scheme
+
+        if not scheme(name).power_of_two:
+            allowed = [row.name for row in SCHEMES.values() if row.power_of_two]
+            message = f"target {self.name} shifts, which the scales of '{name}' do not allow"
+            raise UsageError(message, kind="scheme", got=name, allowed=allowed)
+
     def choices_by_default(self) -> Choices:
         from inception_deploy.quantize.scheme import Choices
 

@@ -101,6 +101,8 @@ def export(
     from ..targets import parse
 
     goal = parse(target)
+    if scheme is not None:
+        goal.check_scheme(scheme)
     quantization = None
     if scheme or calibration or max_drop is not None or evaluate or images or effort:
         choices = _choices(goal, scheme)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -97,6 +98,18 @@ def _requests(compiled: Any) -> Callable[..., Sequence[NDArray[Any]]]:
         return [result[index] for index in outputs]
 
     return run
+
+
+def simulated(bundle: Bundle, driver: Path | None = None) -> str | None:
+    """What times of a bundle's compiled library do not mean here: its accelerator is not there; None where they mean
+    what they say.
+    """
+    details = bundle.manifest.get("target_details", {})
+    if details.get("kind") != "vta" or driver is not None or bundle.manifest.get("onnx_only"):
+        return None
+    if not str(details.get("variant", "")).startswith("sim") and details.get("machine") == platform.machine():
+        return None
+    return "the VTA is simulated: times are the simulator's, not a board's, which inspect estimates"
 
 
 def load_compiled(bundle: Bundle, threads: int | None = None, driver: Path | None = None) -> CompiledModel:

@@ -141,18 +141,27 @@ def _accelerated(vta: dict[str, Any]) -> list[Show]:
         ("streams", f"{vta['streams']} of {vta['instructions']:,} instructions"),
         (f"estimate for {board}", f"{vta['ms']:.2f} ms at {mhz:g} MHz, {rate:.1f} frames/s, without its host"),
         ("GEMM utilisation", f"{100 * vta['gemm_utilization']:.1f} %"),
+        ("cycles", f"{vta['cycles']:,}, {vta['cycles'] / max(1, vta['bound']):.3f} of what the layers take at least"),
         ("compute waits, cycles", stalls or "never"),
         ("moved", ", ".join(f"{name} {_megabytes(count)}" for name, count in vta["moved"].items())),
+        ("of which must be", _megabytes(vta["compulsory"])),
     ]
     slowest = sorted(vta["steps"], key=lambda row: -row["cycles"])[:_SLOWEST]
     steps = [
-        (row["name"], row["op"], f"{row['macs'] / 1e6:.1f}", f"{row['cycles']:,}", f"{row['cycles'] / mhz / 1e3:.3f}")
+        (
+            row["name"],
+            row["op"],
+            f"{row['macs'] / 1e6:.1f}",
+            f"{row['cycles']:,}",
+            f"{row['bound']:,}",
+            f"{row['cycles'] / mhz / 1e3:.3f}",
+        )
         for row in slowest
     ]
     shows = [
         table(("", ""), rows),
         line(""),
-        table(("slowest on the VTA", "op", "MMACs", "cycles", "estimated ms"), steps, right=(2, 3, 4)),
+        table(("slowest on the VTA", "op", "MMACs", "cycles", "at least", "estimated ms"), steps, right=(2, 3, 4, 5)),
     ]
     if vta["kept"]:
         kept = [(row["node"], row["op"], row["reason"]) for row in vta["kept"]]

@@ -67,6 +67,9 @@ def bench(
     with ExitStack() as stack:
         progress.stage("load")
         opened = [stack.enter_context(bundles.open(path)) for path in paths]
+        for note in dict.fromkeys(engines.simulated(bundle, driver) for bundle in opened):
+            if note:
+                progress.note(note)
         calls: dict[tuple[int, str], Callable[[], object]] = {}
         for index, bundle in enumerate(opened):
             arrays = feed(bundle.manifest["inputs"]).values()

@@ -93,6 +93,8 @@ def describe(
         if error.kind != "target":
             raise
         return document | {"steps": _steps(plan["steps"], None), "not_run": error.message}
+    if note := engines.simulated(bundle):
+        progress.note(note)
     arrays = [*feed(bundle.manifest["inputs"]).values()]
     compiled.run(*arrays)
     if len(compiled.profile(*arrays)) != len(plan["steps"]):
@@ -111,6 +113,9 @@ def _accelerated(bundle: bundles.Bundle, plan: Mapping[str, Any]) -> dict[str, A
     if found is None:
         return None
     theirs = [step for step in plan["steps"] if step.get("device") == VTA]
+    if len(found["steps"]) != len(theirs):
+        message = f"bundle {bundle.source}: plan.json and the map of the VTA's memory list different steps"
+        raise DeployError(message, kind="bundle", got=len(theirs), allowed=len(found["steps"]))
     for row, step in zip(found["steps"], theirs, strict=True):
         row |= {"op": step["op"], "macs": step["macs"]}
     macs = sum(step["macs"] for step in plan["steps"])

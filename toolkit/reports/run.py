@@ -60,6 +60,8 @@ def run(
     if top_k < 1:
         raise UsageError(f"--top-k is {top_k}", kind="usage", got=top_k, allowed="1 or more")
     progress.stage("load")
+    if runtime == "compiled" and (note := engines.simulated(bundle, driver)):
+        progress.note(note)
     model = Model(bundle, engines.make(runtime, bundle, threads=threads, driver=driver).run, labels=labels)
     rows = model.input.rows(given)
     progress.stage("run")

@@ -56,6 +56,12 @@ def test_it_computes_in_int8_only():
         targets.parse("vta:pynq").at("fp32")
 
 
+def test_a_scheme_of_float_scales_is_refused_at_once():
+    with pytest.raises(UsageError, match="target vta:sim shifts, which the scales of 'float-scale' do not allow"):
+        targets.parse("vta:sim").check_scheme("float-scale")
+    targets.parse("vta:sim").check_scheme("power-of-two-tensor")
+
+
 def test_it_shifts():
     model, pictures = networks.model_of(networks.plain)
     scaled = quantize(model, pictures, scheme="float-scale").model

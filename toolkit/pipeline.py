@@ -382,7 +382,7 @@ class _Export:
         stage = target.precision.stage
         if reason := target.missing():
             return [{"stage": stage, "reason": reason}]
-        compiled, ports = load_compiled(self.folder), feeds.ports(model)
+        compiled, ports = load_compiled(self.folder, simulated=True), feeds.ports(model)
         exact = not target.precision.approximate
         got = {key: compiled.run(*feeds.feed(ports, x).values()) for key, x in self.given.items()}
         self._compare(stage, expected, got, model, exact=exact)

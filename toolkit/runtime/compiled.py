@@ -200,7 +200,9 @@ class CompiledModel:
                 raise DeployError(f"input {port.name} is {allowed}, not {got}", kind="input", got=got, allowed=allowed)
 
 
-def load(folder: Path, *, threads: int | None = None, driver: Path | None = None) -> CompiledModel:
+def load(
+    folder: Path, *, threads: int | None = None, driver: Path | None = None, simulated: bool = False
+) -> CompiledModel:
     """Open the compiled model in a folder.
 
     Args:
@@ -208,13 +210,14 @@ def load(folder: Path, *, threads: int | None = None, driver: Path | None = None
             machine's.
         threads: how many an inference uses; None for one per CPU that this process may run on.
         driver: the shared library that drives the model's accelerator, where not the usual one.
+        simulated: take the library that simulates a board, where there is one, also where the board's runs.
 
     Raises:
         DeployError: ``library`` (missing, damaged, for another machine or version), ``weights`` (missing, damaged, of
             another model), ``cpu`` (this one lacks a feature), ``memory``, ``threads``, ``device`` (the accelerator or
             its driver), ``driver`` (the model has no accelerator that takes one).
     """
-    path, weights = library_of(Path(folder)), Path(folder) / _WEIGHTS
+    path, weights = library_of(Path(folder), simulated=simulated), Path(folder) / _WEIGHTS
     if threads is not None and not 1 <= threads <= 256:
         raise DeployError("an inference takes 1 to 256 threads", kind="threads", got=threads, allowed="1..256")
     _check_elf(path)
@@ -243,12 +246,12 @@ def load(folder: Path, *, threads: int | None = None, driver: Path | None = None
     return CompiledModel(library, info, handle)
 
 
-def library_of(folder: Path) -> Path:
+def library_of(folder: Path, *, simulated: bool = False) -> Path:
     """The library in a folder that this machine runs. A board's bundle holds a second one, which simulates the board on
-    another machine.
+    another machine, or where that is asked for.
     """
     first, second = folder / _LIBRARY, folder / f"model-{platform.machine()}.so"
-    return second if second.exists() and _machine_of(first) != _here() else first
+    return second if second.exists() and (simulated or _machine_of(first) != _here()) else first
 
 
 def _here() -> str:

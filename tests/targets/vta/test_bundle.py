@@ -74,6 +74,17 @@ def test_it_runs_here_without_a_board(export, pixels, name):
             compiled.load(folder)
 
 
+def test_a_machine_like_the_boards_is_taken_for_the_board(tiny, export, pixels):
+    """Unless the simulator is asked for, as an export does that looks at its own bundle."""
+    folder, _ = export("zcu104")
+    products.for_pynq(products.plan(2), folder / "native", tiny.triple)
+    shutil.copyfile(folder / "native/model.so", folder / "model.so")
+    with pytest.raises(DeployError, match=r"libvta\.so"):  # which is another machine's
+        compiled.load(folder, threads=1)
+    with compiled.load(folder, threads=1, simulated=True) as model:
+        np.testing.assert_array_equal(model.run(pixels)[0], products.expected(pixels, 2))
+
+
 @pytest.mark.parametrize("name", HOSTS)
 def test_the_boards_own_library_runs_on_its_processor(export, tmp_path, pixels, name):
     """Under an emulator of that processor, with the simulator as its driver: 32-bit and 64-bit physical addresses."""

@@ -43,3 +43,15 @@ def test_a_stream_that_hangs_names_its_step(tiny, tmp_path, pixels):
                 "step product1 (conv) failed: instruction 3 of the VTA's stream 1 waits for a token that never comes: "
                 "the stream hangs"
             )
+
+
+def test_nothing_is_left_in_sram_by_the_stream_before(tiny, tmp_path, pixels):
+    """The second stream relies on the weights that the first has loaded: on a board that would be right by luck."""
+    nothing = {"y_size": 0, "x_size": 0, "x_stride": 0, "push_next": 1}
+    streams = [products.stream(), products.stream(wgt=nothing)]
+    folder = products.write(products.plan(2), tmp_path / "model", tiny.triple, streams)
+    with compiled.load(folder, threads=1) as model, pytest.raises(DeployError) as caught:
+        model.run(pixels)
+    assert caught.value.message == (
+        "step product1 (conv) failed: instruction 4 of the VTA's stream 1 reads WGT[0], which nothing has written"
+    )

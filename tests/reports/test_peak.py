@@ -29,9 +29,23 @@ def test_the_loops_do_what_they_say(isa) -> None:
     assert loops._add(1000, 0.25) == pytest.approx(chains)
 
 
+@pytest.mark.parametrize(
+    "isa", [isa for isa in HERE if isa.dots and isa.dots[0].name in peak.DOTS], ids=lambda isa: isa.name
+)
+def test_the_loop_of_bytes_is_of_the_instruction(isa) -> None:
+    dot = isa.dots[0]
+    loops = peak.Peak(isa, 1, dot.name)
+    chains = 24 if isa.registers >= 32 else 12
+    # x = 1: one product of 1 and 1 a lane, its other bytes are 0; a chain starts at 1 + its number.
+    assert loops._dot(1000, 1) == sum(1 + i for i in range(chains)) + 1000 * chains
+    found = peak.limits(isa, 1, integers=True)
+    assert (found.of, dot.name in found.how) == ("bytes", True)
+
+
 def test_limits_are_those_of_a_machine() -> None:
     found = peak.limits(HERE[0], 1)
     assert 0.1 < found.gmacs < 1e4
+    assert found.of == "fp32"
     assert 0.1 < found.gbytes < 1e4
     assert "on 1 threads" not in found.how
     assert "rounds on 1 thread:" in found.how

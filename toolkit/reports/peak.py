@@ -25,9 +25,16 @@ _PATIENCE, _MOST = 20, 200
 """Rounds without a faster one until the fastest is believed, and the most there are: other programs come and go."""
 
 
+DOTS = {
+    "vpdpbusd": '"vpdpbusd %1, %2, %0" : "+v"(a#) : "v"(y), "v"(y)',
+    "vpdpbusd (VEX)": '"%{vex%} vpdpbusd %1, %2, %0" : "+x"(a#) : "x"(y), "x"(y)',
+}
+"""How a loop spells the instructions of `kernels.dots` that it can be made of: a# += y * y."""
+
 _SOURCE = """
 #include <stdint.h>
 typedef float v __attribute__((vector_size($BYTES)));
+typedef int32_t w __attribute__((vector_size($BYTES)));
 
 __attribute__((visibility("default"))) float multiply_add(int64_t n, float x) {
   v z = (v){0} + x, m = z + 0.5f;
@@ -43,10 +50,18 @@ __attribute__((visibility("default"))) float read_all(int64_t n, const v *x) {
   v s = $SUM;
   return s[0];
 }
+
+__attribute__((visibility("default"))) int32_t dot_add(int64_t n, int32_t x) {
+  w y = (w){0} + x;
+  $START_DOT
+  for (int64_t i = 0; i < n; ++i) { $DOT }
+  w s = $SUM;
+  return s[0];
+}
 """
 
 
-def _source(lanes: int, chains: int) -> str:
+def _source(lanes: int, chains: int, dot: str | None) -> str:
     def each(form: str) -> str:
         return " ".join(form.replace("#", str(i)) for i in range(chains))
 
@@ -57,6 +72,8 @@ def _source(lanes: int, chains: int) -> str:
         ADD=each("a# = a# * m + z;"),
         ZERO=each("v a# = (v){0};"),
         READ=each("a# += x[i + #];"),
+        START_DOT=each("w a# = y + #;"),
+        DOT=each("a# += y;" if dot is None else f"__asm__ volatile({DOTS[dot]});"),
         SUM=" + ".join(f"a{i}" for i in range(chains)),
     )
 
@@ -67,19 +84,22 @@ class Peak:
     Args:
         isa: whose vectors.
         threads: all of which do the same.
+        dot: the instruction of `DOTS` that `run_dot` is of.
 
     Attributes:
         flops: operations of one `run`.
+        dots: instructions of one `run_dot`.
 
     Raises:
         DeployError: zig cannot compile the loops.
     """
 
-    def __init__(self, isa: Isa, threads: int) -> None:
+    def __init__(self, isa: Isa, threads: int, dot: str | None = None) -> None:
         from ..targets.link import compile_c, link_shared
 
         chains = 24 if isa.registers >= 32 else 12
         self.flops = 2 * isa.lanes * chains * _ITERATIONS * threads
+        self.dots = chains * _ITERATIONS * threads
         self._pool, self._threads = ThreadPoolExecutor(threads), threads
         self._vectors = _READ_BYTES // threads // (4 * isa.lanes)
         flags = [f"-mcpu={isa.mcpu.replace('-', '_')}"]
@@ -87,16 +107,23 @@ class Peak:
             flags.append("-mprefer-vector-width=512")  # or LLVM halves the vectors, and then spills them
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "peak.so"
-            code = compile_c(_source(isa.lanes, chains), "peak.c", isa.triple, flags=flags)
-            link_shared([code], ["multiply_add", "read_all"], path, isa.triple)
+            code = compile_c(_source(isa.lanes, chains, dot), "peak.c", isa.triple, flags=flags)
+            link_shared([code], ["multiply_add", "read_all", "dot_add"], path, isa.triple)
             library = ctypes.CDLL(str(path))  # stays mapped when the file is gone
-        self._add, self._read = library.multiply_add, library.read_all
+        self._add, self._read, self._dot = library.multiply_add, library.read_all, library.dot_add
+        self._dot.argtypes, self._dot.restype = (ctypes.c_int64, ctypes.c_int32), ctypes.c_int32
         self._add.argtypes, self._add.restype = (ctypes.c_int64, ctypes.c_float), ctypes.c_float
         self._read.argtypes, self._read.restype = (ctypes.c_int64, ctypes.c_void_p), ctypes.c_float
 
     def run(self) -> None:
         """One go; ctypes lets go of Python's lock, so the threads run side by side."""
         going = [self._pool.submit(self._add, _ITERATIONS, 0.25) for _ in range(self._threads)]
+        for one in going:
+            one.result()
+
+    def run_dot(self) -> None:
+        """As `run`, of the instruction that adds up products of bytes."""
+        going = [self._pool.submit(self._dot, _ITERATIONS, 1) for _ in range(self._threads)]
         for one in going:
             one.result()
 
@@ -113,18 +140,23 @@ class Limits:
     """The most that was measured.
 
     Attributes:
-        gmacs: thousand million fp32 multiply-adds a second, in vectors.
+        gmacs: thousand million multiply-adds a second, in vectors.
+        of: what the multiply-adds are of: ``fp32`` or ``bytes``.
         gbytes: thousand million bytes a second, read from memory.
         how: what was measured, in words.
     """
 
     gmacs: float
+    of: str
     gbytes: float
     how: str
 
 
-def limits(isa: Isa, threads: int) -> Limits:
+def limits(isa: Isa, threads: int, *, integers: bool = False) -> Limits:
     """The fastest of as many rounds of both loops as it takes until none is faster.
+
+    Args:
+        integers: of bytes, where the instruction set multiplies them by an instruction of `DOTS`; else of fp32.
 
     Raises:
         DeployError: zig cannot compile the loops.
@@ -132,22 +164,25 @@ def limits(isa: Isa, threads: int) -> Limits:
     """
     import numpy as np
 
-    peak = Peak(isa, threads)
+    dot = next((row for row in isa.dots if row.name in DOTS), None) if integers else None
+    peak = Peak(isa, threads, dot.name if dot else None)
+    compute, macs = (peak.run_dot, peak.dots * dot.lanes * dot.depth) if dot else (peak.run, peak.flops / 2)
     vector = 4 * isa.lanes
     array = np.ones(_READ_BYTES // 4 + vector, np.float32)
     start = array.ctypes.data + -array.ctypes.data % vector
     fastest, still, rounds = [math.inf, math.inf], 0, 0
     while still < _PATIENCE and rounds < _MOST:
         began = time.perf_counter()
-        peak.run()
+        compute()
         between = time.perf_counter()
         peak.read(start, vector)
         now = [min(a, b) for a, b in zip(fastest, (between - began, time.perf_counter() - between), strict=True)]
         still, rounds = (still + 1 if now == fastest else 0), rounds + 1
         fastest = now
     add, read = fastest
+    what = f"{dot.name} in registers" if dot else f"multiply-adds of {isa.lanes} floats in registers"
     how = (
-        f"the fastest of {rounds} rounds on {threads} thread{'s' if threads > 1 else ''}: multiply-adds of "
-        f"{isa.lanes} floats in registers, and a sum of {_READ_BYTES >> 20} MB"
+        f"the fastest of {rounds} rounds on {threads} thread{'s' if threads > 1 else ''}: {what}, "
+        f"and a sum of {_READ_BYTES >> 20} MB"
     )
-    return Limits(peak.flops / 2e9 / add, _READ_BYTES / 1e9 / read, how)
+    return Limits(macs / 1e9 / add, "bytes" if dot else "fp32", _READ_BYTES / 1e9 / read, how)

@@ -86,6 +86,12 @@ def test_rising_is_the_nearest_sequence_that_never_falls(values: list[float]) ->
     assert error == pytest.approx(best)
 
 
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(6, 11)), max_size=15))
+def test_crossings_are_pairs_of_lines_that_swap_their_order(edges: list[tuple[int, int]]) -> None:
+    pairs = sum((a[0] - b[0]) * (a[1] - b[1]) < 0 for a, b in itertools.combinations(edges, 2))
+    assert crossings([list(range(6)), list(range(6, 12))], edges) == pairs
+
+
 def test_a_box_that_reads_a_later_one_is_refused() -> None:
     with pytest.raises(ValueError, match="box 0 reads one that does not come before it"):
         draw([[1], []], **SIZES)

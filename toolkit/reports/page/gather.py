@@ -213,7 +213,7 @@ def _limits(bundle: Bundle, threads: int, missing: dict[str, str]) -> peak.Limit
         missing["limits"] = f"nothing measures what {target.name} can do at most"
         return None
     try:
-        return peak.limits(target.isa, threads)
+        return peak.limits(target.isa, threads, integers=bool(bundle.manifest.get("integers")))
     except DeployError as error:
         missing["limits"] = error.message
         return None

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -88,15 +89,16 @@ def _ordered(ranks: Sequence[int], edges: Sequence[tuple[int, int]]) -> list[lis
     for node, level in enumerate(ranks):
         rows[level].append(node)
     best, fewest = [list(row) for row in rows], crossings(rows, edges)
+    place = {node: index for row in rows for index, node in enumerate(row)}
     for sweep in range(_SWEEPS):
         if not fewest:
             break
         down = sweep % 2 == 0
         neighbours = above if down else below
         for row in rows if down else reversed(rows):
-            place = {node: index for line in rows for index, node in enumerate(line)}
             keys = {node: _mean([place[other] for other in neighbours.get(node, ())], place[node]) for node in row}
             row.sort(key=keys.__getitem__)
+            place.update((node, index) for index, node in enumerate(row))
         count = crossings(rows, edges)
         if count < fewest:
             best, fewest = [list(row) for row in rows], count
@@ -109,9 +111,19 @@ def crossings(rows: Sequence[Sequence[int]], edges: Iterable[tuple[int, int]]) -
     between: dict[int, list[tuple[int, int]]] = {}
     for a, b in edges:
         between.setdefault(place[a][0], []).append((place[a][1], place[b][1]))
-    return sum(
-        (a[0] - b[0]) * (a[1] - b[1]) < 0 for lines in between.values() for i, a in enumerate(lines) for b in lines[:i]
-    )
+    count = 0
+    for lines in between.values():
+        seen: list[int] = []
+        run: list[int] = []
+        above = -1
+        for upper, lower in sorted(lines):
+            if upper != above:  # lines from one node do not cross each other
+                for end in run:
+                    insort(seen, end)
+                run, above = [], upper
+            count += len(seen) - bisect_right(seen, lower)
+            run.append(lower)
+    return count
 
 
 def _placed(

@@ -52,7 +52,11 @@ def roofline(boxes: Sequence[Box], limits: Limits, total_ms: float) -> Markup | 
     half = math.sqrt(x.first * knee)
     names = [
         drawing.text(
-            _RIGHT, y(limits.gmacs) - 6, f"{limits.gmacs:.0f} G multiply-adds a second (measured)", "tick", "end"
+            _RIGHT,
+            y(limits.gmacs) - 6,
+            f"{limits.gmacs:.0f} G multiply-adds of {limits.of} a second (measured)",
+            "tick",
+            "end",
         ),
         drawing.text(x(half) + 10, y(half * limits.gbytes) + 12, f"{limits.gbytes:.0f} GB a second (measured)", "tick"),
     ]

@@ -108,13 +108,14 @@ def _roofline(facts: Facts, total: float) -> Iterable[Markup]:
     above = sum(
         speed > facts.limits.gmacs and "Winograd" not in layer.op for layer, _, speed in points(facts.network.boxes)
     )
-    if above and facts.manifest["precision"] == "fp32":
+    own = facts.limits.of == ("bytes" if facts.manifest.get("integers") else facts.manifest["precision"])
+    if above and own:
         told.append(
             f" {several(above, 'layer')} without Winograd above it: the machine was busier when it was measured."
         )
-    if facts.manifest["precision"] != "fp32":
+    if not own:
         told.append(
-            f" The limit is that of fp32 in vectors: {facts.manifest['precision']} has a higher one, not measured."
+            f" The limit is that of {facts.limits.of} in vectors; {facts.manifest['precision']} has a higher one."
         )
     yield figure(picture, "".join(told), scrolls="Roofline")
 

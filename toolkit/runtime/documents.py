@@ -52,7 +52,12 @@ MANIFEST = {
     "zoo": Maybe(dict),
     "seed": Missing(Whole(0, 2**32 - 1)),
     "tools": MapOf(str),
-    "tuning": Maybe({"database_sha256": str, "kernels": list}),
+    "tuning": Maybe(
+        {
+            "database_sha256": str,
+            "kernels": [{"kernel": Maybe(str), "layer": Maybe(str), "knobs": Maybe(dict), "ratio": Missing(float)}],
+        }
+    ),
     "quantization": Maybe(
         {
             "scheme": Maybe(str),

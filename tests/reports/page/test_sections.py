@@ -156,6 +156,23 @@ def test_what_was_decided(facts: Facts) -> None:
     assert "25.0 %" in section(refused, "decided")
 
 
+def test_tuned_kernels_are_listed_with_their_gain(facts: Facts) -> None:
+    assert "Nothing was tuned" in section(facts, "decided")
+    record = {
+        "kernel": "k_1",
+        "layer": "conv 3x3 of 32",
+        "task": "t",
+        "knobs": {"tile": 6, "order": "wide"},
+        "ratio": 0.875,
+    }
+    tuning = {"database_sha256": "ab" * 32, "kernels": [record]}
+    said = text(section(replace(facts, manifest={**facts.manifest, "tuning": tuning}), "decided"))
+    assert "1 kernel as tuned" in said
+    assert "conv 3x3 of 32" in said
+    assert "0.88" in said
+    assert "tile 6, order wide" in said
+
+
 def poisoned(value: Any) -> Any:
     """Every text of a document with an attack behind it, keys too."""
     if isinstance(value, str):

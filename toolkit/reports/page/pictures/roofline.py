@@ -61,8 +61,8 @@ def roofline(boxes: Sequence[Box], limits: Limits, total_ms: float) -> Markup | 
         drawing.text(x(half) + 10, y(half * limits.gbytes) + 12, f"{limits.gbytes:.0f} GB a second (measured)", "tick"),
     ]
     label = (
-        f"Roofline: {len(found)} layers below {limits.gmacs:.0f} G multiply-adds and {limits.gbytes:.0f} GB a second; "
-        f"the largest takes {ms(slowest)}. The table of all layers has the numbers."
+        f"Roofline: {len(found)} layers below {limits.gmacs:.0f} G multiply-adds and {limits.gbytes:.0f} GB a "
+        f"second; the largest takes {ms(slowest)}. The table of all layers has the numbers."
     )
     frame = drawing.axes(
         x, y, _LEFT, _RIGHT, _BOTTOM, across="multiply-adds a byte moved at least", up="G multiply-adds / s"

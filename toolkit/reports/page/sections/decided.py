@@ -88,13 +88,18 @@ def _kernels(facts: Facts) -> Iterable[Markup]:
         caption = "Families that would have been preferred, and why they were not taken"
         yield folded("Why not other families", table(caption, ("family", "why not", "calls"), body, right=(2,)))
     tuning = facts.manifest.get("tuning")
-    if tuning:
-        taken = several(len(tuning["kernels"]), "kernel")
-        yield paragraph(
-            f"{taken} taken as tuned, from the database with SHA-256 ", code(tuning["database_sha256"]), "."
-        )
-    else:
+    if not tuning:
         yield note("Nothing was tuned: every kernel has the schedule that its family chooses.")
+        return
+    taken = several(len(tuning["kernels"]), "kernel")
+    yield paragraph(f"{taken} as tuned, from the database with SHA-256 ", code(tuning["database_sha256"]), ".")
+    records = [
+        (code(row.get("layer") or row.get("kernel") or "?"), f"{row['ratio']:.2f}" if "ratio" in row else "-",
+         ", ".join(f"{knob} {value}" for knob, value in (row.get("knobs") or {}).items()))
+        for row in tuning["kernels"]
+    ]  # fmt: skip
+    caption = "Tuned kernels: their time over the default's, as measured when they were tuned"
+    yield table(caption, ("task", "time", "choice"), records, right=(1,))
 
 
 def _refusals(facts: Facts) -> Iterable[Markup]:

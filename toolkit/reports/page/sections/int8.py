@@ -23,8 +23,7 @@ def content(facts: Facts) -> Iterable[Markup]:
         repairs = ", ".join(map(str, quantization.get("repairs") or ())) or "none"
         yield paragraph(
             f"Scheme {scheme}, ranges by {quantization.get('method')} from {several(images, 'picture')} of "
-            "calibration, "
-            f"repairs: {repairs}."
+            f"calibration, repairs: {repairs}."
         )
     else:
         yield paragraph("The file came quantized: how it was calibrated is not known.")
@@ -48,8 +47,8 @@ def _errors(facts: Facts) -> Iterable[Markup]:
         return
     fall = f"The first lasting fall is at {facts.first_fall}." if facts.first_fall else "No layer falls for good."
     yield paragraph(
-        "Signal over quantization noise against the float network, measured here on: "
-        f"{', '.join(facts.judged_on)}. {fall}"
+        f"Signal over quantization noise against the float network, measured here on: {', '.join(facts.judged_on)}. "
+        f"{fall}"
     )
     rows = [
         (row["layer"], row["sqnr_db"], row["own_db"], f"{row['sqnr_db']:.1f} dB so far, {row['own_db']:.1f} dB alone")
@@ -58,8 +57,7 @@ def _errors(facts: Facts) -> Iterable[Markup]:
     label = f"SQNR of {several(len(rows), 'layer')}. {fall} The table has the numbers."
     told = (
         "Line: each layer's result with all that went wrong before it. Rings: the layer alone, on the float "
-        "network's inputs. "
-        "Higher is better; 6 dB are a bit."
+        "network's inputs. Higher is better; 6 dB are a bit."
     )
     yield figure(errors(rows, facts.first_fall, label), told, scrolls="Error by layer")
     body = [
@@ -81,8 +79,7 @@ def _ranges(facts: Facts) -> Iterable[Markup]:
         cut = [one for one in looked if one.clipped]
         yield paragraph(
             f"Of {several(len(looked), 'tensor')}, {len(cut)} hold values that their integers cannot, on the same "
-            "input; those "
-            "are clipped."
+            "input; those are clipped."
         )
         drawn = [(one.tensor, 100 * (one.clipped or 0), _told(one)) for one in looked]
         if cut:

@@ -33,18 +33,14 @@ def _arena(facts: Facts) -> Iterable[Markup]:
     apart = sum(row["bytes"] for row in facts.plan["placements"])
     yield paragraph(
         f"Every value is at a fixed place in one arena of {size(total)}; each in memory of its own would take "
-        f"{size(apart)}. At "
-        f"the fullest wave {size(max(used))} are in use, {percent(max(used) / total)} of the arena. "
-        f"{several(slices, 'value')} "
-        f"{'is' if slices == 1 else 'are'} written as a slice of a larger one, which makes concats free, and "
-        f"{several(inplace, 'value')} over the addend of a residual add."
+        f"{size(apart)}. At the fullest wave {size(max(used))} are in use, {percent(max(used) / total)} of the "
+        f"arena. {several(slices, 'value')} {'is' if slices == 1 else 'are'} written as a slice of a larger one, "
+        f"which makes concats free, and {several(inplace, 'value')} over the addend of a residual add."
     )
     told = (
         "Across: waves, one after the other. Upwards: bytes of the arena. A box is a value, from the wave that "
-        "writes it to "
-        "the last that reads it; dashed boxes are slices of the memory below them, shaded ones lie over what was "
-        "there. From "
-        "the plan: nothing here was measured."
+        "writes it to the last that reads it; dashed boxes are slices of the memory below them, shaded ones lie "
+        "over what was there. From the plan: nothing here was measured."
     )
     yield figure(arena(rows, total), told, scrolls="The arena over time")
     words = {"own": "-", "root": "shared by parts", "slice": "slice of ", "inplace": "over "}
@@ -65,9 +61,8 @@ def _weights(facts: Facts) -> Iterable[Markup]:
     total = facts.inspected["parameters"] or 1
     yield paragraph(
         f"{many(facts.inspected['parameters'])} numbers in the ONNX, {size(packed)} as packed for the target: "
-        "kernels are laid "
-        "out for vectors, channels filled up to whole blocks, and Winograd's kernels are larger than those they "
-        "came from."
+        "kernels are laid out for vectors, channels filled up to whole blocks, and Winograd's kernels are larger "
+        "than those they came from."
     )
     each, unit = (1e6, "M numbers") if max(row["parameters"] for row in rows) >= 1e6 else (1e3, "k numbers")
     drawn = [(row["layer"], row["parameters"] / each, _of_all(row["parameters"], total)) for row in rows]

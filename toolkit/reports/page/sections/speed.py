@@ -53,8 +53,7 @@ def _latency(facts: Facts) -> Iterable[Markup]:
     yield paragraph(
         f"Measured on {facts.machine}, {facts.when}, with {several(facts.threads, 'thread')} an engine and "
         f"{several(facts.batch, 'image')} an inference. Engines took turns, run by run, on the same random input, "
-        "so that "
-        "a change of the machine's mood meets all of them."
+        "so that a change of the machine's mood meets all of them."
     )
     yield table("Latency of one inference", columns, rows, right=(1, 3, 4, 5, 6, 7, 8, 9))
     yield note("Images a second are the batch over the median: one inference after the other, not several at a time.")

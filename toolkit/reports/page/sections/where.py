@@ -25,8 +25,8 @@ def content(facts: Facts) -> Iterable[Markup]:
         yield paragraph(f"No layer was timed: {facts.missing.get('profile', 'it cannot run here')}.")
     else:
         yield paragraph(
-            f"Every kernel call was timed alone, on {several(facts.threads, 'thread')}, in {facts.runs} runs on random "
-            f"numbers; the figures are medians. Together they are {ms(total)}{_whole(facts, total)}."
+            f"Every kernel call was timed alone, on {several(facts.threads, 'thread')}, in {facts.runs} runs on "
+            f"random numbers; the figures are medians. Together they are {ms(total)}{_whole(facts, total)}."
         )
     yield from _picture(facts)
     if total is not None:
@@ -37,11 +37,9 @@ def content(facts: Facts) -> Iterable[Markup]:
         )
         yield heading("Waves over threads")
         told = (
-            "Kernel calls of one wave do not depend on each other and share the threads; between waves all "
-            "threads wait. "
-            "A call's height is its part of the threads if they are shared by work: it follows from the single "
-            "times and "
-            "was not observed."
+            "Kernel calls of one wave do not depend on each other and share the threads; between waves all threads "
+            "wait. A call's height is its part of the threads if they are shared by work: it follows from the "
+            "single times and was not observed."
         )
         yield figure(waves(facts.inspected["steps"], facts.threads), told, scrolls="Waves over threads")
         yield from _roofline(facts, total)
@@ -74,8 +72,7 @@ def _picture(facts: Facts) -> Iterable[Markup]:
     shown = "darker is slower" if slowest else "none was timed"
     yield paragraph(
         f"{_counted(facts.network)}, from left to right and from above to below. A box is a layer, {shown}; a line "
-        "is a "
-        "tensor; the dot above a block is what the block before it gave. Rest on a box for its numbers."
+        "is a tensor; the dot above a block is what the block before it gave. Rest on a box for its numbers."
     )
     if slowest:
         yield legend(slowest)
@@ -100,10 +97,9 @@ def _roofline(facts: Facts, total: float) -> Iterable[Markup]:
         return
     told = [
         f"The limits were measured here, now: {facts.limits.how}. A point is a layer, its area the layer's time. "
-        "What a "
-        "layer must move at least is computed: each input, weight and result once. Multiply-adds are those of the "
-        "direct "
-        "convolution: Winograd's algorithm does fewer, so its layers may stand above the limit."
+        "What it must move at least is computed: each input, weight and result once; what is small comes from "
+        "caches, which are faster than memory. Multiply-adds are those of the direct convolution: Winograd's "
+        "algorithm does fewer, so its layers may stand above the limit."
     ]
     above = sum(
         speed > facts.limits.gmacs and "Winograd" not in layer.op for layer, _, speed in points(facts.network.boxes)

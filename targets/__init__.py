@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy import front
@@ -43,15 +44,18 @@ def boards() -> list[str]:
 
 
 def parse(text: str) -> Target:
-    """The target that `text` names: a kind, `kind:variant`, an ARM core, or one of `boards`.
+    """The target that `text` names: a kind, `kind:variant`, an ARM core, or one of `boards`; of a VTA, ``@FILE.json``
+    behind it is its configuration.
 
     Raises:
         UsageError: (kind ``target``) there is no such target; names the nearest.
-        DeployError: (kind ``target``) `cpu` on a machine that no kernels are made for.
+        DeployError: (kind ``target``) `cpu` on a machine that no kernels are made for; (kind ``vta``) the file is no
+            configuration, or an impossible one.
     """
     from inception_deploy.kernels.isa import named
 
-    wanted = text.strip().lower()
+    name, at, file = text.strip().partition("@")
+    wanted = name.lower()
     if core := named(wanted.removeprefix("arm:")):
         wanted = f"arm:{core.name}"
     kind, colon, suffix = wanted.partition(":")
@@ -61,7 +65,7 @@ def parse(text: str) -> Target:
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UsageError(f"there is no target '{text}'{hint}", kind="target", got=text, allowed=allowed)
     target: Target = _module(kind).parse(kind, suffix)
-    return target
+    return target.configured(text.strip(), Path(file)) if at else target
 
 
 def described(details: Mapping[str, Any]) -> Target:

@@ -84,6 +84,16 @@ class Target(ABC):
         """This target, computing so; `serves` it."""
         return replace(self, precision=row)
 
+    def configured(self, name: str, file: Path) -> Self:
+        """This target with another configuration of its hardware, and the name that the user gave it.
+
+        Raises:
+            UsageError: (kind ``target``) its hardware has none.
+            DeployError: the file is no configuration, or an impossible one.
+        """
+        message = f"target {self.name} has no configuration to be read from {file}"
+        raise UsageError(message, kind="target", got=name, allowed=f"{self.name}, or vta:...@FILE.json")
+
     def refusal(self, name: str) -> DeployError:
         """Why it does not compute in a precision."""
         message = f"target {self.name} does not compute in '{name}'"

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inception_deploy.errors import UsageError, nearest
+from inception_deploy.errors import DeployError, UsageError, nearest
+from inception_deploy.kernels.elements import BLOCK
 from inception_deploy.kernels.isa import ISAS, Isa
 from inception_deploy.kernels.spec import Spec, Vta
+from inception_deploy.kernels.vta import config as configurations
 from inception_deploy.kernels.vta.accelerator import Accelerator
 from inception_deploy.kernels.vta.boards import BOARDS
 from inception_deploy.kernels.vta.config import Config
@@ -74,6 +76,23 @@ class VtaTarget(Target):
             "mhz": self.vta.board.mhz,
             "configuration": self.vta.config.document(),
         }
+
+    def configured(self, name: str, file: Path) -> VtaTarget:
+        config = configurations.load(file)
+        if (config.block, config.batch) != (BLOCK, 1):
+            got = f"LOG_BLOCK {config.log_block}, LOG_BATCH {config.log_batch}"
+            message = f"networks lie in blocks of {BLOCK} channels, an image at a time, and {file} has {got}"
+            raise DeployError(message, kind="vta", got=got, allowed="LOG_BLOCK 4, LOG_BATCH 0")
+        accelerator = replace(self.vta, config=config)
+        for memory, half in (
+            ("INP", accelerator.inp_half),
+            ("WGT", accelerator.wgt_half),
+            ("ACC", accelerator.acc_half),
+        ):
+            if half < 1:
+                message = f"LOG_{memory}_BUFF_SIZE of {file} holds no tile in each of two halves"
+                raise DeployError(message, kind="vta", got=half, allowed="a larger buffer")
+        return replace(self, name=name, vta=accelerator)
 
     def needs(self) -> str:
         if self.board == SIMULATED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph.driver import optimise
 from inception_deploy.kernels.vta.accelerator import Accelerator
 from inception_deploy.kernels.vta.boards import BOARDS
+from inception_deploy.kernels.vta.config import Config
 from inception_deploy.lower.lower import lower
 from inception_deploy.lower.plan import Refusal
 from inception_deploy.quantize import integer_network, quantize
@@ -54,6 +56,63 @@ def test_no_such_target(name):
 def test_it_computes_in_int8_only():
     with pytest.raises(UsageError, match="target vta:pynq does not compute in 'fp32'"):
         targets.parse("vta:pynq").at("fp32")
+
+
+def written(folder: Path, **changes: int) -> Path:
+    """A configuration that differs from upstream's."""
+    path = folder / "Config.json"
+    path.write_text(json.dumps(Config().document() | changes))
+    return path
+
+
+def test_another_configuration(tmp_path: Path):
+    """Small buffers of odd sizes: other tiles, the same bits."""
+    path = written(tmp_path, LOG_INP_BUFF_SIZE=13, LOG_WGT_BUFF_SIZE=14, LOG_ACC_BUFF_SIZE=14, LOG_UOP_BUFF_SIZE=13)
+    target = targets.parse(f"vta:sim@{path}").at("int8")
+    assert isinstance(target, VtaTarget)
+    assert target.vta.config.inp_depth == 512
+    assert target.name == f"vta:sim@{path}"
+    model, pictures = networks.model_of(networks.pools)
+    quantized = quantize(model, pictures, scheme="power-of-two").model
+    target.build(lower(quantized, target), tmp_path)
+    with load(tmp_path) as compiled:
+        (want,) = integer_network.reference(quantized, {model.graph.input[0].name: pictures[:2]})
+        assert np.array_equal(compiled.run(pictures[:2])[0], want)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"LOG_BLOCK": 5}, "networks lie in blocks of 16 channels"),
+        ({"LOG_BATCH": 1}, "networks lie in blocks of 16 channels"),
+        ({"LOG_WGT_BUFF_SIZE": 9}, "LOG_WGT_BUFF_SIZE .* holds no tile"),
+        ({"LOG_WGT_BUFF_SIZE": 40}, "LOG_WGT_BUFF_SIZE of the VTA configuration is 40"),
+    ],
+)
+def test_a_configuration_that_networks_do_not_fit(changes, message, tmp_path: Path):
+    with pytest.raises(DeployError, match=message) as error:
+        targets.parse(f"vta:zcu104@{written(tmp_path, **changes)}")
+    assert error.value.kind == "vta"
+
+
+def test_only_a_vta_has_a_configuration(tmp_path: Path):
+    with pytest.raises(UsageError, match="target cpu has no configuration"):
+        targets.parse(f"cpu@{written(tmp_path)}")
+
+
+def stem(b, x):
+    """Patches of every kind: stride, dilation, padding of one side, few channels."""
+    y = b.op("Relu", b.conv(x, 3, 20, (5, 3), strides=[2, 1], pads=[2, 0, 1, 1]))
+    z = b.op("Relu", b.conv(x, 3, 20, (3, 3), strides=[2, 1], dilations=[2, 1], pads=[2, 0, 1, 1]))
+    return b.conv(b.op("Add", y, z), 20, 7, (1, 1))
+
+
+def test_stems(tmp_path: Path):
+    model, pictures = networks.model_of(stem)
+    quantized = quantize(model, pictures, scheme="power-of-two").model
+    plan = lower(quantized, simulated("pynq"))
+    assert [step.op for step in plan.steps if step.device == "cpu"].count("patches") == 2
+    exact(quantized, pictures[:2], "pynq", tmp_path)
 
 
 def test_a_scheme_of_float_scales_is_refused_at_once():

@@ -8,6 +8,7 @@ candidate differs from the best before it in one respect, and a recipe that is s
     fast      nothing is measured: ranges by least squared error, no repairs
     normal    bias correction, equalisation, the method of ranges, scales of their own for concats and average pools,
               adaptive rounding
+    best      and reconstruction: each layer made up for what those before it did (`reconstruct`)
 
 Candidates run in onnxruntime, whose float graph rounds the ties of powers of two to even: all of them alike.
 """
@@ -34,9 +35,9 @@ from .quantizer import QuantizedModel, Quantizer, Recipe
 from .ranges import METHODS
 from .runner import Runner
 
-Effort = Literal["fast", "normal"]
+Effort = Literal["fast", "normal", "best"]
 
-EFFORTS: tuple[Effort, ...] = ("fast", "normal")
+EFFORTS: tuple[Effort, ...] = ("fast", "normal", "best")
 
 EVERY = 4
 """One picture of so many is held back."""
@@ -151,7 +152,7 @@ def choose(
     progress.stage("measure")
     recipe, level = base, judge.sqnr(best)
     trials, tried = [Trial("as it is", level, kept=True)], [base]
-    for question in _questions(quantizer, fixed):
+    for question in _questions(quantizer, fixed, effort):
         start = recipe
         for words, change in question:
             candidate = _changed(start, change)
@@ -172,7 +173,7 @@ Change = tuple[str, Mapping[str, Any]]
 """What is changed, in words and by name."""
 
 
-def _questions(quantizer: Quantizer, fixed: frozenset[str]) -> list[list[Change]]:
+def _questions(quantizer: Quantizer, fixed: frozenset[str], effort: Effort) -> list[list[Change]]:
     """What is asked, in order; the answers to one question exclude each other."""
     structure = quantizer.structure()
     kinds = {layer.kind for layer in structure.layers}
@@ -191,6 +192,8 @@ def _questions(quantizer: Quantizer, fixed: frozenset[str]) -> list[list[Change]
             ("adaptive rounding alone", {"rounding": True, "bias": False}),
         ]
     )
+    if effort == "best" and not fixed & {"rounding", "bias"}:
+        asked.append([("reconstruction", {"reconstruct": True})])
     return [[(words, {k: v for k, v in change.items() if k not in fixed}) for words, change in q] for q in asked]
 
 

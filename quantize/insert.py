@@ -42,6 +42,7 @@ def insert(
     scheme: Scheme,
     *,
     rounded: Mapping[str, NDArray[np.int8]] | None = None,
+    settled: bool = False,
 ) -> onnx.ModelProto:
     """Quantize `model`, which is changed.
 
@@ -49,11 +50,12 @@ def insert(
         structure: what `structure.analyse` found in this very model.
         params: of every tensor of ``structure.values``.
         rounded: int8 weights by the name of their node, in the place of rounding to the nearest.
+        settled: the biases answer for the ties of adds already.
 
     Returns:
         A model that onnx's checker accepts, with the name of the scheme in its metadata. Same input, same bytes.
     """
-    if scheme.power_of_two:
+    if scheme.power_of_two and not settled:
         settle_ties(structure, params)
     for layer in structure.layers:
         if layer.shortcut is not None:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from inception_deploy.errors import UsageError
+from inception_deploy.graph.rewrite import operand, set_constant
 from inception_deploy.progress import NONE, Progress
 
 from . import ranges as methods
@@ -23,6 +24,7 @@ from .insert import insert, too_fine
 from .integer_network import float_nodes
 from .pictures import Given, Pictures, pictures
 from .prepare import prepare
+from .reconstruct import reconstruct
 from .repair import Repairs, Seen, correct_bias, equalise, inputs_of, pairs, round_adaptively
 from .scheme import Choices, Params, Scheme, scheme
 from .structure import Structure, analyse
@@ -146,7 +148,10 @@ class Quantizer:
             done.append("equalised the channels of neighbouring layers")
         structure, ends, params = self._settle(model, recipe, how, given)
         rounded = {}
-        if repairs.needs_inputs:
+        if repairs.reconstruct:
+            rounded = self._reconstructed(recipe, proto, structure, given)
+            done.append(f"made up {len(rounded)} layers for what those before them did")
+        elif repairs.needs_inputs:
             seen = self.seen(repairs)
             if repairs.rounding:
                 alike = replace(recipe, repairs=replace(repairs, bias=False))
@@ -159,9 +164,24 @@ class Quantizer:
                 done.append(f"corrected the biases of {count} layers")
         if not quiet:
             self._progress.stage("insert")
-        result = insert(model, structure, params, how, rounded=rounded)
+        result = insert(model, structure, params, how, rounded=rounded, settled=repairs.reconstruct)
         images = ends.images
         return QuantizedModel(result, how, ends, tuple(float_nodes(result)), images, tuple(done))
+
+    def _reconstructed(
+        self, recipe: Recipe, proto: onnx.ModelProto, structure: Structure, given: Ranges | None
+    ) -> dict[str, NDArray[np.int8]]:
+        """The weights of `reconstruct`; the biases of `structure` are changed."""
+        assert self.source is not None
+        how, repairs = scheme(recipe.scheme), replace(recipe.repairs, reconstruct=False, bias=True, rounding=False)
+        draft = self.quantize(replace(recipe, repairs=repairs), given, quiet=True).model
+        weights, biases = reconstruct(
+            proto, draft, structure, how, self.source, repairs, threads=self._threads, progress=self._progress
+        )
+        for layer in structure.layers:
+            if layer.name in biases and operand(layer.nodes[0], 2) is not None:
+                set_constant(layer.nodes[0], 2, "bias", biases[layer.name])
+        return weights
 
     def seen(self, repairs: Repairs) -> dict[str, Seen]:
         """What the inputs of layers with weights were like; computed on the first call."""

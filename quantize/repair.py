@@ -35,8 +35,12 @@ DAMPING = 0.01
 _LIMIT = 8.0
 _ROUNDS = 20
 _SETTLED = 1e-3
-_SAMPLES = 4096
-_LARGEST = 4608
+SAMPLES = 4096
+"""Windows of each layer's input that are looked at, of all pictures together."""
+
+LARGEST = 4608
+"""The most inputs of a window that are solved for."""
+
 _BLOCK = 128
 
 
@@ -48,18 +52,20 @@ class Repairs:
         equalise: cross-layer equalisation.
         bias: bias correction.
         rounding: adaptive rounding.
-        images: how many pictures the last two look at.
+        reconstruct: each layer is made up for what those before it did (`reconstruct`), which includes the other two.
+        images: how many pictures the last three look at.
     """
 
     equalise: bool = False
     bias: bool = False
     rounding: bool = False
+    reconstruct: bool = False
     images: int = 16
 
     @property
     def needs_inputs(self) -> bool:
         """Whether pictures are needed."""
-        return self.bias or self.rounding
+        return self.bias or self.rounding or self.reconstruct
 
 
 # -- equalisation -----------------------------------------------------------------------------------------------------
@@ -170,7 +176,7 @@ def inputs_of(
     for batch in runner.batches(source):
         for name, values in look(runner, batch, chunks):
             for node in readers[name]:
-                patches = _patches(node, values, max(16, _SAMPLES // repairs.images))
+                patches = patches_of(node, values, max(16, SAMPLES // repairs.images))
                 _remember(result, node.name or "", patches, repairs.rounding)
         done += len(batch)
         progress.update(min(done, repairs.images), repairs.images)
@@ -186,7 +192,7 @@ def inputs_of(
 def _remember(result: dict[str, Seen], name: str, patches: NDArray[np.float32], moments: bool) -> None:
     groups, size, count = patches.shape
     if name not in result:
-        square = np.zeros((groups, size, size), np.float32) if moments and size <= _LARGEST else None
+        square = np.zeros((groups, size, size), np.float32) if moments and size <= LARGEST else None
         result[name] = Seen(np.zeros((groups, size)), square)
     seen = result[name]
     seen.count += count
@@ -195,7 +201,7 @@ def _remember(result: dict[str, Seen], name: str, patches: NDArray[np.float32], 
         seen.moments += patches @ patches.transpose(0, 2, 1)
 
 
-def _patches(node: ir.Node, x: Array, samples: int) -> NDArray[np.float32]:
+def patches_of(node: ir.Node, x: Array, samples: int) -> NDArray[np.float32]:
     """Windows of a layer's input, (groups, K, at most about `samples`), spread evenly over all places."""
     if node.op_type == "Gemm":
         return np.expand_dims(x.T, 0)
@@ -277,12 +283,12 @@ def round_adaptively(
         groups = len(found.moments)
         rows = weight.reshape(groups, len(weight) // groups, -1).astype(np.float64)
         steps = scale.reshape(groups, -1)
-        solved = _round_rows(rows, steps, found.moments.astype(np.float64), scheme.weight_limits)
+        solved = round_rows(rows, steps, found.moments.astype(np.float64), scheme.weight_limits)
         result[layer.name] = solved.reshape(weight.shape).astype(np.int8)
     return result
 
 
-def _round_rows(
+def round_rows(
     rows: NDArray[np.float64], steps: NDArray[np.float64], moments: NDArray[np.float64], limits: tuple[int, int]
 ) -> NDArray[np.float64]:
     """(groups, O, K) weights as whole numbers of their row's step, (groups, O); moments are (groups, K, K)."""

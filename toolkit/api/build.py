@@ -73,7 +73,7 @@ def export(
         scheme, images: for int8: what the integers mean, where not what suits the target, and on how many pictures to
             calibrate.
         effort: for int8: ``normal`` (default) finds how to quantize by measuring on pictures held back, ``fast`` does
-            not.
+            not, ``best`` reconstructs layer by layer besides.
         max_drop, evaluate: for int8: points of top-1 that may be lost on these labelled pictures; layers go back to
             float until it holds.
         tuned: a database of `tune`; for fp32.
@@ -233,7 +233,8 @@ def quantize(
         ranges: a JSON that is read where it exists, in place of calibrating, and written where it does not.
         scheme: what the integers mean: ``float-scale``, ``float-scale-int8``, ``power-of-two`` or
             ``power-of-two-tensor``.
-        effort: ``normal`` finds what is None below by measuring on pictures held back; ``fast`` does not.
+        effort: ``normal`` finds what is None below by measuring on pictures held back; ``fast`` does not, ``best``
+            reconstructs layer by layer besides.
         method, percentile: how ranges are chosen: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
         images: calibrate on the first so many only.
         max_drop, evaluate, preprocessing: as for `export`.

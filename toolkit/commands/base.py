@@ -219,7 +219,9 @@ def add_quantization(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--calibration", type=Path, metavar="DIR|FILE.npz", help=pictures)
     schemes = "what the integers mean: float-scale (default), float-scale-int8, power-of-two (vta), power-of-two-tensor"
     parser.add_argument("--scheme", metavar="S", help=schemes)
-    effort = "normal (default) finds how to quantize by measuring on pictures held back; fast takes the defaults"
+    effort = (
+        "normal (default) finds how by measuring on pictures held back; fast takes the defaults; best takes longest"
+    )
     parser.add_argument("--effort", metavar="E", help=effort)
     parser.add_argument("--images", type=positive("--images"), metavar="N", help="calibrate on the first N only")
     limit = "of top-1; layers go back to float until it holds"

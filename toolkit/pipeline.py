@@ -81,7 +81,7 @@ def export(
     Args:
         precision: what to compute in; None for int8 where the model is a quantized ONNX, and fp32 otherwise.
         quantization: how a float model becomes int8; for that precision only.
-        tuned: a database of `tune`, whose choices of kernels are taken; for fp32 only.
+        tuned: a database of `tune`, whose choices of kernels are taken: of fp32, or of int8.
         verified: compare every stage with the one before it, and write nothing where one is outside its tolerance.
         keep_stages: put the ONNX from before our graph passes into the bundle too, and the layers after each lowering
             pass.
@@ -109,7 +109,7 @@ def export(
         message = "--require-int8 is a percentage, for int8"
         raise UsageError(message, kind="usage", got=require_int8, allowed="0 to 100, with --precision int8")
     if tuned is not None:
-        _refuse_tuned(precision or "fp32")
+        _refuse_tuned(precision or "fp32", None)
     if onnx_only and (tuned is not None or precision == "bf16"):
         message = "--onnx-only makes a file for other runtimes: nothing of it is tuned, or in bf16"
         raise UsageError(message, kind="usage", got="--tuned" if tuned else precision, allowed="fp32 or int8")
@@ -253,7 +253,7 @@ class _Export:
             wanted = "fp32"
         settled = settle(target, wanted, quantized=quantized)
         if self.wanted.tuned is not None:
-            _refuse_tuned(settled.target.precision.name)
+            _refuse_tuned(settled.target.precision.name, target.precision.name)
         return settled
 
     def quantize(self, model: onnx.ModelProto, outputs: Results) -> tuple[onnx.ModelProto, Results]:
@@ -460,10 +460,16 @@ FOREIGN: Mapping[str, Any] = {"scheme": None, "method": None, "images": 0, "repa
 """What is known of how a file came to its integers that somebody else quantized."""
 
 
-def _refuse_tuned(precision: str) -> None:
-    """UsageError where there is nothing tuned for a precision."""
-    if precision != "fp32":
-        raise UsageError("--tuned is for fp32", kind="usage", got=precision, allowed="--precision fp32")
+def _refuse_tuned(precision: str, measured: str | None) -> None:
+    """UsageError where there is nothing tuned for a precision.
+
+    Args:
+        measured: what the database is of; None where it was not read yet.
+    """
+    known = (measured,) if measured else ("fp32", "int8")
+    if precision not in known:
+        message = f"--tuned is for {' and '.join(known)}, and the export is in {precision}"
+        raise UsageError(message, kind="usage", got=precision, allowed=[f"--precision {name}" for name in known])
 
 
 def _effect(effect: driver.PassEffect) -> dict[str, Any]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from random import Random
 
+import numpy as np
 import pytest
 
+from inception_deploy import targets
 from inception_deploy.lower.layers import Param
 from inception_deploy.lower.lower import layers_for, pack
+from inception_deploy.quantize import integer_network, quantize
 from inception_deploy.tuning.space import Space, choice_of, knobs
 from inception_deploy.tuning.task import tasks_of
 from inception_deploy.tuning.tuned import Better, with_choices
@@ -51,6 +54,25 @@ def test_any_choices_compute_the_same(target, builder, tmp_path, seed):
     taken = {record["task"] for record in tuned.used.values()}
     assert taken == set(tuned.choices), "a task's choice was not asked for"
     made.check(*b.inputs.values(), tolerance=bound("kernels"))
+
+
+@pytest.mark.parametrize("isa", ["avx512-vnni", "avx2"])
+@pytest.mark.parametrize("seed", range(2))
+def test_any_choices_of_integers_are_the_reference(isa, builder, tmp_path, seed):
+    from .conftest import Compiled
+
+    goal = targets.parse(f"cpu:{isa}").at("int8")
+    if reason := goal.missing():
+        pytest.skip(reason)
+    b = builder()
+    model = branchy(b)
+    (x,) = b.inputs.values()
+    quantized = quantize(model, list(np.random.default_rng(0).standard_normal((8, *x.shape[1:]), np.float32))).model
+    tuned = drawn(quantized, goal, Random(seed))
+    made = Compiled(quantized, tuned, tmp_path / "network.so")
+    assert {record["task"] for record in tuned.used.values()} == set(tuned.choices)
+    (expected,) = integer_network.reference(quantized, {quantized.graph.input[0].name: x})
+    np.testing.assert_array_equal(made.run(x)[0], expected)
 
 
 def test_no_choices_change_nothing(target, builder):

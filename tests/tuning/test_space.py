@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from inception_deploy import targets
-from inception_deploy.kernels.elements import BYTE
+from inception_deploy.kernels.elements import BYTE, Addition, Rounding
 from inception_deploy.kernels.spec import Conv, GlobalAverage, Window, WindowOp, decode
 from inception_deploy.lower.layers import Layer, Storage
 from inception_deploy.tuning import task as tasks_
@@ -30,13 +31,46 @@ def test_equal_layers_are_one_task() -> None:
         layer("dense", conv, "c"),
         layer("pool", pool, "d"),
     ]
-    none = [GlobalAverage(1, 2, 64), Conv(1, 16, 8, 8, 16, 8, 8, (1, 1), in_element=BYTE, out_element=BYTE)]
+    none = [GlobalAverage(1, 2, 64), replace(pool, in_element=BYTE, out_element=BYTE)]
     found = tasks_.tasks_of([*layers, *(layer("conv", spec, "no knobs") for spec in none)])
     assert [(t.layers, t.count, t.eligible) for t in found] == [
         (("a", "b"), 2, True), (("c",), 1, False), (("d",), 1, False),
     ]  # fmt: skip
     assert len({t.key for t in found}) == 3
     assert [str(t) for t in found] == ["16-16 3x3 @8x8", "16-16 3x3 @8x8", "max 32 2x2/2 @4x4"]
+
+
+def bytes_conv(zero: int, factor: float, *, sets: int = 1, shift: bool = False) -> Conv:
+    rounding = Rounding(zero, zero, 255, shift)
+    kept = {"in_element": BYTE, "out_element": BYTE, "add_element": BYTE, "row_sets": sets, "column_sets": sets}
+    added = Addition((zero, 3), (0, 1), factor, rounding)
+    return Conv(1, 32, 9, 9, 64, 9, 9, (3, 3), pad=(1, 1), add=True, rounding=rounding, addition=added, **kept)
+
+
+def test_layers_of_other_scales_are_one_task() -> None:
+    """A shift is another task than a multiplication; so is a sum without rounding before it."""
+    inside = replace(bytes_conv(1, 0.5), addition=Addition((0, 3), (0, 0), 0.5, Rounding(1, 1, 255), inside=0))
+    specs = [bytes_conv(0, 0.5), bytes_conv(9, 0.25, sets=3), bytes_conv(0, 3, shift=True), inside]
+    found = tasks_.tasks_of([layer("conv", spec, str(number)) for number, spec in enumerate(specs)])
+    assert [(task.layers, task.eligible) for task in found] == [(("0", "1"), False), (("2",), False), (("3",), False)]
+    assert tasks_.key_of(layer("conv", specs[1], "")) == found[0].key
+
+
+@pytest.mark.parametrize("isa", ["avx512-vnni", "avx2", "cortex-a72", "cortex-a76"])
+def test_choices_for_bytes(isa: str) -> None:
+    """They come back from their knobs, and only widened bytes are unrolled."""
+    name = f"{'arm' if 'cortex' in isa else 'cpu'}:{isa}"
+    target = replace(targets.parse(name), precision=targets.precision.rows("int8")[0])
+    words = {"avx512-vnni": (1,), "cortex-a76": (1,), "avx2": (1, 2, 4, 8), "cortex-a72": (1, 2, 4, 8)}[isa]
+    spec = tasks_.plain(bytes_conv(7, 0.5))
+    task = tasks_.Task(spec, False, 1, ("a",))
+    space, random = Space(task, target), Random(3)
+    assert {choice.schedule.unroll for choice in space.sample(random, 300)} == set(words)
+    for choice in [space.default, *space.sample(random, 30), *space.neighbours(space.default)]:
+        assert choice_of(knobs(choice), task, target) == choice
+        assert features(spec, choice, target, 2).shape == (WIDTH,)
+        assert (choice.outputs, choice.schedule.k_block) == (None, 0)
+        assert target.units(spec, choice.schedule) >= 1
 
 
 def test_a_spec_survives_json(tasks) -> None:

@@ -76,7 +76,7 @@ def export(
             not, ``best`` reconstructs layer by layer besides.
         max_drop, evaluate: for int8: points of top-1 that may be lost on these labelled pictures; layers go back to
             float until it holds.
-        tuned: a database of `tune`; for fp32.
+        tuned: a database of `tune`, of the precision of the export.
         verified: compare every stage with the one before it, and write nothing where one differs.
         keep_stages: keep what the network was before and between our passes.
         require_int8: how many percent of the multiply-adds must compute in integers; for int8.
@@ -148,6 +148,8 @@ def tune(
     *,
     trials: int,
     target: str = "cpu",
+    precision: Literal["fp32", "int8"] | None = None,
+    scheme: str = "float-scale",
     weights: PathLike | None = None,
     ema: bool = False,
     input_size: int | tuple[int, int] | None = None,
@@ -170,6 +172,9 @@ def tune(
     Args:
         model, target, weights ... preprocessing: as for `export`.
         output: the database, a folder that keeps every measurement.
+        precision: None for int8 where the model is a quantized ONNX, and fp32 otherwise. A float network is quantized
+            on random pictures for that: what its scales are makes no difference to its kernels.
+        scheme: how it is quantized.
         trials: choices to measure, of all layers together.
         resume: go on with the database that stands at `output`.
         tracker, key: host and port of an RPC tracker of TVM, and the devices' key there; both, or neither.
@@ -187,6 +192,8 @@ def tune(
         _request(model, weights, ema, input_size, width, batch, num_classes, options, seed, preprocessing),
         Path(output),
         target=target,
+        precision=precision,
+        scheme=scheme,
         trials=trials,
         resume=resume,
         tracker=tracker,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from inception_deploy.errors import UsageError
 from inception_deploy.progress import Progress
@@ -21,6 +23,17 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         type=positive("--trials"),
         metavar="N",
         help="choices to measure, of all layers together",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "int8"),
+        help="whose kernels (default: int8 for a quantized ONNX, otherwise fp32)",
+    )
+    parser.add_argument(
+        "--scheme",
+        default="float-scale",
+        metavar="S",
+        help="of int8; a float network is quantized on random pictures, as times do not depend on its scales",
     )
     parser.add_argument(
         "-o",
@@ -52,6 +65,8 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         raise UsageError("--tracker and --key go together", kind="usage", got="one of them", allowed="both, or neither")
     document = tune(
         output=options.output,
+        precision=options.precision,
+        scheme=options.scheme,
         trials=options.trials,
         resume=options.resume,
         tracker=options.tracker,
@@ -62,27 +77,43 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     )
     rows = document["layers"]
     shown = table(
-        ("task", "layers", "default ms", "share %", "tried", "best / default"),
+        ("task", "layers", "default ms", "share %", "tried", "best / default", "kept"),
         [
-            (r["task"], r["count"], r["default_ms"], 100 * r["share"], r["choices"], r["ratio"])
+            (r["task"], r["count"], r["default_ms"], 100 * r["share"], r["choices"], r["ratio"], _kept(r))
             for r in sorted(rows, key=lambda r: -r["share"])[:_ROWS]
         ],
         right=range(1, 6),
     )
     rest = f"... and {len(rows) - _ROWS} more\n" if len(rows) > _ROWS else ""
-    what = "the network" if document["measured"] == "network" else "the sum of the layers"
     text = (
-        f"{rest}\n{document['trials']} trials, {document['records']} records in {document['database']}; {what} takes "
-        f"{document['after_ms']:.2f} ms instead of {document['before_ms']:.2f}\n"
+        f"{rest}\n{document['trials']} trials, {document['records']} records in {document['database']}; "
+        f"{_gained(document)}\n"
         f"build from it: inception-deploy export --model {options.model} --tuned {options.output} ..."
     )
     return Outcome(document, sequence(shown, line(text)))
+
+
+def _kept(row: Mapping[str, Any]) -> str:
+    return "" if row["ratio"] == 1 else "yes" if row["kept"] else "no: not faster in the network"
+
+
+def _gained(document: Mapping[str, Any]) -> str:
+    """What the tuning came to."""
+    better, kept, before, after = (document[name] for name in ("better", "kept", "before_ms", "after_ms"))
+    took = f"{after:.2f} ms instead of {before:.2f}"
+    if document["measured"] != "network":
+        return f"{better} kernels are faster; the sum of the layers takes {took}"
+    if not kept:
+        alone = f"{better} kernels were faster alone, none in the network" if better else "no kernel was faster"
+        return f"{alone}: it keeps its defaults, {before:.2f} ms"
+    return f"the network keeps {kept} of {better} faster kernels and takes {took} ({after / before - 1:+.1%})"
 
 
 COMMAND = Command(
     "tune",
     "search for faster kernels of a network by measuring",
     "inception-deploy tune --model irv2 --target cpu --trials 64 -o irv2.db\n"
+    "inception-deploy tune --model googlenet --precision int8 --trials 64 -o googlenet-int8.db\n"
     "inception-deploy tune --model v4 --target arm:cortex-a72 -o pi.db --trials 500 --tracker 10.0.0.2:9190 --key pi4",
     _arguments,
     _execute,

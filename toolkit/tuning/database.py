@@ -243,6 +243,14 @@ def read(folder: Path, identity: Identity) -> Database:
     return Database(folder, identity)
 
 
+def header_target(folder: Path) -> str:
+    """The target that a database says it is of; "" where it says nothing that can be read."""
+    try:
+        return str(json.loads((folder / HEADER).read_text(encoding="utf-8"))["target"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return ""
+
+
 def _check(folder: Path, identity: Identity) -> None:
     if not folder.is_dir() or not (folder / HEADER).is_file():
         what = "is not a tuning database" if os.path.lexists(folder) else "does not exist"

@@ -4,30 +4,29 @@ resolve, export, optimise   --model becomes the ONNX that `export` would compile
 measure defaults            every task as it is: where the time goes, and what has to be beaten
 search                      trials, each to the task that is expected to gain most
 confirm                     the winners again, longer
-compare                     the whole network, untuned and tuned, in turns
+settle                      the whole network, untuned and tuned, in turns: what is faster there is kept
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from ..bundles.engines import default_threads
 from ..errors import DeployError
 from ..graph import driver
 from ..lower.lower import layers_for, lower
 from ..progress import NONE, Progress, Stopwatch
-from ..reports.bench import interleave
-from ..runtime import compiled
+from ..quantize import quantize
+from ..quantize.integer_network import is_quantized
 from ..sources import resolve
 from ..targets import parse
-from ..targets.cpu import Cpu
 from . import database as databases
+from . import settle
 from .devices import remote_runners, servers
 from .measure import Meter, local_runners
 from .search import Search, State
@@ -35,8 +34,8 @@ from .task import Task, tasks_of
 from .trial import Setting
 from .tuned import better, identity, tunable, with_choices
 
-_COMPARE_RUNS = 30
 _LEAST_BETWEEN_NOTES = 32
+_PICTURES = 16
 
 
 def tune(
@@ -44,6 +43,8 @@ def tune(
     destination: Path,
     *,
     target: str = "cpu",
+    precision: str | None = None,
+    scheme: str = "float-scale",
     trials: int,
     resume: bool = False,
     tracker: tuple[str, int] | None = None,
@@ -54,6 +55,9 @@ def tune(
     """Search for faster choices of a network's kernels, and keep every measurement in the database `destination`.
 
     Args:
+        precision: ``fp32`` or ``int8``; None for int8 where the network is a quantized one, and fp32 otherwise. A float
+            network is quantized on random pictures: times do not depend on what its scales are.
+        scheme: how it is quantized.
         trials: choices to measure in all, those of an interrupted run included; defaults are not counted.
         resume: go on with the database that is there.
         tracker, device_key: measure on the devices that TVM's RPC tracker knows by this key, not here.
@@ -67,7 +71,7 @@ def tune(
         DeployError: the database cannot be used, or nothing can be measured.
     """
     watch = Stopwatch(progress)
-    goal = tunable(parse(target))
+    goal = tunable(parse(target), precision or "fp32")
     if reason := goal.unbuildable():
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
     threads = threads or default_threads()
@@ -82,6 +86,9 @@ def tune(
         runners = remote_runners(*tracker, device_key or "", threads, count)
     watch.stage("resolve")
     source = resolve.resolve(request)
+    if precision is None and source.file is not None:
+        given = onnx.load(source.file, load_external_data=False)
+        goal = tunable(parse(target), "int8") if is_quantized(given) else goal
     owner = identity(source.name, goal)
     # opened first: what is wrong with it should not take a minute to be told
     opened, notes = databases.resume(destination, owner) if resume else (databases.create(destination, owner), [])
@@ -91,8 +98,10 @@ def tune(
         watch.stage("export")
         model, _ = driver.optimise(source.onnx(lambda what: watch.update(0, 0, what)), target=goal.kind)
         del source
-        untuned = lower(model, goal)
-        found = tasks_of(layers_for(model, goal).layers)
+        if goal.integers and not is_quantized(model):
+            model = _quantized(model, scheme, watch)
+        untuned, network = lower(model, goal), layers_for(model, goal)
+        of, found = settle.owners(network), tasks_of(network.layers)
         if not found:
             raise DeployError(f"{owner.model} has no layer that can be tuned", kind="tune", got=owner.model)
         meter = Meter(goal, Setting(threads, len(untuned.weights)), runners)
@@ -103,15 +112,22 @@ def tune(
         best = better(opened, goal)
         before = 1e3 * sum(state.total for state in search.states)
         after = 1e3 * sum(s.total * (best[s.task.key].ratio if s.task.key in best else 1.0) for s in search.states)
+        kept = frozenset(best)
         if tracker is None:
-            watch.stage("compare")
-            tuned = lower(model, with_choices(goal, best))
-            before, after = compare(goal, untuned, tuned, threads, watch)
+            watch.stage("settle")
+
+            def chosen(keys: frozenset[str]) -> Any:
+                return lower(model, with_choices(goal, {key: best[key] for key in keys}))
+
+            kept, before, after = settle.settle(goal, untuned, chosen, kept, of, threads, watch)
+            dropped = tuple(sorted(best.keys() - kept))
+            settle.write(opened, settle.Settled(opened.digest(), tuple(sorted(kept)), dropped, before, after))
         return {
             "tasks": len(found),
             "trials": search.trials,
             "records": len(opened.records),
             "better": len(best),
+            "kept": len(kept),
             "before_ms": round(before, 4),
             "after_ms": round(after, 4),
             "measured": "network" if tracker is None else "tasks",
@@ -126,6 +142,7 @@ def tune(
                     "share": round(state.total / sum(s.total for s in search.states), 4),
                     "ratio": round(best[state.task.key].ratio, 4) if state.task.key in best else 1.0,
                     "choices": len(state.ratios),
+                    "kept": state.task.key in kept,
                 }
                 for state in sorted(search.states, key=lambda s: -s.total)
             ],
@@ -162,22 +179,10 @@ def _search(
     return search
 
 
-def compare(goal: Cpu, untuned: Any, tuned: Any, threads: int, watch: Stopwatch) -> tuple[float, float]:
-    """Median milliseconds of two plans of one network, run in turns on this machine."""
-    with tempfile.TemporaryDirectory() as folder:
-        calls = {}
-        models = []
-        for name, plan in {"untuned": untuned, "tuned": tuned}.items():
-            place = Path(folder) / name
-            place.mkdir()
-            goal.build(plan, place, progress=watch.update)
-            models.append(compiled.load(place, threads=threads))
-            random = np.random.default_rng(0)
-            inputs = [random.standard_normal(port.shape, dtype=np.float32) for port in models[-1].inputs]
-            calls[name] = partial(models[-1].run, *inputs)
-        try:
-            found = interleave(calls, _COMPARE_RUNS)
-        finally:
-            for model in models:
-                model.close()
-        return found["untuned"]["p50_ms"], found["tuned"]["p50_ms"]
+def _quantized(model: onnx.ModelProto, scheme: str, watch: Stopwatch) -> onnx.ModelProto:
+    """In int8, with the scales of random pictures."""
+    watch.stage("quantize")
+    shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim][1:]
+    random = np.random.default_rng(0)
+    pictures = [random.standard_normal(shape, dtype=np.float32) for _ in range(_PICTURES)]
+    return quantize(model, pictures, scheme=scheme).model

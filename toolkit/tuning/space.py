@@ -109,8 +109,13 @@ class Space:
 def knobs(choice: Choice) -> dict[str, int]:
     """A choice as whole numbers by name, which is how MetaSchedule samples and stores it."""
     high, wide = choice.outputs or (0, 0)
-    values = {f.name: int(getattr(choice.schedule, f.name)) for f in fields(choice.schedule) if f.name != "lanes"}
-    return {"winograd_rows": high, "winograd_columns": wide, **values}
+    return {"winograd_rows": high, "winograd_columns": wide, **_numbers(choice.schedule)}
+
+
+def _numbers(schedule: Any) -> dict[str, int]:
+    """A schedule's knobs: not its lanes and its instruction, which follow from the machine and the spec."""
+    found = {f.name: getattr(schedule, f.name) for f in fields(schedule) if f.name != "lanes"}
+    return {name: int(value) for name, value in found.items() if not isinstance(value, str)}
 
 
 def choice_of(values: Mapping[str, int], task: Task, target: Cpu) -> Choice:
@@ -122,7 +127,7 @@ def choice_of(values: Mapping[str, int], task: Task, target: Cpu) -> Choice:
     elif not task.eligible or outputs not in target.winograd_options(task.spec):
         raise ValueError(f"no Winograd tile {outputs}")
     base = target.schedule(main_spec(task.spec, outputs))
-    known = {f.name: type(getattr(base, f.name)) for f in fields(base) if f.name != "lanes"}
+    known = {name: type(getattr(base, name)) for name in _numbers(base)}
     if known.keys() != rest.keys():
         raise KeyError(f"knobs {sorted(rest)}")
     return Choice(outputs, replace(base, **{name: known[name](value) for name, value in rest.items()}))

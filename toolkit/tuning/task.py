@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..kernels.elements import Addition, Rounding
 from ..kernels.spec import Conv, Spec, Window
 from ..lower.layers import Layer
 
@@ -44,7 +45,33 @@ def key(spec: Spec, eligible: bool) -> str:
 
 def tunable(spec: Spec) -> bool:
     """There are knobs to search."""
-    return isinstance(spec, Conv | Window) and not spec.quantized
+    return isinstance(spec, Conv) or (isinstance(spec, Window) and not spec.quantized)
+
+
+def plain(spec: Spec) -> Spec:
+    """A spec without what makes no difference to its time: where tensors lie, and, of bytes, what the numbers of its
+    scales and zero points are.
+    """
+    found = spec.canonical()
+    if not isinstance(found, Conv) or not found.quantized:
+        return found
+    how, addition = found.rounding, found.addition
+    alike = None if how is None else Rounding(0, 0, 255, how.shift)
+    if addition is not None and alike is not None:
+        unaligned = None if addition.unaligned is None else (1.0, 1.0)
+        inside = None if addition.inside is None else 0
+        addition = Addition((0, 0), (0, 0), 1.0, replace(alike, shift=addition.rounding.shift), unaligned, inside)
+    return replace(found, rounding=alike, addition=addition, row_sets=1, column_sets=1)
+
+
+def key_of(layer: Layer) -> str | None:
+    """The key of a layer's task; None where it has no knobs."""
+    return key(plain(layer.spec), _eligible(layer)) if tunable(layer.spec) else None
+
+
+def _eligible(layer: Layer) -> bool:
+    """Winograd's algorithm may compute it."""
+    return layer.op == "conv" and isinstance(layer.spec, Conv) and not (layer.spec.tiled or layer.spec.quantized)
 
 
 def tasks_of(layers: Iterable[Layer]) -> list[Task]:
@@ -53,6 +80,5 @@ def tasks_of(layers: Iterable[Layer]) -> list[Task]:
     for layer in layers:
         if tunable(layer.spec):
             name = layer.nodes[-1] if layer.nodes else layer.value
-            eligible = layer.op == "conv" and isinstance(layer.spec, Conv) and not layer.spec.tiled
-            found.setdefault((layer.spec.canonical(), eligible), []).append(name)
+            found.setdefault((plain(layer.spec), _eligible(layer)), []).append(name)
     return [Task(spec, eligible, len(names), tuple(names)) for (spec, eligible), names in found.items()]

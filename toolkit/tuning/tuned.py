@@ -16,10 +16,11 @@ from ..lower.lower import symbol_of
 from ..targets.base import Target
 from ..targets.cpu import Cpu
 from ..targets.precision import Precision
-from .database import FAILED, Database, Identity, read
+from . import settle
+from .database import FAILED, Database, Identity, header_target, read
 from .search import WORTH
 from .space import Choice, choice_of, default, knobs, main_spec
-from .task import Task, key
+from .task import Task, key, plain
 from .task import tunable as has_knobs
 
 
@@ -59,12 +60,19 @@ def better(database: Database, target: Cpu) -> dict[str, Better]:
     return found
 
 
-def tunable(target: Target) -> Cpu:
-    """The target at fp32, which is what is tuned, where its kernels have knobs that are searched. UsageError ``target``
-    where they have none.
+def tunable(target: Target, precision: str = "fp32") -> Cpu:
+    """The target at fp32 or int8, which are what is tuned, where its kernels have knobs that are searched.
+
+    Raises:
+        UsageError: ``target``, whose kernels have none; ``precision``, in which it has no kernels of its own.
     """
     if isinstance(target, Cpu):
-        return target.at("fp32")
+        found = target.at(precision)
+        if precision == "int8" and not found.integers:
+            message = f"{target.name} computes int8 in float32, by the kernels of fp32: there is nothing to tune"
+            allowed = "a target with integer kernels, or fp32"
+            raise UsageError(message, kind="precision", got=target.name, allowed=allowed)
+        return found
     raise UsageError(
         f"{target.name} cannot be tuned: its kernels have no knobs that tuning searches; "
         "what can be tuned are the convolutions and pools of cpu and arm targets",
@@ -74,7 +82,12 @@ def tunable(target: Target) -> Cpu:
 
 def identity(model: str, target: Cpu) -> Identity:
     """What a database of this model and target says of itself."""
-    return Identity(model, target.name, target.tvm_target(), version("apache-tvm"))
+    goal = f"{target.name}{IN_INTEGERS * target.integers}"
+    return Identity(model, goal, target.tvm_target(), version("apache-tvm"))
+
+
+IN_INTEGERS = " at int8"
+"""What the target of a database has behind its name where integers were tuned."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +136,10 @@ class TunedCpu(Cpu):
     def _find(self, spec: Spec) -> Better | None:
         if not has_knobs(spec):
             return None
-        plain = spec.canonical()
-        if plain in self._products:
-            return self._products[plain]
-        candidates = (self.choices.get(key(plain, eligible)) for eligible in (True, False))
+        alike = plain(spec)
+        if alike in self._products:
+            return self._products[alike]
+        candidates = (self.choices.get(key(alike, eligible)) for eligible in (True, False))
         return next((found for found in candidates if found is not None and found.choice.outputs is None), None)
 
     def winograd(self, spec: Spec) -> tuple[int, int] | None:
@@ -155,10 +168,18 @@ def load(folder: Path, model: str, target: Target) -> TunedCpu:
         UsageError: ``target``, which has nothing to tune.
         DeployError: ``database``: missing, damaged, or of another model, target or version.
     """
-    base = tunable(target)
+    base = tunable(target, "int8" if header_target(folder).endswith(IN_INTEGERS) else "fp32")
     database = read(folder, identity(model, base))
-    found = with_choices(base, better(database, base), database.digest())
-    return replace(found, passed_over=tuple(database.notes()))
+    choices, notes, settled = better(database, base), database.notes(), settle.read(database)
+    if settled is None:
+        notes.append("its choices were measured one layer at a time, and not in the network")
+    else:
+        choices = {task: choice for task, choice in choices.items() if task in settled.kept}
+        if settled.dropped:
+            notes.append(
+                f"{len(settled.dropped)} choices that were faster alone, and not in the network, are passed over"
+            )
+    return replace(with_choices(base, choices, database.digest()), passed_over=tuple(notes))
 
 
 def with_choices(base: Cpu, choices: Mapping[str, Better], digest: str = "") -> TunedCpu:

@@ -14,6 +14,7 @@ Taps outside of the image are left out, as in fp32. The zero point they would ha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -71,7 +72,7 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     """
     dot = _dot_for(spec, isa)
     assert dot is not None
-    words = replace(spec, channels=spec.channels // dot.depth)
+    words = _in_words(spec, dot)
     row = conv.image(spec)[3]
     many = isa.registers >= conv.MANY_REGISTERS
     even = spec.out_channels // spec.groups // dot.lanes % 2 == 0
@@ -95,6 +96,27 @@ def _dot_for(spec: Conv, isa: Isa) -> Dot | None:
     """The first instruction that takes the weights."""
     bits = 8 * np.dtype(spec.weight_element).itemsize
     return next((dot for dot in isa.dots if dot.bits >= bits), None)
+
+
+def space(spec: Conv, isa: Isa) -> Iterator[tuple[DotSchedule, dict[str, tuple[int, ...]]]]:
+    """`vector.conv.space` in words. Only where bytes are widened does it matter how many words are unrolled."""
+    dot = _dot_for(spec, isa)
+    assert dot is not None
+    words = (PIXEL if spec.planar else BLOCK) // dot.depth
+    unrolled = tuple(count for count in (1, 2, 4, LANE_WORDS) if count <= words)
+    for schedule, knobs in conv.space(_in_words(spec, dot), isa):
+        own = {"unroll": unrolled if dot.bits > 8 else (1,), "k_block": (0,)}
+        yield DotSchedule(**vars(schedule), dot=dot.name), {**knobs, **own}
+
+
+def features(spec: Conv, schedule: DotSchedule, threads: int) -> list[float]:
+    """`vector.conv.features` in words."""
+    return conv.features(_in_words(spec, schedule.row), schedule, threads)
+
+
+def _in_words(spec: Conv, dot: Dot) -> Conv:
+    """With as many channels as there are words of them: what a float is there."""
+    return replace(spec, channels=max(1, spec.channels // dot.depth))
 
 
 def units(spec: Conv, schedule: DotSchedule) -> int:
@@ -274,4 +296,4 @@ def serves(spec: Conv, isa: Isa) -> str | None:
     return None
 
 
-CONV: Family[Conv, DotSchedule] = Family("bytes.conv", Conv, serves, choose, units, emit, pack_weight)
+CONV: Family[Conv, DotSchedule] = Family("bytes.conv", Conv, serves, choose, units, emit, pack_weight, space, features)

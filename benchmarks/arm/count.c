@@ -69,7 +69,7 @@ static void ended(id plugin, void *data) {
   char line[64];
   qsort(counters, used, sizeof counters[0], most_first);
   for (size_t i = 0; i < used; ++i) {
-    snprintf(line, sizeof line, "%s %" PRIu64 "\n", counters[i].name, counters[i].executed);
+    snprintf(line, sizeof line, "%.23s %" PRIu64 "\n", counters[i].name, counters[i].executed);
     qemu_plugin_outs(line);
   }
 }

@@ -1,0 +1,95 @@
+"""Executed instructions of one inference on an ARM core, under qemu's user mode.
+
+    python benchmarks/arm/count.py m-rpi4 m-pynq [--top 8]
+
+takes bundles for ARM and prints a line for each: millions of instructions on one thread, the share of its most frequent
+ones, and instructions for each vector of four multiply-adds. What a core does with them, how many at once and in which
+order, no count tells: it is an estimate of speed, and says where a kernel wastes instructions.
+
+Needs qemu with plugins (Debian: qemu-user, not qemu-user-static) and a C compiler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from inception_deploy.errors import DeployError
+from inception_deploy.runtime import bundle as bundles
+
+QEMU = {"aarch64": "qemu-aarch64", "armv7l": "qemu-arm"}
+EMULATED = {"cortex-a72", "cortex-a53", "cortex-a76", "neoverse-n1", "cortex-a9"}
+PLUGIN = Path(__file__).with_name("count.c")
+LANES = 4
+
+
+def plugin(folder: Path) -> Path:
+    """`count.c`, compiled."""
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        raise DeployError("there is no C compiler to build the plugin with", kind="install", allowed="cc, gcc or clang")
+    built = folder / "count.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", built, PLUGIN], check=True)
+    return built
+
+
+def executed(program: Path, machine: str, core: str, built: Path, *options: str) -> Counter[str]:
+    """The instructions of one run of a program, by their names."""
+    qemu = shutil.which(QEMU.get(machine, ""))
+    if qemu is None:
+        needed = QEMU.get(machine, "an ARM bundle")
+        raise DeployError(f"counting needs {needed} (Debian: apt-get install qemu-user)", kind="install", got=machine)
+    log = built.with_name("counts.txt")
+    log.unlink(missing_ok=True)
+    cpu = core if core in EMULATED else "max"
+    command = [qemu, "-cpu", cpu, "-plugin", str(built), "-d", "plugin", "-D", str(log), str(program), *options]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    counts: Counter[str] = Counter()
+    for line in log.read_text().splitlines():
+        name, _, number = line.rpartition(" ")
+        counts[name] += int(number)
+    return counts
+
+
+def inference(bundle: bundles.Bundle, built: Path) -> Counter[str]:
+    """The instructions of one inference on one thread.
+
+    `--repeat 2` runs it three times and the default once: reading the weights and the rest is in both.
+    """
+    details = bundle.manifest["target_details"]
+    program, usual = bundle.folder / "run_model", ("--random", "--threads", "1", "--top", "0")
+    program.chmod(0o755)
+    once = executed(program, details["machine"], details["variant"], built, *usual)
+    thrice = executed(program, details["machine"], details["variant"], built, *usual, "--repeat", "2")
+    return Counter({name: round((number - once[name]) / 2) for name, number in thrice.items()})
+
+
+def main(argv: list[str]) -> int:
+    """The table; gives the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("bundle", nargs="+", type=Path)
+    parser.add_argument("--top", type=int, default=8, metavar="N", help="name so many instructions (default: 8)")
+    options = parser.parse_args(argv)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            built = plugin(Path(folder))
+            for path in options.bundle:
+                with bundles.open(path) as bundle:
+                    counts = inference(bundle, built)
+                    vectors = bundle.manifest["cost"]["macs"] / LANES
+                total = counts.total()
+                shares = ", ".join(f"{name} {100 * n / total:.0f} %" for name, n in counts.most_common(options.top))
+                print(f"{path}: {total / 1e6:.1f} M, {total / vectors:.2f} a vector of multiply-adds: {shares}")
+    except DeployError as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from inception_deploy.errors import DeployError
 from inception_deploy.kernels.spec import Vta, decode
@@ -15,8 +18,11 @@ from inception_deploy.kernels.vta.bound import bound
 from inception_deploy.runtime import bundle as bundles
 
 from .bundle import MAP
-from .cycles import measure
+from .cycles import ENGINES, Span, measure
 from .replay import step_cycles
+
+_PARTS = 200
+"""Of a timeline."""
 
 _SIMULATED = "pynq"
 """The board that the simulator of this machine stands for."""
@@ -28,8 +34,9 @@ def estimate(opened: bundles.Bundle) -> dict[str, Any] | None:
     Returns:
         ``board``, ``estimate`` (True), ``streams``, ``instructions``, ``cycles``, ``ms``, ``frames_per_second``,
         ``gemm_utilization``, ``bound`` (cycles that the steps take at least, `kernels.vta.bound`), ``compulsory``
-        (bytes that must be moved), ``stalls`` (cycles by engine and cause), ``moved`` (bytes by memory) and ``steps``:
-        name, cycles and bound of each.
+        (bytes that must be moved), ``stalls`` (cycles by engine and cause), ``moved`` (bytes by memory), ``steps``:
+        name, cycles and bound of each, and ``timeline``: for each engine the share of the time that it is busy, in so
+        many equal parts of the whole.
 
     Raises:
         DeployError: (kind ``bundle``) a file of it is damaged.
@@ -44,8 +51,10 @@ def estimate(opened: bundles.Bundle) -> dict[str, Any] | None:
     stalls: Counter[tuple[str, str]] = Counter()
     moved: Counter[str] = Counter()
     steps: list[dict[str, Any]] = []
+    spans: list[Span] = []
     for stream in told["streams"]:
         timing = measure((opened.folder / stream["instructions"]).read_bytes(), config, row)
+        spans += [replace(span, start=span.start + cycles, end=span.end + cycles) for span in timing.spans]
         cycles, gemm = cycles + timing.cycles, gemm + timing.steps["gemm"]
         instructions += stream["count"]
         stalls, moved = stalls + timing.stalls, moved + timing.moved
@@ -68,7 +77,17 @@ def estimate(opened: bundles.Bundle) -> dict[str, Any] | None:
         "stalls": [{"engine": one, "cause": cause, "cycles": n} for (one, cause), n in sorted(stalls.items())],
         "moved": {name: moved[name] for name in sorted(moved)},
         "steps": steps,
+        "timeline": {engine: _busy([s for s in spans if s.engine == engine], cycles) for engine in ENGINES},
     }
+
+
+def _busy(spans: Sequence[Span], cycles: int) -> list[float]:
+    """The share of each part of the time that an engine is busy."""
+    ends = np.array([[span.start, span.end] for span in spans], np.float64).reshape(-1)
+    done = np.cumsum(np.diff(ends, prepend=0.0) * (np.arange(len(ends)) % 2))
+    edges = np.linspace(0, max(1, cycles), _PARTS + 1)
+    share = np.diff(np.interp(edges, ends, done)) / (edges[1] - edges[0]) if len(ends) else np.zeros(_PARTS)
+    return [round(float(value), 3) for value in share]
 
 
 def _spec(opened: bundles.Bundle, step: Mapping[str, Any]) -> Vta:

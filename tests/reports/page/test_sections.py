@@ -207,3 +207,27 @@ def test_whatever_a_file_holds_is_text(which: str, request: pytest.FixtureReques
     assert not [name for name, _ in seen.tags if name == "script"]
     assert len([name for name, _ in seen.tags if name == "img"]) == 1
     assert not [key for _, attributes in seen.tags for key in attributes if key.startswith("on")]
+
+
+VTA: dict[str, Any] = {
+    "board": "pynq", "estimate": True, "streams": 2, "instructions": 141, "cycles": 35_000, "ms": 0.35,
+    "frames_per_second": 2857.0, "gemm_utilization": 0.18, "bound": 28_000, "compulsory": 120_000, "macs_percent": 100.0,
+    "stalls": [{"engine": "compute", "cause": "bus", "cycles": 3806}], "moved": {"inp": 40_000, "wgt": 90_000},
+    "steps": [{"name": EVIL, "op": "conv", "macs": 2_000_000, "cycles": 30_000, "bound": 25_000}],
+    "timeline": {"load": [1.0, 0.25], "compute": [0.0, 1.0], "store": [0.0, 0.5]},
+    "kept": [{"node": "tanh", "op": "table", "reason": f"no instruction {EVIL}"}],
+}  # fmt: skip
+
+
+def test_an_accelerators_share_its_time_and_what_stays_on_the_host(facts: Facts) -> None:
+    assert not section(facts, "vta")
+    assert "simulated" not in section(facts, "speed")
+    made = replace(facts, inspected={**facts.inspected, "vta": VTA})
+    page = section(made, "vta")
+    assert "<script" not in page
+    said = text(page)
+    for told in ("estimate of a cycle model for pynq at 100 MHz", "1.250", "30,000", "25,000", "1.20", "0.3 ms",
+                 "compute waits for bus", "120 kB", "no instruction", "100 % of the multiply-adds"):  # fmt: skip
+        assert told in said, told
+    assert "Busy over time: load 62.5 %, compute 50.0 %, store 25.0 %." in page
+    assert "The VTA was simulated" in section(made, "speed")

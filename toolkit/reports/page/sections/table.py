@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from . import decided, int8, memory, speed, where, works
+from . import accelerated, decided, int8, memory, speed, where, works
 from .base import Section
 
 SECTIONS: tuple[Section, ...] = (
     works.SECTION,
     speed.SECTION,
     where.SECTION,
+    accelerated.SECTION,
     memory.SECTION,
     int8.SECTION,
     decided.SECTION,

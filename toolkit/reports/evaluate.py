@@ -84,7 +84,7 @@ def evaluate(
     data = labelled.read(path, model.input, require_classes(model), table=table, rule=rule).spread(images)
     if data.classes is None:
         message = f"{path} does not say the classes of its pictures: {data.unlabelled}"
-        raise DeployError(message, kind="data", got=str(path), allowed=labelled._ALLOWED)
+        raise DeployError(message, kind="data", got=str(path), allowed=labelled.ALLOWED)
     names = [engine.name for engine in running]
     head = {
         "format": 1,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from ..runtime.given import Input
 
-Prepare = Any  # Callable[[], NDArray[Any]]: one row of the network's input, prepared when it is called
+Prepare: TypeAlias = "Callable[[], NDArray[Any]]"
+"""Prepares one row of the network's input when it is called."""
 
-_ALLOWED = "a folder with a folder a class (as torchvision's ImageFolder), a .csv, or an .npz of images and labels"
+ALLOWED = "a folder with a folder a class (as torchvision's ImageFolder), a .csv, or an .npz of images and labels"
 _FILE = ("file", "filename", "file_name", "path", "filepath", "image", "image_path", "image_id", "imageid", "picture")
 _CLASS = ("label", "class", "target", "category", "class_id", "class_name", "label_id", "wnid", "synset")
 
@@ -308,5 +309,5 @@ def _digest(*parts: object) -> str:
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
-def _wrong(message: str, *, got: object, allowed: object = _ALLOWED) -> DeployError:
+def _wrong(message: str, *, got: object, allowed: object = ALLOWED) -> DeployError:
     return DeployError(message, kind="data", got=got, allowed=allowed)

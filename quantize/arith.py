@@ -144,10 +144,16 @@ def convolve(
     exact: type[np.float32 | np.float64] = np.float32 if largest <= 2**24 else np.float64
     windows = _windows(x.astype(exact) - exact(zero), weight.shape[2:], strides, pads, dilations, 0)
     count, channels, rows, columns = windows.shape[:4]
-    patches = windows.transpose(1, 4, 5, 0, 2, 3).reshape(group, inputs * math.prod(weight.shape[2:]), -1)
-    matrix = weight.astype(exact).reshape(group, outputs // group, -1)
-    acc = np.matmul(matrix, patches).reshape(outputs, count, rows, columns).transpose(1, 0, 2, 3)
     assert channels == inputs * group
+    taps = weight.astype(exact)
+    if inputs == 1 and outputs == group:  # depthwise: a tap at a time, without a copy of every window
+        acc = np.zeros((count, outputs, rows, columns), exact)
+        for i, j in np.ndindex(*weight.shape[2:]):
+            acc += windows[..., i, j] * taps[:, 0, i, j][:, None, None]
+    else:
+        patches = windows.transpose(1, 4, 5, 0, 2, 3).reshape(group, inputs * math.prod(weight.shape[2:]), -1)
+        acc = np.matmul(taps.reshape(group, outputs // group, -1), patches)
+        acc = acc.reshape(outputs, count, rows, columns).transpose(1, 0, 2, 3)
     return fits(acc if bias is None else acc.astype(np.float64) + bias.astype(np.float64)[:, None, None])
 
 
@@ -391,7 +397,9 @@ def _windows(
 ) -> NDArray[Any]:
     """(N, C, OH, OW, KH, KW), a view of the padded `x`."""
     top, left, bottom, right = pads
-    padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
+    padded = x
+    if any(pads):
+        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)), constant_values=fill)
     reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
     if padded.shape[2] < reach[0] or padded.shape[3] < reach[1]:
         raise ValueError(f"a window of {reach} is larger than the padded map {padded.shape[2:]}")

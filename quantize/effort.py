@@ -32,7 +32,6 @@ from .calibrate import Ranges
 from .culprit import Ratio
 from .pictures import Picture, Pictures
 from .quantizer import QuantizedModel, Quantizer, Recipe
-from .ranges import METHODS
 from .runner import Runner
 
 Effort = Literal["fast", "normal", "best"]
@@ -44,6 +43,9 @@ EVERY = 4
 
 FEWEST, MOST = 2, 32
 """Pictures held back that say anything, and so many that more say little."""
+
+METHODS_ASKED = ("minmax", "percentile")
+"""Entropy takes the longest to choose by, and was the best nowhere (docs/quantization.md)."""
 
 WORK = 50e9
 """Multiply-adds of one look at the pictures held back: a large network is judged on fewer of them, 8 at least."""
@@ -180,7 +182,7 @@ def _questions(quantizer: Quantizer, fixed: frozenset[str], effort: Effort) -> l
     asked: list[list[Change]] = [[("bias correction", {"bias": True})]]
     if quantizer.pairs():
         asked.append([("equalisation", {"equalise": True})])
-    asked.append([(f"ranges by {name}", {"method": name}) for name in METHODS if name != "mse"])
+    asked.append([(f"ranges by {name}", {"method": name}) for name in METHODS_ASKED])
     if "concat" in kinds:
         asked.append([("own scales around concats", {"concat": "own"})])
     if any(layer.nodes[0].op_type == "AveragePool" for layer in structure.layers):
@@ -193,7 +195,7 @@ def _questions(quantizer: Quantizer, fixed: frozenset[str], effort: Effort) -> l
         ]
     )
     if effort == "best" and not fixed & {"rounding", "bias"}:
-        asked.append([("reconstruction", {"reconstruct": True})])
+        asked.append([("reconstruction", {"reconstruct": True, "images": 32})])
     return [[(words, {k: v for k, v in change.items() if k not in fixed}) for words, change in q] for q in asked]
 
 

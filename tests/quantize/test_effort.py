@@ -68,7 +68,7 @@ def test_what_gains_is_kept_and_told(scheme: str, branchy: onnx.ModelProto, inpu
     def level(one: effort.Chosen) -> float:
         return snr(expected, np.concatenate([run_onnx(one.quantized.model, {"x": x[None]})[0] for x in feed]))
 
-    assert level(found) > level(fast) + 1  # on pictures that were never seen
+    assert level(found) > level(fast) + 0.5  # on pictures that were never seen
     kept = [trial.sqnr_db for trial in found.trials if trial.kept]
     assert kept == sorted(kept)
     assert found.trials[0].candidate == "as it is"

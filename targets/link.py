@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
@@ -153,6 +154,15 @@ def link_program(objects: Sequence[bytes], destination: Path, triple: str) -> No
         program = (folder / "program").read_bytes()
         destination.write_bytes(program + bytes(-len(program) % PAGE))
         destination.chmod(0o755)
+
+
+def licences() -> str:
+    """Of what `link_program` puts into a program: musl, and Zig's run-time library."""
+    files = {"musl": "lib/libc/musl/COPYRIGHT", "Zig's run-time library": "LICENSE"}
+    package = resources.files("ziglang")
+    read = {name: package.joinpath(file).read_text(encoding="utf-8").strip() for name, file in files.items()}
+    texts = [f"---- {name} ----\n\n{text}\n" for name, text in read.items()]
+    return "The program holds, besides the network and its runtime:\n\n" + "\n".join(texts)
 
 
 def archive(objects: Sequence[bytes], destination: Path) -> None:

@@ -3,6 +3,7 @@
 run_model                       files in, files and classes out, times; needs nothing but the weights
 model.a                         what model.so has, for linking into programs
 model.c                         the network's tables, as they were compiled, to be read
+run_model.LICENSE               of the C library in run_model; it goes where that goes
 inception_deploy.hpp            the C header in C++
 inception_deploy-config.cmake   for find_package of CMake
 model.mk                        for include of make
@@ -17,10 +18,10 @@ from pathlib import Path
 from inception_deploy.lower.plan import Plan
 
 from .library import RUNTIME
-from .link import CSRC, archive, compile_c, link_program
+from .link import CSRC, archive, compile_c, licences, link_program
 from .tables import Part, model_c
 
-PROGRAM, ARCHIVE, TABLES = "run_model", "model.a", "model.c"
+PROGRAM, ARCHIVE, TABLES, LICENCES = "run_model", "model.a", "model.c", "run_model.LICENSE"
 SOURCES = ("json.c", "picture.c", "program.c", "report.c", "run_model.c", "tensor_file.c")
 """The parts of `csrc` that only the program has."""
 
@@ -57,11 +58,12 @@ def write_program(
     # Of the C library's types the tables and the kernels have none: they are the same for musl.
     own = _objects([*SOURCES, *runtime], triple, musl=True)
     link_program([*own, compiled, *kernels], folder / PROGRAM, triple)
+    (folder / LICENCES).write_text(licences(), encoding="utf-8")
     for name in _COPIED:
         shutil.copyfile(CSRC / name, folder / name)
     cmake = (CSRC / _CMAKE).read_text(encoding="utf-8").replace("@PROCESSOR@", _PROCESSORS[triple])
     (folder / _CMAKE).write_text(cmake, encoding="utf-8")
-    return [PROGRAM, ARCHIVE, TABLES, *_COPIED, _CMAKE]
+    return [PROGRAM, ARCHIVE, TABLES, LICENCES, *_COPIED, _CMAKE]
 
 
 def _objects(names: Sequence[str], triple: str, *, musl: bool = False) -> list[bytes]:

@@ -23,7 +23,15 @@ from inception_deploy.targets import cpu_library, library, program, tables
 from ..cases.emulator import machine
 from .test_runtime_c import COMPILERS, HERE, ROOT, STRICT, needs_compiler, run, works
 
-FILES = {"run_model", "model.a", "model.c", "inception_deploy.hpp", "inception_deploy-config.cmake", "model.mk"}
+FILES = {
+    "run_model",
+    "run_model.LICENSE",
+    "model.a",
+    "model.c",
+    "inception_deploy.hpp",
+    "inception_deploy-config.cmake",
+    "model.mk",
+}
 
 
 def write(tiny: Any, plan: Any, folder: Path, triple: str, features: tuple[str, ...] = ()) -> list[str]:
@@ -63,6 +71,7 @@ def test_equal_plans_give_equal_files(tiny, folder, tmp_path, monkeypatch) -> No
     assert set(names) == FILES | {"model.so", "weights.bin", "inception_deploy.h"}
     for name in names:
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes(), name
+    assert "Rich Felker" in (tmp_path / "run_model.LICENSE").read_text(encoding="utf-8")
     assert (tmp_path / "run_model").stat().st_mode & 0o111 == 0o111
     for trace in (str(tmp_path), "/tmp", str(Path.home()), str(ROOT)):
         for name in ("run_model", "model.a", "model.c"):

@@ -27,6 +27,7 @@ _FILES = {
     "vta": "instruction streams and a map of memory, for other programs of the board",
     "inception_deploy.h": "its interface",
     "run_model": "the network as a static program: it needs no C library, and `weights.bin` alone beside it",
+    "run_model.LICENSE": "of the C library in `run_model`; it goes where the program goes",
     "model.a": "what `model.so` has, for linking into a program",
     "model.c": "the network's tables, as they were compiled, to be read",
     "inception_deploy.hpp": "the interface in C++",

@@ -6,7 +6,6 @@ What a VTA computes becomes streams of instructions (`vta.assemble`); the rest a
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +30,6 @@ if TYPE_CHECKING:
 
 SIMULATED = "sim"
 """The target that runs on this machine: a pynq's VTA, simulated."""
-
-_HOSTS: Mapping[str, str] = {
-    "pynq": "cortex-a9",
-    "de10nano": "cortex-a9",
-    "ultra96": "cortex-a53",
-    "zcu104": "cortex-a53",
-}
-"""The instruction set of each board's processor."""
 
 _CONFIG = Config(target="pynq")
 """Upstream's bitstreams all have this configuration."""
@@ -208,6 +199,6 @@ def parse(kind: str, suffix: str) -> VtaTarget:
         near = nearest(name, names(kind))
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UsageError(f"there is no target '{name}'{hint}", kind="target", got=name, allowed=names(kind))
-    isa = hosts[host] if host else hosts[_HOSTS[board]] if board in _HOSTS else _this_machine()
+    isa = hosts[host] if host else hosts[BOARDS[board].processor] if board in BOARDS else _this_machine()
     row = BOARDS["pynq" if board == SIMULATED else board]
     return VtaTarget(f"{kind}:{suffix}" if suffix else kind, isa, vta=Accelerator(board, _CONFIG, row), board=board)

@@ -121,7 +121,8 @@ def documents(folder: Path) -> Make:
     import documents as seeds
 
     from inception_deploy.commands import inspect as shown
-    from inception_deploy.reports import inspect, page
+    from inception_deploy.reports import inspect
+    from inception_deploy.reports.page import facts, gather, layers, write
     from inception_deploy.runtime import bundle
     from inception_deploy.runtime.preprocessing import from_dict
 
@@ -144,20 +145,27 @@ def documents(folder: Path) -> Make:
             if opened.manifest["preprocessing"] is not None:
                 from_dict(opened.manifest["preprocessing"])
             plan, verified = opened.document("plan.json"), opened.document("verify.json")
-            facts = {
+            shown_facts = {
                 "kind": "bundle",
                 **{key: opened.manifest[key] for key in ("model", "target", "precision", "memory")},
                 **{key: opened.manifest.get(key) for key in ("arithmetic", "tuning", "quantization", "passes")},
                 "parameters": 1, "macs": 1, "other_ops": 1, "peak_bytes": 1, "nodes": {}, "branches": [], "layers": [],
                 "placement": plan["placements"],
                 "refusals": opened.document("refusals.json"),
-                "steps": inspect._steps(plan["steps"], [1.0] * len(plan["steps"])),
+                "steps": inspect._steps(plan["steps"], [[1.0] * len(plan["steps"])]),
             }  # fmt: skip
             for show in (shown._summary, shown._steps, shown._refusals):
                 from rich.console import Console
 
-                show(facts)(Console(file=io.StringIO()))
-            page.render(opened.manifest, verified, facts)
+                show(shown_facts)(Console(file=io.StringIO()))
+            tensors = (opened.manifest.get("quantization") or {}).get("tensors", {})
+            write.render(
+                facts.Facts(
+                    opened.manifest, plan, verified, shown_facts["refusals"], shown_facts,
+                    layers.layers_of(shown_facts["steps"]), "a machine", 1, "now", 1,
+                    ranges=[gather._range(tensor, how) for tensor, how in tensors.items()],
+                )
+            )  # fmt: skip
 
     return make
 

@@ -61,7 +61,7 @@ def _quantized(how: dict[str, Any] | None) -> list[tuple[str, str]]:
     if how is None:
         return []
     floats = ", ".join(how["float_nodes"]) or "nothing"
-    known = how["scheme"] is not None
+    known = how.get("scheme") is not None
     scheme = f"{how['scheme']}, calibrated on {how['images']} pictures" if known else "that of the file"
     share = f"{how['integer_macs_percent']:g} % of the multiply-adds" if "integer_macs_percent" in how else "not known"
     return [("scheme", scheme), ("in integers", share), ("in float", floats)]

@@ -67,6 +67,8 @@ MANIFEST = {
             "float_nodes": [str],
             "floats": Maybe([{"node": str, "op": str, "reason": str, "percent": float}]),
             "integer_macs_percent": Missing(float),
+            "held_back": Maybe(_COUNT),
+            "candidates": Maybe([{"candidate": str, "sqnr_db": float, "kept": bool}]),
             "top1": Maybe({"fp32": float, "int8": float, "images": _COUNT}),
             "drop_points": Maybe(float),
             "steps": Maybe([{"float_layers": [str], "drop_points": float}]),

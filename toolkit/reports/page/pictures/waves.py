@@ -22,7 +22,7 @@ def waves(steps: Sequence[Mapping[str, Any]], threads: int) -> Markup:
     x = drawing.Scale(0, total, _LEFT, _RIGHT)
     y = drawing.Scale(0, threads, _BOTTOM, _TOP, whole=True)
     at, count, drawn = 0.0, 0, []
-    for wave, run in groupby(steps, key=lambda step: step["wave"] or 0):
+    for wave, run in groupby(steps, key=lambda step: step.get("wave") or 0):
         together = list(run)
         lasts = sum(step["ms"] for step in together)
         low = 0.0

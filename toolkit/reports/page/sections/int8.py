@@ -29,7 +29,7 @@ def content(facts: Facts) -> Iterable[Markup]:
         yield paragraph("The file came quantized: how it was calibrated is not known.")
     tried = quantization.get("candidates") or ()
     if tried:
-        held = several(quantization["held_back"], "picture")
+        held = several(quantization.get("held_back") or 0, "picture")
         rows = [(one["candidate"], f"{one['sqnr_db']:.1f}", "kept" if one["kept"] else "") for one in tried]
         caption = f"What was tried, one change at a time, measured on {held} held back"
         yield table(caption, ("candidate", "SQNR at the outputs, dB", ""), rows, right=(1,))

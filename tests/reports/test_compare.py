@@ -148,3 +148,24 @@ def test_networks_that_take_no_pictures_get_the_same_numbers(
 def test_one_bundle_is_not_enough(trio: list[Path]) -> None:
     with pytest.raises(UsageError, match="compare takes two bundles or more"):
         compare(trio[0])
+
+
+def test_classes_that_one_network_knows_and_another_does_not(
+    tiny_bundle: Path, trio: list[Path], tmp_path: Path, capfd
+) -> None:
+    named = changed(tiny_bundle, tmp_path / "named", labels=["cat", "dog", *"cdefg"])
+    for index, name in enumerate(("cat", "dog")):
+        path = tmp_path / "pets" / name / "1.png"
+        path.parent.mkdir(parents=True)
+        Image.fromarray(np.random.default_rng(index).integers(0, 256, (12, 10, 3), np.uint8)).save(path)
+    for bundles in ([named, trio[0]], [trio[0], named]):
+        document = compare(*bundles, data=tmp_path / "pets")
+        known = {row["bundle"]: row["top1"] is not None for row in document["bundles"]}
+        assert known == {str(named): True, str(trio[0]): False}
+        assert document["pairs"][0]["drop_points"] is None
+        assert (document["inputs"]["labelled"], "'cat' is no label" in document["inputs"]["unlabelled"]) == (
+            False,
+            True,
+        )
+        assert cli.main(["compare", *map(str, bundles), "--data", str(tmp_path / "pets")]) == 0
+        assert "no accuracy: " in capfd.readouterr().out

@@ -71,12 +71,14 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _bundles(document: dict[str, Any]) -> Show:
-    labelled = document["inputs"]["labelled"]
+    labelled = any(row["top1"] is not None for row in document["bundles"])
     columns = ["bundle", "precision", "target", "batch", "p50 ms", "MB", "memory MB"]
     rows = []
     for row in document["bundles"]:
         sizes = [f"{row[name] / 1e6:.2f}" for name in ("bytes", "memory_bytes")]
-        accuracy = [f"{row['top1']:.2f}", "{:.2f} to {:.2f}".format(*row["top1_interval"])] if labelled else []
+        told = row["top1"] is not None
+        known = [f"{row['top1']:.2f}", "{:.2f} to {:.2f}".format(*row["top1_interval"])] if told else [None, None]
+        accuracy = known if labelled else []
         rows.append([row["bundle"], row["precision"], row["target"], row["batch"], row["p50_ms"], *sizes, *accuracy])
     columns += ["top-1 %", "95 % interval"] if labelled else []
     return table(columns, rows, right=range(3, len(columns)))

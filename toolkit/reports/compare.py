@@ -186,6 +186,7 @@ def _outputs(
             require_classes(model)
             contender.tally = Tally([contender.engine.name], len(model.labels))
     first = sources[keys[0]]
+    unlabelled = next((source.unlabelled for source in sources.values() if source.unlabelled), None)
     done = 0
     for rows in _prepared(sources):
         count = len(rows[keys[0]])
@@ -204,8 +205,8 @@ def _outputs(
     return {
         "source": str(first.source),
         "count": len(first),
-        "labelled": first.classes is not None,
-        "unlabelled": first.unlabelled,
+        "labelled": unlabelled is None,
+        "unlabelled": unlabelled,
     }
 
 

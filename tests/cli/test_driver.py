@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from inception_deploy.targets.vta import driver
 
 from ..targets.conftest import TRIPLES
 
-SECOND = Path(__file__).parent.parent / "targets/vta/c/second.c"
+C = Path(__file__).parent.parent / "targets/vta/c"
 TRIPLE = TRIPLES.get(platform.machine(), "")
 
 
@@ -33,23 +34,32 @@ def board(branchy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def drivers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The simulator and an executor that shares nothing with it, as libraries; and one that lacks a function."""
+    """The simulator, an executor that shares nothing with it, a host whose cache nobody keeps coherent around the
+    simulator; and one that lacks a function.
+    """
     folder = tmp_path_factory.mktemp("drivers")
-    paths = {name: folder / f"lib{name}.so" for name in ("simulator", "second", "lacking")}
+    paths = {name: folder / f"lib{name}.so" for name in ("simulator", "second", "noncoherent", "lacking")}
     driver.build(paths["simulator"], profile_name="hls")
-    compiled = link.compile_c(SECOND.read_text(), "second.c", TRIPLE)
+    compiled = link.compile_c((C / "second.c").read_text(), "second.c", TRIPLE)
     driver.link([compiled], paths["second"], TRIPLE)
     link.link_shared([compiled], driver.FUNCTIONS[1:], paths["lacking"], TRIPLE)
+    around = link.compile_c((C / "noncoherent.c").read_text(), "noncoherent.c", TRIPLE)
+    driver.link([around], paths["noncoherent"], TRIPLE, ["mock_around"])
+    assert ctypes.CDLL(str(paths["noncoherent"])).mock_around(str(paths["simulator"]).encode())
     return paths
 
 
 def test_every_driver_gives_the_same_bits(call, board: Path, drivers: dict[str, Path], tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.random.default_rng(1).standard_normal((1, 3, 32, 32)).astype(np.float32))
-    for name, more in (("own", []), *((name, ["--driver", drivers[name]]) for name in ("simulator", "second"))):
+    for name, more in (
+        ("own", []),
+        *((name, ["--driver", drivers[name]]) for name in ("simulator", "second", "noncoherent")),
+    ):
         out = tmp_path / f"{name}.npy"
         assert call("run", board, "--input", tmp_path / "x.npy", "--output", out, *more).status == 0
     first = (tmp_path / "own.npy").read_bytes()
-    assert first == (tmp_path / "simulator.npy").read_bytes() == (tmp_path / "second.npy").read_bytes()
+    for name in ("simulator", "second", "noncoherent"):
+        assert first == (tmp_path / f"{name}.npy").read_bytes(), name
 
 
 def test_verify_and_bench_take_a_driver(call, board: Path, drivers: dict[str, Path]) -> None:

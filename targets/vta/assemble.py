@@ -139,37 +139,39 @@ class _Lists:
         self.there: dict[Uops, int] = {}  # where it lies in SRAM, in the order of arrival
         self.next = 0
 
-    def want(self, lists: Sequence[Uops]) -> tuple[int, int, int] | None:
+    def want(self, lists: Sequence[Uops], keep: frozenset[Uops] = frozenset()) -> tuple[int, int, int] | None:
         """Have lists in SRAM: from where in the pool to where in SRAM how many are loaded; None where they are there.
 
-        ValueError where they are more than SRAM holds.
+        Raises:
+            LookupError: that would overwrite one of `keep`; nothing has changed.
+            ValueError: they are more than SRAM holds.
         """
         missing = tuple(one for one in lists if one not in self.there)
         if not missing:
             return None
         count = sum(len(one) for one in missing)
-        if self.next + count > self.depth:
-            self.next = 0
-        wanted = set(lists)
-        if any(self._hit(one, self.next, count) and one in wanted for one in self.there):
-            self.there.clear()
-            missing, self.next = tuple(dict.fromkeys(lists)), 0
+        first = 0 if self.next + count > self.depth else self.next
+        lost = [one for one in self.there if self._hit(one, first, count)]
+        if not set(lists).isdisjoint(lost):
+            missing, first, lost = tuple(dict.fromkeys(lists)), 0, list(self.there)
             count = sum(len(one) for one in missing)
         if count > self.depth:
             raise ValueError(f"{count} micro-operations; there is room for {self.depth}")
-        for one in [one for one in self.there if self._hit(one, self.next, count)]:
+        if not keep.isdisjoint(lost):
+            raise LookupError
+        for one in lost:
             del self.there[one]
-        first = self.known.get(missing)
-        if first is None:
-            first = self.known[missing] = len(self.pool) // 4
+        place = self.known.get(missing)
+        if place is None:
+            place = self.known[missing] = len(self.pool) // 4
             for one in missing:
                 self.pool += one.data
-        goal = at = self.next
+        at = first
         for one in missing:
             self.there[one] = at
             at += len(one)
         self.next = at
-        return first, goal, count
+        return place, first, count
 
     def _hit(self, one: Uops, first: int, count: int) -> bool:
         return self.there[one] < first + count and first < self.there[one] + len(one)
@@ -183,6 +185,8 @@ class _Assembler:
         self.rows: list[tuple[str, dict[str, int], str]] = []  # format, fields, the memory in DRAM
         self.held: dict[Memory, tuple[str, int]] = {}  # what moves that need not be repeated have put where
         self.steps: list[tuple[int, int]] = []
+        self.last: int | None = None  # the last GEMM
+        self.running: frozenset[Uops] | None = frozenset()  # the lists of the step before, where they lie in SRAM
         self.sizes = {Memory.INP: self.config.inp_bytes, Memory.OUT: self.config.inp_bytes,
                       Memory.WGT: self.config.wgt_bytes, Memory.ACC: self.config.acc_bytes,
                       Memory.UOP: self.config.uop_bytes}  # fmt: skip
@@ -190,22 +194,25 @@ class _Assembler:
     def step(self, work: Work, contexts: Contexts) -> Contexts:
         """All of a step; the contexts behind it."""
         program = emit(work.spec, work.tiling, self.at, contexts)
-        first = len(self.rows)
         for ref, operand in zip(work.args, work.spec.operands, strict=True):
             size = self.element(operand)
             if ref.offset % size:
                 message = f"{operand.name} of {work.name} lies at byte {ref.offset}, between elements of {size}"
                 raise DeployError(message, kind="vta", got=ref.offset, allowed=f"multiples of {size}")
         whole = sum(len(one) for one in program.uops) <= self.at.uop_depth
-        if whole:
+        if whole and not self.ahead(program.uops):
             self.want(program.uops)
+        first = len(self.rows)
         for op in program.ops:
             if isinstance(op, Move):
                 self.move(op, work.args[op.operand])
             else:
                 if not whole:
                     self.want((op.uops,))
+                if op.what == GEMM:
+                    self.last = len(self.rows)
                 self.loop(op)
+        self.running = frozenset(program.uops) if whole else None
         self.steps.append((first, len(self.rows)))
         return program.after
 
@@ -221,6 +228,26 @@ class _Assembler:
         if found is not None:
             first, goal, count = found
             self.transfer(Memory.UOP, UOPS, first, goal, 1, count, count)
+
+    def ahead(self, lists: Sequence[Uops]) -> bool:
+        """Load lists in front of the last GEMM of the step before, while the bus rests; whether that was possible.
+
+        Behind it the bus belongs to the weights that this step has waited with.
+        """
+        if self.last is None or self.running is None:
+            return False
+        try:
+            found = self.lists.want(lists, self.running)
+        except LookupError:
+            return False
+        if found is not None:
+            place, goal, count = found
+            self.transfer(Memory.UOP, UOPS, place, goal, 1, count, count)
+            self.rows.insert(self.last, self.rows.pop())
+            self.accesses.insert(self.last, self.accesses.pop())
+            first, end = self.steps[-1]
+            self.steps[-1] = first, end + 1
+        return True
 
     def move(self, op: Move, ref: Ref) -> None:
         """A load or store."""

@@ -26,7 +26,7 @@ from .accelerator import Accelerator
 from .config import Config
 from .isa import AluOp, Memory
 from .program import GEMM, RESET, Contexts, Loop, Move, Op, Program, Uops, uops
-from .tiling import Tile, Tiling, Where
+from .tiling import PIECE, Tile, Tiling, Where
 
 SEQUENCE = 64
 """Micro-operations of the lists that walk over accumulators one by one."""
@@ -129,12 +129,25 @@ class _Emitter:
 
     # -- instructions -------------------------------------------------------------------------------------------------
     def move(self, memory: Memory, operand: int, offset: int, sram: int, rows: int, size: int, stride: int = 0) -> None:
-        """A LOAD or STORE, in as many instructions as its fields ask for."""
+        """A LOAD or STORE."""
         if rows > 1 and stride == size and rows * size < 1 << 16:
             rows, size = 1, rows * size
+        if memory is Memory.WGT and rows * size > PIECE:
+            some = max(1, PIECE // size) if rows > 1 else PIECE
+            for first in range(0, rows if rows > 1 else size, some):
+                if rows > 1:
+                    count = min(some, rows - first)
+                    self.piece(memory, operand, offset + first * stride, sram + first * size, count, size, stride)
+                else:
+                    self.piece(memory, operand, offset + first, sram + first, 1, min(some, size - first), 0)
+            return
+        self.piece(memory, operand, offset, sram, rows, size, stride)
+
+    def piece(self, memory: Memory, operand: int, offset: int, sram: int, rows: int, size: int, stride: int) -> None:
+        """A LOAD or STORE, in as many instructions as its fields ask for."""
         if rows > 1 and stride >= 1 << 16:
             for row in range(rows):
-                self.move(memory, operand, offset + row * stride, sram + row * size, 1, size)
+                self.piece(memory, operand, offset + row * stride, sram + row * size, 1, size, 0)
             return
         self.ops.append(Move(memory, operand, offset, sram, rows, size, stride if rows > 1 else size))
 
@@ -434,7 +447,11 @@ class _Emitter:
         held = self.words[1 if whole else half]
         if held.get(operand) != (first, count):
             held[operand] = first, count
-            self.move(Memory.ACC, operand, first, base, 1, count)
+            # in front of the last GEMM, while the bus rests: behind it the bus belongs to the next tile's weights
+            at = next(
+                (n for n, op in reversed(list(enumerate(self.ops))) if isinstance(op, Loop) and op.what == GEMM), 0
+            )
+            self.ops.insert(at, Move(Memory.ACC, operand, first, base, 1, count, count))
         return base + tile.first - first
 
     def register(self, op: AluOp, area: Area, part: Rect, words: int) -> None:

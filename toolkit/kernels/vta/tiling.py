@@ -14,6 +14,9 @@ from ..spec.vta import Reads, Stage, Term, Vta
 from .accelerator import Accelerator
 from .bound import pairs, shifts
 
+PIECE = 64
+"""Weight tiles that are loaded at once, about: the bus belongs to one transfer until it ends."""
+
 FEW = 64
 """Tiles that are kept for all of a step, of one term."""
 
@@ -369,7 +372,8 @@ class _Model:
         pieces = count if full else max(count, inputs)
         load = given * (pieces * self.transfer + max(rows, count) * board.row_latency)
         many = 1 if count == 1 or term.shared else outs * count
-        load += weights * (count * self.transfer + many * board.row_latency)
+        bits = max(count, outs * term.depth * taps / PIECE)
+        load += weights * (bits * self.transfer + max(many, bits) * board.row_latency)
         moved = given * inputs * seen[0] * seen[1] * config.inp_bytes
         moved += weights * outs * term.depth * taps * config.wgt_bytes
         load += moved / board.bus_bytes

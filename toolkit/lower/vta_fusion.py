@@ -1,4 +1,9 @@
-"""A max pool behind a step of a VTA that it alone reads becomes a part of that step, where the model says that it pays.
+"""Windows over the accumulators of a VTA's step, where the model says that they pay.
+
+A convolution whose taps are all alike multiplies once, and adds up the products of each window: what an average pool in
+front of a 1x1 convolution has become.
+
+A max pool behind a step that it alone reads becomes a part of that step.
 
 The largest accumulator has the largest byte: a shift and a clamp keep the order. So the window is taken over the
 accumulators, before these, which are then done once a window; what windows at the edges of a tile share is computed
@@ -7,13 +12,16 @@ twice.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 
-from ..kernels.spec import Reduce, Vta
+import numpy as np
+
+from ..kernels.spec import Pooling, Reduce, Vta
 from ..kernels.vta import tiling
 from ..kernels.vta.accelerator import Accelerator
-from .layers import Layer, Storage
+from .layers import Layer, Param, Storage
 
 
 def fuse(layers: list[Layer], accelerator: Accelerator) -> list[Layer]:
@@ -26,6 +34,7 @@ def fuse(layers: list[Layer], accelerator: Accelerator) -> list[Layer]:
         writers[layer.output.root].append(layer)
     gone: set[Layer] = set()
     for layer in layers:
+        _sum(layer, accelerator)
         storage = layer.output
         if storage.parent is not None or storage.port is not None or len(writers[storage]) > 1:
             continue
@@ -38,6 +47,48 @@ def fuse(layers: list[Layer], accelerator: Accelerator) -> list[Layer]:
         pool.op, pool.macs = layer.op, layer.macs
         gone.add(layer)
     return [layer for layer in layers if layer not in gone]
+
+
+def _sum(layer: Layer, accelerator: Accelerator) -> None:
+    """Let a convolution whose taps are alike add up its products, where that is faster."""
+    spec = layer.spec
+    if not isinstance(spec, Vta) or spec.pooling is not None or len(spec.stages) > 1:
+        return
+    terms = spec.terms
+    first = terms[0]
+    shape = (first.height, first.width)
+    same = (*shape, first.kernel, first.stride, first.pad)
+    if math.prod(first.kernel) == 1 or any(term.dilation != (1, 1) for term in terms):
+        return
+    if any((t.height, t.width, t.kernel, t.stride, t.pad) != same for t in terms):
+        return
+    weights = [operand for operand in layer.operands[1 : 2 * len(terms) : 2] if isinstance(operand, Param)]
+    if not all(np.array_equal(w.array, np.broadcast_to(w.array[:, :, :1, :1], w.array.shape)) for w in weights):
+        return
+    starts = [max(0, -pad) for pad in first.pad]
+    ends = [
+        min(size, (count - 1) * step - pad + taps)
+        for size, count, step, pad, taps in zip(
+            shape, (spec.height, spec.width), first.stride, first.pad, first.kernel, strict=True
+        )
+    ]
+    high, wide = (end - start for start, end in zip(starts, ends, strict=True))
+    if min(high, wide) < 1:
+        return
+    pads = (max(0, first.pad[0]), max(0, first.pad[1]))
+    pooling = Pooling(Reduce.SUM, high, wide, first.kernel, first.stride, pads)
+    plain = {"kernel": (1, 1), "stride": (1, 1), "pad": (-starts[0], -starts[1])}
+    stage = replace(spec.stages[0], terms=tuple(replace(term, **plain) for term in terms))
+    summed = replace(spec, stages=(stage,), pooling=pooling)
+    if tiling.refused(summed, accelerator) is not None:
+        return
+    now, then = (tiling.cost(each, accelerator, tiling.choose(each, accelerator)) for each in (spec, summed))
+    if then < now:
+        layer.spec = summed
+        layer.macs //= math.prod(first.kernel)
+        for number, weight in enumerate(weights):
+            tiles = np.ascontiguousarray(weight.array[:, :, :1, :1])
+            layer.operands[2 * number + 1] = Param(weight.role, tiles)
 
 
 def _fused(layer: Layer, pool: Layer, accelerator: Accelerator) -> Vta | None:

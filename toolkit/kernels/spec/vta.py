@@ -5,8 +5,8 @@ All activations are signed bytes in blocks of channels. A step is one or more st
     acc = 0                                              (the first stage; a later one goes on with what is there)
     acc = acc << lead
     for each term:   acc = (acc + sum tile * input) << term.shift
-    acc = acc + bias
     acc = largest, or sum, of each window                (of the last stage only, where there is one)
+    acc = acc + bias
     acc = clamp(acc >> (shift + shifts[channel]), low, high)
 
 The last stage's accumulators are stored as int8, or as they are, in `planes` of bytes. Rounding is in the bias:
@@ -91,7 +91,7 @@ class Reduce(str, Enum):
 
 @dataclass(frozen=True)
 class Pooling:
-    """A window over the accumulators, before the shift; where it leaves the map it sees nothing.
+    """A window over the accumulators, before bias and shift; where it leaves the map it sees nothing.
 
     Attributes:
         height, width: of the map of accumulators, which the terms compute.

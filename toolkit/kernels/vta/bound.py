@@ -61,10 +61,16 @@ def bound(spec: Vta, accelerator: Accelerator) -> Bound:
     steps, alu = inner, 0
     for number, stage in enumerate(spec.stages):
         last = number + 1 == len(spec.stages)
-        steps += inner * (stage.bias_tiles if stage.bias == "tiles" else 0)
-        before = (shifts(stage.lead) if number else 0) + (stage.bias == "words")
+        steps += (outer if last else inner) * (stage.bias_tiles if stage.bias == "tiles" else 0)
+        before = shifts(stage.lead) if number else 0
         before += sum(shifts(term.shift) for term in stage.terms)
-        behind = shifts(stage.shift) + stage.shifts + (stage.low is not None) + (stage.high is not None)
+        behind = (
+            (stage.bias == "words")
+            + shifts(stage.shift)
+            + stage.shifts
+            + (stage.low is not None)
+            + (stage.high is not None)
+        )
         alu += before * inner + behind * (outer if last else inner)
     alu += (spec.planes - 1) * outer
     if spec.pooling:

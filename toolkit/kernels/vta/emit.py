@@ -234,9 +234,6 @@ class _Emitter:
                     continue
                 covered |= self.term(image, tile, term, given, tiles, inner, real, (top, left), stage, last)
                 self.shift(base, inner.size, -term.shift)
-            if not real.empty:
-                self.bias(tile, stage, where, inner, real, half)
-            covered |= bool(stage.bias)
             area = inner
             if last and spec.pooling:
                 if kept:
@@ -244,6 +241,8 @@ class _Emitter:
                 self.before = image, tile, inner
                 self.pool(spec.pooling, inner, real, goal, kept)
                 area, covered = goal, True
+            self.bias(tile, stage, where, area, half)
+            covered |= bool(stage.bias)
             covered |= self.clamp(tile, stage, where, area, half)
         if not covered:
             self.walk(AluOp.SHR, goal.base, goal.size, 0)  # a reset leaves something else in OUT
@@ -420,24 +419,19 @@ class _Emitter:
             src, wgt = it.src + number * it.src_deep, it.wgt + number * it.wgt_deep
             self.gemm(it._replace(src=src, wgt=wgt, depth=1))
 
-    def bias(self, tile: Tile, stage: Stage, where: Where, inner: Area, real: Rect, half: int) -> None:
-        """Add the bias to the pixels that there are."""
+    def bias(self, tile: Tile, stage: Stage, where: Where, area: Area, half: int) -> None:
+        """Add the bias."""
         if stage.bias == "tiles":
             self.ops.append(Move(Memory.INP, where.ones, 0, 0, 1, 1, 1, keep=True))
             base = self.hold(where.bias, tile, tile.first * stage.bias_tiles, tile.blocks * stage.bias_tiles)
-            first = inner.base + real.top * inner.columns + real.left
-            rows, columns = real.rows, real.columns
-            if columns == inner.columns:
-                columns = divisor(rows * columns, SEQUENCE)
-                rows = real.rows * real.columns // columns
-            pitch = inner.columns if real.columns != inner.columns else columns
-            dst = tuple(range(first, first + columns))
+            columns = divisor(area.plane, SEQUENCE)
+            dst = tuple(range(area.base, area.base + columns))
             for number in range(stage.bias_tiles):
                 listed = _list(self.config, dst, (0,) * columns, base + number)
-                self.loop(GEMM, listed, iter_out=tile.blocks, iter_in=rows, dst_out=inner.plane, dst_in=pitch,
-                          wgt_out=stage.bias_tiles)  # fmt: skip
+                self.loop(GEMM, listed, iter_out=area.blocks, iter_in=area.plane // columns, dst_out=area.plane,
+                          dst_in=columns, wgt_out=stage.bias_tiles)  # fmt: skip
         elif stage.bias == "words":
-            self.register(AluOp.ADD, inner, real, self.table(tile, where.bias, half))
+            self.register(AluOp.ADD, area, self.table(tile, where.bias, half))
 
     def table(self, tile: Tile, operand: int, half: int) -> int:
         """Where the accumulators lie that hold a number for each channel of a tile; loaded where they are not there."""
@@ -454,15 +448,11 @@ class _Emitter:
             self.ops.insert(at, Move(Memory.ACC, operand, first, base, 1, count, count))
         return base + tile.first - first
 
-    def register(self, op: AluOp, area: Area, part: Rect, words: int) -> None:
+    def register(self, op: AluOp, area: Area, words: int) -> None:
         """An operation with one accumulator for all pixels of a block."""
-        first = area.base + part.top * area.columns + part.left
-        columns, rows, pitch = part.columns, part.rows, area.columns
-        if columns == pitch:
-            pitch = divisor(rows * columns, SEQUENCE)
-            rows, columns = rows * columns // pitch, pitch
-        listed = _list(self.config, tuple(range(first, first + columns)), (words,) * columns, 0)
-        self.loop(op, listed, iter_out=area.blocks, iter_in=rows, dst_out=area.plane, dst_in=pitch,
+        columns = divisor(area.plane, SEQUENCE)
+        listed = _list(self.config, tuple(range(area.base, area.base + columns)), (words,) * columns, 0)
+        self.loop(op, listed, iter_out=area.blocks, iter_in=area.plane // columns, dst_out=area.plane, dst_in=columns,
                   src_out=1)  # fmt: skip
 
     # -- what becomes of them -----------------------------------------------------------------------------------------
@@ -525,7 +515,7 @@ class _Emitter:
         self.shift(area.base, area.size, stage.shift)
         if stage.shifts:
             words = self.table(tile, where.shifts, half)
-            self.register(AluOp.SHR, area, Rect(0, area.rows, 0, area.columns), words)
+            self.register(AluOp.SHR, area, words)
         for op, end in ((AluOp.MIN, stage.high), (AluOp.MAX, stage.low)):
             if end is not None:
                 self.walk(op, area.base, area.size, end)

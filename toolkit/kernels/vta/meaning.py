@@ -51,6 +51,8 @@ def _stage(spec: Vta, stage: Stage, acc: Wide, rest: Iterator[NDArray[np.generic
     for term in stage.terms:
         given, tiles = next(rest), next(rest)
         acc = _fits(_fits(acc + _sums(spec, term, given, tiles)) << term.shift)
+    if last and spec.pooling is not None:
+        acc = _fits(_pooled(spec.pooling, acc, spec.height, spec.width))
     channels = (1, spec.out_blocks, 1, 1, spec.block)
     if stage.bias == "tiles":
         ones, tiles = next(rest).reshape(-1).astype(np.int64), next(rest)
@@ -58,8 +60,6 @@ def _stage(spec: Vta, stage: Stage, acc: Wide, rest: Iterator[NDArray[np.generic
         acc = _fits(acc + (square.sum(1) @ ones[-spec.block :]).reshape(channels))
     elif stage.bias == "words":
         acc = _fits(acc + _words(spec, next(rest)))
-    if last and spec.pooling is not None:
-        acc = _fits(_pooled(spec.pooling, acc, spec.height, spec.width))
     acc = acc >> stage.shift
     if stage.shifts:
         acc = acc >> _words(spec, next(rest))

@@ -321,12 +321,18 @@ class _Model:
                 alu += self.size * shifts(term.shift)
                 instructions += shifts(term.shift)
             lead = shifts(stage.lead) if number else 0
-            before = lead + (stage.bias == "words")
-            behind = shifts(stage.shift) + stage.shifts + (stage.low is not None) + (stage.high is not None)
+            before = lead
+            behind = (
+                (stage.bias == "words")
+                + shifts(stage.shift)
+                + stage.shifts
+                + (stage.low is not None)
+                + (stage.high is not None)
+            )
             alu += before * self.size + behind * (stored if number + 1 == len(spec.stages) else self.size)
             instructions += before + behind
             if stage.bias == "tiles":
-                gemm += stage.bias_tiles * self.blocks * self.fresh * self.wide
+                gemm += stage.bias_tiles * (stored if number + 1 == len(spec.stages) else self.size)
                 instructions += stage.bias_tiles
                 cycles = self.blocks * stage.bias_tiles * config.wgt_bytes / board.bus_bytes
                 if self.groups > 1 and not (tiling.deep and self.parts > 2) and self.loads:

@@ -77,8 +77,9 @@ def _sum(layer: Layer, accelerator: Accelerator) -> None:
         return
     pads = (max(0, first.pad[0]), max(0, first.pad[1]))
     pooling = Pooling(Reduce.SUM, high, wide, first.kernel, first.stride, pads)
-    plain = {"kernel": (1, 1), "stride": (1, 1), "pad": (-starts[0], -starts[1])}
-    stage = replace(spec.stages[0], terms=tuple(replace(term, **plain) for term in terms))
+    left_out = (-starts[0], -starts[1])
+    plain = (replace(term, kernel=(1, 1), stride=(1, 1), pad=left_out) for term in terms)
+    stage = replace(spec.stages[0], terms=tuple(plain))
     summed = replace(spec, stages=(stage,), pooling=pooling)
     if tiling.refused(summed, accelerator) is not None:
         return

@@ -202,7 +202,6 @@ class _Assembler:
         whole = sum(len(one) for one in program.uops) <= self.at.uop_depth
         if whole and not self.ahead(program.uops):
             self.want(program.uops)
-        first = len(self.rows)
         for op in program.ops:
             if isinstance(op, Move):
                 self.move(op, work.args[op.operand])
@@ -213,7 +212,7 @@ class _Assembler:
                     self.last = len(self.rows)
                 self.loop(op)
         self.running = frozenset(program.uops) if whole else None
-        self.steps.append((first, len(self.rows)))
+        self.steps.append((self.steps[-1][1] if self.steps else 0, len(self.rows)))
         return program.after
 
     def element(self, operand: Operand) -> int:

@@ -333,6 +333,18 @@ def residual(b: Builder, x: str) -> str:
     return b.op("Clip", b.op("Add", pooled, late), b.constant(-0.5), b.constant(2.0))
 
 
+def from_the_input(b: Builder, x: str) -> str:
+    """The shortcut is the network's own input, which nothing has quantized in blocks before."""
+    return b.conv(b.op("Add", b.conv(x, 3, 3, (1, 1)), x), 3, 8)
+
+
+def test_a_shortcut_that_is_the_input(integers: Any) -> None:
+    model, pictures = model_of(from_the_input)
+    quantized = quantize(model, list(pictures), scheme="power-of-two", choices=Choices(add="accumulator")).model
+    assert any(step.shortcut is not None for step in integer_network.read(quantized).steps)
+    check(quantized, pictures, integers(quantized))
+
+
 @pytest.mark.parametrize("scheme", ["power-of-two", "power-of-two-tensor"])
 def test_a_shortcut_in_the_accumulator(scheme: str, integers: Any) -> None:
     model, pictures = model_of(residual)

@@ -52,8 +52,10 @@ def linear(steps: Bytes, step: IntegerStep) -> None:
             factor_q = float(how.scale / np.float32(y.scale))
         addition = Addition((0, how.zero), (0, 0), factor_q, rounding, inside=inside)
         made = steps.reader.values[step.output.name]
-        done = joined(steps.reader.producer[made.storage], steps.blocked(step.shortcut).storage, addition)
+        layer = steps.reader.producer[made.storage]
+        done = joined(layer, steps.blocked(step.shortcut).storage, addition)
         assert done, "a convolution without groups has room for whatever its sum joins"
+        steps.reader.last(layer)  # the shortcut may have been quantized just now
 
 
 def pooled(steps: Bytes, step: IntegerStep) -> None:

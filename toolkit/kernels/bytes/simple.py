@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from tvm import tirx
@@ -10,6 +11,7 @@ from ..cut import runs, split
 from ..elements import BLOCK, element_of
 from ..emit import Emitter, Expr, clamp, const, load, splat
 from ..family import Family, of_bytes
+from ..isa import Isa
 from ..spec import NONE, Map, Pixels, Window, WindowOp
 from ..vector.simple import SimpleSchedule, whole_vectors
 from .math import added, multiplied, narrow, nearest, real, rounded, shift_half, whole, widen
@@ -116,13 +118,74 @@ class _Window:
         return em.finish()
 
 
+# -- tables -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TableSchedule(SimpleSchedule):
+    """How 256 bytes are looked up.
+
+    Attributes:
+        shuffle: LLVM's name of an instruction that takes bytes out of 16 by their low four bits, in each part of 16 of
+            a vector; "" to look them up one at a time.
+        wide: bytes of such a vector.
+    """
+
+    shuffle: str = ""
+    wide: int = 1
+
+
+def _shuffle(isa: Isa) -> tuple[str, int]:
+    """That instruction of a machine, and its bytes."""
+    if isa.machine == "aarch64":
+        return "llvm.aarch64.neon.tbl1.v16i8", 16
+    if isa.kind == "cpu" and isa.lanes == 16:
+        return "llvm.x86.avx512.pshuf.b.512", 64
+    return ("llvm.x86.avx2.pshuf.b", 32) if isa.kind == "cpu" else ("", 1)
+
+
+def choose_map(spec: Map, isa: Isa) -> SimpleSchedule:
+    """A table is shuffled where a block has a vector of pixels to look up."""
+    if spec.op != "table":
+        return whole_vectors(spec, isa)
+    shuffle, wide = _shuffle(isa)
+    return TableSchedule(isa.lanes, shuffle, wide) if spec.pixels * BLOCK >= wide > 1 else TableSchedule(isa.lanes)
+
+
+def _look_up(em: Emitter, schedule: TableSchedule, size: int, src: Expr, dst: Expr) -> None:
+    """A table's bytes for `size` bytes: a shuffle for each 16 of its entries, of which the high four bits choose, a bit
+    at a time. The last vector may overlap the one before it.
+    """
+    wide, vector = schedule.wide, f"uint8x{schedule.wide}"
+    parts = em.local(16 * wide, "uint8", "parts")
+    for part in range(16):
+        sixteen = load(em.buffers["table"], 16 * part, 16)
+        for copy in range(0, wide, 16):
+            em.store(parts, part * wide + copy, sixteen)
+
+    def byte(value: int) -> Expr:
+        return splat(tirx.const(value, "uint8"), wide)
+
+    with em.loop(-(-size // wide), "vector") as i:
+        at = em.let(tirx.min(i * wide, size - wide), "at")
+        index = em.let(load(em.buffers["src"], src + at, wide), "index")
+        low = em.let(index & byte(15), "low")
+        found = [
+            em.let(tirx.call_llvm_pure_intrin(vector, schedule.shuffle, load(parts, part * wide, wide), low), "found")
+            for part in range(16)
+        ]
+        for bit in (16, 32, 64, 128):
+            high = (index & byte(bit)) > byte(0)
+            pairs = zip(found[1::2], found[::2], strict=True)
+            found = [em.let(tirx.Select(high, one, zero), "found") for one, zero in pairs]
+        em.store(em.buffers["dst"], dst + at, found[0])
+
+
 # -- one value at a time ---------------------------------------------------------------------------------------------
 def map_units(spec: Map, _schedule: SimpleSchedule) -> int:
     """One work unit a block of an image."""
     return spec.batch * spec.blocks
 
 
-def emit_map(spec: Map, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
+def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """One value at a time, 16 of them at once."""
     em = Emitter(name, spec.pointers)
     with em.units() as unit:
@@ -132,16 +195,18 @@ def emit_map(spec: Map, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimF
         each = BLOCK if spec.second == "channel" else plane
         other = em.let(n * spec.second_stride + block * each, "second0")
         dst = em.let(n * spec.out_stride + block * plane, "dst0")
-        with em.loop(spec.pixels, "pixel") as pixel:
-            at = pixel * BLOCK
-            if spec.op == "table":
-                with em.loop(BLOCK, "lane") as lane:
-                    index = tirx.bitwise_and(tirx.Cast("int32", load(em.buffers["src"], src + at + lane)), 255)
-                    value = tirx.Cast(spec.out_element, load(em.buffers["table"], index))
-                    em.store(em.buffers["dst"], dst + at + lane, value)
-            else:
-                second = other if spec.second == "channel" else other + at
-                em.store(em.buffers["dst"], dst + at, _mapped(spec, em, src + at, second))
+        if isinstance(schedule, TableSchedule) and schedule.shuffle:
+            _look_up(em, schedule, plane, src, dst)
+        else:
+            with em.loop(spec.pixels, "pixel") as pixel:
+                at = pixel * BLOCK
+                if spec.op == "table":
+                    with em.loop(BLOCK, "lane") as lane:
+                        index = tirx.Cast("int32", load(em.buffers["src"], src + at + lane))
+                        em.store(em.buffers["dst"], dst + at + lane, load(em.buffers["table"], index))
+                else:
+                    second = other if spec.second == "channel" else other + at
+                    em.store(em.buffers["dst"], dst + at, _mapped(spec, em, src + at, second))
     return [em.finish()]
 
 
@@ -221,6 +286,6 @@ def emit_input(spec: Pixels, _schedule: SimpleSchedule, name: str) -> list[tirx.
 
 FAMILIES: tuple[Family[Any, SimpleSchedule], ...] = (
     Family("bytes.window", Window, of_bytes, whole_vectors, window_units, emit_window),
-    Family("bytes.map", Map, of_bytes, whole_vectors, map_units, emit_map),
+    Family("bytes.map", Map, of_bytes, choose_map, map_units, emit_map),
     Family("bytes.pixels", Pixels, of_bytes, whole_vectors, input_units, emit_input),
 )

@@ -2,6 +2,7 @@
 
     python benchmarks/int8.py                              # top-1 of the committed networks on the held-out digits
     python benchmarks/int8.py trained/*.safetensors        # of networks that examples/train_digits.py trained
+    python benchmarks/int8.py --effort normal              # quantized as measuring chooses, not by the defaults
     python benchmarks/int8.py --noise 0.3                  # the same digits in noise, which float32 misreads as well
     python benchmarks/int8.py --switches NETWORK ...       # what each method, switch and repair costs or gains
     python benchmarks/int8.py --zoo irv2 inception_v4      # full-size, seeded weights: SQNR and agreement on photos
@@ -33,6 +34,7 @@ from PIL import Image
 from inception_deploy.graph import driver
 from inception_deploy.models import trained
 from inception_deploy.quantize.culprit import Ratio
+from inception_deploy.quantize.effort import EFFORTS, Effort, choose, split
 from inception_deploy.quantize.integer_network import read
 from inception_deploy.quantize.pictures import Picture, Pictures
 from inception_deploy.quantize.quantizer import QuantizedModel, Quantizer, Recipe
@@ -68,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="networks of the zoo, on photos")
     parser.add_argument("--latency", metavar="NAME", help="a network of the zoo in onnxruntime, ours against its own")
     parser.add_argument("--scheme", nargs="+", default=list(BARS), help=f"schemes to measure, of {', '.join(SCHEMES)}")
+    parser.add_argument("--effort", default="fast", choices=EFFORTS, help="of the digits' tables (default: fast)")
     parser.add_argument("--threads", type=int, default=0, help="of onnxruntime (default: its own choice)")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of tables")
     options = parser.parse_args(arguments)
@@ -77,8 +80,15 @@ def main(arguments: list[str] | None = None) -> int:
         rows = latency(options.latency, options.threads)
     else:
         files = options.networks or sorted(DATA.glob("digits_*.safetensors"))
-        measure = switches if options.switches else digits
-        rows = [row for file in files for row in measure(file, options.scheme, options.threads, options.noise)]
+        rows = [
+            row
+            for file in files
+            for row in (
+                switches(file, options.scheme, options.threads, options.noise)
+                if options.switches
+                else digits(file, options.scheme, options.threads, options.noise, options.effort)
+            )
+        ]
     print(json.dumps(rows, indent=2) if options.json else table(rows))
     missed = [f"{row['network']}: {row['missed']}" for row in rows if "missed" in row]
     for line in missed:
@@ -151,9 +161,14 @@ def outputs(
     return np.concatenate(rows)
 
 
-def digits(file: Path, schemes: list[str], threads: int, noise: float) -> Rows:
+def digits(file: Path, schemes: list[str], threads: int, noise: float, effort: Effort = "fast") -> Rows:
     """Top-1 on the held-out digits, what int8 loses of it, and the signal-to-noise ratio at the logits."""
     quantizer, held_out = digits_quantizer(file, threads, noise)
+    judged: list[Picture] = []
+    if effort != "fast":
+        assert quantizer.source is not None
+        source, judged = split(quantizer.prepared, quantizer.source)
+        quantizer = Quantizer(quantizer.prepared, source, threads=threads)
     labels = np.array([picture.label for picture in held_out])
 
     def top1(logits: NDArray[Any]) -> float:
@@ -163,7 +178,8 @@ def digits(file: Path, schemes: list[str], threads: int, noise: float) -> Rows:
     row: dict[str, Any] = {"network": file.stem.removeprefix("digits_"), "fp32": top1(reference)}
     missed = []
     for scheme in schemes:
-        got = outputs(quantizer, held_out, quantizer.quantize(Recipe(scheme)), threads)
+        made = choose(quantizer, Recipe(scheme), effort, judged, threads=threads).quantized
+        got = outputs(quantizer, held_out, made, threads)
         drop = row["fp32"] - top1(got)
         row |= {scheme: top1(got), f"{scheme} drop": drop, f"{scheme} SQNR dB": sqnr(reference, got)}
         allowed = None if noise else bar(file, scheme)

@@ -298,7 +298,11 @@ class _Export:
 
     def share(self, model: onnx.ModelProto, target: Target) -> None:
         """How much of the network is in integers: told, kept in the manifest, and held to what was required."""
-        found = share(model, integers=target.precision.integers)
+        found = share(
+            model,
+            integers=target.precision.integers,
+            borders=target.choices_by_default().average == "summed",
+        )
         for note in found.notes():
             self.watch.note(note)
         if self.wanted.require_int8 is not None:

@@ -21,6 +21,7 @@ from inception_deploy.quantize.integer_steps import IntegerStep
 from inception_deploy.quantize.prepare import prepare
 from inception_deploy.quantize.quantizer import QuantizedModel, quantize
 from inception_deploy.quantize.scheme import SCHEMES, Choices, Params, scheme
+from inception_deploy.quantize.share import share
 from inception_deploy.quantize.structure import analyse
 from inception_deploy.sources import capture
 from inception_deploy.verify import bound, run_onnx
@@ -289,6 +290,16 @@ def test_an_average_is_summed_behind_its_convolution(
     assert snr(run_onnx(model, {"x": feed})[0], values["y"]) > (20 if name == "power-of-two" else 12)
     for one, got, seen in replay(meaning, watched(result.model, feed, optimised=True), feed):
         assert np.abs(got.astype(int) - seen.astype(int)).max() <= 1, one.name
+
+
+@pytest.mark.parametrize("counted", [0, 1])
+def test_what_a_target_cannot_weigh_is_told_as_float(counted: int, build: Any, inputs: Make) -> None:
+    model = build(pooled_text("pool", counted, True))
+    made = int8(model, inputs, scheme="power-of-two", choices=Choices(average="summed")).model
+    assert share(made).floats == ()
+    without = share(made, borders=False)
+    assert [one.op for one in without.floats] == ([] if counted else ["AveragePool", "Conv", "Relu"])
+    assert (without.percent < 100) == (not counted)
 
 
 @pytest.mark.parametrize(

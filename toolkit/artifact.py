@@ -146,9 +146,32 @@ def remove_abandoned(destination: Path) -> None:
             os.close(handle)
 
 
+SCRATCH = ".scratch"
+"""How the folder for temporary files is called of a process that another one watches (`supervise`)."""
+
+BEGUN = "begun"
+"""A file there: what the process has begun to write, a path a line."""
+
+
+def remove_begun(temporary: Path) -> None:
+    """Clear up after a process that was killed, whose temporary files are in `temporary`."""
+    with suppress(OSError, UnicodeDecodeError):
+        for line in dict.fromkeys((temporary / BEGUN).read_text(encoding="utf-8").splitlines()):
+            remove_abandoned(Path(line))
+
+
+def _tell(destination: Path) -> None:
+    """Write down what is begun, where somebody wants to know."""
+    temporary = Path(tempfile.gettempdir())
+    if temporary.suffix == SCRATCH:
+        with suppress(OSError), (temporary / BEGUN).open("a", encoding="utf-8") as told:
+            told.write(f"{destination.absolute()}\n")
+
+
 @contextmanager
 def _workplace(destination: Path) -> Iterator[Path]:
     """A hidden folder beside `destination`, locked for the time of the block, and removed after it however it ends."""
+    _tell(destination)
     handle = None
     while handle is None:  # another process may take it for an abandoned one before it is locked
         place = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", suffix=".partial", dir=destination.parent))

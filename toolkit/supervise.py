@@ -24,7 +24,7 @@ from .errors import DeployError
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 _GRACE = 1.0
-_PREFIX, _SUFFIX = "inception-deploy-", ".scratch"
+_PREFIX = "inception-deploy-"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
@@ -71,6 +71,7 @@ def _wait(child: int, fail: Callable[[DeployError, int], int]) -> int:
     _kill_orphans()
     if status >= 0:
         return status
+    artifact.remove_begun(Path(tempfile.gettempdir()))
     if got:
         return fail(interrupted(), 128 + got[0])
     return fail(_crash(signal.Signals(-status)), 1)
@@ -94,11 +95,11 @@ def _crash(number: signal.Signals) -> DeployError:
 def _scratch() -> Iterator[None]:
     """A folder for temporary files, this process's and its children's."""
     above = Path(tempfile.gettempdir())
-    for left in above.glob(f"{_PREFIX}*{_SUFFIX}"):
+    for left in above.glob(f"{_PREFIX}*{artifact.SCRATCH}"):
         artifact.remove_unlocked(left)
     before = os.environ.get("TMPDIR")
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=_SUFFIX))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, suffix=artifact.SCRATCH))
     except OSError:  # no room: whoever needs some will say so
         yield
         return

@@ -57,7 +57,8 @@ def bound(spec: Vta, accelerator: Accelerator) -> Bound:
         gemm += spec.out_blocks * term.depth * inside
         padded += inner * term.steps
         groups = spec.out_blocks // term.group if term.reads is Reads.OWN else 1
-        moved += min(term.blocks, groups * term.depth) * term.height * term.width * config.inp_bytes
+        seen = math.prod(_seen(term, spec.inner, axis) for axis in (0, 1))
+        moved += min(term.blocks, groups * term.depth) * seen * config.inp_bytes
     steps, alu = inner, 0
     for number, stage in enumerate(spec.stages):
         last = number + 1 == len(spec.stages)
@@ -83,6 +84,13 @@ def bound(spec: Vta, accelerator: Accelerator) -> Bound:
         images * gemm * board.gemm_interval, images * padded * board.gemm_interval, images * epilogue, moved,
         -(-moved // board.bus_bytes),
     )  # fmt: skip
+
+
+def _seen(term: Term, inner: tuple[int, int], axis: int) -> int:
+    """Rows or columns of the input that lie between the first and the last that is read."""
+    first = -term.pad[axis]
+    last = first + (inner[axis] - 1) * term.stride[axis] + (term.kernel[axis] - 1) * term.dilation[axis]
+    return max(0, min((term.height, term.width)[axis], last + 1) - max(0, first))
 
 
 def pairs(term: Term, inner: tuple[int, int], axis: int) -> int:

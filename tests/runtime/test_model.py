@@ -132,3 +132,13 @@ def test_labels_and_scores(tmp_path: Path) -> None:
 def test_what_it_says_of_itself() -> None:
     assert repr(model()) == "Model(tiny for cpu in fp32: float32 (2, 3, 8, 8) -> (2, 7))"
     assert repr(model()(PIXELS)) == "Result(logits: float32 (1, 7))"
+
+
+def test_a_manifest_that_says_another_shape_is_refused() -> None:
+    manifest = tiny_manifest()
+    wrong = {**manifest, "outputs": [{**manifest["outputs"][0], "shape": [2, CLASSES - 3]}]}
+    with pytest.raises(
+        DeployError, match=r"the network gives \[\(2, 7\)\], and the bundle's manifest says \[\(2, 4\)\]"
+    ) as e:
+        Model(Bundle(Path("t"), Path("t"), wrong), sums)(PIXELS)
+    assert e.value.kind == "bundle"

@@ -150,11 +150,20 @@ class Model:
         """The `Result` of what `run` gave for each of the rows' batches."""
         parts = [[np.array(array) for array in arrays] for arrays in outputs]  # some engines write over theirs
         ports = self.manifest["outputs"]
+        for batch in parts:
+            self._check(ports, batch)
         named = {
             port["name"]: self._joined(arrays, port, len(rows))
             for port, arrays in zip(ports, zip(*parts, strict=True), strict=True)
         }
         return Result(named, rows.names, self.labels, ports[0].get("kind") == "probabilities", rows.single)
+
+    def _check(self, ports: Sequence[Mapping[str, Any]], arrays: Sequence[NDArray[Any]]) -> None:
+        """Refuse what the manifest does not announce: names of classes and rows are found by its shapes."""
+        told, got = [tuple(port["shape"]) for port in ports], [array.shape for array in arrays]
+        if told != got:
+            message = f"the network gives {got}, and the bundle's manifest says {told}; export it again"
+            raise DeployError(message, kind="bundle", got=got, allowed=told)
 
     def _joined(self, arrays: Sequence[NDArray[Any]], port: Mapping[str, Any], rows: int) -> NDArray[Any]:
         """The batches of an output, one after the other; of one that has rows, as many as were given."""

@@ -125,7 +125,8 @@ class VtaTarget(Target):
     def choices_by_default(self) -> Choices:
         from inception_deploy.quantize.scheme import Choices
 
-        return Choices(add="accumulator", average="summed")
+        # An average summed behind its 1x1 is nine taps of it: more cycles than a pool of its own.
+        return Choices(add="accumulator")
 
     @property
     def byte_offset(self) -> int:

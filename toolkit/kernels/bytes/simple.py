@@ -150,11 +150,11 @@ def choose_map(spec: Map, isa: Isa) -> SimpleSchedule:
     return TableSchedule(isa.lanes, shuffle, wide) if spec.pixels * BLOCK >= wide > 1 else TableSchedule(isa.lanes)
 
 
-def _look_up(em: Emitter, schedule: TableSchedule, size: int, src: Expr, dst: Expr) -> None:
-    """A table's bytes for `size` bytes: a shuffle for each 16 of its entries, of which the high four bits choose, a bit
-    at a time. The last vector may overlap the one before it.
+def _look_up(em: Emitter, spec: Map, schedule: TableSchedule, src: Expr, dst: Expr) -> None:
+    """A table's bytes for a plane of them: a shuffle for each 16 of its entries, of which the high four bits choose, a
+    bit at a time. The last vector may overlap the one before it.
     """
-    wide, vector = schedule.wide, f"uint8x{schedule.wide}"
+    wide, vector, size = schedule.wide, f"uint8x{schedule.wide}", spec.pixels * BLOCK
     parts = em.local(16 * wide, "uint8", "parts")
     for part in range(16):
         sixteen = load(em.buffers["table"], 16 * part, 16)
@@ -166,7 +166,7 @@ def _look_up(em: Emitter, schedule: TableSchedule, size: int, src: Expr, dst: Ex
 
     with em.loop(-(-size // wide), "vector") as i:
         at = em.let(tirx.min(i * wide, size - wide), "at")
-        index = em.let(load(em.buffers["src"], src + at, wide), "index")
+        index = em.let(tirx.reinterpret(vector, load(em.buffers["src"], src + at, wide)), "index")
         low = em.let(index & byte(15), "low")
         found = [
             em.let(tirx.call_llvm_pure_intrin(vector, schedule.shuffle, load(parts, part * wide, wide), low), "found")
@@ -176,7 +176,7 @@ def _look_up(em: Emitter, schedule: TableSchedule, size: int, src: Expr, dst: Ex
             high = (index & byte(bit)) > byte(0)
             pairs = zip(found[1::2], found[::2], strict=True)
             found = [em.let(tirx.Select(high, one, zero), "found") for one, zero in pairs]
-        em.store(em.buffers["dst"], dst + at, found[0])
+        em.store(em.buffers["dst"], dst + at, tirx.reinterpret(f"{spec.out_element}x{wide}", found[0]))
 
 
 # -- one value at a time ---------------------------------------------------------------------------------------------
@@ -196,14 +196,15 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFu
         other = em.let(n * spec.second_stride + block * each, "second0")
         dst = em.let(n * spec.out_stride + block * plane, "dst0")
         if isinstance(schedule, TableSchedule) and schedule.shuffle:
-            _look_up(em, schedule, plane, src, dst)
+            _look_up(em, spec, schedule, src, dst)
         else:
             with em.loop(spec.pixels, "pixel") as pixel:
                 at = pixel * BLOCK
                 if spec.op == "table":
                     with em.loop(BLOCK, "lane") as lane:
-                        index = tirx.Cast("int32", load(em.buffers["src"], src + at + lane))
-                        em.store(em.buffers["dst"], dst + at + lane, load(em.buffers["table"], index))
+                        index = tirx.bitwise_and(tirx.Cast("int32", load(em.buffers["src"], src + at + lane)), 255)
+                        value = tirx.Cast(spec.out_element, load(em.buffers["table"], index))
+                        em.store(em.buffers["dst"], dst + at + lane, value)
                 else:
                     second = other if spec.second == "channel" else other + at
                     em.store(em.buffers["dst"], dst + at, _mapped(spec, em, src + at, second))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from inception_deploy import verify
 from inception_deploy.verify import tolerance
 
-from ..cases.int8_files import activations, weights
+from ..cases.int8_files import File, activations
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +127,22 @@ def test_a_quantized_onnx_is_int8_by_itself(call, int8: Path, tmp_path: Path) ->
     assert result.document["precision"] == "int8"
 
 
+def half_quantized() -> File:
+    """A file whose last convolution reads what nobody has quantized."""
+    file = next(file for file in activations() if file.name == "relu-both")
+    model = onnx.ModelProto()
+    model.CopyFrom(file.model)
+    makers = {node.output[0]: node for node in model.graph.node}
+    last = [node for node in model.graph.node if node.op_type == "Conv"][-1]
+    last.input[0] = makers[makers[last.input[0]].input[0]].input[0]
+    return replace(file, name="half-quantized", model=model)
+
+
 def test_a_file_of_another_tool_is_computed_in_integers(call, tmp_path: Path) -> None:
     """What cannot be is named, with its reason and its share."""
-    files = {file.name: file for make in (activations, weights) for file in make()}
+    files = {file.name: file for file in (*activations(), half_quantized())}
     reports = {}
-    for name in ("relu-both", "weights-of-9-bits"):
+    for name in ("relu-both", "half-quantized"):
         onnx.save(files[name].model, str(tmp_path / f"{name}.onnx"))
         result = call("export", "--model", tmp_path / f"{name}.onnx", "-o", tmp_path / name, "--json")
         assert result.status == 0, result.error
@@ -142,16 +154,17 @@ def test_a_file_of_another_tool_is_computed_in_integers(call, tmp_path: Path) ->
     assert reports["relu-both"][0]["integer_macs_percent"] == 100
     assert reports["relu-both"][0]["float_nodes"] == []
     assert reports["relu-both"][1] == "8-bit integers, summed in 32 bits"
-    quantization, arithmetic = reports["weights-of-9-bits"]
+    quantization, arithmetic = reports["half-quantized"]
+    unquantized = quantization["floats"][0]["reason"].split("'")[1]
     assert [(row["op"], row["reason"]) for row in quantization["floats"]] == [
-        ("Conv", "its weights less their zero point need 9 bits")
+        ("Conv", f"it reads '{unquantized}', which is not quantized")
     ]
     assert quantization["floats"][0]["percent"] + quantization["integer_macs_percent"] == pytest.approx(100)
     assert arithmetic.startswith("8-bit integers, summed in 32 bits: ")
-    result = call("export", "--model", tmp_path / "weights-of-9-bits.onnx", "-o", tmp_path / "again")
+    result = call("export", "--model", tmp_path / "half-quantized.onnx", "-o", tmp_path / "again")
     assert "warning: only" in result.err
-    assert "need 9 bits" in result.err
-    rows = {row["stage"]: row for row in call("verify", tmp_path / "weights-of-9-bits", "--json").document["stages"]}
+    assert "which is not quantized" in result.err
+    rows = {row["stage"]: row for row in call("verify", tmp_path / "half-quantized", "--json").document["stages"]}
     np.save(tmp_path / "x.npy", files["relu-both"].x)
     assert call("run", tmp_path / "relu-both", "--input", tmp_path / "x.npy").status == 0
     assert "that of the file" in call("inspect", tmp_path / "relu-both").out
@@ -159,13 +172,12 @@ def test_a_file_of_another_tool_is_computed_in_integers(call, tmp_path: Path) ->
 
 
 def test_a_share_of_integers_can_be_required(call, tmp_path: Path) -> None:
-    file = next(file for file in weights() if file.name == "weights-of-9-bits")
-    onnx.save(file.model, str(tmp_path / "model.onnx"))
+    onnx.save(half_quantized().model, str(tmp_path / "model.onnx"))
     argv = ["export", "--model", tmp_path / "model.onnx", "-o", tmp_path / "b", "--json", "--require-int8"]
     result = call(*argv, 95)
     assert (result.status, result.error["kind"]) == (1, "int8")
     assert "95 % are required; in float32: " in result.error["message"]
-    assert "9 bits" in result.error["message"] or "no integer kernels" in result.error["message"]
+    assert "which is not quantized" in result.error["message"] or "no integer kernels" in result.error["message"]
     assert not (tmp_path / "b").exists()
     assert call(*argv, 120).status == 2
     assert call(*argv, 0).status == 0

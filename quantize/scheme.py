@@ -107,20 +107,21 @@ class Choices:
             which shrinks the range, or a Relu follows, which takes away half of it; then its own. ``input``: always its
             input's. ``own``: always its own. All of them multiply the sum of a window once. ``summed``, for powers of
             two only: as ``window``, and where one of stride 1 stands beside a 1x1 convolution and nothing else reads
-            what is between, both are one layer: the sum is taken in the accumulators, and rounded once.
+            what is between, both are one layer: the sum is taken in the accumulators, and rounded once. ``alike``: as
+            ``summed`` where all windows count as many pixels, as ``window`` where those at a border count fewer.
         moves: whether a Relu that stands alone, a MaxPool and a Flatten take their input's scale; they move bytes only
             then. ``own`` requantizes.
     """
 
     concat: Literal["shared", "own"] = "shared"
     add: Literal["aligned", "own", "accumulator"] = "aligned"
-    average: Literal["window", "input", "own", "summed"] = "window"
+    average: Literal["window", "input", "own", "summed", "alike"] = "window"
     moves: Literal["input", "own"] = "input"
 
     def __post_init__(self) -> None:
         allowed = {
             "concat": ("shared", "own"), "add": ("aligned", "own", "accumulator"),
-            "average": ("window", "input", "own", "summed"), "moves": ("input", "own"),
+            "average": ("window", "input", "own", "summed", "alike"), "moves": ("input", "own"),
         }  # fmt: skip
         for name, values in allowed.items():
             if getattr(self, name) not in values:
@@ -134,7 +135,7 @@ class Choices:
             UsageError: (kind ``choice``) sums in accumulators that only shifts bring to one scale.
         """
         if not scheme.power_of_two:
-            for name, value in (("add", "accumulator"), ("average", "summed")):
+            for name, value in (("add", "accumulator"), ("average", "summed"), ("average", "alike")):
                 if getattr(self, name) == value:
                     message = f"{name} '{value}' shifts 32-bit sums, which the scales of {scheme.name} do not allow"
                     allowed = [name for name, known in SCHEMES.items() if known.power_of_two]

@@ -33,6 +33,9 @@ from . import arith
 from .scheme import Choices
 
 ACTIVATIONS = ("Relu", "Clip")
+SUMMED = ("summed", "alike")
+"""`Choices.average` that take a pooling into the convolution beside it."""
+
 POOLS = ("MaxPool", "GlobalMaxPool")
 MOVES = (
     "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Pad", "Resize",
@@ -136,7 +139,7 @@ class Structure:
             return choices.moves == "input"
         if layer.kind == "mean":
             kept = layer.nodes[0].op_type == "AveragePool" and len(layer.nodes) == 1
-            return choices.average == "input" or (choices.average in ("window", "summed") and kept)
+            return choices.average == "input" or (choices.average in ("window", *SUMMED) and kept)
         return False
 
     def sources(self, group: list[ir.Value], choices: Choices) -> list[ir.Value]:
@@ -172,8 +175,8 @@ def analyse(
             if not any(part.name in keep_float for part in layer.nodes):  # a layer stays float as a whole
                 layers.append(layer)
     layers = _without_idle_ends(layers)
-    if choices is not None and choices.average == "summed":
-        layers = _summed(layers)
+    if choices is not None and choices.average in SUMMED:
+        layers = _summed(layers, alike=choices.average == "alike")
     if choices is not None and choices.add == "accumulator":
         layers = _accumulated(layers, apart)
     chosen = {node for layer in layers for node in layer.nodes}
@@ -215,8 +218,9 @@ def is_pointwise(node: ir.Node) -> bool:
     )
 
 
-def _summed(layers: list[Layer]) -> list[Layer]:
-    """With each average pooling of stride 1 and the 1x1 convolution beside it in one layer.
+def _summed(layers: list[Layer], *, alike: bool) -> list[Layer]:
+    """With each average pooling of stride 1 and the 1x1 convolution beside it in one layer; where `alike`, only those
+    all of whose windows count as many pixels.
 
     Either may come first. A convolution that does so has a bias only where no padding is counted, and an activation
     behind the pooling, whose result is what is quantized in either order.
@@ -234,7 +238,8 @@ def _summed(layers: list[Layer]) -> list[Layer]:
         exchanged = conv is reader or (len(second.nodes) > 1 and (not counted or bias is None or not bias.any()))
         if exchanged and pool.op_type == "AveragePool" and is_pointwise(conv) and is_plain_sum(pool):
             layer = Layer("pooled", (pool, conv, *second.nodes[1:]), first.inputs, second.outputs)
-            if layer.factors is not None:
+            factors = layer.factors
+            if factors is not None and not (alike and any(len(np.unique(part)) > 1 for part in factors)):
                 pooled[second] = layer
                 gone.add(first)
     return [pooled.get(layer, layer) for layer in layers if layer not in gone]

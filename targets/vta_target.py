@@ -125,8 +125,8 @@ class VtaTarget(Target):
     def choices_by_default(self) -> Choices:
         from inception_deploy.quantize.scheme import Choices
 
-        # An average summed behind its 1x1 is nine taps of it: more cycles than a pool of its own.
-        return Choices(add="accumulator")
+        # One whose windows count fewer pixels at a border would be a step for each border, which reads all weights.
+        return Choices(add="accumulator", average="alike")
 
     @property
     def byte_offset(self) -> int:

@@ -293,6 +293,16 @@ def test_an_average_is_summed_behind_its_convolution(
 
 
 @pytest.mark.parametrize("counted", [0, 1])
+def test_where_windows_count_alike_they_are_summed(counted: int, build: Any, inputs: Make) -> None:
+    model = build(pooled_text("pool", counted, True))
+    alike, summed, window = (
+        int8(model, inputs, scheme="power-of-two", choices=Choices(average=average)).model
+        for average in ("alike", "summed", "window")
+    )
+    assert alike.graph == (summed if counted else window).graph
+
+
+@pytest.mark.parametrize("counted", [0, 1])
 def test_what_a_target_cannot_weigh_is_told_as_float(counted: int, build: Any, inputs: Make) -> None:
     model = build(pooled_text("pool", counted, True))
     made = int8(model, inputs, scheme="power-of-two", choices=Choices(average="summed")).model

@@ -219,7 +219,7 @@ def quantize(
     evaluate: PathLike | None = None,
     concat: Literal["shared", "own"] | None = None,
     add: Literal["aligned", "own", "accumulator"] | None = None,
-    average: Literal["window", "input", "own", "summed"] | None = None,
+    average: Literal["window", "input", "own", "summed", "alike"] | None = None,
     moves: Literal["input", "own"] | None = None,
     equalise: bool | None = None,
     correct_bias: bool | None = None,

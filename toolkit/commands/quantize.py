@@ -44,7 +44,11 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
             ("aligned", "own", "accumulator"),
             "scales a power of two apart (default), each its own, or in the accumulator of the convolution before",
         ),
-        ("average", ("window", "input", "own", "summed"), "the scale of an average pool: docs/quantization.md"),
+        (
+            "average",
+            ("window", "input", "own", "summed", "alike"),
+            "the scale of an average pool: docs/quantization.md",
+        ),
         ("moves", ("input", "own"), "max pools and flattens keep their input's scale (default), or have their own"),
     ):
         parser.add_argument(f"--{name}", choices=values, help=what)

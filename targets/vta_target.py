@@ -25,7 +25,7 @@ from .precision import Precision
 
 if TYPE_CHECKING:
     from inception_deploy.kernels.table import Found
-    from inception_deploy.lower.plan import Plan
+    from inception_deploy.lower.plan import Kernel, Plan
     from inception_deploy.quantize.scheme import Choices
 
 SIMULATED = "sim"
@@ -162,7 +162,9 @@ class VtaTarget(Target):
         kernels = [kernel for kernel in plan.kernels.values() if not isinstance(kernel.spec, Vta)]
 
         def host(isa: Isa) -> vta_library.Host:
-            objects = compile_kernels(kernels, cpu.Cpu(isa.name, isa).tvm_target(), progress)
+            objects = compile_kernels(
+                [_for(kernel, isa) for kernel in kernels], cpu.Cpu(isa.name, isa).tvm_target(), progress
+            )
             return vta_library.Host(isa.triple, objects, isa.features)
 
         board = None if self.board == SIMULATED else self.vta.board
@@ -170,6 +172,18 @@ class VtaTarget(Target):
             plan, streams, self.vta.config, self.vta.board.profile, folder, here=host(self._simulating()),
             board=board, there=None if board is None else host(self.isa),
         )  # fmt: skip
+
+
+def _for(kernel: Kernel, isa: Isa) -> Kernel:
+    """A kernel of the host as another machine computes it best, where constants and units are the same there."""
+    from inception_deploy.kernels.family import as_it_is
+    from inception_deploy.kernels.table import BY_NAME
+
+    family = BY_NAME[kernel.family]
+    if kernel.spec is None or family.pack is not as_it_is:
+        return kernel
+    schedule = family.choose(kernel.spec, isa)
+    return replace(kernel, schedule=schedule) if family.units(kernel.spec, schedule) == kernel.units else kernel
 
 
 def _this_machine() -> Isa:

@@ -51,7 +51,8 @@ def _nothing(*_: Any) -> Any:
     return ()
 
 
-def _as_it_is(weight: np.ndarray, _spec: Any, _schedule: Any) -> np.ndarray:
+def as_it_is(weight: np.ndarray, _spec: Any, _schedule: Any) -> np.ndarray:
+    """The packing of a family whose constants lie alike, whatever the schedule."""
     return weight
 
 
@@ -81,7 +82,7 @@ class Family(Generic[S, T]):
     choose: Callable[[S, Isa], T]
     units: Callable[[S, T], int]
     emit: Callable[[S, T, str], list[Any]]
-    pack: Callable[[np.ndarray, S, T], np.ndarray] = _as_it_is
+    pack: Callable[[np.ndarray, S, T], np.ndarray] = as_it_is
     space: Callable[[S, Isa], Iterable[tuple[T, dict[str, tuple[int, ...]]]]] = _nothing
     features: Callable[[S, T, int], list[float]] = _nothing
     program: Callable[[S, T], Program] | None = None

@@ -62,7 +62,7 @@ def read(
         known = node.input and all(name in reader.constants or not name for name in node.input)
         if known and node.op_type != "DequantizeLinear" and _fold(reader, node):
             continue
-        if islands.take(reader, node):
+        if steps is None and islands.take(reader, node):  # integers ask for values by their own names
             continue
         if node.op_type != "DequantizeLinear":
             _no_integers(reader, [*node.input], f"node '{node.name}' ({node.op_type})")

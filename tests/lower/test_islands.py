@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+import inception_deploy as idp
 from inception_deploy import verify
 from inception_deploy.graph import driver
 from inception_deploy.lower.lower import lower
@@ -141,3 +142,23 @@ def test_a_batch_and_more_pixels_than_a_unit(tmp_path) -> None:
     x = net.op("LayerNormalization", net.into(net.x), net.weight(64), axis=3)
     plan = check(net.model(net.back(x)), tmp_path)
     assert plan.refusals == ()
+
+
+@pytest.mark.parametrize("rank", [3, 4])
+def test_a_quantized_network_with_axes_turned_is_compiled_in_integers(tmp_path, rank) -> None:
+    """Channels last between quantizations, and a norm over three axes: what integers read has its own name."""
+    net = Network()
+    if rank == 4:
+        out = net.back(net.op("Relu", net.into(net.x)))
+    else:
+        net.tensors.append(numpy_helper.from_array(np.array([2, 4, -1], np.int64), "groups"))
+        net.tensors.append(numpy_helper.from_array(np.array(net.shape, np.int64), "whole"))
+        flat = net.op("InstanceNormalization", net.op("Reshape", net.x, "groups"), net.weight(4), net.weight(4))
+        out = net.op("Reshape", flat, "whole")
+    onnx.save(net.model(net.op("Conv", out, net.weight(8, CHANNELS, 1, 1))), str(tmp_path / "net.onnx"))
+    pictures = np.random.default_rng(2).standard_normal((4, *net.shape[1:])).astype(np.float32)
+    np.savez(tmp_path / "pictures.npz", inputs=pictures)
+    done = idp.export(
+        tmp_path / "net.onnx", tmp_path / "out", precision="int8", calibration=tmp_path / "pictures.npz", effort="fast"
+    )
+    assert done["ok"]

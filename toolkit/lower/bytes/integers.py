@@ -91,11 +91,11 @@ class Integers:
             HANDLERS[step.kind](self.steps, step)
         elif name in self.taken:
             pass
-        elif made and name in self.steps.params:
-            self.steps.quantize(node)
+        elif made and name in self.steps.params and image(self.reader.shape(name)) is not None:
+            self.steps.quantize(node)  # what is no image has no integer readers: a float handler takes it
         elif node.op_type == "DequantizeLinear" and name not in self.wanted:
             pass
-        elif name in self.steps.ways_out:
+        elif name in self.steps.ways_out and node.input[0] not in self.reader.quantized:
             self.steps.dequantize(node)
         else:
             return False

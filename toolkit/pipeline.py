@@ -301,7 +301,7 @@ class _Export:
         found = share(
             model,
             integers=target.precision.integers,
-            borders=target.choices_by_default().average == "summed",
+            borders=target.accelerator is not None,
         )
         for note in found.notes():
             self.watch.note(note)

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
+import inception_deploy as idp
 from inception_deploy import models, targets
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph.driver import optimise
@@ -206,3 +208,27 @@ def test_zoo_network(name, tmp_path: Path):
 def test_network_at_its_size(name, tmp_path: Path):
     model, x = quantized_zoo(name)
     exact(model, x, "pynq", tmp_path)
+
+
+def test_windows_that_count_less_at_a_border_are_integers_here(tmp_path: Path) -> None:
+    """Whatever the target would choose itself: it weighs the sums of a file that somebody quantized so."""
+    text = (
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[1,3,8,8] x, float[16,3,3,3] w, float[16,16,1,1] v,'
+        " float[16] b) => (float[1,16,8,8] y) { c = Conv<pads=[1,1,1,1]>(x, w) r = Relu(c)"
+        " a = AveragePool<kernel_shape=[3,3], pads=[1,1,1,1]>(r) p = Conv(a, v, b) y = Relu(p) }"
+    )
+    random = np.random.default_rng(0)
+    model = onnx.parser.parse_model(text)
+    shapes = {"w": (16, 3, 3, 3), "v": (16, 16, 1, 1), "b": (16,)}
+    for name, shape in shapes.items():
+        model.graph.initializer.append(numpy_helper.from_array(random.standard_normal(shape, np.float32) / 4, name))
+    del model.graph.input[1:]
+    onnx.save(model, str(tmp_path / "net.onnx"))
+    np.savez(tmp_path / "pictures.npz", inputs=random.standard_normal((4, 3, 8, 8), np.float32))
+    told = {"calibration": tmp_path / "pictures.npz", "scheme": "power-of-two", "effort": "fast"}
+    idp.quantize(tmp_path / "net.onnx", tmp_path / "q.onnx", average="summed", **told)
+    shares = [
+        idp.export(tmp_path / "q.onnx", tmp_path / target.replace(":", "-"), target=target)["quantization"]
+        for target in ("vta:sim", "cpu")
+    ]
+    assert [share["integer_macs_percent"] == 100 for share in shares] == [True, False]

@@ -62,7 +62,7 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
         functions += [f"{{{string(name)}, {module}u}}" for name in programs[symbol].symbols(symbol)]
 
     places, _ = _scratch(plan)
-    waits = _waits(plan)
+    waits = _waits(plan, places)
     args: list[str] = []
     launches: list[str] = []
     after: list[str] = []
@@ -132,9 +132,8 @@ def _scratch(plan: Plan) -> tuple[list[Ref], int]:
     return scratch_places(plan, _scratch_sizes(plan), _SCRATCH.name, ALIGNMENT)
 
 
-def _waits(plan: Plan) -> tuple[tuple[int, ...], ...]:
-    """For each step, those that it waits for; scratch memory that two take in turn counts."""
-    places, _ = _scratch(plan)
+def _waits(plan: Plan, places: Sequence[Ref]) -> tuple[tuple[int, ...], ...]:
+    """For each step, those that it waits for; scratch memory that two take in turn, at `places`, counts."""
     used = [
         [Access(place.memory, place.offset, place.offset + size, True)] if size else []
         for place, size in zip(places, _scratch_sizes(plan), strict=True)

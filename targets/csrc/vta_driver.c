@@ -1,21 +1,11 @@
 /* vta_driver.c - find a driver library and its functions. */
 #include "vta_driver.h"
 
-#include <dlfcn.h>
 #include <string.h>
 
 #include "common.h"
 #include "inception_deploy.h"
-
-typedef void (*any_function)(void);
-
-/* The function called `name`; POSIX lets an object pointer be one, ISO C wants the detour. */
-static any_function look_up(void *library, const char *name) {
-  any_function function;
-  void *symbol = dlsym(library, name);
-  memcpy(&function, &symbol, sizeof function);
-  return function;
-}
+#include "symbols.h"
 
 int id_vta_load(const char *library, vta_driver *driver) {
   memset(driver, 0, sizeof *driver);
@@ -27,7 +17,7 @@ int id_vta_load(const char *library, vta_driver *driver) {
   }
   const char *missing = NULL;
 #define ID_VTA_LOOK_UP(member, name, result, parameters)             \
-  driver->member = (result(*) parameters)look_up(loaded, #name);    \
+  driver->member = (result(*) parameters)id_look_up(loaded, #name);    \
   if (!driver->member && !missing) missing = #name;
   ID_VTA_FUNCTIONS(ID_VTA_LOOK_UP)
 #undef ID_VTA_LOOK_UP

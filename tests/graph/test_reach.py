@@ -30,12 +30,13 @@ X = {"x": np.full((1, 4, 2, 2), 3.0, np.float32)}
 
 
 def test_says_how_far_each_result_goes() -> None:
-    found = {entry.node: entry.largest for entry in reach.reaches(network(100.0), X)}
+    model = network(100.0)
+    found = {entry.node: entry.largest for entry in (*reach.constants(model), *reach.results(model, X))}
     assert found == {"one": 1.0, "two": 100.0, "first": 3.0, "second": 300.0, "tail": 1.0}
 
 
 def test_what_an_epilogue_sees_is_not_stored() -> None:
-    assert "second" not in {entry.node for entry in reach.reaches(network(-1.0, "Relu"), X)}
+    assert "second" not in {entry.node for entry in reach.results(network(-1.0, "Relu"), X)}
 
 
 @pytest.mark.parametrize(("scale", "name"), [(3e4, "second"), (1e5, "two"), (float("inf"), "two")])

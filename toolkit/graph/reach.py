@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,6 @@ class Reach:
     """The largest absolute value of a node's first output, or of a constant (`node` is its name then)."""
 
     node: str
-    value: str
     largest: float
 
 
@@ -40,23 +40,24 @@ def require(model: onnx.ModelProto, given: Iterable[Mapping[str, NDArray[Any]]],
     Raises:
         DeployError: (kind ``precision``) names the first node whose result is larger, or the constant.
     """
-    for feeds in given:
-        for reach in reaches(model, feeds):
-            if not reach.largest <= largest:
-                message = (
-                    f"{what} ends at {largest:g}, and '{reach.node}' reaches {reach.largest:.3g}; compile it in fp32, "
-                    "or scale the weights before it"
-                )
-                raise DeployError(message, kind="precision", got=reach.largest, allowed=largest)
+    for reach in chain(constants(model), chain.from_iterable(results(model, feeds) for feeds in given)):
+        if not reach.largest <= largest:
+            message = (
+                f"{what} ends at {largest:g}, and '{reach.node}' reaches {reach.largest:.3g}; compile it in fp32, "
+                "or scale the weights before it"
+            )
+            raise DeployError(message, kind="precision", got=reach.largest, allowed=largest)
 
 
-def reaches(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[Reach]:
-    """How far each constant and each result goes, in the graph's order; what only an epilogue sees is left out."""
-    found = []
-    for tensor in model.graph.initializer:
-        array = numpy_helper.to_array(tensor)
-        if array.dtype.kind == "f" and array.ndim > 1 and array.size:
-            found.append(Reach(tensor.name, tensor.name, float(np.abs(array).max())))
+def constants(model: onnx.ModelProto) -> list[Reach]:
+    """How far each weight goes."""
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = {name: array for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim > 1}
+    return [Reach(name, float(np.abs(array).max(initial=0.0))) for name, array in weights.items()]
+
+
+def results(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[Reach]:
+    """How far each result goes on an input, in the graph's order; what only an epilogue sees is left out."""
     readers: dict[str, list[str]] = {}
     for node in model.graph.node:
         for name in node.input:
@@ -74,7 +75,8 @@ def reaches(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[R
     kinds = {v.name: v.type.tensor_type.elem_type for v in (*model.graph.value_info, *model.graph.output)}
     floats = [node for node in stored if kinds.get(node.output[0]) == onnx.TensorProto.FLOAT]
     wide.graph.output.extend(helper.make_empty_tensor_value_info(node.output[0]) for node in floats)
-    for node, array in zip(floats, run_onnx(wide, dict(feeds)) if floats else [], strict=True):
-        largest = float(np.abs(array).max(initial=0.0))
-        found.append(Reach(node.name or node.output[0], node.output[0], largest))
-    return found
+    arrays = run_onnx(wide, dict(feeds)) if floats else []
+    return [
+        Reach(node.name or node.output[0], float(np.abs(array).max(initial=0.0)))
+        for node, array in zip(floats, arrays, strict=True)
+    ]

@@ -69,7 +69,6 @@ def take(reader: Reader, node: onnx.NodeProto) -> bool:
 def settle(reader: Reader, name: str) -> None:
     """Make a value of an island a tensor whose axes lie as its shape says."""
     if name in reader.islands and name not in reader.values:
-        reader.uses[name] = max(reader.uses[name], 1)
         node = helper.make_node("Transpose", [reader.islands[name]], [name], f"{name}:transpose", perm=_IN)
         extern(reader, node, "it moves more than channels")
 
@@ -120,13 +119,11 @@ def _elementwise(reader: Reader, node: onnx.NodeProto) -> None:
     turned = onnx.NodeProto()
     turned.CopyFrom(node)
     turned.input[:] = names
-    known = reader.islands.get(node.output[0])
     turned.output[:] = [_map_of(reader, node.output[0])]
     try:
         OPS[node.op_type](reader, turned)
     except Refuse:
-        if known is None:
-            del reader.islands[node.output[0]]
+        del reader.islands[node.output[0]]
         raise
 
 

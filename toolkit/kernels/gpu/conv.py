@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from tvm import tirx
@@ -71,6 +71,26 @@ class GemmSchedule:
     def threads(self) -> int:
         """Threads of a block."""
         return self.ty * self.tx
+
+
+class Cut(Protocol):
+    """What a schedule says of how a product is cut, whoever multiplies: `GemmSchedule`, `mma.MmaSchedule`."""
+
+    @property
+    def bm(self) -> int:
+        """Pixels of a block."""
+
+    @property
+    def bn(self) -> int:
+        """Output channels of a block."""
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+
+    @property
+    def split(self) -> int:
+        """Parts that the depth is cut into."""
 
 
 TILES = (
@@ -128,7 +148,7 @@ def cycles(spec: Conv, schedule: GemmSchedule) -> float:
     other's waits.
     """
     shape = Shape.of(spec)
-    (grid, _, _), steps = _extents(spec, schedule), -(-shape.steps // schedule.split)
+    (grid, _, _), steps = extents(spec, schedule), -(-shape.steps // schedule.split)
     blocks = math.prod(grid)
     each = -(-blocks // _MULTIPROCESSORS)
     resident = min(each, max(1, _RESIDENT_THREADS // schedule.threads))
@@ -144,32 +164,32 @@ def cycles(spec: Conv, schedule: GemmSchedule) -> float:
 
 
 # -- geometry --------------------------------------------------------------------------------------------------------
-def _tiles(spec: Conv, schedule: GemmSchedule) -> int:
+def tiles(spec: Conv, schedule: Cut) -> int:
     """Tiles along one group's output channels."""
     return -(-Shape.of(spec).channels // schedule.bn)
 
 
-def _extents(spec: Conv, schedule: GemmSchedule) -> tuple[tuple[int, int, int], int, int]:
+def extents(spec: Conv, schedule: Cut) -> tuple[tuple[int, int, int], int, int]:
     """The grid, the output's floats, and its quads of four."""
     shape = Shape.of(spec)
-    grid = (-(-shape.pixels // schedule.bm), spec.groups * _tiles(spec, schedule), schedule.split)
+    grid = (-(-shape.pixels // schedule.bm), spec.groups * tiles(spec, schedule), schedule.split)
     floats = spec.out_channels * shape.pixels
     return grid, floats, floats // QUAD
 
 
-def program(spec: Conv, schedule: GemmSchedule) -> Program:
-    """The launches."""
-    grid, floats, quads = _extents(spec, schedule)
+def program(spec: Conv, schedule: Cut) -> Program:
+    """The launches: the products, and where the depth is cut, their sums."""
+    grid, floats, quads = extents(spec, schedule)
     names = spec.pointers
     block = (schedule.threads, 1, 1)
     if schedule.split == 1:
         return Program((Launch(grid, block, tuple(range(len(names)))),))
     return Program(
-        (Launch(grid, block, (0, 1, SCRATCH)), sum_launch(quads, len(names))), scratch=4 * floats * schedule.split
+        (Launch(grid, block, (0, 1, SCRATCH)), _sum_launch(quads, len(names))), scratch=4 * floats * schedule.split
     )
 
 
-def sum_launch(quads: int, pointers: int) -> Launch:
+def _sum_launch(quads: int, pointers: int) -> Launch:
     """The launch of `emit_sum`, for a convolution with so many pointers."""
     return Launch((-(-quads // _SUM_THREADS), 1, 1), (_SUM_THREADS, 1, 1), (SCRATCH, *range(2, pointers)))
 
@@ -177,17 +197,26 @@ def sum_launch(quads: int, pointers: int) -> Launch:
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: GemmSchedule) -> np.ndarray:
     """`[O, I, r, s]` (physical channels, one group's I) to `[group][tile][step][16][bn]`, filled up with zeros."""
     out, channels, rows, columns = weight.shape
-    tiles, group = _tiles(spec, schedule), out // spec.groups
+    across, group = tiles(spec, schedule), out // spec.groups
     if spec.planar:
         panel = weight.reshape(out, channels * rows * columns)
     else:
         # one step's 16 lanes last: [O][block][r][s][lane]
         panel = weight.reshape(out, channels // BLOCK, BLOCK, rows, columns).transpose(0, 1, 3, 4, 2).reshape(out, -1)
     steps = Shape.of(spec).steps
-    wide = np.zeros((spec.groups, tiles * schedule.bn, steps * BLOCK), np.float32)
+    wide = np.zeros((spec.groups, across * schedule.bn, steps * BLOCK), np.float32)
     wide[:, :group, : panel.shape[1]] = panel.reshape(spec.groups, group, -1)
-    packed = np.ascontiguousarray(wide.reshape(spec.groups * tiles, schedule.bn, steps, BLOCK).transpose(0, 2, 3, 1))
+    packed = np.ascontiguousarray(wide.reshape(spec.groups * across, schedule.bn, steps, BLOCK).transpose(0, 2, 3, 1))
     return packed.astype(np.float16).view(np.uint16) if spec.in_element == HALF else packed
+
+
+def steps_of(em: GpuEmitter, steps: int, split: int, part: Expr) -> tuple[Expr, Expr]:
+    """The first step of a part of the depth, and that behind its last: as even as can be."""
+    if split == 1:
+        return 0, steps
+    each, longer = divmod(steps, split)
+    begin = em.let(part * each + tirx.min(part, longer), "begin")
+    return begin, em.let(begin + each + tirx.Cast("int32", part < longer), "end")
 
 
 # -- code ------------------------------------------------------------------------------------------------------------
@@ -199,7 +228,7 @@ class _Gemm:
         launch = program(spec, schedule).launches[0]
         partial = [*spec.pointers[:2], ("dst", "float32")]
         self.em = GpuEmitter(name, spec.pointers if schedule.split == 1 else partial, launch)
-        self.tiles = _tiles(spec, schedule)
+        self.tiles = tiles(spec, schedule)
         # quads of the two panels that each thread fetches in a step
         self.a_loads = schedule.bm * QUADS // schedule.threads
         self.b_loads = schedule.bn * QUADS // schedule.threads
@@ -222,7 +251,7 @@ class _Gemm:
         with em.unrolled(sch.tm * sch.tn) as i:
             em.store(self.sums, i, const(0.0))
 
-        begin, end = self._depth(part)
+        begin, end = steps_of(em, self.shape.steps, sch.split, part)
         self._fetch(begin)
         self._stage(0)
         em.barrier()
@@ -238,16 +267,6 @@ class _Gemm:
             em.barrier()
         self._write(part)
         return em.finish()
-
-    def _depth(self, part: Expr) -> tuple[Expr, Expr]:
-        """The steps of this part: as even as can be."""
-        steps, split = self.shape.steps, self.schedule.split
-        if split == 1:
-            return 0, steps
-        each, longer = divmod(steps, split)
-        begin = self.em.let(part * each + tirx.min(part, longer), "begin")
-        end = self.em.let(begin + each + tirx.Cast("int32", part < longer), "end")
-        return begin, end
 
     def _locate_pixels(self) -> None:
         """Where in the input each pixel lies that this thread fetches: the first tap's row, column and address.
@@ -401,13 +420,10 @@ def epilogue(em: GpuEmitter, spec: Conv, sums: list[Expr], channel: Expr, n: Exp
     put_all(em, "dst", n * (spec.out_stride // QUAD) + place, values)
 
 
-def emit_sum(spec: Conv, split: int, quads: int, name: str) -> tirx.PrimFunc:
-    """The second launch of a convolution in parts: their sums in order, then the epilogue.
-
-    Args:
-        quads: of the output.
-    """
-    em = GpuEmitter(name, [("parts", "float32"), *spec.pointers[2:]], sum_launch(quads, len(spec.operands)))
+def emit_sum(spec: Conv, schedule: Cut, name: str) -> tirx.PrimFunc:
+    """The second launch of a convolution in parts: their sums in order, then the epilogue."""
+    split, quads = schedule.split, extents(spec, schedule)[2]
+    em = GpuEmitter(name, [("parts", "float32"), *spec.pointers[2:]], _sum_launch(quads, len(spec.operands)))
     plane = spec.out_height * spec.out_width
     index = em.let(em.blocks[0] * _SUM_THREADS + em.thread, "index")
     with em.when(index < quads):
@@ -428,13 +444,13 @@ def emit(spec: Conv, schedule: GemmSchedule, symbol: str) -> list[Any]:
     """A device function for each launch of `program`: `symbol`, and `symbol_1` for the second."""
     functions = [_Gemm(spec, schedule, symbol).emit()]
     if schedule.split > 1:
-        functions.append(emit_sum(spec, schedule.split, _extents(spec, schedule)[2], f"{symbol}_1"))
+        functions.append(emit_sum(spec, schedule, f"{symbol}_1"))
     return functions
 
 
-def units(spec: Conv, schedule: GemmSchedule) -> int:
+def units(spec: Conv, schedule: Cut) -> int:
     """Blocks of threads of the first launch."""
-    return math.prod(_extents(spec, schedule)[0])
+    return math.prod(extents(spec, schedule)[0])
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:

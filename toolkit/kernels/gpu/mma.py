@@ -23,12 +23,11 @@ from tvm import tirx
 
 from ..elements import BLOCK, HALF
 from ..emit import Expr, clamp, const, load
-from ..family import SCRATCH, Family, Launch, Program, of_gpu
+from ..family import Family, of_gpu
 from ..isa import Isa
 from ..spec import Conv
-from . import conv
-from .conv import Shape
-from .emit import QUAD, GpuEmitter, both, div, inside, mod
+from .conv import SPLITS, Shape, emit_sum, extents, program, steps_of, tiles, units
+from .emit import GpuEmitter, both, div, inside, mod
 
 DEPTH = 2 * BLOCK
 """Of a step."""
@@ -40,8 +39,6 @@ CHUNKS = DEPTH // CHUNK
 """Of a row of shared memory."""
 
 WARP = 32
-SHARED_BYTES = 48 << 10
-"""That a block may declare."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,6 @@ TILES = (
     MmaSchedule(16, 32, 2, 2),  # 32 x 64
     MmaSchedule(16, 16, 2, 2),  # 32 x 32
 )
-SPLITS = conv.SPLITS
 
 
 def steps(spec: Conv) -> int:
@@ -118,7 +114,7 @@ def choose(spec: Conv) -> MmaSchedule:
 
 def cycles(spec: Conv, schedule: MmaSchedule) -> float:
     """How long the convolution takes in the model: blocks go round the multiprocessors, a few at a time."""
-    (grid, _, _), depth = _extents(spec, schedule), -(-steps(spec) // schedule.split)
+    (grid, _, _), depth = extents(spec, schedule), -(-steps(spec) // schedule.split)
     blocks = math.prod(grid)
     each = -(-blocks // _MULTIPROCESSORS)
     resident = min(each, max(1, _RESIDENT_SHARED // schedule.shared_bytes))
@@ -133,40 +129,16 @@ def cycles(spec: Conv, schedule: MmaSchedule) -> float:
 
 
 # -- geometry ---------------------------------------------------------------------------------------------------------
-def _tiles(spec: Conv, schedule: MmaSchedule) -> int:
-    """Tiles along one group's output channels."""
-    return -(-Shape.of(spec).channels // schedule.bn)
-
-
-def _extents(spec: Conv, schedule: MmaSchedule) -> tuple[tuple[int, int, int], int, int]:
-    """The grid, the output's numbers, and its quads of four."""
-    shape = Shape.of(spec)
-    grid = (-(-shape.pixels // schedule.bm), spec.groups * _tiles(spec, schedule), schedule.split)
-    numbers = spec.out_channels * shape.pixels
-    return grid, numbers, numbers // QUAD
-
-
-def program(spec: Conv, schedule: MmaSchedule) -> Program:
-    """The launches: the products, and where the depth is cut, `conv.emit_sum`."""
-    grid, numbers, quads = _extents(spec, schedule)
-    pointers, block = len(spec.operands), (schedule.threads, 1, 1)
-    if schedule.split == 1:
-        return Program((Launch(grid, block, tuple(range(pointers))),))
-    return Program(
-        (Launch(grid, block, (0, 1, SCRATCH)), conv.sum_launch(quads, pointers)), scratch=4 * numbers * schedule.split
-    )
-
-
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: MmaSchedule) -> np.ndarray:
     """`[O, I, r, s]` (physical channels, one group's I) to `[group][tile][step][bn][32]` of binary16, filled up with
     zeros.
     """
     out, channels, rows, columns = weight.shape
-    tiles, group, depth = _tiles(spec, schedule), out // spec.groups, steps(spec)
+    across, group, depth = tiles(spec, schedule), out // spec.groups, steps(spec)
     panel = weight.reshape(out, channels // BLOCK, BLOCK, rows, columns).transpose(0, 1, 3, 4, 2).reshape(out, -1)
-    wide = np.zeros((spec.groups, tiles * schedule.bn, depth * DEPTH), np.float16)
+    wide = np.zeros((spec.groups, across * schedule.bn, depth * DEPTH), np.float16)
     wide[:, :group, : panel.shape[1]] = panel.reshape(spec.groups, group, -1).astype(np.float16)
-    packed = wide.reshape(spec.groups * tiles, schedule.bn, depth, DEPTH).transpose(0, 2, 1, 3)
+    packed = wide.reshape(spec.groups * across, schedule.bn, depth, DEPTH).transpose(0, 2, 1, 3)
     return np.ascontiguousarray(packed).view(np.uint16)
 
 
@@ -179,7 +151,7 @@ class _Mma:
         partial = [("src", HALF), ("weight", HALF), ("dst", "float32")]
         launch = program(spec, schedule).launches[0]
         self.em = GpuEmitter(name, spec.pointers if schedule.split == 1 else partial, launch)
-        self.tiles = _tiles(spec, schedule)
+        self.tiles = tiles(spec, schedule)
         self.plane, self.out_plane = spec.height * spec.width, spec.out_height * spec.out_width
         self.each = schedule.threads // CHUNKS  # rows that the threads copy at once
 
@@ -197,7 +169,7 @@ class _Mma:
         self._locate()
         with em.unrolled(self.down * self.across * 4) as i:
             em.store(self.sums, i, const(0.0))
-        begin, end = self._range(part)
+        begin, end = steps_of(em, self.depth, sch.split, part)
         for ahead in range(sch.stages - 1):
             with em.when(begin + ahead < end):
                 self._copy(begin + ahead, ahead)
@@ -211,15 +183,6 @@ class _Mma:
             self._multiply(em.let(mod(step - begin, sch.stages), "stage"))
         self._write(part)
         return em.finish()
-
-    def _range(self, part: Expr) -> tuple[Expr, Expr]:
-        """The steps of this part: as even as can be."""
-        split = self.schedule.split
-        if split == 1:
-            return 0, self.depth
-        each, longer = divmod(self.depth, split)
-        begin = self.em.let(part * each + tirx.min(part, longer), "begin")
-        return begin, self.em.let(begin + each + tirx.Cast("int32", part < longer), "end")
 
     def _locate(self) -> None:
         """Where in the input each pixel lies that this thread copies a chunk of, and its place in a warp."""
@@ -353,14 +316,8 @@ def emit(spec: Conv, schedule: MmaSchedule, symbol: str) -> list[Any]:
     """A device function for each launch of `program`."""
     functions = [_Mma(spec, schedule, symbol).emit()]
     if schedule.split > 1:
-        quads = _extents(spec, schedule)[2]
-        functions.append(conv.emit_sum(spec, schedule.split, quads, f"{symbol}_1"))
+        functions.append(emit_sum(spec, schedule, f"{symbol}_1"))
     return functions
-
-
-def units(spec: Conv, schedule: MmaSchedule) -> int:
-    """Blocks of threads of the first launch."""
-    return math.prod(_extents(spec, schedule)[0])
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:

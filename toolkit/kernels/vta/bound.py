@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..spec.vta import Reads, Term, Vta
+from ..spec.vta import Reads, Stage, Term, Vta
 from .accelerator import Accelerator
 
 
@@ -65,14 +65,7 @@ def bound(spec: Vta, accelerator: Accelerator) -> Bound:
         steps += (outer if last else inner) * (stage.bias_tiles if stage.bias == "tiles" else 0)
         before = shifts(stage.lead) if number else 0
         before += sum(shifts(term.shift) for term in stage.terms)
-        behind = (
-            (stage.bias == "words")
-            + shifts(stage.shift)
-            + stage.shifts
-            + (stage.low is not None)
-            + (stage.high is not None)
-        )
-        alu += before * inner + behind * (outer if last else inner)
+        alu += before * inner + behind(stage) * (outer if last else inner)
     alu += (spec.planes - 1) * outer
     if spec.pooling:
         high, wide = spec.pooling.kernel
@@ -102,6 +95,12 @@ def pairs(term: Term, inner: tuple[int, int], axis: int) -> int:
         far = tap * dilation - pad
         found += max(0, min(inner[axis], (size - 1 - far) // stride + 1) - max(0, -(far // stride)))
     return found
+
+
+def behind(stage: Stage) -> int:
+    """Instructions of the ALU that end a stage: a bias of words, the shifts, the clamp."""
+    ends = (stage.low is not None) + (stage.high is not None)
+    return (stage.bias == "words") + shifts(stage.shift) + stage.shifts + ends
 
 
 def shifts(amount: int) -> int:

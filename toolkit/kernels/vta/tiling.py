@@ -12,7 +12,7 @@ from inception_deploy.errors import DeployError
 
 from ..spec.vta import Reads, Stage, Term, Vta
 from .accelerator import Accelerator
-from .bound import pairs, shifts
+from .bound import behind, pairs, shifts
 
 PIECE = 64
 """Weight tiles that are loaded at once, about: the bus belongs to one transfer until it ends."""
@@ -320,19 +320,11 @@ class _Model:
                 uops += self.term(term, whole)
                 alu += self.size * shifts(term.shift)
                 instructions += shifts(term.shift)
-            lead = shifts(stage.lead) if number else 0
-            before = lead
-            behind = (
-                (stage.bias == "words")
-                + shifts(stage.shift)
-                + stage.shifts
-                + (stage.low is not None)
-                + (stage.high is not None)
-            )
-            alu += before * self.size + behind * (stored if number + 1 == len(spec.stages) else self.size)
-            instructions += before + behind
+            before, last = shifts(stage.lead) if number else 0, number + 1 == len(spec.stages)
+            alu += before * self.size + behind(stage) * (stored if last else self.size)
+            instructions += before + behind(stage)
             if stage.bias == "tiles":
-                gemm += stage.bias_tiles * (stored if number + 1 == len(spec.stages) else self.size)
+                gemm += stage.bias_tiles * (stored if last else self.size)
                 instructions += stage.bias_tiles
                 cycles = self.blocks * stage.bias_tiles * config.wgt_bytes / board.bus_bytes
                 if self.groups > 1 and not (tiling.deep and self.parts > 2) and self.loads:

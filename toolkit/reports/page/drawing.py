@@ -130,3 +130,14 @@ def path(points: Sequence[tuple[float, float]], class_: str) -> Markup:
     """Straight lines from point to point."""
     steps = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return tag("polyline", points=steps, class_=class_)
+
+
+def below(x: Scale, bottom: float) -> list[list[Markup]]:
+    """The ticks of an axis along the lower end of a picture."""
+    return [
+        [
+            line(x(value), bottom, x(value), bottom + 4, "axis"),
+            text(x(value), bottom + 17, plain(value), "tick", "middle"),
+        ]
+        for value in x.ticks(10)
+    ]

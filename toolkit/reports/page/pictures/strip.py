@@ -35,11 +35,7 @@ def strip(layers: Sequence[Layer], network: Network | None) -> Markup:
     ]  # fmt: skip
     bottom = _TOP + len(rows) * _ROW
     names = [drawing.text(_LEFT - 6, _TOP + i * _ROW + 17, name, "tick", "end") for i, (name, _) in enumerate(rows)]
-    ticks = [
-        [drawing.line(x(value), bottom, x(value), bottom + 4, "axis"),
-         drawing.text(x(value), bottom + 17, drawing.plain(value), "tick", "middle")]
-        for value in x.ticks(10)
-    ]  # fmt: skip
+    ticks = drawing.below(x, bottom)
     unit = drawing.text((_LEFT + _WIDTH) / 2, bottom + 33, "ms, each kernel call timed alone", "tick", "middle")
     cells = [tag("g", cell) for _, cell in rows]
     told = f"{ms(total)} of kernel calls, {several(len(layers), 'layer')} in a row"

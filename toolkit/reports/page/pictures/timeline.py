@@ -25,11 +25,7 @@ def timeline(busy: Mapping[str, Sequence[float]], total_ms: float) -> Markup:
                 f"{engine}, {at * total_ms / len(shares):.3g} ms", f"busy {percent(share)}"))
             for at, share in enumerate(shares)
         ]  # fmt: skip
-    ticks = [
-        [drawing.line(x(value), bottom, x(value), bottom + 4, "axis"),
-         drawing.text(x(value), bottom + 17, drawing.plain(value), "tick", "middle")]
-        for value in x.ticks(10)
-    ]  # fmt: skip
+    ticks = drawing.below(x, bottom)
     unit = drawing.text((_LEFT + _WIDTH) / 2, bottom + 33, "ms, estimated", "tick", "middle")
     means = ", ".join(f"{engine} {percent(sum(shares) / max(1, len(shares)))}" for engine, shares in busy.items())
     return drawing.picture(_WIDTH, bottom + 38, f"Busy over time: {means}.", names, tag("g", rows), ticks, unit)

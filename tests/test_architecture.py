@@ -43,6 +43,7 @@ ORDER = [
     {"bundles"},
     {"reports"},
     {"tuning"},
+    {"serving"},
     {"pipeline"},
     {"api"},
     {"commands"},

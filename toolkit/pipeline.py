@@ -25,7 +25,7 @@ import onnx
 import inception_deploy.targets as targets
 import inception_deploy.verify as verify
 
-from . import __version__, artifact, feeds, judge
+from . import __version__, artifact, feeds, judge, serving
 from .bundles import explain
 from .errors import DeployError, UsageError
 from .graph import cost, driver, reach
@@ -57,6 +57,9 @@ if TYPE_CHECKING:
     Results = Mapping[str, check.Outputs]
     """The outputs of a stage, by the name of the input."""
 
+_INSIDE = "bundle"
+"""Where the bundle is made while it is not known what it will be called in the repository of a server."""
+
 _TOOLS = ("torch", "apache-tvm", "apache-tvm-ffi", "onnx", "onnxruntime", "onnxscript", "onnxsim", "numpy", "ziglang")
 
 
@@ -72,6 +75,7 @@ def export(
     keep_stages: bool = False,
     require_int8: float | None = None,
     onnx_only: bool = False,
+    serve: str | None = None,
     config: Mapping[str, Any] | None = None,
     force: bool = False,
     progress: Progress = NONE,
@@ -87,6 +91,7 @@ def export(
             pass.
         require_int8: how many percent of the multiply-adds must compute in integers; for int8 only.
         onnx_only: compile nothing; a `destination` that ends in .onnx is the file alone.
+        serve: a kind of `serving.KINDS`, whose repository around the bundle `destination` becomes.
         config: kept in the manifest.
         force: replace what stands at `destination`.
 
@@ -116,15 +121,24 @@ def export(
     if destination.suffix == ".onnx" and not onnx_only:
         message = f"{destination} is the name of an ONNX file, and a bundle is a folder or a .zip"
         raise UsageError(message, kind="usage", got=str(destination), allowed="another name, or --onnx-only")
+    if serve is not None:
+        serving.check(serve, goal.kind, destination, onnx_only=onnx_only)
     if not onnx_only and (reason := goal.unbuildable()):
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
     wanted = _Wanted(goal, precision, quantization, tuned, verified, keep_stages, require_int8, onnx_only, config)
     written = _file if destination.suffix == ".onnx" else artifact.atomic_folder
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
     with job.calibrating(destination) as state, written(destination, force=force) as folder:
-        document = _Export(folder, state, wanted, request.seed, watch).run(request)
+        inside = folder if serve is None else folder / _INSIDE
+        inside.mkdir(exist_ok=True)
+        document = _Export(inside, state, wanted, request.seed, watch).run(request)
+        made = destination
+        if serve is not None:
+            watch.stage("serve")
+            document["serve"] = {"repository": str(destination), **serving.write(serve, folder, inside)}
+            made /= document["serve"].pop("bundle")
         watch.stage("write")
-    return {"bundle": str(destination), **document, "seconds": watch.seconds(), "notes": watch.notes}
+    return {"bundle": str(made), **document, "seconds": watch.seconds(), "notes": watch.notes}
 
 
 @contextmanager

@@ -46,6 +46,7 @@ def export(
     keep_stages: bool = False,
     require_int8: float | None = None,
     onnx_only: bool = False,
+    serve: str | None = None,
     config: Mapping[str, Any] | None = None,
     force: bool = False,
     progress: Progress = NONE,
@@ -82,6 +83,7 @@ def export(
         require_int8: how many percent of the multiply-adds must compute in integers; for int8.
         onnx_only: compile nothing: the bundle holds the ONNX after our passes, in int8 the quantized one, for other
             runtimes; an `output` that ends in .onnx is that file alone.
+        serve: ``triton`` makes `output` a model repository of NVIDIA's Triton Inference Server, with the bundle inside.
         config: kept in the manifest as it is: where the other arguments come from.
         force: replace what stands at `output`.
 
@@ -127,6 +129,7 @@ def export(
         keep_stages=keep_stages,
         require_int8=require_int8,
         onnx_only=onnx_only,
+        serve=serve,
         config=config,
         force=force,
         progress=progress,

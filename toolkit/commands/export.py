@@ -46,6 +46,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     alone = "compile nothing: the ONNX after our passes, quantized for int8; -o FILE.onnx makes that file alone"
     parser.add_argument("--onnx-only", action="store_true", help=alone)
+    served = "write a model repository for a server of others, with the bundle inside: triton"
+    parser.add_argument("--serve", metavar="KIND", help=served)
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")
 
 
@@ -67,6 +69,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         keep_stages=options.keep_stages,
         require_int8=options.require_int8,
         onnx_only=options.onnx_only,
+        serve=options.serve,
         config=config.kept(options),
         force=options.force,
         progress=progress,
@@ -75,7 +78,9 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     stages = table(("stage", "seconds"), document["seconds"].items(), right=(1,))
     quantization = document.get("quantization") or {}
     gated = [line(f"\ntop-1 {top1_of(quantization)}")] if "top1" in quantization else []
-    return Outcome(document, sequence(stages, *gated, line(f"\nwrote {document['bundle']}")), ok=document["ok"])
+    served = document.get("serve")
+    wrote = f"{served['repository']} with {', '.join(served['models'])}" if served else document["bundle"]
+    return Outcome(document, sequence(stages, *gated, line(f"\nwrote {wrote}")), ok=document["ok"])
 
 
 COMMAND = Command(
@@ -85,6 +90,7 @@ COMMAND = Command(
     "inception-deploy export --model net.py:build --input-size 96 -o net.zip\n"
     "inception-deploy export --model irv2 --precision int8 --calibration photos/ -o irv2-int8\n"
     "inception-deploy export --model irv2 --onnx-only -o irv2.onnx\n"
+    "inception-deploy export --model irv2 --batch 8 --serve triton -o irv2-triton\n"
     "inception-deploy export --config net.toml --model net.onnx -o net-cpu",
     _arguments,
     _execute,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -36,4 +37,16 @@ def test_a_row_a_board_and_a_line_a_step() -> None:
         assert 0 < row["utilisation"] < 1
         assert row["mb_compulsory"] <= row["mb_moved"]
         assert {"c1", "c3"} <= {line["step"] for line in row["layers"]}
+        assert row["chisel_convolutions"] is None
     assert rows[1]["ms"] < rows[0]["ms"]
+
+
+def test_what_takes_too_long_is_said() -> None:
+    program = runpy.run_path(str(PROGRAM))
+    row = {"network": "resnet18", "board": "pynq", "ms": 82.2, "utilisation": 0.862, "ratio": 1.032}
+    limit = program["CHISEL"]["resnet18"]
+    assert program["missing"]({**row, "chisel_convolutions": limit}) is None
+    assert "7450001 cycles on chisel" in program["missing"]({**row, "chisel_convolutions": limit + 1})
+    assert "90.1 ms" in program["missing"]({**row, "ms": 90.1, "chisel_convolutions": limit})
+    steps = [("conv", 5), ("conv", 7), ("max_pool", 1), ("conv", 2), ("dense", 3)]
+    assert program["behind_the_stem"]({"layers": [{"op": op, "cycles": taken} for op, taken in steps]}) == 9

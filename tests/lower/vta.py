@@ -26,20 +26,24 @@ class Executed:
     """
 
     def __init__(self, model: onnx.ModelProto, x: np.ndarray) -> None:
-        self.network: Network = read(model, byte_offset=128, weighs=True)
-        on_vta.rewrite(self.network, 128, Accelerator("pynq", Config(), BOARDS["pynq"]))
-        self.exact = integer_network.read(model).run({model.graph.input[0].name: x})
-        self.memory: dict[Storage, np.ndarray] = {}
-        self.wrong: list[str] = []
-        self.compared: list[str] = []
+        network = read(model, byte_offset=128, weighs=True)
+        on_vta.rewrite(network, 128, Accelerator("pynq", Config(), BOARDS["pynq"]))
+        self.begin(network, integer_network.read(model).run({model.graph.input[0].name: x}))
         last = {layer.output: number for number, layer in enumerate(self.network.layers)}
         for number, layer in enumerate(self.network.layers):
             if not isinstance(layer.spec, Vta):
-                self._host(layer)
+                self.host(layer)
                 continue
             self._vta(layer)
             if last[layer.output] == number:
-                self._compare(layer)
+                self.compare(layer)
+
+    def begin(self, network: Network, exact: dict[str, np.ndarray]) -> None:
+        """Nothing is computed yet; `exact`: the value of every tensor."""
+        self.network, self.exact = network, exact
+        self.memory: dict[Storage, np.ndarray] = {}
+        self.wrong: list[str] = []
+        self.compared: list[str] = []
 
     @property
     def on_host(self) -> list[str]:
@@ -68,7 +72,8 @@ class Executed:
         made[:, storage.slots] = value.reshape(storage.batch, -1, storage.pixels)
         return made.reshape(storage.batch, storage.blocks, 16, -1).transpose(0, 1, 3, 2)
 
-    def _host(self, layer: Layer) -> None:
+    def host(self, layer: Layer) -> None:
+        """What the VTA reads of a layer on the host."""
         spec = layer.spec
         if isinstance(spec, Patches):
             self._patches(layer, spec)
@@ -124,7 +129,8 @@ class Executed:
             spec.batch, -1, *made.shape[-3:]
         )
 
-    def _compare(self, layer: Layer) -> None:
+    def compare(self, layer: Layer) -> None:
+        """Its output with the exact value, where that has one."""
         storage = layer.output
         value = self.exact.get(storage.name)
         if value is None or value.dtype != np.int8:

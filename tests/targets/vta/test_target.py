@@ -28,6 +28,7 @@ from inception_deploy.targets.vta_target import VtaTarget
 
 from ...lower import test_integers as networks
 from ...lower.test_zoo_lower import BLOCKS
+from .whole import Simulated
 
 
 def simulated(board: str) -> VtaTarget:
@@ -206,8 +207,19 @@ def test_zoo_network(name, tmp_path: Path):
     "name", ["lenet5", "resnet18", "googlenet", "inception_v3", "inception_v4", "inception_resnet_v2"]
 )
 def test_network_at_its_size(name, tmp_path: Path):
+    """The bundle's result, and every layer's of the streams on both hardwares."""
     model, x = quantized_zoo(name)
-    exact(model, x, "pynq", tmp_path)
+    network = integer_network.read(model)
+    values = network.run({model.graph.input[0].name: x})
+    target = simulated("pynq")
+    target.build(lower(model, target), tmp_path)
+    with load(tmp_path) as compiled:
+        for got, output in zip(compiled.run(x), network.outputs, strict=True):
+            assert np.array_equal(got, values[output])
+    for board in ("pynq", "de10nano"):
+        made = Simulated(model, values, simulated(board))
+        assert not made.wrong
+        assert set(made.compared) == made.stored
 
 
 def test_windows_that_count_less_at_a_border_are_integers_here(tmp_path: Path) -> None:

@@ -14,9 +14,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 from PIL import Image
 
+import inception_deploy as idp
 from inception_deploy.bundles import explain
 from inception_deploy.runtime import preprocessing
 from inception_deploy.runtime.labels import imagenet, known
@@ -86,7 +89,9 @@ def test_infer_py_gives_the_very_bytes_of_run(call, plain: Path, exported: Path,
 
 
 def infer(folder: Path):
-    shutil.copy(SCRIPT, folder)
+    """infer.py as a module."""
+    if not (folder / "infer.py").exists():
+        shutil.copy(SCRIPT, folder)
     spec = importlib.util.spec_from_file_location("infer", folder / "infer.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -115,36 +120,96 @@ def test_pictures_are_prepared_to_the_bit(tmp_path: Path, fields: dict) -> None:
         np.testing.assert_array_equal(got, want)
 
 
-def test_the_readme_works_as_printed(plain: Path, exported: Path, tmp_path: Path) -> None:
-    """Every block of it, in order, in a copy of the bundle; `python3`, `cc` and `pip` are as a stranger has them."""
-    bundle, tools = tmp_path / "bundle", tmp_path / "bin"
-    shutil.copytree(exported, bundle)
-    shutil.copy(PHOTO, tmp_path / "photo.jpg")
+def as_printed(plain: Path, source: Path, folder: Path) -> list[str]:
+    """Runs every block of a bundle's README in order in a copy of it; gives their languages. `python3`, `cc` and `pip` are as a
+    stranger has them."""
+    bundle, tools = folder / "bundle", folder / "bin"
+    shutil.copytree(source, bundle)
+    shutil.copy(PHOTO, folder / "photo.jpg")
     tools.mkdir()
     shims = {
         "python3": f'exec "{plain / "python"}" "$@"',
         "cc": f'exec "{sys.executable}" -m ziglang cc "$@"',
-        "pip": 'echo "{numpy,pillow} are there" >&2; test "$*" = "install numpy pillow"',
+        "pip": 'echo "{numpy,pillow} are there" >&2; test "$1 $2" = "install numpy"',
         "inception-deploy": f'exec "{sys.executable}" -m inception_deploy "$@"',
     }
     for name, line in shims.items():
         (tools / name).write_text(f"#!/bin/sh\n{line}\n")
         (tools / name).chmod(0o755)
-    text = (bundle / "README.md").read_text()
     env = {**os.environ, "PATH": f"{tools}:/usr/bin:/bin"}
-    blocks = re.findall(r"```(\w+)\n(.*?)```", text, flags=re.S)
-    assert [language for language, _ in blocks] == ["sh", "python", "sh", "c", "sh", "python", "sh"]
+    blocks = re.findall(r"```(\w+)\n(.*?)```", (bundle / "README.md").read_text(), flags=re.S)
     for language, content in blocks:
-        if language == "c":
-            (tmp_path / "main.c").write_text(content)
+        if content.startswith("cmake") and shutil.which("cmake") is None:
             continue
         interpreter = str(plain / "python") if "from infer" in content else sys.executable
         command = ["bash", "-e", "-c", content] if language == "sh" else [interpreter, "-c", content]
         done = subprocess.run(command, cwd=bundle, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"{content}\n{done.stderr}"
+    assert (folder / "build/network").exists() == (shutil.which("cmake") is not None)
+    return [language for language, _ in blocks]
+
+
+def test_the_readme_works_as_printed(plain: Path, exported: Path, tmp_path: Path) -> None:
+    assert as_printed(plain, exported, tmp_path) == ["sh", "python", "sh", "sh", "sh", "python", "sh"]
     python, c = np.load(tmp_path / "output.npy"), np.fromfile(tmp_path / "output.raw", np.float32)
     np.testing.assert_array_equal(python.ravel(), c)
     np.testing.assert_array_equal(python, np.load(tmp_path / "program.npy"))
+
+
+@pytest.fixture(scope="module")
+def two_inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle whose network takes two inputs and gives two outputs."""
+    folder = tmp_path_factory.mktemp("two")
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Relu", ["sum"], ["high"])]
+    nodes += [helper.make_node("GlobalAveragePool", ["sum"], ["mean"])]
+    ports = {"a": [1, 8, 6, 5], "b": [1, 8, 6, 5], "high": [1, 8, 6, 5], "mean": [1, 8, 1, 1]}
+    told = {name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in ports.items()}
+    graph = helper.make_graph(nodes, "two", [told["a"], told["b"]], [told["high"], told["mean"]])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), str(folder / "two.onnx"))
+    assert idp.export(folder / "two.onnx", folder / "bundle")["ok"]
+    return folder / "bundle"
+
+
+STRICT = ("-std=c99", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+def test_main_c_with_several_inputs(compiler: str, plain: Path, two_inputs: Path, tmp_path: Path) -> None:
+    found = [sys.executable, "-m", "ziglang", "cc"] if compiler == "zig" else [shutil.which("gcc")]
+    if found[0] is None:
+        pytest.skip("no gcc here")
+    built = [*found, *STRICT, "-I.", "main.c", "./model.so", f"-Wl,-rpath,{two_inputs}", "-o", tmp_path / "network"]
+    subprocess.run(built, cwd=two_inputs, check=True)
+
+    def network(*argv: object) -> tuple[int, str]:
+        command = [str(tmp_path / "network"), *map(str, argv)]
+        done = subprocess.run(command, cwd=two_inputs, capture_output=True, text=True, env={})
+        return done.returncode, done.stderr
+
+    status, told = network("weights.bin")
+    assert status == 2
+    assert told.splitlines()[1:] == [
+        "  input a, float32: 1 8 6 5, 960 bytes", "  input b, float32: 1 8 6 5, 960 bytes",
+        "  output high, float32: 1 8 6 5, 960 bytes", "  output mean, float32: 1 8 1 1, 32 bytes",
+    ]  # fmt: skip
+    a, b = np.random.default_rng(0).standard_normal((2, 1, 8, 6, 5), dtype=np.float32)
+    files = [tmp_path / name for name in ("a", "b", "high", "mean")]
+    for array, file in zip((a, b), files, strict=False):
+        array.tofile(file)
+    assert network("weights.bin", *files) == (0, "")
+    want = infer(two_inputs).Network().run(a, b)
+    for file, y in zip(files[2:], want, strict=True):
+        np.testing.assert_array_equal(np.fromfile(file, np.float32), y.ravel())
+    files[1].write_bytes(files[1].read_bytes()[:-1])
+    status, told = network("weights.bin", *files)
+    assert (status, told.splitlines()[-1]) == (1, f"{files[1]}: cannot be read, or has another size")
+    status, told = network("model.so", *files)
+    assert (status, told.startswith("model.so: the weights")) == (1, True)
+
+
+def test_the_readme_of_several_inputs_works_as_printed(plain: Path, two_inputs: Path, tmp_path: Path) -> None:
+    assert as_printed(plain, two_inputs, tmp_path) == ["sh", "sh", "sh", "sh", "python", "sh"]
+    assert (tmp_path / "output1.raw").stat().st_size == 32
 
 
 def test_what_the_files_say(exported: Path) -> None:

@@ -1,5 +1,6 @@
-"""What a bundle says of itself to somebody who has nothing else: README.md, infer.py, preprocessing.json, labels.txt
-and the runtime's LICENSE. They hold no path, date or name of the folder, so the same inputs give the same bytes.
+"""What a bundle says of itself to somebody who has nothing else: README.md, infer.py, main.c with its CMakeLists.txt,
+preprocessing.json, labels.txt and the runtime's LICENSE. They hold no path, date or name of the folder, so the same
+inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..runtime import bundle as bundles
 from ..runtime.labels import known
 
 README, INFER, LICENSE = "README.md", "infer.py", "LICENSE"
+MAIN, CMAKE = "main.c", "CMakeLists.txt"
 PREPROCESSING, LABELS = "preprocessing.json", "labels.txt"
 
 _FILES = {
@@ -34,6 +36,8 @@ _FILES = {
     "inception_deploy-config.cmake": "for `find_package(inception_deploy)` of CMake",
     "model.mk": "for `include` of make",
     INFER: "runs it with numpy and ctypes; pictures need Pillow",
+    MAIN: "runs it from C, to start a program of yours from",
+    CMAKE: "builds it",
     bundles.ONNX: "the network after our graph passes, in float32",
     bundles.INT8_ONNX: "the same quantized (QDQ): what the library computes",
     PREPROCESSING: "how a picture becomes the input, with every rounding in `steps`",
@@ -42,7 +46,7 @@ _FILES = {
     bundles.VERIFY: "how the stages compared when this was exported",
     bundles.PLAN: "the kernel calls in order, and where every value lies in memory",
     bundles.REFUSALS: "the operators that took TVM's default, with reasons",
-    LICENSE: "of the runtime in the library, and of infer.py; the weights have their own",
+    LICENSE: "of the runtime in the library, infer.py and main.c; the weights have their own",
 }
 
 
@@ -54,7 +58,7 @@ def write(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[st
         stages: the rows of its ``verify.json``.
     """
     data = resources.files(__package__).joinpath("data")
-    for name in () if manifest.get("onnx_only") else (INFER, LICENSE):
+    for name in () if manifest.get("onnx_only") else (INFER, MAIN, CMAKE, LICENSE):
         (folder / name).write_bytes(data.joinpath(name).read_bytes())
     if manifest["preprocessing"] is not None:
         ports = {side: [_port(port) for port in manifest[side]] for side in ("inputs", "outputs")}
@@ -110,35 +114,6 @@ def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[s
     return "\n\n".join(sections) + "\n"
 
 
-_MAIN = """
-#include <stdio.h>
-#include <stdlib.h>
-
-#include "inception_deploy.h"
-
-static int failed(const char *why) {
-  fprintf(stderr, "%s\\n", why);
-  return 1;
-}
-
-int main(void) {
-  const id_info *info = id_describe();
-  id_model *model;
-  int code = id_open("weights.bin", 0, &model);
-  if (code) return failed(id_error(code));
-  void **in = calloc(info->input_count, sizeof *in), **out = calloc(info->output_count, sizeof *out);
-  for (uint32_t i = 0; i < info->input_count; ++i) in[i] = calloc(1, info->inputs[i].bytes);
-  for (uint32_t i = 0; i < info->output_count; ++i) out[i] = calloc(1, info->outputs[i].bytes);
-  if (fread(in[0], 1, info->inputs[0].bytes, stdin) != info->inputs[0].bytes) return failed("the input is too short");
-  code = id_run(model, (const void *const *)in, out);
-  if (code) return failed(id_error(code));
-  fwrite(out[0], 1, info->outputs[0].bytes, stdout);
-  id_close(model);
-  return 0;
-}
-"""
-
-
 def _compiled(manifest: Mapping[str, Any], program: bool) -> list[str]:
     """How the library is used."""
     first, several = manifest["inputs"][0], len(manifest["inputs"]) > 1
@@ -148,16 +123,11 @@ def _compiled(manifest: Mapping[str, Any], program: bool) -> list[str]:
         *([] if several else ["From a program:", _code("python", *_program(first))]),
         *(_program_alone(several) if program else []),
         "## From C",
-        "Save this as `../main.c`; it takes the first input as raw numbers on stdin and gives the first output on "
-        "stdout. `inception_deploy.h` describes every function and error"
-        f"{', and CMake and make have files here that link a program of yours' if program else ''}.",
-        _code("c", _MAIN.strip()),
-        _code(
-            "sh",
-            'cc -O2 -I. ../main.c ./model.so -Wl,-rpath,"$PWD" -o ../network',
-            f"{_raw(first, several)}   # {_bytes(first):,} bytes",
-            "../network < ../input.raw > ../output.raw",
-        ),
+        f"`{MAIN}` takes a file for each input and each output, as bare numbers; `inception_deploy.h` describes every "
+        "function and error.",
+        _code("sh", 'cc -O2 -I. main.c ./model.so -Wl,-rpath,"$PWD" -o ../network', *_raw(manifest)),
+        f"With CMake{'; projects of yours find the bundle by its files for CMake and make' if program else ''}:",
+        _code("sh", "cmake -S . -B ../build && cmake --build ../build   # makes ../build/network"),
     ]
 
 
@@ -206,10 +176,22 @@ def _program(port: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _raw(port: Mapping[str, Any], several: bool) -> str:
-    """What writes a batch of the first input."""
-    given = f"zeros({tuple(port['shape'])}, '{port['dtype']}')" if several else "load('../input.npy')"
-    return f"python3 -c \"import numpy; numpy.{given}.tofile('../input.raw')\""
+def _raw(manifest: Mapping[str, Any]) -> list[str]:
+    """What writes a batch of each input as bare numbers, and the call of the program."""
+    given, outputs = manifest["inputs"], len(manifest["outputs"])
+    if len(given) == 1:
+        how = ["load('../input.npy')"]
+    else:
+        how = [f"zeros({tuple(port['shape'])}, '{port['dtype']}')" for port in given]
+    ins, outs = (
+        [f"../{side}{index if count > 1 else ''}.raw" for index in range(count)]
+        for side, count in (("input", len(given)), ("output", outputs))
+    )
+    lines = [
+        f"python3 -c \"import numpy; numpy.{array}.tofile('{path}')\"   # {_bytes(port):,} bytes"
+        for array, path, port in zip(how, ins, given, strict=True)
+    ]
+    return [*lines, " ".join(["../network weights.bin", *ins, *outs])]
 
 
 def _bytes(port: Mapping[str, Any]) -> int:

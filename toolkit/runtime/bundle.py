@@ -7,7 +7,7 @@
     refusals.json   the operators that took TVM's default, each with its reason
     plan.json       the kernel calls in order, and where every value lives
     ...             the compiled files, as the target names them
-    README.md, infer.py, preprocessing.json, labels.txt, LICENSE
+    README.md, infer.py, main.c, CMakeLists.txt, preprocessing.json, labels.txt, LICENSE
                     what somebody needs who has nothing but the bundle (`bundles.explain`)
 
 Nothing of a bundle is loaded or run before every hash is checked. The hashes find damage; they are no signature:

@@ -197,6 +197,7 @@ def compare(
     images: int | None = None,
     runs: int = 30,
     fail_if: str | Sequence[str] = (),
+    output: PathLike | None = None,
     threads: int | None = None,
     driver: PathLike | None = None,
     progress: Progress = NONE,
@@ -210,6 +211,7 @@ def compare(
         data, csv, classes, labels, images: as for `evaluate`; crops of a photo where there is no `data`.
         runs: rounds of the measurement of speed.
         threads, driver: as for `load`, of all the bundles.
+        output: an .html file to write, which shows all of it.
         fail_if: conditions on what `inception_deploy.reports.compare.FIGURES` lists, for each bundle against the first.
 
     Returns:
@@ -217,11 +219,13 @@ def compare(
 
     Raises:
         UsageError: fewer than two bundles; a condition that cannot be read.
-        DeployError: as `evaluate`; a condition speaks of a figure that is not known here.
+        DeployError: as `evaluate`; a condition speaks of a figure that is not known here; the page cannot be
+            written.
     """
     from ..reports.compare import compare as measure
+    from ..reports.page import compared
 
-    return measure(
+    document = measure(
         [Path(path) for path in bundles],
         data=path_of(data),
         table=path_of(csv),
@@ -234,6 +238,9 @@ def compare(
         driver=path_of(driver),
         progress=progress,
     )
+    if output is not None:
+        compared.write(document, Path(output))
+    return document | {"page": None if output is None else str(output)}
 
 
 @needs_builder

@@ -1,4 +1,4 @@
-"""`compare`: bundles beside each other, and conditions that make it fail."""
+"""`compare`: bundles beside each other, as a table and a page, and conditions that make it fail."""
 
 from __future__ import annotations
 
@@ -32,6 +32,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "times"
     )
     parser.add_argument("--fail-if", action="append", default=[], metavar="EXPR", help=condition)
+    page = "write all of it as one self-contained HTML page, too"
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.html", help=page)
     add_threads(parser)
     add_driver(parser)
 
@@ -48,6 +50,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         images=options.images,
         runs=options.runs,
         fail_if=options.fail_if,
+        output=options.output,
         threads=options.threads,
         driver=options.driver,
         progress=progress,
@@ -67,6 +70,8 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     for row in document["failed"]:
         values = ", ".join(f"{name} {value:.4g}" for name, value in row["values"].items())
         shown.append(line(f"failed: {row['expression']} for {row['bundle']} ({values})"))
+    if document["page"]:
+        shown.append(line(f"wrote {document['page']}"))
     return Outcome(document, sequence(*shown), ok=document["ok"])
 
 
@@ -104,7 +109,7 @@ def _pairs(document: dict[str, Any]) -> Show:
 COMMAND = Command(
     "compare",
     "compare bundles: outputs, speed, size, memory, accuracy",
-    "inception-deploy compare irv2-cpu irv2-int8\n"
+    "inception-deploy compare irv2-cpu irv2-int8 -o compared.html\n"
     "inception-deploy compare net-1 net-2 --data labelled/ --fail-if latency>1.05 --fail-if drop>0.5",
     _arguments,
     _execute,

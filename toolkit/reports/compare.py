@@ -25,6 +25,7 @@ from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
 from ..runtime.model import Model
 from . import bench, check, criterion, labelled
+from .differ import differences
 from .evaluate import AT_ONCE, BEST, Tally, require_classes
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ FIGURES: Mapping[str, str] = {
     "p50_ms": "of a call, a whole batch",
 }
 """What ``--fail-if`` may speak of, of a bundle and the first one."""
+
+_TIMES = ("p50_ms", "p90_ms", "p99_ms", "mean_ms", "sd_ms")
+_APART = 12
+"""Pictures of different best classes that a pair names."""
 
 _FEEDS = 4
 """Random inputs on which networks are compared that take no pictures."""
@@ -93,7 +98,9 @@ def compare(
         The document of ``compare``. ``p50_ms`` is of a call; ``ratio_p50`` is of one image, the second over the first.
         Where a bundle cannot run here, its outputs are its ONNX's in onnxruntime and its times None: ``not_run`` says
         why. ``max_rel``, ``cosine`` and ``same_top1`` are of the first outputs; None, with ``not_compared``, where they
-        are of different shapes. ``failed`` names the conditions that held, ``ok`` is false where there is one.
+        are of different shapes. ``apart`` names the first pictures of different best classes. ``differences`` is what
+        the manifests say of each that is not the same. ``conditions`` has the verdict on each; ``failed`` those that
+        held, ``ok`` is false where there is one.
 
     Raises:
         UsageError: fewer than two bundles, or a condition that is none.
@@ -116,7 +123,8 @@ def compare(
             (accuracy,) = contender.tally.document(contender.model.labels)["engines"]
             contender.row |= {key: accuracy[key] for key in ("top1", "top5", "top1_interval")}
     documents = [pair.document() for pair in pairs]
-    failed = [found for pair in pairs[: len(paths) - 1] for found in _failures(pair, conditions)]
+    judged = [found for pair in pairs[: len(paths) - 1] for found in _judged(pair, conditions)]
+    failed = [{key: row[key] for key in ("expression", "bundle", "values")} for row in judged if row["holds"]]
     return {
         "bundles": [contender.row for contender in contenders],
         "pairs": documents,
@@ -124,6 +132,8 @@ def compare(
         "machine": bench.machine(),
         "threads": threads,
         "runs": runs,
+        "differences": differences([bundle.manifest for bundle in opened]),
+        "conditions": judged,
         "failed": failed,
         "ok": not failed,
     }
@@ -145,9 +155,10 @@ def _contender(bundle: bundles.Bundle, threads: int, driver: Path | None, labels
         "batch": bundle.input_shape[0],
         "engine": engine.name,
         "not_run": reason,
-        "p50_ms": None,
+        **dict.fromkeys(_TIMES),
         "bytes": sum(path.stat().st_size for path in artifact.files_below(bundle.folder)),
         "memory_bytes": memory["arena_bytes"] + memory["weights_bytes"],
+        **memory,
         "top1": None,
     }
     return _Contender(Model(bundle, engine.run, labels=labels), engine, row)
@@ -198,8 +209,9 @@ def _outputs(
             if contender.tally is not None and classes is not None:
                 best = np.argsort(-outputs.reshape(count, -1), axis=1, kind="stable")[:, :BEST]
                 contender.tally.add(classes[done : done + count], {contender.engine.name: best})
+        names = first.names[done : done + count]
         for pair in pairs:
-            pair.add(*(found[contenders.index(one)] for one in (pair.first, pair.second)))
+            pair.add(found[contenders.index(pair.first)], found[contenders.index(pair.second)], names)
         done += count
         progress.update(done, len(first))
     return {
@@ -248,7 +260,7 @@ def _random(contenders: Sequence[_Contender], pairs: Sequence[_Pair]) -> dict[st
         arrays = feed(ports[0], seed=seed).values()
         found = [np.array(contender.engine.run(*arrays)[0]) for contender in contenders]
         for pair in pairs:
-            pair.add(*(found[contenders.index(one)] for one in (pair.first, pair.second)))
+            pair.add(found[contenders.index(pair.first)], found[contenders.index(pair.second)])
     return {"source": "random numbers", "count": _FEEDS, "labelled": False, "unlabelled": "the inputs are random"}
 
 
@@ -260,7 +272,7 @@ def _speed(contenders: Sequence[_Contender], opened: Sequence[bundles.Bundle], r
         if contender.row["not_run"] is None
     }
     for index, figures in (bench.interleave(calls, runs, progress) if calls else {}).items():
-        contenders[index].row |= {name: figures[name] for name in ("p50_ms", "p90_ms", "p99_ms")}
+        contenders[index].row |= {name: figures[name] for name in _TIMES}
 
 
 class _Pair:
@@ -272,10 +284,11 @@ class _Pair:
         self._shown = self._same = 0
         self._apart = self._largest = 0.0
         self._products = np.zeros(3)
+        self._different: list[dict[str, Any]] = []
         self._classes = all(len(one.model.labels) > 1 for one in (first, second))
 
-    def add(self, one: NDArray[Any], other: NDArray[Any]) -> None:
-        """Count some outputs of both on the same inputs, (rows, ...)."""
+    def add(self, one: NDArray[Any], other: NDArray[Any], names: Sequence[str] = ()) -> None:
+        """Count some outputs of both on the same inputs, (rows, ...), which are pictures with these names."""
         if one.shape != other.shape:
             self._reason = f"the outputs are {['N', *one.shape[1:]]} and {['N', *other.shape[1:]]}"
             return
@@ -287,13 +300,21 @@ class _Pair:
         self._largest = max(self._largest, float(np.abs(a).max()))
         self._products += [(a * b).sum(), (a * a).sum(), (b * b).sum()]
         self._shown += len(a)
-        self._same += int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
+        best, others = a.argmax(axis=1), b.argmax(axis=1)
+        self._same += int((best == others).sum())
+        for row in np.flatnonzero(best != others)[: _APART - len(self._different)].tolist() if names else ():
+            taken = {"a": self._label(self.first, best[row]), "b": self._label(self.second, others[row])}
+            self._different.append({"picture": names[row], **taken})
+
+    @staticmethod
+    def _label(one: _Contender, index: int) -> str:
+        return str(one.model.labels[index]) if index < len(one.model.labels) else str(index)
 
     def document(self) -> dict[str, Any]:
         """The row of ``pairs``."""
         one, other = self.first.row, self.second.row
         row = {"a": one["bundle"], "b": other["bundle"], "max_abs": None, "max_rel": None, "cosine": None,
-               "same_top1": None, "not_compared": self._reason}  # fmt: skip
+               "same_top1": None, "apart": [], "not_compared": self._reason}  # fmt: skip
         if self._reason is None:
             product, *norms = self._products.tolist()
             length = (norms[0] * norms[1]) ** 0.5
@@ -301,6 +322,7 @@ class _Pair:
             row["max_rel"] = self._apart / self._largest if self._largest else float(self._apart > 0)
             row["cosine"] = round(product / length, 9) if length else float(norms[0] == norms[1])
             row["same_top1"] = round(self._same / self._shown, 6) if self._classes else None
+            row["apart"] = self._different if self._classes else []
         timed = one["p50_ms"] is not None and other["p50_ms"] is not None
         per_image = [r["p50_ms"] / r["batch"] for r in (one, other)] if timed else []
         return row | {
@@ -311,8 +333,8 @@ class _Pair:
         }
 
 
-def _failures(pair: _Pair, conditions: Sequence[criterion.Criterion]) -> Iterator[dict[str, Any]]:
-    """The conditions that hold for the second bundle of a pair."""
+def _judged(pair: _Pair, conditions: Sequence[criterion.Criterion]) -> Iterator[dict[str, Any]]:
+    """Each condition, whether it holds for the second bundle of a pair, and by which figures."""
     row, other = pair.document(), pair.second.row
     figures = {
         "latency": row["ratio_p50"],
@@ -323,6 +345,5 @@ def _failures(pair: _Pair, conditions: Sequence[criterion.Criterion]) -> Iterato
         **{name: other[name] for name in ("top1", "p50_ms")},
     }
     for condition in conditions:
-        if condition.holds(figures):
-            values = {name: figures[name] for name in sorted(condition.names)}
-            yield {"expression": condition.text, "bundle": row["b"], "values": values}
+        values = {name: figures[name] for name in sorted(condition.names)}
+        yield {"expression": condition.text, "bundle": row["b"], "values": values, "holds": condition.holds(figures)}

@@ -16,10 +16,12 @@ from typing import Any
 
 import pytest
 
+from inception_deploy.reports.page import compared
 from inception_deploy.reports.page.facts import Facts
 from inception_deploy.reports.page.write import render
 
 from .conftest import facts_of
+from .test_compared import DOCUMENT
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH; Debian: apt-get install chromium")
@@ -91,6 +93,15 @@ def test_the_page_in_a_browser(
     assert found["wide"] <= width
     assert found["outside"] == 0
     assert (sum(map(int, re.findall(r"\d+", found["paper"])[:3])) < 3 * 128) == dark
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_comparison_in_a_browser(width: int, dark: bool, tmp_path: Path) -> None:
+    found, console = look(compared.render(DOCUMENT, "today"), tmp_path, width, dark, axe())
+    assert (console, found["loaded"], found["outside"], found["width"]) == ("", [], 0, width)
+    assert found["wide"] <= width
+    assert found.get("axe", []) == []
 
 
 @pytest.mark.skipif(axe() is None, reason="no axe-core: npm install axe-core, or name its axe.min.js by $AXE_CORE")

@@ -8,5 +8,7 @@ layered   where a block's boxes and lines go                          a graph ->
 markup    elements, escaped; pieces: tables, tiles, figures
 drawing   axes and marks of every chart
 sections  one file a section, in the order of a reader's questions
-write     the page: its frame, its sections, the file
+frame     styles, head, links: what every page is set in
+write     the report: its summary, its sections, the file
+compared  `compare` as a page, from its document alone
 """

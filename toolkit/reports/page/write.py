@@ -1,10 +1,9 @@
-"""The page: a frame of styles, a summary, links, the sections; written in one go."""
+"""The report of one bundle: a summary and the sections; written in one go."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from ...errors import DeployError
 from ...progress import NONE, Progress
 from ...runtime import bundle as bundles
 from ...schema import MapOf, Maybe, Mismatch, Missing, NotEmpty, Nullable, Whole, check
+from . import frame
 from .facts import Facts
 from .gather import gather
 from .markup import Markup, tag
@@ -75,38 +75,13 @@ def render(facts: Facts) -> str:
     """The page."""
     manifest = facts.manifest
     title = f"{manifest['model']} for {manifest['target']} in {manifest['precision']}"
-    styles = resources.files(__package__).joinpath("page.css").read_text(encoding="utf-8")
     answered = [(section, list(section.content(facts))) for section in SECTIONS]
-    answered = [(section, content) for section, content in answered if content]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("meta", name="color-scheme", content="light dark"),
-        tag("title", title),
-        tag("style", Markup(styles)),
+    return frame.page(
+        title,
+        [tag("h1", manifest["model"]), tag("p", _subtitle(facts)), tiles(_summary(facts))],
+        [frame.Part(section.name, section.title, content) for section, content in answered if content],
+        facts.when,
     )
-    links = [tag("li", tag("a", section.title, href=f"#{section.name}")) for section, _ in answered]
-    sections = [
-        tag("section", tag("h2", section.title, id=f"{section.name}-title"), content,
-            id=section.name, aria_labelledby=f"{section.name}-title")
-        for section, content in answered
-    ]  # fmt: skip
-    body = tag(
-        "body",
-        tag("a", "To the first answer", href=f"#{answered[0][0].name}", class_="skip"),
-        tag("header", tag("h1", manifest["model"]), tag("p", _subtitle(facts)), tiles(_summary(facts))),
-        tag("nav", tag("ol", links), aria_label="Questions"),
-        tag("main", sections),
-        tag("footer", tag("p", f"Written by inception-deploy {_version()} on {facts.when}.")),
-    )
-    return f"<!doctype html>\n{tag('html', head, body, lang='en')}\n"
-
-
-def _version() -> str:
-    from ... import __version__
-
-    return __version__
 
 
 def _subtitle(facts: Facts) -> str:

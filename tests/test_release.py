@@ -21,6 +21,19 @@ def test_there_is_one_version() -> None:
     assert f"\nversion: {idp.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_the_addresses_are_the_citations_and_none_is_published_that_leads_nowhere() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    urls = dict(re.findall(r'^(\w+) = "(https://[^"]+)"$', text.split("[project.urls]")[1].split("\n[")[0], flags=re.M))
+    assert set(urls) == {"Documentation", "Source", "Changelog", "Issues"}
+    cited = dict(re.findall(r"^(url|repository-code): (\S+)$", (ROOT / "CITATION.cff").read_text(), flags=re.M))
+    assert cited == {"url": urls["Documentation"], "repository-code": urls["Source"]}
+    assert all(urls[name].startswith(urls["Source"]) for name in ("Changelog", "Issues"))
+    (guard,) = re.findall(r'run: "(! grep .*)"', (ROOT / ".github/workflows/release.yml").read_text())
+    guard = guard.replace("\\\\", "\\")  # as YAML reads it
+    held = subprocess.run(["bash", "-c", guard], cwd=ROOT, capture_output=True).returncode
+    assert (held != 0) == any(".example/" in url for url in urls.values())
+
+
 def test_the_docker_build_gets_what_it_copies() -> None:
     """.dockerignore lets through what the wheel is made of, and nothing else."""
     lines = (ROOT / ".dockerignore").read_text().split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,16 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     else:
         shows += [_operators(document), line(""), _branches(document)]
     if document["kind"] == "bundle":
-        shows += [line(""), _kernels(document), line(""), _steps(document), line(""), _refusals(document)]
+        shows += [
+            line(""),
+            _passes(document),
+            line(""),
+            _kernels(document),
+            line(""),
+            _steps(document),
+            line(""),
+            _refusals(document),
+        ]
         if document["vta"] is not None:
             shows += [line(""), *_accelerated(document["vta"])]
     return Outcome(document, sequence(*shows))
@@ -85,11 +95,37 @@ def _operators(document: dict[str, Any]) -> Show:
 def _branches(document: dict[str, Any]) -> Show:
     if not document["branches"]:
         return line("no branches")
+    scaled = any(row.get("scales") for row in document["branches"])
     rows = [
-        (row["node"], row["op"], len(row["paths"]), " | ".join(f"{path['macs'] / 1e6:.1f}" for path in row["paths"]))
+        (row["node"], row["op"], len(row["paths"]), " | ".join(f"{path['macs'] / 1e6:.1f}" for path in row["paths"]),
+         *([_scales(row["scales"])] if scaled else []))
         for row in document["branches"]
-    ]
-    return table(("branches join at", "by", "paths", "MMACs of each"), rows, right=(2,))
+    ]  # fmt: skip
+    columns = ("branches join at", "by", "paths", "MMACs of each", *(["int8 scales of its inputs"] if scaled else []))
+    return table(columns, rows, right=(2,))
+
+
+def _scales(scales: list[float | None]) -> str | None:
+    """One scale of all that are joined, or what lies between them."""
+    known = [scale for scale in scales if scale]
+    if len(known) < len(scales) or not known:
+        return None
+    if len(set(known)) == 1:
+        return f"one, {known[0]:.4g}"
+    ratio = math.log2(max(known) / min(known))
+    apart = f"2^{ratio:.0f}" if ratio == round(ratio) else f"{2**ratio:.3g}"
+    return f"{', '.join(f'{scale:.4g}' for scale in known)}: {apart} apart"
+
+
+def _passes(document: dict[str, Any]) -> Show:
+    """The graph passes that changed something."""
+    rows = [
+        (row["name"], row["fired"], f"{row['nodes_before']} to {row['nodes_after']}",
+         f"{row['other_ops_before'] / 1e6:.1f} to {row['other_ops_after'] / 1e6:.1f}")
+        for row in document["passes"]
+    ]  # fmt: skip
+    columns = ("graph pass", "times", "nodes", "M operations beside MACs")
+    return table(columns, rows, right=(1, 2, 3)) if rows else line("no graph pass changed anything")
 
 
 def _kernels(document: dict[str, Any]) -> Show:

@@ -27,8 +27,9 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
     Returns:
         ``kind`` ("bundle" or "onnx"), ``model``, ``parameters`` (weights of the ONNX, in which batch norms are folded:
         fewer than were trained), ``macs``, ``nodes`` (count by operator), ``branches`` (where paths join: ``node``,
-        ``op``, ``shape``, ``paths``), ``layers`` (``layer``, ``op``, ``macs``, ``parameters``, ``shape``) and
-        ``peak_bytes`` of activations. Of a bundle also ``target``, ``precision``, ``arithmetic``, ``memory``,
+        ``op``, ``shape``, ``inputs``, ``paths``; of a bundle in int8 the inputs' ``scales``), ``layers`` (``layer``,
+        ``op``, ``macs``, ``parameters``, ``shape``) and ``peak_bytes`` of activations. Of a bundle also ``target``,
+        ``precision``, ``arithmetic``, ``memory``,
         ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was none), ``vta``
         (None, or `targets.vta.estimate` with the share of the multiply-adds that are done there, ``macs_percent``, and
         quantized layers that the host computes, ``kept``, with their reasons), and
@@ -73,6 +74,9 @@ def describe(
     """`inspect` of an opened bundle; every step is timed in `runs` runs."""
     network = _network_of(bundle)
     plan = bundle.document(bundles.PLAN)
+    quantized = (bundle.manifest.get("quantization") or {}).get("tensors", {})
+    for row in network["branches"] or ():
+        row["scales"] = [quantized.get(name, {}).get("scale") for name in row["inputs"]] if quantized else None
     document = {
         "kind": "bundle",
         **{key: bundle.manifest[key] for key in ("model", "target", "precision")},
@@ -145,6 +149,7 @@ def _network(model: onnx.ModelProto) -> dict[str, Any]:
     from ..graph import cost
 
     found = cost.cost(model)
+    inputs = {node.name: list(node.input) for node in model.graph.node}
     return {
         "parameters": found.parameters,
         "macs": found.macs,
@@ -156,6 +161,7 @@ def _network(model: onnx.ModelProto) -> dict[str, Any]:
                 "node": join.name,
                 "op": join.op_type,
                 "shape": list(join.output_shape),
+                "inputs": inputs.get(join.name, []),
                 "paths": [{"from": b.source, "nodes": list(b.nodes), "macs": b.macs} for b in join.branches],
             }
             for join in cost.joins(model)

@@ -70,6 +70,7 @@ class Facts:
         errors, first_fall: of an int8 network, as `verify` gives them, on the inputs that `judged_on` names.
         ranges: of an int8 network.
         evaluation, exported: documents of ``evaluate`` and ``export``.
+        simulated: what times do not mean here, where the bundle's accelerator is not there; None where they mean it.
         missing: why a part is not there, by the name of the attribute, or of an engine.
     """
 
@@ -93,6 +94,7 @@ class Facts:
     ranges: Sequence[Range] = ()
     evaluation: Mapping[str, Any] | None = None
     exported: Mapping[str, Any] | None = None
+    simulated: str | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
 
     @property

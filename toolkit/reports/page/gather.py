@@ -105,6 +105,7 @@ def gather(
         runs=_PROFILES,
         evaluation=evaluation,
         exported=exported,
+        simulated=engines.simulated(bundle),
         missing=missing,
         **found,
     )

@@ -100,8 +100,11 @@ def _summary(facts: Facts) -> list[tuple[Markup | str, str]]:
     ]
     if facts.latency:
         ours = facts.latency[0]["p50_ms"]
-        rows += [(ms(ours), f"median latency, {several(facts.batch, 'image')}")]
-        peers = [row for row in facts.latency[1:] if row["p50_ms"]]
+        where = " on the simulator" if facts.simulated else ""
+        rows += [(ms(ours), f"median latency{where}, {several(facts.batch, 'image')}")]
+        if vta := facts.inspected.get("vta"):
+            rows += [(ms(vta["ms"]), f"on a {vta['board']}, estimated, without its host")]
+        peers = [row for row in facts.latency[1:] if row["p50_ms"] and not facts.simulated]
         if peers:
             best = min(peers, key=lambda row: float(row["p50_ms"]))
             rows.append(

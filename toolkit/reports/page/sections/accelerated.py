@@ -27,7 +27,7 @@ def content(facts: Facts) -> Iterable[Markup]:
     yield tiles(
         [
             (ms(vta["ms"]), f"estimated on {vta['board']}"),
-            (f"{vta['frames_per_second']:.3g}" if vta["frames_per_second"] else "-", "frames a second, estimated"),
+            (f"{vta['frames_per_second']:,.0f}" if vta["frames_per_second"] else "-", "frames a second, estimated"),
             (f"{vta['cycles'] / least:.3f}", "cycles over what the layers take at least"),
             (percent(vta["gemm_utilization"]), "of the cycles GEMM multiplies"),
         ]

@@ -57,8 +57,8 @@ def _latency(facts: Facts) -> Iterable[Markup]:
     )
     yield table("Latency of one inference", columns, rows, right=(1, 3, 4, 5, 6, 7, 8, 9))
     yield note("Images a second are the batch over the median: one inference after the other, not several at a time.")
-    if facts.inspected.get("vta"):
-        yield note("The VTA was simulated where no driver was named: this bundle's time here is the simulator's.")
+    if facts.simulated:
+        yield note(f"Of this bundle {facts.simulated}.")
     away = [name for name in PEERS if name in facts.missing]
     if away:
         yield note("Not timed: ", "; ".join(f"{name}: {facts.missing[name]}" for name in away), ".")

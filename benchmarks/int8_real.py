@@ -143,6 +143,7 @@ def outputs(model: onnx.ModelProto, pictures: Crops, threads: int) -> NDArray[np
 
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
+    options.add_session_config_entry("session.x64quantprecision", "1")  # sums that do not stop at 16 bits
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     name = model.graph.input[0].name
     return np.concatenate([session.run(None, {name: picture[None]})[0] for picture in pictures])

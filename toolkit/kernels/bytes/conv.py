@@ -45,6 +45,11 @@ WIDE_KERNEL, WIDE_PIXELS = 5, 6
 (docs/perf/cpu-int8.md).
 """
 
+FEW_VECTORS, FEW_PIXELS = 2, 4
+"""A tile for 16 registers and widened bytes: 8 sums, the weights of 2 vectors, a word of inputs and a product. With
+more sums LLVM spills (docs/perf/cpu-int8.md).
+"""
+
 LANE_WORDS = 8
 """Words that an instruction takes out of a register lane by lane, where there are registers for a pixel's words."""
 
@@ -79,6 +84,9 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     if spec.pointwise and row > 1 and even and dot.lanes == BLOCK:
         found = conv.balanced(words, ConvSchedule(dot.lanes, 2, max(split(row, POINTWISE_PIXELS))))
         return _with_dot(found, dot, many)
+    if dot.depth == 2 and not many and row > 1 and even:
+        tile = ConvSchedule(dot.lanes, FEW_VECTORS, max(split(row, FEW_PIXELS)))
+        return _with_dot(conv.balanced(words, tile), dot, many)
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
     most = conv.MOST_OF_MANY if many else conv.MOST_OF_FEW
     chosen = replace(conv.tiled(words, isa, ConvSchedule(isa.lanes, 1, 1), most), k_block=0)
@@ -219,7 +227,7 @@ class _Bytes(conv.Direct):
                 if places and self.widened:
                     # A loop, so that `near` stays in memory: a broadcast from there is one load. Or there are
                     # registers for some words of each pixel, whose lanes the instruction broadcasts itself.
-                    with em.loop(self.in_lanes // count, "words") as i:
+                    with em.loop(self.looped(self.in_lanes // count), "words") as i:
                         if count == 1:
                             multiply(panel, s, i, near, {p: place + i for p, place in places.items()})
                             continue
@@ -239,6 +247,14 @@ class _Bytes(conv.Direct):
             factor = em.let(load(em.buffers["factor"], (group * vectors + v) * lanes, lanes), "factor")
             for p in range(width):
                 self.finish(load(acc, slot(p, v), lanes), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK)
+
+    def looped(self, count: int) -> Expr:
+        """`count`; where pairs are broadcast from memory (x86), in a form that LLVM does not see through: it would
+        unroll narrow tiles and keep `near` in registers, where each word takes a shuffle and sums are spilled.
+        """
+        if self.schedule.unroll > 1 or self.dot.depth == 1:
+            return count
+        return count + tirx.min(self.emitter.lo, tirx.const(0, "int32"))
 
     def weights(self, at: Expr, wider: Any) -> list[Expr]:
         """The words of weights of each vector, as the instruction takes them.

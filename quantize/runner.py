@@ -12,6 +12,7 @@ import onnx
 from numpy.typing import NDArray
 
 from inception_deploy.errors import DeployError
+from inception_deploy.ortsession import session_options
 
 from .pictures import Picture
 
@@ -29,15 +30,12 @@ class Runner:
         model: one float32 input; left as it was.
         watch: names of inner float32 tensors that `look` may give.
         threads: 0 leaves the choice to onnxruntime.
-        exact: run the graph as it stands, without onnxruntime's optimiser.
 
     Raises:
         DeployError: (kind ``onnx``) onnxruntime refuses the model.
     """
 
-    def __init__(
-        self, model: onnx.ModelProto, watch: Sequence[str] = (), *, threads: int = 0, exact: bool = False
-    ) -> None:
+    def __init__(self, model: onnx.ModelProto, watch: Sequence[str] = (), *, threads: int = 0) -> None:
         import onnxruntime as ort
 
         self.input = model.graph.input[0].name
@@ -52,13 +50,10 @@ class Runner:
             serialised = model.SerializeToString()
         finally:
             del model.graph.output[len(self.outputs) :]
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 4
-        if exact:
-            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = ort.InferenceSession(serialised, options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                serialised, session_options(threads), providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise _failed(error) from error
 

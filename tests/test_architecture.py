@@ -28,6 +28,7 @@ LEAVES = {
     "progress",
     "cache",
     "feeds",
+    "ortsession",
 }
 """What everything may import; "" is the package itself (its version). A leaf imports leaves only."""
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from inception_deploy import front
 from inception_deploy.errors import DeployError
+from inception_deploy.ortsession import session_options
 
 if TYPE_CHECKING:
     import onnx
@@ -361,9 +362,7 @@ def quiet_session(model: bytes | str, threads: int = 0) -> Any:
     """An onnxruntime session of a model, or of a file by its name: optimiser off, nothing printed."""
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
+    options = session_options(threads)
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # One run does not pay for packing the weights, which would hold them twice.
     options.add_session_config_entry("session.disable_prepacking", "1")

@@ -19,6 +19,7 @@ from inception_deploy.errors import DeployError
 from inception_deploy.kernels.elements import PAIR
 from inception_deploy.lower.lower import lower
 from inception_deploy.lower.plan import ALIGNMENT, MemoryKind, port_memory
+from inception_deploy.ortsession import session_options
 from inception_deploy.verify import bound
 
 KERNEL = bound("kernel")
@@ -95,10 +96,8 @@ class Compiled:
         import onnxruntime
 
         tolerance *= 32 if self.pairs else 1
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
         session = onnxruntime.InferenceSession(
-            self.model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            self.model.SerializeToString(), session_options(1), providers=["CPUExecutionProvider"]
         )
         expected = session.run(None, {i.name: x for i, x in zip(session.get_inputs(), inputs, strict=True)})
         outputs = self.run(*inputs)

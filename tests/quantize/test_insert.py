@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph.rewrite import constant, ints
+from inception_deploy.ortsession import session_options
 from inception_deploy.quantize import arith
 from inception_deploy.quantize.insert import SCHEME_KEY, settle_ties
 from inception_deploy.quantize.integer_network import IntegerNetwork, float_nodes, read, reference
@@ -51,9 +52,7 @@ def watched(model: onnx.ModelProto, feed: NDArray[np.float32], *, optimised: boo
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
             copy.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], types[node.input[2]], None))
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
+    options = session_options(1)
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(copy.SerializeToString(), options)

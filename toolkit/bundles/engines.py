@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import DeployError, UsageError, nearest
+from ..ortsession import session_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,10 +139,8 @@ def load_compiled(bundle: Bundle, threads: int | None = None, driver: Path | Non
 def _onnxruntime(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options = session_options(threads, severity=3)
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3
     # Its workers spin after a run, waiting for the next: they would take the cores of whatever is measured after it.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .. import artifact
+from ..ortsession import WHOLE_SUMS
 from ..runtime import bundle as bundles
 from ..runtime.labels import known
 
@@ -95,7 +96,7 @@ def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[s
         *(_compiled(manifest, (folder / "run_model").exists()) if compiled else []),
         "## In onnxruntime",
         f"`{onnx}` is the same network for other runtimes; its metadata holds the preprocessing and the labels.",
-        _code("python", *_onnxruntime(manifest["inputs"], onnx)),
+        _code("python", *_onnxruntime(manifest["inputs"], onnx, manifest["precision"])),
         "## With inception-deploy",
         _code("sh", *_commands(manifest, compiled)),
         "## The files",
@@ -199,13 +200,16 @@ def _bytes(port: Mapping[str, Any]) -> int:
     return size
 
 
-def _onnxruntime(ports: Sequence[Mapping[str, Any]], onnx: str) -> list[str]:
+def _onnxruntime(ports: Sequence[Mapping[str, Any]], onnx: str, precision: str) -> list[str]:
+    whole = 'options.add_session_config_entry("{}", "{}")  # or bytes saturate on CPUs without VNNI'.format(*WHOLE_SUMS)
+    options = ["options = onnxruntime.SessionOptions()", whole] if precision == "int8" else []
     given = ", ".join(f'"{p["name"]}": np.zeros({tuple(p["shape"])}, np.{p["dtype"]})' for p in ports)
     return [
         "import numpy as np",
         "import onnxruntime",
         "",
-        f'session = onnxruntime.InferenceSession("{onnx}")',
+        *options,
+        f'session = onnxruntime.InferenceSession("{onnx}"{", options" * bool(options)})',
         f"outputs = session.run(None, {{{given}}})",
     ]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_LEFT_OUT = frozenset({"files", "steps", "tensors"})
-"""Digests of files, the words of the preprocessing, and what is measured of every tensor: hundreds of rows that follow
-from the others."""
+_LEFT_OUT = frozenset({"files", "steps", "tensors", "memory"})
+"""Digests of files, the words of the preprocessing, what is measured of every tensor: hundreds of rows that follow from
+the others; and bytes, which `compare` has in its rows."""
 
 _LONGEST, _ENTRIES = 80, 6
 
@@ -38,6 +38,9 @@ def _entries(value: Any, way: str = "") -> Iterator[tuple[str, Any]]:
         for key, inner in value.items():
             if key not in _LEFT_OUT:
                 yield from _entries(inner, f"{way}.{key}" if way else str(key))
+    elif isinstance(value, list) and 0 < len(value) <= _ENTRIES and all(isinstance(one, Mapping) for one in value):
+        for index, one in enumerate(value):
+            yield from _entries(one, f"{way}.{index}")
     elif way:
         yield way, value
 

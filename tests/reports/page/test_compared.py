@@ -91,12 +91,13 @@ def test_whatever_a_document_holds_is_text() -> None:
 
 def test_what_manifests_say_differently() -> None:
     one = {"model": "a", "tools": {"tvm": "1", "zig": "2"}, "mean": [0.5, 0.5], "files": {"x": "1"}, "labels": list("abcdefgh"),
-           "inputs": [{"name": "x"}], "long": "x" * 100}  # fmt: skip
+           "inputs": [{"name": "x", "scale": 1.0}], "long": "x" * 100}  # fmt: skip
     other = {"model": "b", "tools": {"tvm": "1", "zig": "3"}, "mean": [0.25, 0.5], "files": {"x": "2"}, "labels": list("abcdefgi"),
-             "inputs": [{"name": "x"}], "long": "x" * 99 + "y", "more": True}  # fmt: skip
+             "inputs": [{"name": "x", "scale": 0.5}], "long": "x" * 99 + "y", "more": True}  # fmt: skip
     rows = {row["what"]: row["values"] for row in differences([one, other])}
     assert rows == {
         "model": ["a", "b"], "tools.zig": ["2", "3"], "mean": ["0.5, 0.5", "0.25, 0.5"], "more": [None, True],
+        "inputs.0.scale": [1.0, 0.5],
         "labels": ["8 entries, number 1", "8 entries, number 2"],
         "long": ["x" * 79 + "\u2026, number 1", "x" * 79 + "\u2026, number 2"],
     }  # fmt: skip

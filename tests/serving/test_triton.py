@@ -45,8 +45,9 @@ def port(name: str, *shape: int, dtype: str = "float32") -> dict[str, Any]:
 ONE = {"inputs": [port("x", 1, 3, 8, 8)], "outputs": [port("y", 1, 7)]}
 SEVERAL = {"inputs": [port("x", 2, 3, 8, 8), port("mask", 2, 8, dtype="uint8")], "outputs": [port("y", 2, 7)]}
 SCALAR = {"inputs": [port("x", 1, 3, 8, 8)], "outputs": [port("y", 1, 7), port("total", dtype="int64")]}
+PLANS = {**ONE, "plans": [{"inputs": [port("x", rows, 3, 8, 8)], "outputs": [port("y", rows, 7)]} for rows in (8, 24)]}
 GPU = {"target": "cuda:sm_90", "target_details": {"kind": "cuda", "variant": "sm_90"}}
-MANIFESTS = {"batch": manifest(), "one": manifest(**ONE), "several": manifest(**SEVERAL), "scalar": manifest(**SCALAR),
+MANIFESTS = {"batch": manifest(), "one": manifest(**ONE), "several": manifest(**SEVERAL), "scalar": manifest(**SCALAR), "plans": manifest(**PLANS),
              "gpu": manifest(**GPU)}  # fmt: skip
 
 
@@ -111,6 +112,13 @@ def test_one_row_at_a_time_is_not_gathered() -> None:
     config = read(MANIFESTS["one"])
     assert config.max_batch_size == 64
     assert not config.HasField("dynamic_batching")
+
+
+def test_every_plan_is_a_batch_to_gather() -> None:
+    config = read(MANIFESTS["plans"])
+    assert list(config.dynamic_batching.preferred_batch_size) == [8, 24]
+    assert config.max_batch_size == 48
+    assert list(config.input[0].dims) == [3, 8, 8]
 
 
 @pytest.mark.parametrize("name", ["several", "scalar"])

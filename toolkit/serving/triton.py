@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -106,6 +106,11 @@ def _batches(manifest: Mapping[str, Any]) -> bool:
     return len(manifest["inputs"]) == 1 and len(first) == 1 and () not in first
 
 
+def _sizes(manifest: Mapping[str, Any]) -> list[int]:
+    """How many rows the library computes at once: one number, or one a plan, ascending."""
+    return [plan["inputs"][0]["shape"][0] for plan in (manifest, *manifest.get("plans", ()))]
+
+
 def _most(batch: int) -> int:
     """The most rows of a request: whole batches."""
     return max(batch, REQUEST_ROWS // batch * batch)
@@ -113,28 +118,27 @@ def _most(batch: int) -> int:
 
 def configuration(manifest: Mapping[str, Any], *, labels: bool) -> Message:
     """ModelConfig of the compiled network."""
-    batch, batches = manifest["inputs"][0]["shape"][0] if manifest["inputs"][0]["shape"] else 1, _batches(manifest)
+    batches = _batches(manifest)
+    sizes = _sizes(manifest) if batches else []
     threads = "Threads that one instance computes with; 0: every core. With more instances than one, divide the cores."
-    gather: Message = (
-        ("preferred_batch_size", [batch]),
-        ("max_queue_delay_microseconds", QUEUE_MICROSECONDS),
-    )
-    told = f"The library computes {batch} rows at a time: requests are gathered until they fill it."
+    full = [size for size in sizes if size > 1]
+    gather: Message = ("preferred_batch_size", full), ("max_queue_delay_microseconds", QUEUE_MICROSECONDS)
+    told = f"The library computes {' or '.join(map(str, sizes))} rows at a time: requests are gathered to fill it."
     return (
         ("backend", "python"),
         *_ports(manifest, batched=batches, labels=labels),
-        ("max_batch_size", _most(batch) if batches else 0, _rows_told(batch, batches)),
-        *([("dynamic_batching", gather, told)] if batches and batch > 1 else []),
+        ("max_batch_size", _most(sizes[-1]) if sizes else 0, _rows_told(sizes)),
+        *([("dynamic_batching", gather, told)] if full else []),
         _instances(manifest),
         ("parameters", _pair("threads", (("string_value", "0"),)), threads),
         _warm_up(manifest, batched=batches),
     )
 
 
-def _rows_told(batch: int, batches: bool) -> str:
-    if not batches:
+def _rows_told(sizes: Sequence[int]) -> str:
+    if not sizes:
         return "A request is one whole batch: the shapes are the network's own."
-    if batch > 1:
+    if sizes[-1] > 1:
         return "Rows of a request, or of several; the last batch of them is filled up."
     return (
         "Rows of a request. The library computes one at a time, so nothing is gained by gathering requests: each goes\n"

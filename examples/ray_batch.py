@@ -116,9 +116,9 @@ def write(rows: list[Row], path: Path) -> None:
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, SCHEMA.names)
             writer.writeheader()
-            writer.writerows(
-                {k: "|".join(map(str, v)) if isinstance(v, list) else v for k, v in row.items()} for row in rows
-            )
+            for row in rows:
+                cells = {name: row[name] for name in SCHEMA.names}
+                writer.writerow({name: "|".join(map(str, v)) if name in LISTS else v for name, v in cells.items()})
     else:
         columns = {name: [row[name] for row in rows] for name in SCHEMA.names}
         pq.write_table(pa.table(columns, schema=SCHEMA), partial)

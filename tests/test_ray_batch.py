@@ -52,7 +52,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster() -> Iterator[dict[str, str]]:
     """The environment in which a Ray of this machine is joined. Ray gives a start 30 s, which a busy machine exceeds."""
     start = "import ray; node = ray.init(include_dashboard=False); print(node['gcs_address'], flush=True); input()"
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
     for _ in range(5):
         head = subprocess.Popen(
             [sys.executable, "-c", start], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -56,6 +56,11 @@ MANY_REGISTERS, MOST_OF_MANY, MOST_OF_FEW = 32, 18, 12
 1).
 """
 
+WIDE_FEW = 8
+"""Lanes of the vectors of which there are only 16 (AVX2). There a kernel's columns are done one after the other: in
+one loop LLVM keeps the inputs that several columns share, and spills accumulators (docs/perf/cpu-avx2.md, step 2).
+"""
+
 BY_LANE = 4
 """Lanes of the vectors, of which instructions multiply with one lane: NEON's."""
 
@@ -170,20 +175,29 @@ def choose(spec: Conv, isa: Isa) -> ConvSchedule:
         return balanced(spec, tile)
     few = isa.registers < MANY_REGISTERS
     most = MOST_OF_FEW if few else MOST_BY_LANE if isa.lanes == BY_LANE else MOST_OF_MANY
-    return tiled(spec, isa, _start(isa), most)
+    return tiled(spec, isa, _start(isa), most, keep=few and isa.lanes == WIDE_FEW)
 
 
-def tiled(spec: Conv, isa: Isa, start: ConvSchedule, most: int) -> ConvSchedule:
+def tiled(spec: Conv, isa: Isa, start: ConvSchedule, most: int, *, keep: bool = False) -> ConvSchedule:
     """`start` with the tile of at most so many accumulators that a cost model takes to be fastest.
 
     The model counts `cycles` an accumulator, and a little for what streams from the second-level cache (weights once a
     tile, inputs once a group of vectors). Tiles keep to about three fifths of the registers: with more, LLVM spills.
     docs/perf/cpu-fp32.md holds it against measurements.
+
+    Args:
+        keep: tiles leave registers for their weights and an input (docs/perf/cpu-avx2.md, step 1).
     """
     lanes = isa.lanes
     per_block = BLOCK // lanes
     group_vectors = spec.out_channels // spec.groups // lanes
     row = image(spec)[3]
+
+    def room(vectors: int) -> int:
+        """Pixels whose accumulators stay in registers beside the weights and an input; of one pixel, weights are
+        operands in memory.
+        """
+        return max(1, (isa.registers - 1 - vectors) // vectors) if keep else most
 
     def cost(vectors: int, pixels: int) -> float:
         return cycles(split(row, pixels), vectors) / (vectors * row) + STREAMED / pixels + STREAMED / vectors
@@ -193,7 +207,7 @@ def tiled(spec: Conv, isa: Isa, start: ConvSchedule, most: int) -> ConvSchedule:
         range(per_block, 4 * per_block + 1, per_block) if row > 1 else (per_block * n for n in (1, 2, 3, 4, 6, 8, 9))
     ):
         if group_vectors % vectors == 0 and vectors < isa.registers - 2:
-            pixels = max(split(row, max(1, most // vectors)))
+            pixels = max(split(row, max(1, min(most // vectors, room(vectors)))))
             options.append((cost(vectors, pixels), replace(start, vectors=vectors, pixels=pixels)))
     return _streamed(spec, balanced(spec, min(options, key=lambda option: option[0])[1]))
 
@@ -364,36 +378,50 @@ class Direct:
             step, spread = spec.stride[1], spec.dilation[1]
             base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
 
-            def weights(s: int, lane: Expr) -> list[Expr]:
+            def weights(s: Expr, lane: Expr) -> list[Expr]:
                 at = panel + (s * self.in_lanes + lane) * self.wide
                 return [em.let(load(em.buffers["weight"], at + v * lanes, lanes), "w") for v in range(vectors)]
 
-            def lane_taps(first: Expr, count: int) -> None:
-                for s in range(spec.kernel[1]):
-                    inside = self.columns(x, width, s)
-                    for lane in range(count if inside and near is None else 0):
-                        w = weights(s, first + lane)
-                        for p in inside:
-                            at = base + (p * step + s * spread) * self.pixel + (first + lane) * self.lane
-                            a = em.let(splat(load(em.buffers["src"], at), lanes), "a")
-                            for v in range(vectors):
-                                em.store(acc, slot(p, v), fma(a, w[v], load(acc, slot(p, v), lanes)))
-                    for few in range(0, 0 if near is None or not inside else count, lanes):
-                        for p in inside:
-                            at = base + (p * step + s * spread) * self.pixel + (first + few)
-                            em.store(near, p * lanes, load(em.buffers["src"], at, lanes))
-                        for lane in range(lanes):
-                            for v, value in enumerate(weights(s, first + (few + lane))):
-                                for p in inside:
-                                    total = load(acc, slot(p, v), lanes)
-                                    em.store(acc, slot(p, v), self.by_lane(near, p * lanes, lane, value, total))
+            def column_taps(s: Expr, inside: list[int], first: Expr, count: int) -> None:
+                for lane in range(count if inside and near is None else 0):
+                    w = weights(s, first + lane)
+                    for p in inside:
+                        at = base + (p * step + s * spread) * self.pixel + (first + lane) * self.lane
+                        a = em.let(splat(load(em.buffers["src"], at), lanes), "a")
+                        for v in range(vectors):
+                            em.store(acc, slot(p, v), fma(a, w[v], load(acc, slot(p, v), lanes)))
+                for few in range(0, 0 if near is None or not inside else count, lanes):
+                    for p in inside:
+                        at = base + (p * step + s * spread) * self.pixel + (first + few)
+                        em.store(near, p * lanes, load(em.buffers["src"], at, lanes))
+                    for lane in range(lanes):
+                        for v, value in enumerate(weights(s, first + (few + lane))):
+                            for p in inside:
+                                total = load(acc, slot(p, v), lanes)
+                                em.store(acc, slot(p, v), self.by_lane(near, p * lanes, lane, value, total))
 
             unroll = self.in_lanes if spec.planar else sch.unroll
-            if unroll == self.in_lanes:
-                lane_taps(0, unroll)
-            else:
+
+            def lanes_of(columns: Sequence[tuple[Expr, list[int]]]) -> None:
+                if unroll == self.in_lanes:
+                    for s, inside in columns:
+                        column_taps(s, inside, 0, unroll)
+                    return
                 with em.loop(self.in_lanes // unroll, "lane") as i:
-                    lane_taps(em.let(i * unroll, "first"), unroll)
+                    first = em.let(i * unroll, "first")
+                    for s, inside in columns:
+                        column_taps(s, inside, first, unroll)
+
+            columns = [(s, self.columns(x, width, s)) for s in range(spec.kernel[1])]
+            if lanes != WIDE_FEW or len(columns) == 1:
+                lanes_of(columns)
+            elif all(len(inside) == width for _, inside in columns):
+                with em.loop(len(columns), "s") as s:
+                    lanes_of([(s, columns[0][1])])
+            else:
+                for column in columns:
+                    if column[1]:
+                        lanes_of([column])
 
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
             self.fetch_ahead(group, b, turn)
@@ -565,5 +593,5 @@ def features(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
 
 
 CONV: Family[Conv, ConvSchedule] = Family(
-    "vector.conv", Conv, serves, choose, units, emit, pack_weight, space, features
+    "vector.conv", Conv, serves, choose, units, emit, pack_weight, space, features, version=2
 )

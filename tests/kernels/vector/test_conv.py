@@ -1,0 +1,118 @@
+"""Convolutions for 16 vector registers: what they compute, and that their sums stay in registers."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+
+import numpy as np
+import pytest
+
+from inception_deploy import targets
+from inception_deploy.kernels.elements import BLOCK
+from inception_deploy.kernels.isa import ISAS
+from inception_deploy.kernels.spec import Conv
+from inception_deploy.kernels.vector import conv
+
+AVX2 = next(isa for isa in ISAS if isa.name == "avx2")
+
+
+def of(channels: int, outputs: int, size: int, kernel: tuple[int, int], stride: int = 1, **more: bool) -> Conv:
+    """A padded convolution of a square image."""
+    pad = (kernel[0] // 2, kernel[1] // 2)
+    high, wide = ((size + 2 * p - k) // stride + 1 for p, k in zip(pad, kernel, strict=True))
+    return Conv(1, channels, size, size, outputs, high, wide, kernel, (stride, stride), pad, **more)
+
+
+SHAPES = {
+    "pointwise": of(64, 48, 13, (1, 1)),
+    "3x3": of(32, 32, 19, (3, 3)),
+    "3x3, one tile a row": of(32, 32, 5, (3, 3)),
+    "3x3, stride 2": of(32, 32, 27, (3, 3), 2),
+    "1x7": of(32, 64, 17, (1, 7)),
+    "7x7 of a picture": of(3, 32, 31, (7, 7), 2, planar=True),
+    "dense": of(256, 64, 1, (1, 1)),
+}
+
+
+@pytest.mark.parametrize("spec", SHAPES.values(), ids=SHAPES)
+def test_columns_apart_give_the_sum(spec: Conv, tmp_path) -> None:
+    """Interior and edge tiles, whose columns are loops and code of their own, against a sum in double precision."""
+    from inception_deploy.lower.lower import kernel_of
+    from inception_deploy.targets.link import link_shared
+    from inception_deploy.targets.objects import compile_kernel
+
+    target = targets.parse("cpu:avx2").at("fp32")
+    if reason := target.missing():
+        pytest.skip(reason)
+    kernel = kernel_of(target, spec)
+    library = tmp_path / "conv.so"
+    link_shared([compile_kernel(kernel, target.tvm_target())], [kernel.symbol], library, target.isa.triple)
+    random = np.random.default_rng(0)
+    x = random.standard_normal((spec.channels, spec.height, spec.width), dtype=np.float32)
+    weight = random.standard_normal((spec.out_channels, spec.channels, *spec.kernel), dtype=np.float32)
+    bias = random.standard_normal(spec.out_channels, dtype=np.float32)
+    dst = np.zeros((spec.out_channels // BLOCK, spec.out_height, spec.out_width, BLOCK), np.float32)
+    src = x if spec.planar else x.reshape(-1, BLOCK, spec.height, spec.width).transpose(0, 2, 3, 1)
+    packed = conv.pack_weight(weight, spec, conv.choose(spec, target.isa))
+    arrays = [_aligned(array) for array in (src, packed, bias, dst)]
+    args = (ctypes.c_void_p * 4)(*[array.ctypes.data for array in arrays])
+    assert getattr(ctypes.CDLL(str(library)), kernel.symbol)(args, 0, kernel.units) == 0
+    (top, left), step = spec.pad, spec.stride[0]
+    padded = np.pad(x.astype(np.float64), ((0, 0), (top, top), (left, left)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, spec.kernel, (1, 2))[:, ::step, ::step]
+    wanted = np.einsum("ihwrs,oirs->ohw", windows, weight.astype(np.float64)) + bias[:, None, None]
+    got = arrays[-1].transpose(0, 3, 1, 2).reshape(wanted.shape)
+    assert np.abs(got - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("spec", SHAPES.values(), ids=SHAPES)
+def test_a_tile_leaves_registers_for_its_operands(spec: Conv) -> None:
+    schedule = conv.choose(spec, AVX2)
+    tile = schedule.vectors * schedule.pixels
+    assert schedule.pixels == 1 or tile + schedule.vectors + 1 <= AVX2.registers
+
+
+@pytest.mark.parametrize("name", ["pointwise", "3x3", "3x3, stride 2", "1x7"])
+def test_no_sum_is_spilled_in_the_innermost_loop(name: str) -> None:
+    """A sum that goes through the stack once a step takes twice the time (docs/perf/cpu-avx2.md)."""
+    spec = SHAPES[name]
+    loops = [body for body in _innermost(_assembly(spec)) if "vfmadd" in body]
+    assert loops
+    assert not [body for body in loops if re.search(r"vmov[au]ps\s+%ymm\d+, -?\d*\(%rsp\)", body)]
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that begins a cache line."""
+    memory = np.zeros(array.size + 16, np.float32)
+    found = memory[(-memory.ctypes.data % 64) // 4 :][: array.size].reshape(array.shape)
+    found[...] = array
+    return found
+
+
+def _assembly(spec: Conv) -> str:
+    """What LLVM makes of a kernel."""
+    import tvm
+
+    from inception_deploy.targets.objects import PIPELINE
+
+    (func,) = conv.emit(spec, conv.choose(spec, AVX2), "kernel")
+    target = tvm.target.Target(targets.parse("cpu:avx2").tvm_target())
+    arguments = {"BindTarget": [target]}
+    passes = [getattr(tvm.tirx.transform, name)(*arguments.get(name, [])) for name in PIPELINE["passes"]]
+    with target, tvm.transform.PassContext(opt_level=PIPELINE["opt_level"]):
+        module = tvm.transform.Sequential(passes)(tvm.IRModule({"kernel": func}))
+        return str(tvm.get_global_func(PIPELINE["build"])(module, target).inspect_source("asm"))
+
+
+def _innermost(assembly: str) -> list[str]:
+    """Loops without a jump inside: from a label to the jump back to it."""
+    lines, labels, found = assembly.splitlines(), dict[str, int](), list[str]()
+    for number, line in enumerate(lines):
+        if label := re.match(r"(\.LBB\w+):", line):
+            labels[label[1]] = number
+        elif (jump := re.match(r"\s+j\w+\s+(\.LBB\w+)", line)) and jump[1] in labels:
+            body = lines[labels[jump[1]] + 1 : number]
+            if not any(re.match(r"\s+j|\.LBB", inside) for inside in body):
+                found.append("\n".join(body))
+    return found

@@ -5,7 +5,7 @@ everything of.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,3 +183,23 @@ class Target(ABC):
     @abstractmethod
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
         """Compile a Plan; gives the names of the files written into `folder`."""
+
+    @property
+    def several(self) -> bool:
+        """A bundle for it can hold several plans (`build_all`)."""
+        return False
+
+    def build_all(self, plans: Sequence[Any], folder: Path, progress: Progress | None = None) -> list[str]:
+        """`build` of the plans of one network for several numbers of images, the fewest first.
+
+        Raises:
+            UsageError: (kind ``batch``) it takes one.
+        """
+        self.check_several(len(plans))
+        return self.build(plans[0], folder, progress)
+
+    def check_several(self, plans: int) -> None:
+        """UsageError (kind ``batch``) where a bundle for it holds fewer plans than that."""
+        if plans > 1 and not self.several:
+            message = f"a bundle for {self.name} holds one plan, not {plans}"
+            raise UsageError(message, kind="batch", got=plans, allowed="--batch N; several for cpu and arm")

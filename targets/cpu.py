@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -122,15 +123,24 @@ class Cpu(Target):
         return options(spec) if isinstance(spec, Conv) else []
 
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
+        return self.build_all([plan], folder, progress)
+
+    @property
+    def several(self) -> bool:
+        return True
+
+    def build_all(self, plans: Sequence[Any], folder: Path, progress: Progress | None = None) -> list[str]:
         from . import cpu_library, program
         from .library import write_library
         from .objects import compile_kernels
 
-        objects = compile_kernels(plan.kernels.values(), self.tvm_target(), progress)
-        parts = [cpu_library.part(plan, objects)]
+        kernels = {symbol: kernel for plan in plans for symbol, kernel in plan.kernels.items()}
+        objects = compile_kernels(kernels.values(), self.tvm_target(), progress)
+        (plan, parts), *others = [(plan, [cpu_library.part(plan, objects)]) for plan in plans]
         triple, features = self.isa.triple, self.isa.features
-        library = write_library(plan, parts, folder, triple=triple, features=features)
-        return [*library, *program.write_program(plan, parts, folder, triple=triple, features=features)]
+        library = write_library(plan, parts, folder, triple=triple, features=features, others=others)
+        more = program.write_program(plan, parts, folder, triple=triple, features=features, others=others)
+        return [*library, *more]
 
     def tvm_target(self) -> dict[str, Any]:
         """TVM's description of it."""

@@ -12,15 +12,15 @@ from inception_deploy.errors import DeployError
 from inception_deploy.lower.plan import ALIGNMENT, HOST, Memory, MemoryKind, Plan, Port, Step
 
 from .link import CSRC, compile_c, link_shared, platform
-from .tables import Part, model_c
+from .tables import Built, Part, sources
 
 LIBRARY = "model.so"
 WEIGHTS = "weights.bin"
 HEADER = "inception_deploy.h"
 
 EXPORTS = (
-    *("id_close", "id_describe", "id_detail", "id_error", "id_failed_step", "id_missing_feature", "id_open"),
-    *("id_open_at", "id_open_with_driver", "id_profile", "id_run", "id_threads"),
+    *("id_close", "id_describe", "id_describe_plan", "id_detail", "id_error", "id_failed_step", "id_missing_feature"),
+    *("id_open", "id_open_at", "id_open_plan", "id_open_with_driver", "id_plans", "id_profile", "id_run", "id_threads"),
 )
 """The C interface, `csrc/inception_deploy.h`."""
 
@@ -53,6 +53,7 @@ def write_library(
     triple: str,
     features: Sequence[str] = (),
     name: str = LIBRARY,
+    others: Sequence[Built] = (),
 ) -> list[str]:
     """Write `model.so`, `weights.bin` and the C header into `folder`. Equal arguments give equal bytes.
 
@@ -64,6 +65,7 @@ def write_library(
         features: the CPU features that the kernels use, as /proc/cpuinfo spells them; `id_open` refuses a CPU without
             them.
         name: of the library.
+        others: further plans of the same network, with the same devices and weights.
 
     Returns:
         The names of the files written.
@@ -71,14 +73,17 @@ def write_library(
     Raises:
         DeployError: ``plan``, where the plan contradicts itself; ``link``, where zig is missing or fails.
     """
-    check(plan, features)
+    for one in (plan, *(other for other, _ in others)):
+        check(one, features)
     if missing := sorted(set(plan.devices) - {part.device for part in parts}):
         raise DeployError(f"there is no code for the device {missing[0]}", kind="plan", got=missing[0])
-    files = dict.fromkeys([*RUNTIME, *(file for part in parts for file in part.sources), *platform(triple).sources])
+    every = [*parts, *(part for _, those in others for part in those)]
+    files = dict.fromkeys([*RUNTIME, *(file for part in every for file in part.sources), *platform(triple).sources])
     runtime = [compile_c((CSRC / file).read_text(encoding="utf-8"), file, triple) for file in files]
-    tables = compile_c(model_c(plan, parts, features), "model.c", triple)
-    objects = [data for part in parts for data in part.objects]
-    link_shared([tables, *runtime, *objects], EXPORTS, folder / name, triple, dl=any(part.dl for part in parts))
+    texts = sources([(plan, parts), *others], features)
+    tables = [compile_c(text, file, triple) for file, text in texts.items()]
+    objects = list(dict.fromkeys(data for part in every for data in part.objects))
+    link_shared([*tables, *runtime, *objects], EXPORTS, folder / name, triple, dl=any(part.dl for part in every))
     (folder / WEIGHTS).write_bytes(plan.weights)
     shutil.copyfile(CSRC / HEADER, folder / HEADER)
     return [name, WEIGHTS, HEADER]

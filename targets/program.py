@@ -2,7 +2,7 @@
 
 run_model                       files in, files and classes out, times; needs nothing but the weights
 model.a                         what model.so has, for linking into programs
-model.c                         the network's tables, as they were compiled, to be read
+model.c, model_1.c, ...         the tables of the network's plans, as they were compiled, to be read
 run_model.LICENSE               of the C library in run_model; it goes where that goes
 inception_deploy.hpp            the C header in C++
 inception_deploy-config.cmake   for find_package of CMake
@@ -19,9 +19,9 @@ from inception_deploy.lower.plan import Plan
 
 from .library import RUNTIME
 from .link import CSRC, archive, compile_c, licences, link_program
-from .tables import Part, model_c
+from .tables import Built, Part, sources
 
-PROGRAM, ARCHIVE, TABLES, LICENCES = "run_model", "model.a", "model.c", "run_model.LICENSE"
+PROGRAM, ARCHIVE, LICENCES = "run_model", "model.a", "run_model.LICENSE"
 SOURCES = ("json.c", "picture.c", "program.c", "report.c", "run_model.c", "tensor_file.c")
 """The parts of `csrc` that only the program has."""
 
@@ -36,12 +36,18 @@ _PROCESSORS = {
 
 
 def write_program(
-    plan: Plan, parts: Sequence[Part], folder: Path, *, triple: str, features: Sequence[str] = ()
+    plan: Plan,
+    parts: Sequence[Part],
+    folder: Path,
+    *,
+    triple: str,
+    features: Sequence[str] = (),
+    others: Sequence[Built] = (),
 ) -> list[str]:
     """Write the files into `folder`, which has those of `library.write_library`. Equal arguments give equal bytes.
 
     Args:
-        plan, parts, triple, features: as `library.write_library` took them; without dynamic libraries.
+        plan, parts, triple, features, others: as `library.write_library` took them; without dynamic libraries.
 
     Returns:
         The names of the files written.
@@ -49,21 +55,23 @@ def write_program(
     Raises:
         DeployError: ``link``, where zig is missing or fails.
     """
-    tables = model_c(plan, parts, features)
-    kernels = [data for part in parts for data in part.objects]
-    runtime = list(dict.fromkeys([*RUNTIME, *(name for part in parts for name in part.sources)]))
-    compiled = compile_c(tables, TABLES, triple)
-    (folder / TABLES).write_text(tables, encoding="utf-8")
-    archive([compiled, *_objects(runtime, triple), *kernels], folder / ARCHIVE)
+    tables = sources([(plan, parts), *others], features)
+    every = [*parts, *(part for _, those in others for part in those)]
+    kernels = list(dict.fromkeys(data for part in every for data in part.objects))
+    runtime = list(dict.fromkeys([*RUNTIME, *(name for part in every for name in part.sources)]))
+    compiled = [compile_c(text, name, triple) for name, text in tables.items()]
+    for name, text in tables.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    archive([*compiled, *_objects(runtime, triple), *kernels], folder / ARCHIVE)
     # Of the C library's types the tables and the kernels have none: they are the same for musl.
     own = _objects([*SOURCES, *runtime], triple, musl=True)
-    link_program([*own, compiled, *kernels], folder / PROGRAM, triple)
+    link_program([*own, *compiled, *kernels], folder / PROGRAM, triple)
     (folder / LICENCES).write_text(licences(), encoding="utf-8")
     for name in _COPIED:
         shutil.copyfile(CSRC / name, folder / name)
     cmake = (CSRC / _CMAKE).read_text(encoding="utf-8").replace("@PROCESSOR@", _PROCESSORS[triple])
     (folder / _CMAKE).write_text(cmake, encoding="utf-8")
-    return [PROGRAM, ARCHIVE, TABLES, LICENCES, *_COPIED, _CMAKE]
+    return [PROGRAM, ARCHIVE, *tables, LICENCES, *_COPIED, _CMAKE]
 
 
 def _objects(names: Sequence[str], triple: str, *, musl: bool = False) -> list[bytes]:

@@ -53,8 +53,38 @@ class Part:
     dl: bool = False
 
 
-def model_c(plan: Plan, parts: Sequence[Part], features: Sequence[str] = ()) -> str:
-    """The C source of a model's tables, with comments for people. It depends on the arguments only."""
+Built = tuple[Plan, Sequence[Part]]
+"""A plan, and what a library has of each of its devices."""
+
+
+def sources(plans: Sequence[Built], features: Sequence[str] = ()) -> dict[str, str]:
+    """The C sources of a network's tables, by their names: `model_c` of every plan.
+
+    Args:
+        plans: of one network and the same weights, for the fewest images first.
+    """
+    tag = content_tag(plans[0][0].weights)
+    return {
+        f"model_{number}.c" if number else "model.c": model_c(plan, parts, features, number, len(plans), tag)
+        for number, (plan, parts) in enumerate(plans)
+    }
+
+
+def model_c(
+    plan: Plan,
+    parts: Sequence[Part],
+    features: Sequence[str] = (),
+    number: int = 0,
+    count: int = 1,
+    tag: int | None = None,
+) -> str:
+    """The C source of a model's tables, with comments for people. It depends on the arguments only.
+
+    Args:
+        number, count: of the plan, and of all plans of the library: the first one's source lists them.
+        tag: `content_tag` of the weights, where it is known.
+    """
+    tag = content_tag(plan.weights) if tag is None else tag
     of = {part.device: part for part in parts}
     devices = {name: number for number, name in enumerate(plan.devices)}
     lines = [*_ABOUT, "#include <stddef.h>", '#include "model_tables.h"']
@@ -88,9 +118,21 @@ def model_c(plan: Plan, parts: Sequence[Part], features: Sequence[str] = ()) -> 
     counts = {"device_count": devices, "memory_count": plan.memories, "span_count": spans, "arg_count": args}
     members = [f"    .{name} = {name}," for name in rows]
     members += [f"    .{name} = {len(counted)}," for name, counted in counts.items()]
-    return "\n".join(
-        [*lines, "const id_tables id_model_tables = {", *_info_members(plan, features), *members, "};", ""]
-    )
+    lines += [f"const id_tables {_name(number)} = {{", *_info_members(plan, features, tag), *members, "};"]
+    return "\n".join([*lines, *([] if number else _plans(count)), ""])
+
+
+def _name(number: int) -> str:
+    """What a plan's tables are called."""
+    return f"id_model_tables_{number}" if number else "id_model_tables"
+
+
+def _plans(count: int) -> list[str]:
+    """The list of all plans."""
+    others = [f"extern const id_tables {_name(number)};" for number in range(1, count)]
+    rows = "".join(f"&{_name(number)}, " for number in range(count))
+    listed = f"const id_tables *const id_model_plans[] = {{{rows.rstrip(', ')}}};"
+    return [*others, listed, f"const uint32_t id_model_plan_count = {count}u;"]
 
 
 def arg(plan: Plan, ref: Ref) -> str:
@@ -118,7 +160,7 @@ def _info(plan: Plan, features: Sequence[str]) -> list[str]:
     return lines + table("const id_step", "steps", steps)
 
 
-def _info_members(plan: Plan, features: Sequence[str]) -> list[str]:
+def _info_members(plan: Plan, features: Sequence[str], tag: int) -> list[str]:
     fields = {
         "abi_version": "ID_ABI_VERSION",
         "target": string(plan.target),
@@ -126,7 +168,7 @@ def _info_members(plan: Plan, features: Sequence[str]) -> list[str]:
         "feature_count": len(features),
         "arena_bytes": f"UINT64_C({plan.arena_bytes})",
         "weights_bytes": f"UINT64_C({len(plan.weights)})",
-        "weights_tag": f"UINT64_C({content_tag(plan.weights)})",
+        "weights_tag": f"UINT64_C({tag})",
         "input_count": len(plan.inputs),
         "output_count": len(plan.outputs),
         "step_count": len(plan.steps),

@@ -70,6 +70,11 @@ def row(
     }
 
 
+def named(entry: Mapping[str, Any]) -> str:
+    """The stage of a row, for people; of a plan behind the first with its number of images."""
+    return f"{entry['stage']}, batch {entry['batch']}" if "batch" in entry else str(entry["stage"])
+
+
 def note(entry: Mapping[str, Any]) -> str | None:
     """What a person should know of a row: the inputs it says nothing about; None where there is nothing to tell."""
     if entry.get("set_aside"):

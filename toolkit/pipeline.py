@@ -11,6 +11,7 @@ write      everything into one bundle, atomically
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import shutil
@@ -29,8 +30,10 @@ from . import __version__, artifact, feeds, judge, serving
 from .bundles import explain
 from .errors import DeployError, UsageError
 from .graph import cost, driver, reach
+from .graph.rows import with_rows
 from .kernels.elements import HALF
-from .lower.lower import lower
+from .lower.lower import lower, lower_alike
+from .lower.plan import reading
 from .progress import NONE, Progress, Stopwatch
 from .quantize import integer_network, job
 from .quantize.prepare import quantizable
@@ -78,6 +81,7 @@ def export(
     serve: str | None = None,
     config: Mapping[str, Any] | None = None,
     force: bool = False,
+    batches: Sequence[int] = (),
     progress: Progress = NONE,
 ) -> dict[str, Any]:
     """Export, optimise, compile and verify a network, and write its bundle to `destination` (a folder, or a .zip).
@@ -94,6 +98,7 @@ def export(
         serve: a kind of `serving.KINDS`, whose repository around the bundle `destination` becomes.
         config: kept in the manifest.
         force: replace what stands at `destination`.
+        batches: numbers of images above that of `request`, ascending: a plan for each goes into the same bundle.
 
     Returns:
         The document of ``export``.
@@ -115,6 +120,10 @@ def export(
         raise UsageError(message, kind="usage", got=require_int8, allowed="0 to 100, with --precision int8")
     if tuned is not None:
         _refuse_tuned(precision or "fp32", None)
+    goal.check_several(1 + len(batches))
+    if onnx_only and batches:
+        message = "--onnx-only compiles nothing, and so has no plans for several numbers of images"
+        raise UsageError(message, kind="usage", got=list(batches), allowed="--batch N")
     if onnx_only and (tuned is not None or precision == "bf16"):
         message = "--onnx-only makes a file for other runtimes: nothing of it is tuned, or in bf16"
         raise UsageError(message, kind="usage", got="--tuned" if tuned else precision, allowed="fp32 or int8")
@@ -125,7 +134,9 @@ def export(
         serving.check(serve, goal.kind, destination, onnx_only=onnx_only)
     if not onnx_only and (reason := goal.unbuildable()):
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
-    wanted = _Wanted(goal, precision, quantization, tuned, verified, keep_stages, require_int8, onnx_only, config)
+    wanted = _Wanted(
+        goal, precision, quantization, tuned, verified, keep_stages, require_int8, onnx_only, config, tuple(batches)
+    )
     written = _file if destination.suffix == ".onnx" else artifact.atomic_folder
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
     with job.calibrating(destination) as state, written(destination, force=force) as folder:
@@ -167,6 +178,7 @@ class _Wanted:
     require_int8: float | None
     onnx_only: bool
     config: Mapping[str, Any] | None
+    batches: tuple[int, ...]
 
 
 class _Export:
@@ -206,9 +218,9 @@ class _Export:
             self.share(model, settled.target)
         if self.wanted.onnx_only:
             return self.write_onnx(settled.target, model)
-        target, plan, not_run = self.compile(model, settled, outputs)
+        target, plans, not_run = self.compile(model, settled, outputs)
         del model
-        return self.write(target, plan, not_run)
+        return self.write(target, plans, not_run)
 
     def export(self, source: resolve.Source) -> tuple[onnx.ModelProto, Results]:
         """PyTorch to simplified ONNX, and its outputs."""
@@ -343,38 +355,46 @@ class _Export:
 
     def compile(
         self, model: onnx.ModelProto, settled: Settled, outputs: Results
-    ) -> tuple[Target, Plan, list[dict[str, str]]]:
+    ) -> tuple[Target, Sequence[Plan], list[dict[str, str]]]:
         """Lower and build for the target. Where the result is outside of its tolerance and the target has a more exact
         one (`Settled.exact`), that is lowered and built instead.
 
         Returns:
-            The target that was built for, its Plan, and what could not be checked on this machine.
+            The target that was built for, the Plan for each number of images, and what could not be checked on this
+            machine.
         """
         target = settled.target
         if target.element == HALF:
             ports = feeds.ports(model)
             given = (feeds.feed(ports, x) for x in self.given.values())
             reach.require(model, given, largest=reach.LARGEST_HALF, what="fp16")
+        rows = len(self.stages)
         try:
-            plan = self.lower(model, target)
-            return target, plan, self.build(plan, target, outputs, model)
+            plans = self.lower(model, target)
+            return target, plans, self.build(plans, target, outputs, model)
         except DeployError as error:
             if error.kind != "verify" or settled.exact is None:
                 raise
             target = settled.exact
+            del self.stages[rows:]
             self.watch.note(f"{error.message}; compiling again: {target.precision.arithmetic}")
-        plan = self.lower(model, target)
-        return target, plan, self.build(plan, target, outputs, model)
+        plans = self.lower(model, target)
+        return target, plans, self.build(plans, target, outputs, model)
 
-    def lower(self, model: onnx.ModelProto, target: Target) -> Plan:
-        """The Plan of a model. What it says of the compiled network goes into the manifest."""
+    def lower(self, model: onnx.ModelProto, target: Target) -> Sequence[Plan]:
+        """The Plan of a model, for each number of images. What they say of the network goes into the manifest."""
         self.watch.stage("lower")
-        plan = lower(model, target, self._say, self._dumps() if self.wanted.keep_stages else None)
-        self.facts |= _compiled(target, plan, model, self.facts.get("quantization"))
+        dumps = self._dumps() if self.wanted.keep_stages else None
+        if self.wanted.batches:
+            models = itertools.chain([model], (with_rows(model, rows) for rows in self.wanted.batches))
+            plans = lower_alike(models, target, self._say, dumps)
+        else:
+            plans = (lower(model, target, self._say, dumps),)
+        self.facts |= _compiled(target, plans, model, self.facts.get("quantization"))
         if isinstance(target, TunedCpu):
             self.watch.note(target.note())
             self.facts["tuning"] = target.manifest()
-        return plan
+        return plans
 
     def _dumps(self) -> Callable[[str, str], object]:
         """A function that writes the layers after a lowering pass into the bundle, by the pass's name. Files of an
@@ -384,7 +404,9 @@ class _Export:
             old.unlink()
         return lambda name, text: (self.folder / bundle.LAYERS.format(name)).write_text(text)
 
-    def build(self, plan: Plan, target: Target, expected: Results, model: onnx.ModelProto) -> list[dict[str, str]]:
+    def build(
+        self, plans: Sequence[Plan], target: Target, expected: Results, model: onnx.ModelProto
+    ) -> list[dict[str, str]]:
         """Write the compiled files and compare what they compute with `expected`.
 
         Returns:
@@ -393,7 +415,7 @@ class _Export:
         self.watch.stage("build")
         for name in self.built:  # removed, not written over: the library that was wrong is still mapped
             (self.folder / name).unlink()
-        self.built = target.build(plan, self.folder, progress=self.watch.update)
+        self.built = target.build_all(plans, self.folder, progress=self.watch.update)
         if not self.wanted.verified:
             return []
         self.watch.stage("verify")
@@ -404,11 +426,16 @@ class _Export:
         exact = not target.precision.approximate
         got = {key: compiled.run(*feeds.feed(ports, x).values()) for key, x in self.given.items()}
         self._compare(stage, expected, got, model, exact=exact)
+        for number, rows in enumerate(self.wanted.batches, 1):
+            with load_compiled(self.folder, plan=number) as compiled:
+                found = check.plan_row(model, self.given, rows, compiled, target.precision)
+            self.stages.append(verify.require_ok(found))
         return []
 
-    def write(self, target: Target, plan: Plan, not_run: list[dict[str, str]]) -> dict[str, Any]:
+    def write(self, target: Target, plans: Sequence[Plan], not_run: list[dict[str, str]]) -> dict[str, Any]:
         """The bundle's documents, and the seal on all of it."""
-        return self._seal(target, refusals(plan), layout(plan), not_run)
+        first, *others = map(layout, plans)
+        return self._seal(target, refusals(plans[0]), first | ({"plans": others} if others else {}), not_run)
 
     def write_onnx(self, target: Target, model: onnx.ModelProto) -> dict[str, Any]:
         """The same of a network of which nothing was compiled."""
@@ -420,7 +447,7 @@ class _Export:
     def _seal(
         self, target: Target, refused: list[dict[str, Any]], plan: dict[str, Any], not_run: list[dict[str, str]]
     ) -> dict[str, Any]:
-        checked = [row["stage"] for row in self.stages]
+        checked = list(dict.fromkeys(row["stage"] for row in self.stages))
         artifact.dump_json(check.summary(self.stages, not_run), self.folder / bundle.VERIFY)
         artifact.dump_json(refused, self.folder / bundle.REFUSALS)
         artifact.dump_json(plan, self.folder / bundle.PLAN)
@@ -551,15 +578,30 @@ def _arithmetic(target: Target, quantization: Mapping[str, Any] | None) -> str:
 
 
 def _compiled(
-    target: Target, plan: Plan, model: onnx.ModelProto, quantization: Mapping[str, Any] | None
+    target: Target, plans: Sequence[Plan], model: onnx.ModelProto, quantization: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """The part of the manifest that tells what was compiled, from what, for what."""
-    ports = [_tensor(port) for port in plan.inputs], [_tensor(port) for port in plan.outputs]
-    return {
-        **_interface(target, *ports, model),
-        "arithmetic": _arithmetic(target, quantization),
-        "memory": {"arena_bytes": plan.arena_bytes, "weights_bytes": len(plan.weights)},
-    }
+    """The part of the manifest that tells what was compiled, from what, for what. Of several plans the first is told as
+    if it were the only one, and the others in ``plans``.
+    """
+    first, *others = plans
+    memory = {"arena_bytes": first.arena_bytes, "weights_bytes": len(first.weights)}
+    told = {"arithmetic": _arithmetic(target, quantization), "memory": memory}
+    if not others:
+        return {**_interface(target, *_tensors(first), model), **told}
+    read = reading(plans)
+    memory["shared_bytes"] = sum(size for size, readers in read if len(readers) == len(plans))
+    rows = []
+    for number, plan in enumerate(others, 1):
+        ports = _interface(target, *_tensors(plan), model)
+        own = {"arena_bytes": plan.arena_bytes, "weights_bytes": sum(size for size, who in read if number in who)}
+        sides = {side: ports[side] for side in ("inputs", "outputs")}
+        rows.append({"batch": plan.inputs[0].shape[0], **sides, "memory": own})
+    return {**_interface(target, *_tensors(first), model), **told, "plans": rows}
+
+
+def _tensors(plan: Plan) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Its inputs and outputs, for the manifest."""
+    return [_tensor(port) for port in plan.inputs], [_tensor(port) for port in plan.outputs]
 
 
 def _interface(

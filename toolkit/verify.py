@@ -327,6 +327,8 @@ def require_ok(row: dict[str, Any]) -> dict[str, Any]:
     if row["ok"]:
         return row
     head = f"stage {row['stage']!r} differs from {row['reference']!r}"
+    if "batch" in row:
+        head = f"{head} with {row['batch']} images at once, which a network that mixes its rows does"
     allowed = row.get("allowed", row["tolerance"])
     if row["max_rel"] is None:
         said = "a NaN or an infinity where the other has none, or nothing finite at all"

@@ -26,6 +26,10 @@ static const id_device *device(const id_model *model, uint32_t index) { return m
 
 const id_info *id_describe(void) { return &id_model_tables.info; }
 
+uint32_t id_plans(void) { return id_model_plan_count; }
+
+const id_info *id_describe_plan(uint32_t plan) { return plan < id_model_plan_count ? &id_model_plans[plan]->info : NULL; }
+
 const char *id_error(int code) {
   switch (code) {
     case ID_OK: return "no error";
@@ -93,11 +97,11 @@ static uint32_t wanted_threads(int threads) {
   return count > ID_MAX_THREADS ? ID_MAX_THREADS : count;
 }
 
-static int open_model(const char *path, uint64_t offset, int whole, int threads, const char *driver, id_model **model) {
+static int open_model(uint32_t plan, const char *path, uint64_t offset, int whole, int threads, const char *driver, id_model **model) {
   id_forget();
   if (!model) return ID_ERROR_ARGUMENT;
   *model = NULL;
-  if (!path || threads < 0 || threads > ID_MAX_THREADS || offset % ID_ALIGNMENT) return ID_ERROR_ARGUMENT;
+  if (plan >= id_model_plan_count || !path || threads < 0 || threads > ID_MAX_THREADS || offset % ID_ALIGNMENT) return ID_ERROR_ARGUMENT;
   if (driver && !takes_driver()) {
     id_say("the model has no device whose driver can be chosen");
     return ID_ERROR_ARGUMENT;
@@ -105,7 +109,7 @@ static int open_model(const char *path, uint64_t offset, int whole, int threads,
   if (id_missing_feature()) return ID_ERROR_CPU;
   id_model *made = calloc(1, sizeof *made);
   if (!made) return ID_ERROR_MEMORY;
-  made->tables = &id_model_tables;
+  made->tables = id_model_plans[plan];
   made->offset = offset;
   made->threads = wanted_threads(threads);
   made->process = getpid();
@@ -120,15 +124,19 @@ static int open_model(const char *path, uint64_t offset, int whole, int threads,
 }
 
 int id_open(const char *weights_path, int threads, id_model **model) {
-  return open_model(weights_path, 0, 1, threads, NULL, model);
+  return open_model(0, weights_path, 0, 1, threads, NULL, model);
 }
 
 int id_open_at(const char *path, uint64_t offset, int threads, id_model **model) {
-  return open_model(path, offset, 0, threads, NULL, model);
+  return open_model(0, path, offset, 0, threads, NULL, model);
+}
+
+int id_open_plan(uint32_t plan, const char *path, uint64_t offset, int threads, id_model **model) {
+  return open_model(plan, path, offset, 0, threads, NULL, model);
 }
 
 int id_open_with_driver(const char *weights_path, int threads, const char *driver, id_model **model) {
-  return open_model(weights_path, 0, 1, threads, driver, model);
+  return open_model(0, weights_path, 0, 1, threads, driver, model);
 }
 
 void id_close(id_model *model) {

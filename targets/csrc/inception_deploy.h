@@ -116,6 +116,19 @@ ID_API int id_open_at(const char *path, uint64_t offset, int threads, id_model *
  */
 ID_API int id_open_with_driver(const char *weights_path, int threads, const char *driver, id_model **model);
 
+/* A library may hold several plans of its network, each for another number of images at once, on the same weights: how many there are.
+ * Plan 0, the one for the fewest images, is what the functions without a plan describe and open. (Bundles of before lack these three.) */
+ID_API uint32_t id_plans(void);
+
+/* id_describe of a plan; NULL where there is none of that number. The first axis of every input and output is its number of images. */
+ID_API const id_info *id_describe_plan(uint32_t plan);
+
+/* id_open_at of a plan. Handles of several plans may be open at once; the mapped weights are the same memory.
+ *
+ * plan: below id_plans(), or it is an ID_ERROR_ARGUMENT.
+ */
+ID_API int id_open_plan(uint32_t plan, const char *path, uint64_t offset, int threads, id_model **model);
+
 /* What the last failure in this process had to say beside its code, for a person: into `text`, at most `bytes` with the 0 at its end.
  * Empty where there was nothing. Returns its length. */
 ID_API uint32_t id_detail(char *text, uint32_t bytes);

@@ -34,9 +34,18 @@ class Model {
   // Weights that begin `offset` bytes into a file.
   Model(const std::string &file, std::uint64_t offset, int threads) { opened(id_open_at(file.c_str(), offset, threads, &model_)); }
 
-  Model(Model &&other) noexcept : model_(other.model_) { other.model_ = nullptr; }
+  // A plan of the library, for another number of images; with weights that begin `offset` bytes into a file.
+  static Model of_plan(std::uint32_t plan, const std::string &file, int threads = 0, std::uint64_t offset = 0) {
+    Model made;
+    made.plan_ = plan;
+    opened(id_open_plan(plan, file.c_str(), offset, threads, &made.model_));
+    return made;
+  }
+
+  Model(Model &&other) noexcept : model_(other.model_), plan_(other.plan_) { other.model_ = nullptr; }
   Model &operator=(Model &&other) noexcept {
     std::swap(model_, other.model_);
+    std::swap(plan_, other.plan_);
     return *this;
   }
   Model(const Model &) = delete;
@@ -52,18 +61,29 @@ class Model {
   // The same with a clock; gives the seconds of every step.
   std::vector<double> profile(std::initializer_list<const void *> inputs, std::initializer_list<void *> outputs) {
     check(inputs.size(), outputs.size());
-    std::vector<double> seconds(info().step_count + 1);
+    std::vector<double> seconds(info(plan_).step_count + 1);
     done(id_profile(model_, inputs.begin(), outputs.begin(), seconds.data()));
     seconds.pop_back();
     return seconds;
   }
 
-  static const id_info &info() { return *id_describe(); }
-  static const id_port &input(std::uint32_t number = 0) { return port(info().inputs, info().input_count, number); }
-  static const id_port &output(std::uint32_t number = 0) { return port(info().outputs, info().output_count, number); }
+  // Of a plan: all have as many inputs and outputs, of other sizes. `plan()` is the one that this model runs.
+  static std::uint32_t plans() { return id_plans(); }
+  static const id_info &info(std::uint32_t plan = 0) {
+    const id_info *found = id_describe_plan(plan);
+    return found ? *found : throw std::out_of_range("there is no plan of that number");
+  }
+  static const id_port &input(std::uint32_t number = 0, std::uint32_t plan = 0) {
+    return port(info(plan).inputs, info(plan).input_count, number);
+  }
+  static const id_port &output(std::uint32_t number = 0, std::uint32_t plan = 0) {
+    return port(info(plan).outputs, info(plan).output_count, number);
+  }
+  std::uint32_t plan() const { return plan_; }
   int threads() const { return id_threads(model_); }
 
  private:
+  Model() = default;
   static void opened(int code) {
     const char *missing = code == ID_ERROR_CPU ? id_missing_feature() : nullptr;
     if (code != ID_OK) throw Error(code, missing ? std::string(": ") + missing : "");
@@ -75,11 +95,12 @@ class Model {
     return number < count ? ports[number] : throw std::out_of_range("there is no port of that number");
   }
   void done(int code) const {
-    if (code == ID_ERROR_KERNEL) throw Error(code, std::string(": ") + info().steps[id_failed_step(model_)].name);
+    if (code == ID_ERROR_KERNEL) throw Error(code, std::string(": ") + info(plan_).steps[id_failed_step(model_)].name);
     if (code != ID_OK) throw Error(code);
   }
 
   id_model *model_ = nullptr;
+  std::uint32_t plan_ = 0;
 };
 
 }  // namespace inception_deploy

@@ -67,6 +67,10 @@ typedef struct id_tables {
   uint32_t arg_count;
 } id_tables;
 
-extern const id_tables id_model_tables;
+extern const id_tables id_model_tables; /* plan 0 */
+
+/* The same network for other numbers of images, in the order of id_open_plan. All have the same devices and weights. */
+extern const id_tables *const id_model_plans[];
+extern const uint32_t id_model_plan_count;
 
 #endif /* ID_MODEL_TABLES_H */

@@ -154,6 +154,11 @@ void id_show_info(const id_info *info) {
       for (uint32_t axis = 0; axis < port->axes; ++axis) printf("%s%" PRId64, axis ? "x" : "", port->shape[axis]);
       printf(" %" PRIu64 " bytes\n", port->bytes);
     }
+  if (id_plans() > 1) {
+    printf("plans for images at once");
+    for (uint32_t i = 0; i < id_plans(); ++i) printf("%s %" PRId64, i ? "," : "", id_describe_plan(i)->inputs[0].shape[0]);
+    putchar('\n');
+  }
   printf("weights %" PRIu64 " bytes\nactivations %" PRIu64 " bytes\nsteps %" PRIu32 "\n", info->weights_bytes, info->arena_bytes,
          info->step_count);
 }

@@ -24,6 +24,7 @@ static const char usage[] =
     "  --output FILE.npy   write the first output there; given again, the next one\n"
     "  --top N             show the N best classes (5; 0 for none)\n"
     "  --labels FILE       names of the classes, one a line (labels.txt beside the program, where there is one)\n"
+    "  --batch N           the plan for N images at once, of those that --info lists (the one that fits the FILEs, else the first)\n"
     "  --threads N         threads to compute with (one a processor that this process may use)\n"
     "  --repeat N          run N times and show the percentiles of the times (1)\n"
     "  --profile           show the time of every step, each done alone\n"
@@ -39,7 +40,7 @@ static struct {
   const char *outputs[MAX_PORTS], *labels, *weights, *manifest;
   const char **files;
   uint32_t output_count, file_count;
-  int threads, repeat, top, profile, json, info, random;
+  int threads, repeat, top, profile, json, info, random, batch;
 } wanted = {.repeat = 1, .top = 5};
 
 /* -- options ------------------------------------------------------------------------------------------------------ */
@@ -74,7 +75,8 @@ static void parse(int argc, char **argv) {
     } else if (strcmp(word, "--info") == 0) {
       wanted.info = 1;
     } else {
-      static const char *const valued[] = {"--output", "--top", "--labels", "--threads", "--repeat", "--weights", "--manifest"};
+      static const char *const valued[] = {"--output", "--top",     "--labels",   "--threads",
+                                           "--repeat", "--weights", "--manifest", "--batch"};
       size_t which = 0;
       while (which < sizeof valued / sizeof valued[0] && strcmp(word, valued[which]) != 0) ++which;
       if (which == sizeof valued / sizeof valued[0]) id_stop(2, "there is no option %s; run_model --help lists them", word);
@@ -90,6 +92,7 @@ static void parse(int argc, char **argv) {
         case 3: wanted.threads = number(word, value, 1, ID_MAX_THREADS); break;
         case 4: wanted.repeat = number(word, value, 1, MAX_REPEAT); break;
         case 5: wanted.weights = value; break;
+        case 7: wanted.batch = number(word, value, 1, INT32_MAX); break;
         default: wanted.manifest = value;
       }
     }
@@ -141,13 +144,43 @@ static const char *detail(void) {
   return id_detail(text + 2, sizeof text - 2) ? text : "";
 }
 
-static id_model *open_model(const id_info *info) {
+static uint64_t images_of(uint32_t plan) {
+  const id_port *port = &id_describe_plan(plan)->inputs[0];
+  return port->axes > 0 && port->shape[0] > 0 ? (uint64_t)port->shape[0] : 1;
+}
+
+#define NPY_HEADER 4096 /* bytes that a file of numbers may have before them */
+
+/* The plan for as many images as there are in the files; the first where there is none. */
+static uint32_t plan_for_files(void) {
+  FILE *file = wanted.file_count ? fopen(wanted.files[0], "rb") : NULL;
+  if (!file) return 0;
+  const int picture = id_is_picture(file);
+  const off_t size = fseeko(file, 0, SEEK_END) == 0 ? ftello(file) : 0;
+  fclose(file);
+  for (uint32_t plan = 0; plan < id_plans(); ++plan) {
+    const uint64_t bytes = id_describe_plan(plan)->inputs[0].bytes;
+    if (picture ? images_of(plan) == wanted.file_count : size > 0 && (uint64_t)size >= bytes && (uint64_t)size - bytes <= NPY_HEADER)
+      return plan;
+  }
+  return 0;
+}
+
+static uint32_t chosen_plan(void) {
+  if (!wanted.batch) return id_plans() > 1 ? plan_for_files() : 0;
+  for (uint32_t plan = 0; plan < id_plans(); ++plan)
+    if (images_of(plan) == (uint64_t)wanted.batch) return plan;
+  id_stop(2, "there is no plan for %d images at once; --info lists the plans", wanted.batch);
+}
+
+static id_model *open_model(uint32_t plan, const id_info *info) {
   id_model *model = NULL;
   const char *weights = wanted.weights ? wanted.weights : id_beside("weights.bin");
   uint64_t offset = 0;
   const int code = !wanted.weights && id_weights_at_end(info->weights_bytes, &offset)
-                       ? id_open_at(weights = id_own_path(), offset, wanted.threads, &model)
-                       : id_open(weights, wanted.threads, &model);
+                       ? id_open_plan(plan, weights = id_own_path(), offset, wanted.threads, &model)
+                   : plan ? id_open_plan(plan, weights, 0, wanted.threads, &model)
+                          : id_open(weights, wanted.threads, &model);
   if (code == ID_ERROR_CPU)
     id_stop(1, "this processor lacks %s, which the program was built for (target %s)", id_missing_feature(), info->target);
   if (code >= ID_ERROR_WEIGHTS_OPEN && code <= ID_ERROR_WEIGHTS_TAG) id_stop(1, "%s: %s", weights, id_error(code));
@@ -264,9 +297,9 @@ static void compute(const id_info *info, id_model *model, void **inputs, void **
   free(seconds);
 }
 
-static void run(const id_info *info) {
+static void run(uint32_t plan, const id_info *info) {
   void *inputs[MAX_PORTS] = {0}, *outputs[MAX_PORTS] = {0};
-  id_model *model = open_model(info);
+  id_model *model = open_model(plan, info);
   for (uint32_t i = 0; i < info->input_count; ++i) inputs[i] = id_memory(info->inputs[i].bytes);
   for (uint32_t i = 0; i < info->output_count; ++i) outputs[i] = id_memory(info->outputs[i].bytes);
   take_inputs(info, inputs);
@@ -277,8 +310,9 @@ static void run(const id_info *info) {
 }
 
 int main(int argc, char **argv) {
-  const id_info *info = id_describe();
   parse(argc, argv);
+  const uint32_t plan = chosen_plan();
+  const id_info *info = id_describe_plan(plan);
   if (info->input_count > MAX_PORTS || info->output_count > MAX_PORTS)
     id_stop(1, "the network has more than %d inputs or outputs", MAX_PORTS);
   if (wanted.output_count > info->output_count)
@@ -286,7 +320,7 @@ int main(int argc, char **argv) {
   if (wanted.info)
     id_show_info(info);
   else
-    run(info);
+    run(plan, info);
   if (fflush(stdout) != 0 || ferror(stdout)) id_stop(1, "standard output: %s", strerror(errno));
   return 0;
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,7 +30,7 @@ def export(
     ema: bool = False,
     input_size: int | tuple[int, int] | None = None,
     width: float | None = None,
-    batch: int | None = None,
+    batch: int | Sequence[int] | None = None,
     num_classes: int | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -65,7 +65,8 @@ def export(
             target that computes in nothing else.
         weights: a .safetensors file, or what torch.save wrote, whatever its name.  ema: take averaged weights, where
             it has plain ones too.
-        input_size: height and width.  width: a factor on all channels.  batch: images at once.  num_classes: of the
+        input_size: height and width.  width: a factor on all channels.  batch: images at once, or several numbers of
+            them, for each of which the bundle gets a plan, all on one copy of the weights.  num_classes: of the
             classifier.  options: what the network has of its own, e.g. ``{"scales": (0.1, 0.1, 0.2)}``.
         seed: of untrained weights and of the random input.
         preprocessing: how a picture becomes the input, where the network does not say or is to have another: a mapping
@@ -118,8 +119,9 @@ def export(
             max_drop=max_drop,
             evaluate=path_of(evaluate),
         )
+    first, others = _batches(batch)
     return pipeline.export(
-        _request(model, weights, ema, input_size, width, batch, num_classes, options, seed, preprocessing),
+        _request(model, weights, ema, input_size, width, first, num_classes, options, seed, preprocessing),
         Path(output),
         target=target,
         precision=precision,
@@ -132,8 +134,19 @@ def export(
         serve=serve,
         config=config,
         force=force,
+        batches=others,
         progress=progress,
     )
+
+
+def _batches(batch: int | Sequence[int] | None) -> tuple[int | None, list[int]]:
+    """The smallest number of images, None for the network's own, and the others, ascending."""
+    if batch is None or isinstance(batch, int):
+        return batch, []
+    if not batch or min(batch) < 1:
+        raise UsageError(f"the batches are {list(batch)}", kind="batch", got=list(batch), allowed="numbers from 1 on")
+    first, *others = sorted(set(batch))
+    return first, others
 
 
 def _choices(goal: Target, scheme: str | None) -> Choices:
@@ -336,7 +349,7 @@ def _request(
     ema: bool,
     input_size: int | tuple[int, int] | None,
     width: float | None,
-    batch: int | None,
+    batch: int | Sequence[int] | None,
     num_classes: int | None,
     options: Mapping[str, Any] | None,
     seed: int,
@@ -353,6 +366,9 @@ def _request(
     else:
         allowed = "a name, a path, or an nn.Module"
         raise UsageError(f"the model is of type {name}", kind="model", got=name, allowed=allowed)
+    if batch is not None and not isinstance(batch, int):
+        message = "tuning is of one number of images; export takes its choices for all plans that have such layers"
+        raise UsageError(message, kind="batch", got=list(batch), allowed="--batch N")
     return Request(
         model=name,
         module=module,

@@ -72,10 +72,8 @@ def load(
     from ..runtime.model import Model
 
     with bundles.open(Path(bundle)) as opened:
-        if runtime == "compiled":
-            library = engines.load_compiled(opened, threads, path_of(driver))
-            return Model(opened, library.run, labels=labels, close=library.close)
-        return Model(opened, engines.make(runtime, opened, threads=threads, driver=path_of(driver)).run, labels=labels)
+        plans = engines.plans(runtime, opened, threads=threads, driver=path_of(driver)).open_all()
+        return Model(opened, plans.run, labels=labels, close=plans.close)
 
 
 @needs_builder
@@ -252,6 +250,7 @@ def bench(
     driver: PathLike | None = None,
     device: str | None = None,
     streams: int | None = None,
+    batch: int | Sequence[int] | None = None,
     progress: Progress = NONE,
 ) -> list[Document]:
     """Time bundles, and other engines on the same networks, in interleaved rounds of one call each.
@@ -263,6 +262,7 @@ def bench(
         driver: as for `load`, of all the bundles.
         streams: also measure images a second of so many handles at once, each with `threads` threads (the cores shared
             out where None).
+        batch: of bundles of several plans, those to time, by their numbers of images; all where None.
         device: another machine, ``ssh://[user@]host[:port]``, where the bundles' programs are timed, one after the
             other; it needs nothing installed, and nothing is left there.
 
@@ -278,8 +278,10 @@ def bench(
 
     paths = [Path(path) for path in bundles]
     if device is not None:
-        if against or streams or driver is not None:
-            message = "--device times the programs alone; --against, --driver and --streams are for this machine"
+        if against or streams or driver is not None or batch is not None:
+            message = (
+                "--device times first plans alone; --against, --driver, --batch and --streams are for this machine"
+            )
             raise UsageError(message, kind="usage", got=list(against) or device, allowed="--runs, --threads")
         return bench_device(paths, device, runs=runs, threads=threads, progress=progress)
     if streams and driver is not None:
@@ -292,6 +294,7 @@ def bench(
         threads=threads,
         driver=path_of(driver),
         streams=streams,
+        batches=() if batch is None else (batch,) if isinstance(batch, int) else batch,
         progress=progress,
     )
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .. import artifact
 from ..errors import DeployError, UsageError, nearest
 from ..ortsession import session_options
+from ..runtime.plans import Plans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,19 +61,27 @@ def default_threads() -> int:
 
 def make(name: str, bundle: Bundle, *, threads: int | None = None, driver: Path | None = None) -> Engine:
     """The engine `name` for `bundle`, with exactly `threads` threads (all cores this process may use where None), and
-    with another driver library of the accelerator than the usual one.
+    with another driver library of the accelerator than the usual one. Of a bundle of several plans it runs each.
 
     Raises:
         UsageError: there is no such engine, or it has no driver.
         DeployError: (kind ``engine``) it is not installed, or (kind ``target``) the bundle's target cannot run here.
     """
+    return _Function(name, plans(name, bundle, threads=threads, driver=driver).run)
+
+
+def plans(
+    name: str, bundle: Bundle, *, threads: int | None = None, driver: Path | None = None
+) -> Plans[CompiledModel | _Function]:
+    """The engine of `make` for each of the bundle's plans."""
     _require_known(name, ("compiled", *PEERS))
     if name == "compiled":
-        return _Function(name, load_compiled(bundle, threads, driver).run)
+        return Plans(bundle.batches, lambda number: load_compiled(bundle.plan(number), threads, driver))
     if driver is not None:
         message = f"--driver is for the compiled library; {name} drives no accelerator"
         raise UsageError(message, kind="engine", got=name, allowed="compiled")
-    return _Function(name, _ENGINES[name](bundle, threads or default_threads()))
+    made, count = _ENGINES[name], threads or default_threads()
+    return Plans(bundle.batches, lambda number: _Function(name, made(bundle.plan(number), count)))
 
 
 def streams(name: str, bundle: Bundle, count: int, threads: int) -> list[Callable[..., Sequence[NDArray[Any]]]]:
@@ -114,7 +125,8 @@ def simulated(bundle: Bundle, driver: Path | None = None) -> str | None:
 
 
 def load_compiled(bundle: Bundle, threads: int | None = None, driver: Path | None = None) -> CompiledModel:
-    """The bundle's compiled library as a `runtime.CompiledModel`; `driver` as `compiled.load` takes it.
+    """The bundle's compiled library as a `runtime.CompiledModel`; `driver` as `compiled.load` takes it. Of several
+    plans it is the first, or that of `Bundle.plan`.
 
     Raises:
         DeployError: (kind ``target``) the bundle's target cannot run here.
@@ -133,7 +145,23 @@ def load_compiled(bundle: Bundle, threads: int | None = None, driver: Path | Non
             got=bundle.manifest["target"],
             allowed=[row["name"] for row in listing() if row["runs"]],
         )
-    return compiled.load(bundle.folder, threads=threads or default_threads(), driver=driver)
+    number = bundle.manifest.get("plan", 0)
+    return compiled.load(bundle.folder, threads=threads or default_threads(), driver=driver, plan=number)
+
+
+@contextmanager
+def _onnx_of(bundle: Bundle) -> Iterator[str]:
+    """The file that other engines run: the bundle's, or that for as many images as the plan computes."""
+    if not bundle.manifest.get("plan"):
+        yield str(bundle.onnx)
+        return
+    import onnx
+
+    from ..graph.rows import with_rows
+
+    with artifact.temporary() as folder:
+        onnx.save(with_rows(onnx.load(str(bundle.onnx)), bundle.input_shape[0]), str(folder / "model.onnx"))
+        yield str(folder / "model.onnx")
 
 
 def _onnxruntime(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
@@ -143,7 +171,8 @@ def _onnxruntime(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray
     options.inter_op_num_threads = 1
     # Its workers spin after a run, waiting for the next: they would take the cores of whatever is measured after it.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(str(bundle.onnx), options, providers=["CPUExecutionProvider"])
+    with _onnx_of(bundle) as path:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [port.name for port in session.get_inputs()]
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 
@@ -168,7 +197,8 @@ def _openvino_compiled(bundle: Bundle, threads: int, how: Mapping[str, Any]) -> 
     # It is told the bundle's precision: left to itself it computes in bf16 on a CPU that can.
     hint = "bf16" if bundle.manifest["precision"] == "bf16" else "f32"
     options = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, **how}
-    return openvino.Core().compile_model(str(bundle.onnx), "CPU", options)
+    with _onnx_of(bundle) as path:
+        return openvino.Core().compile_model(path, "CPU", options)
 
 
 def _torch(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:

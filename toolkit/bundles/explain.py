@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import artifact
+from .. import artifact, judge
 from ..ortsession import WHOLE_SUMS
 from ..runtime import bundle as bundles
 from ..runtime.labels import known
@@ -32,7 +32,7 @@ _FILES = {
     "run_model": "the network as a static program: it needs no C library, and `weights.bin` alone beside it",
     "run_model.LICENSE": "of the C library in `run_model`; it goes where the program goes",
     "model.a": "what `model.so` has, for linking into a program",
-    "model.c": "the network's tables, as they were compiled, to be read",
+    "model.c": "the network's tables, as they were compiled, to be read; of further plans `model_1.c` and so on",
     "inception_deploy.hpp": "the interface in C++",
     "inception_deploy-config.cmake": "for `find_package(inception_deploy)` of CMake",
     "model.mk": "for `include` of make",
@@ -84,13 +84,14 @@ def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[s
     )
     also = (bundles.MANIFEST, bundles.VERIFY, bundles.PLAN, bundles.REFUSALS)
     files = [(f"`{name}`", told) for name, told in _FILES.items() if name in also or (folder / name).exists()]
-    known = {README, *_FILES}
+    known = {README, *_FILES, *(f"model_{number}.c" for number in range(1, 1 + len(manifest.get("plans", ()))))}
     rest = [path.name for path in sorted(folder.iterdir()) if path.name not in known]
     files += [(f"`{name}`", f"of the target `{manifest['target']}`") for name in rest]
     sections = [
         f"# {manifest['model']} {'for ' + manifest['target'] if compiled else 'as ONNX'}, {manifest['precision']}",
         f"{what} It takes {_ports(manifest['inputs'])} and gives {_ports(manifest['outputs'])}.",
         *([_machine(manifest, sorted(folder.glob("model-*.so")))] if compiled else []),
+        *([_several(manifest)] if manifest.get("plans") else []),
         "Commands are typed in this folder. Files of yours lie beside it (`../photo.jpg`), because a bundle with files "
         "in it that its manifest does not name is taken for a damaged one.",
         *(_compiled(manifest, (folder / "run_model").exists()) if compiled else []),
@@ -104,7 +105,7 @@ def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[s
     ]
     if stages:
         rows = [
-            (row["stage"], row["reference"], _number(row["max_rel"]), _number(row.get("allowed", row["tolerance"])))
+            (judge.named(row), row["reference"], _number(row["max_rel"]), _number(row.get("allowed", row["tolerance"])))
             for row in stages
         ]
         sections += [
@@ -143,6 +144,16 @@ def _program_alone(several: bool) -> list[str]:
 
 def _ports(ports: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(f"`{port['name']}` ({port['dtype']} {list(port['shape'])})" for port in ports)
+
+
+def _several(manifest: Mapping[str, Any]) -> str:
+    """Which plans there are."""
+    batches = [manifest["inputs"][0]["shape"][0], *(plan["batch"] for plan in manifest["plans"])]
+    return (
+        f"It holds a plan for each of {', '.join(map(str, batches))} images at once, on one copy of the weights. From "
+        "Python any number of rows is cut for the largest plans that it fills; from C `id_open` takes the first plan "
+        f"and `id_open_plan` any of the {len(batches)}."
+    )
 
 
 def _machine(manifest: Mapping[str, Any], simulating: Sequence[Path]) -> str:

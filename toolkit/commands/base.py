@@ -126,8 +126,15 @@ def add_network(parser: argparse.ArgumentParser) -> None:
     """The options that shape a network: --input-size, --width, --batch, --num-classes."""
     parser.add_argument("--input-size", type=size, metavar="H[xW]", help="height and width of the input")
     parser.add_argument("--width", type=width, metavar="A", help="factor on every channel count, rounded to 8")
-    parser.add_argument("--batch", type=positive("--batch", 4096), metavar="N", help="images at once (default: 1)")
+    many = "images at once (default: 1); export makes a plan for each of several, 1,8,32, on one copy of the weights"
+    parser.add_argument("--batch", type=batches, metavar="N[,N...]", help=many)
     parser.add_argument("--num-classes", type=positive("--num-classes"), metavar="N", help="classes to tell apart")
+
+
+def batches(text: str) -> int | tuple[int, ...]:
+    """One number of images, or several with commas."""
+    found = tuple(dict.fromkeys(positive("--batch", 4096)(part) for part in text.split(",")))
+    return found[0] if len(found) == 1 else found
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:

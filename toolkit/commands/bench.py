@@ -85,6 +85,7 @@ def _bundles(options: argparse.Namespace, progress: Progress) -> list[dict[str, 
         driver=options.driver,
         device=options.device,
         streams=options.streams,
+        batch=options.batch,
         progress=progress,
     )
 
@@ -99,6 +100,8 @@ def _torch(options: argparse.Namespace, progress: Progress) -> dict[str, Any]:
     if options.against or options.streams:
         message = "--against and --streams go with bundles, not with --model"
         raise UsageError(message, kind="usage", got=options.against or options.streams)
+    if isinstance(options.batch, tuple):
+        raise UsageError("--model takes one --batch", kind="usage", got=list(options.batch), allowed="--batch N")
     return bench_torch(
         options.model,
         backward=options.backward,
@@ -117,20 +120,25 @@ def _show(documents: Sequence[dict[str, Any]]) -> Show:
     first = documents[0]
     several = len(documents) > 1
     there = [line(_told(document["device"])) for document in documents if "device" in document]
-    heads = dict.fromkeys(f"{document['model']}, batch {document['batch']}" for document in documents)
+    heads = dict.fromkeys(f"{document['model']}, batch {_batches(document)}" for document in documents)
     head = f"{'; '.join(heads)}; {first['threads']} threads, {first['results'][0]['runs']} rounds, {first['machine']}"
+    dynamic = any("plans" in document for document in documents)
     rows = []
     for document in documents:
         if "bundle" in document:
-            ratio = document["ratio_to_first"] if several else ""
-            rows.append([f"{document['bundle']} in {document['precision']}", *[""] * len(_FIGURES), "", ratio])
-        for row in document["results"]:
-            engine = f"{row['engine']} on {row['onnx']}" if "onnx" in row else row["engine"]
-            ratio = document["ratio"].get(row["engine"], "")
-            rows.append([f"  {engine}", *(row[figure] for figure in _FIGURES), ratio, ""])
-    columns = ["engine", *(figure.replace("_", " ") for figure in _FIGURES), "ours / theirs", "to the first"]
-    if not several:
-        columns, rows = columns[:-1], [row[:-1] for row in rows]
+            name = f"{document['bundle']} in {document['precision']}"
+            rows.append([name, *[""] * len(_FIGURES), "", "", document["ratio_to_first"]])
+        for plan in _plans(document):
+            batch = f", batch {plan['batch']}" if "plans" in document else ""
+            for row in plan["results"]:
+                engine = f"{row['engine']} on {row['onnx']}" if "onnx" in row else row["engine"]
+                rate = 1e3 * plan["batch"] / row["p50_ms"] if row["p50_ms"] else ""
+                ratio = plan["ratio"].get(row["engine"], "")
+                rows.append([f"  {engine}{batch}", *(row[figure] for figure in _FIGURES), rate, ratio, ""])
+    figures = [figure.replace("_", " ") for figure in _FIGURES]
+    columns = ["engine", *figures, "images/s", "ours / theirs", "to the first"]
+    shows = [True] * (1 + len(_FIGURES)) + [dynamic, True, several]
+    columns, *rows = ([cell for cell, shown in zip(row, shows, strict=True) if shown] for row in (columns, *rows))
     shown = [line(head), table(columns, rows, right=range(1, len(columns))), *there]
     if any("throughput" in document for document in documents):
         shown += [line(""), _rates(documents)]
@@ -140,11 +148,26 @@ def _show(documents: Sequence[dict[str, Any]]) -> Show:
 def _rates(documents: Sequence[dict[str, Any]]) -> Show:
     """Images a second of every bundle and engine."""
     rows = [
-        (document["bundle"], row["engine"], row["streams"], row["threads"], row["images_per_second"], row["sd"])
+        (
+            document["bundle"],
+            *(row[key] for key in ("engine", "batch", "streams", "threads", "images_per_second", "sd")),
+        )
         for document in documents
-        for row in document["throughput"]
+        for plan in _plans(document)
+        for row in plan["throughput"]
     ]
-    return table(("bundle", "engine", "streams", "threads of each", "images/s", "sd"), rows, right=range(2, 6))
+    columns = ("bundle", "engine", "batch", "streams", "threads of each", "images/s", "sd")
+    return table(columns, rows, right=range(2, 7))
+
+
+def _batches(document: dict[str, Any]) -> str:
+    """The numbers of images of its plans."""
+    return ", ".join(str(plan["batch"]) for plan in _plans(document))
+
+
+def _plans(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """What was measured of each plan of a bundle, of which the document is the first."""
+    return [document, *document.get("plans", [])]
 
 
 def _told(device: dict[str, Any]) -> str:

@@ -59,11 +59,23 @@ def _summary(document: dict[str, Any]) -> Show:
             *([("computes", document["arithmetic"])] if document["arithmetic"] else []),
             ("arena of the compiled model", _megabytes(document["memory"]["arena_bytes"])),
             ("its weights", _megabytes(document["memory"]["weights_bytes"])),
+            *_several(document["plans"], document["memory"]),
             *_quantized(document["quantization"]),
             ("kernel calls", str(len(document["steps"]))),
             ("tuned", _tuned(document["tuning"])),
         ]
     return table(("", ""), rows)
+
+
+def _several(plans: list[dict[str, Any]], memory: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a bundle of several plans says of them."""
+    if not plans:
+        return []
+    shared, own = memory["shared_bytes"], memory["weights_bytes"] - memory["shared_bytes"]
+    rows = [("weights that all plans share", f"{_megabytes(shared)}; {own:,} bytes are not of all")]
+    for plan in plans:
+        rows.append((f"arena of the plan for {plan['batch']} images", _megabytes(plan["memory"]["arena_bytes"])))
+    return rows
 
 
 def _quantized(how: dict[str, Any] | None) -> list[tuple[str, str]]:

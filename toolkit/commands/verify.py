@@ -25,7 +25,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     )
     columns = ("stage", "reference", "max abs", "max rel", "cosine", "same top-5", "allowed", "by", "ok", "")
     rows = [
-        (r["stage"], r["reference"], r["max_abs"], r["max_rel"], r["cosine"], r["top5_same"],
+        (judge.named(r), r["reference"], r["max_abs"], r["max_rel"], r["cosine"], r["top5_same"],
          r.get("allowed", r["tolerance"]), r.get("criterion", "fixed"), r["ok"],
          "recorded at export" if r.get("recorded") else "")
         for r in document["stages"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import onnx
 from ..kernels.elements import TILED
 from ..kernels.spec import Spec, Vta
 from . import by_winograd, elements, on_tiles, on_vta, place, siblings
+from .alike import Alike
 from .dump import text
 from .kernel_set import KernelSet
 from .layers import Layer, Network, Param, Storage
@@ -48,6 +49,10 @@ class _Blob:
         self.parts: list[bytes] = []
         self.size = 0
         self._seen: dict[bytes, int] = {}
+
+    def content(self) -> bytes:
+        """All of it."""
+        return b"".join(self.parts)
 
     def add(self, array: np.ndarray) -> int:
         """Byte offset of the array in the blob."""
@@ -185,11 +190,54 @@ def lower(
     Raises:
         DeployError: the model has shapes or types that cannot be compiled.
     """
-    network = layers_for(model, kernels, dump)
-    _run(network, kernels, range(_CHOSEN_AT, len(PASSES)), dump)
     blobs = {kernels.device: _Blob()}
     if kernels.accelerator is not None:
         blobs[VTA] = _Blob(max(ALIGNMENT, kernels.accelerator.config.wgt_bytes))
+    return _lower(model, kernels, blobs, progress, dump)
+
+
+def lower_alike(
+    models: Iterable[onnx.ModelProto],
+    kernels: KernelSet,
+    progress: Callable[[str], None] | None = None,
+    dump: Dump | None = None,
+) -> tuple[Plan, ...]:
+    """The Plans of one network for several numbers of images, with one copy of the weights: each has all of them, and
+    what is packed alike is in them once.
+
+    Whether a convolution is done by Winograd's algorithm, and how its weights are packed, is decided for the first
+    one, and the same for the others (`alike.Alike`).
+
+    Args:
+        models: of one device, made one after the other; the `dump` is of the first.
+    """
+    blobs = {kernels.device: _Blob()}
+    decided = Alike(kernels)
+    plans = []
+    for number, model in enumerate(models):
+        plans.append(_lower(model, decided, blobs, progress, None if number else dump))
+        decided.settle()
+    weights, size = blobs[kernels.device].content(), blobs[kernels.device].size
+    return tuple(
+        replace(
+            plan,
+            weights=weights,
+            memories=tuple(replace(m, bytes=size) if m.kind is MemoryKind.WEIGHTS else m for m in plan.memories),
+        )
+        for plan in plans
+    )
+
+
+def _lower(
+    model: onnx.ModelProto,
+    kernels: KernelSet,
+    blobs: Mapping[str, _Blob],
+    progress: Callable[[str], None] | None,
+    dump: Dump | None,
+) -> Plan:
+    """`lower` into weights that may have something in them already."""
+    network = layers_for(model, kernels, dump)
+    _run(network, kernels, range(_CHOSEN_AT, len(PASSES)), dump)
     steps: list[Step] = []
     table: dict[str, Kernel] = {}
     for layer in sorted(network.layers, key=lambda la: la.wave):
@@ -219,7 +267,7 @@ def lower(
         outputs=outputs,
         kernels=table,
         steps=tuple(steps),
-        weights=b"".join(part for blob in blobs.values() for part in blob.parts),
+        weights=b"".join(blob.content() for blob in blobs.values()),
         memories=(
             *memories(
                 inputs, outputs, arena=network.arenas[""], weights=blobs[kernels.device].size, device=kernels.device

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,18 @@ class Plan:
     def waves(self) -> int:
         """How many barriers an inference takes."""
         return 1 + max((s.wave for s in self.steps), default=-1)
+
+
+def reading(plans: Sequence[Plan]) -> list[tuple[int, frozenset[int]]]:
+    """The parts of the weights that several plans have in common: the bytes of each, padding included, and the numbers
+    of the plans that read it.
+    """
+    readers: dict[int, set[int]] = {}
+    for number, plan in enumerate(plans):
+        for ref in (ref for step in plan.steps for ref in step.args if ref.memory == WEIGHTS):
+            readers.setdefault(ref.offset, set()).add(number)
+    ends = [*sorted(readers), len(plans[0].weights)]
+    return [(end - start, frozenset(readers[start])) for start, end in pairwise(ends)]
 
 
 def memories(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ import numpy as np
 
 from ..bundles import device as device_of
 from ..bundles import engines
+from ..errors import UsageError
 from ..feeds import feed
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
@@ -45,20 +47,25 @@ def bench(
     threads: int | None = None,
     driver: Path | None = None,
     streams: int | None = None,
+    batches: Sequence[int] = (),
     progress: Progress = NONE,
 ) -> list[dict[str, Any]]:
     """Time the compiled libraries of some bundles, and the engines `against` them, each on one random input of its own.
     All of them take turns, so that bundles compare with each other as well. `driver` as `engines.make` takes it.
+
+    Args:
+        batches: of bundles of several plans, those to time, by their numbers of images; all where none is named.
 
     Returns:
         A document of ``bench`` a bundle, with ``bundle`` (its path), ``model`` and ``precision``. A row of ``results``
         has ``onnx``, the file that the engine computed, where it is not our library. ``ratio[peer]`` is our median over
         the peer's, and ``ratio_to_first`` over that of the first bundle: below 1 we are faster. With `streams` also
         ``throughput``, the rows of `throughput.throughput`; `threads` is what a stream has then, and the latency takes
-        so many, too.
+        so many, too. Of a bundle of several plans the document is of the first that is timed, and ``plans`` has one for
+        each of the others, the same without ``bundle``, ``model``, ``target``, ``precision``.
 
     Raises:
-        UsageError: there is no such engine.
+        UsageError: there is no such engine, or no plan for so many images.
         DeployError: an engine is not installed or cannot run a bundle here.
     """
     for name in against:
@@ -70,8 +77,11 @@ def bench(
         for note in dict.fromkeys(engines.simulated(bundle, driver) for bundle in opened):
             if note:
                 progress.note(note)
+        timed = [_chosen(bundle, batches) for bundle in opened]
+        starts = [0, *accumulate(map(len, timed))]
+        every = [plan for plans in timed for plan in plans]
         calls: dict[tuple[int, str], Callable[[], object]] = {}
-        for index, bundle in enumerate(opened):
+        for index, bundle in enumerate(every):
             arrays = feed(bundle.manifest["inputs"]).values()
             for name in dict.fromkeys(["compiled", *against]):
                 engine = engines.make(name, bundle, threads=threads, driver=driver if name == "compiled" else None)
@@ -79,9 +89,9 @@ def bench(
         measured = interleave(calls, runs, progress, pause_s=pause_s(name for _, name in calls))
         rates = [
             throughput(bundle, ["compiled", *against], streams, threads=each, progress=progress) if streams else None
-            for bundle in opened
+            for bundle in every
         ]
-        return [
+        documents = [
             _of_bundle(
                 bundle,
                 {name: figures for (number, name), figures in measured.items() if number == index},
@@ -89,8 +99,26 @@ def bench(
                 measured[0, "compiled"]["p50_ms"],
             )
             | ({} if rates[index] is None else {"throughput": rates[index]})
-            for index, bundle in enumerate(opened)
+            for index, bundle in enumerate(every)
         ]
+        return [_with_plans(documents[start:end]) for start, end in pairwise(starts)]
+
+
+def _chosen(bundle: bundles.Bundle, batches: Sequence[int]) -> list[bundles.Bundle]:
+    """The plans of a bundle that are for one of these numbers of images; all where none is named."""
+    if missing := [rows for rows in batches if rows not in bundle.batches]:
+        message = f"bundle {bundle.source} has no plan for {missing[0]} images"
+        raise UsageError(message, kind="batch", got=missing[0], allowed=list(bundle.batches))
+    return [plan for plan, rows in zip(bundle.plans, bundle.batches, strict=True) if not batches or rows in batches]
+
+
+def _with_plans(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The document of a bundle, of those of its plans."""
+    first, *others = documents
+    if not others:
+        return first
+    common = ("bundle", "model", "target", "precision", "machine", "threads")
+    return first | {"plans": [{key: d[key] for key in d if key not in common} for d in others]}
 
 
 def bench_device(

@@ -15,6 +15,7 @@ from ..errors import DeployError
 from ..feeds import feed, numbers, ports
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
+from ..runtime.plans import Runnable
 from ..runtime.preprocessing import from_dict, load, normalised
 from ..sources import original
 from ..targets import precision
@@ -161,7 +162,8 @@ def verify_bundle(
     """
     import onnx
 
-    recorded = {entry["stage"]: entry for entry in bundle.document(bundles.VERIFY)["stages"]}
+    told = bundle.document(bundles.VERIFY)["stages"]
+    recorded = {entry["stage"]: entry for entry in told if "batch" not in entry}
     taken = bundle.manifest["inputs"]
     given = inputs_of(taken[0], bundle.manifest["preprocessing"], int(bundle.manifest.get("seed", 0)))
     stages: dict[str, Mapping[str, object]] = {name: {**entry, "recorded": True} for name, entry in recorded.items()}
@@ -201,6 +203,7 @@ def verify_bundle(
             found = judge.row("integers", before, expected, rounding_of(model, judged, threads=threads))
             stages["integers"] = {**found, "recorded": False}
     not_run: list[dict[str, str]] = []
+    others: list[dict[str, Any]] = []
     if bundle.manifest.get("onnx_only"):
         return summary([stages[key] for key in verify.TOLERANCES if key in stages]) | layers
     progress.stage("compiled")
@@ -216,7 +219,11 @@ def verify_bundle(
         rounding = rounding_of(model if int8 is None else int8, judged, threads=threads)
         found = judge.row(stage, expected, got, rounding, allowance=not computed.approximate)
         stages[stage] = {**found, "recorded": False}
-    document = summary([stages[key] for key in verify.TOLERANCES if key in stages], not_run)
+        for rows in bundle.batches[1:]:
+            progress.stage(f"compiled, batch {rows}")
+            row = plan_row(model if int8 is None else int8, judged, rows, engine, computed, threads=threads)
+            others.append({**row, "recorded": False})
+    document = summary([*(stages[key] for key in verify.TOLERANCES if key in stages), *others], not_run)
     return document | layers | {"ok": document["ok"] and not not_run}
 
 
@@ -242,3 +249,50 @@ def culprit(model: onnx.ModelProto, int8: onnx.ModelProto, given: Mapping[str, N
     rows = errors.compare(ir.to_proto(prepare(model)), int8, seen)
     fall = errors.first_fall(rows)
     return {"layers": [layer.as_dict() for layer in rows], "first_fall": fall.layer if fall else None}
+
+
+def plan_row(
+    model: onnx.ModelProto,
+    given: Mapping[str, NDArray[np.float32]],
+    rows: int,
+    compiled: Runnable,
+    computed: precision.Precision,
+    *,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """How the plan for `rows` images compares with the ONNX, which computes as many as it was exported for at once.
+
+    Args:
+        model: the ONNX that was compiled.
+        given: for it, as for the first plan. The first one is taken, shifted a little for every further row, so that
+            rows that are mixed up show.
+        compiled: runs the plan.
+        computed: what it computes in.
+
+    Returns:
+        A row of ``verify`` with ``batch``.
+    """
+    import numpy as np
+
+    from ..graph.rows import with_rows
+
+    name, x = next(iter(given.items()))
+    size = len(x)
+    more = {name: np.stack([np.roll(x[row % size], 7 * (row // size), axis=-1) for row in range(rows)])}
+    filled = np.concatenate([more[name], np.repeat(more[name][-1:], -rows % size, axis=0)])
+    parts = [_reference(model, filled[at : at + size], threads) for at in range(0, len(filled), size)]
+    expected = {name: [np.concatenate(arrays)[:rows] for arrays in zip(*parts, strict=True)]}
+    taken = ports(model)
+    got = {name: compiled.run(*feed(taken, more[name]).values())}
+    rounding = rounding_of(with_rows(model, rows), more, threads=threads)
+    found = judge.row(computed.stage, expected, got, rounding, allowance=not computed.approximate)
+    return {**found, "batch": rows}
+
+
+def _reference(model: onnx.ModelProto, x: NDArray[np.float32], threads: int | None) -> Outputs:
+    """What a compiled network is held to: the outputs of its ONNX, of a quantized one as `run_int8` gives them."""
+    from ..quantize import integer_network
+
+    if integer_network.is_quantized(model):
+        return run_int8(model, {"": x}, threads=threads)[""]
+    return verify.run_onnx(model, feed(ports(model), x), threads=threads or 0)

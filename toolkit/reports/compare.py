@@ -203,7 +203,7 @@ def _outputs(
         count = len(rows[keys[0]])
         found = []
         for contender, key in zip(contenders, keys, strict=True):
-            outputs = _first_outputs(contender, labelled.batches(rows[key], contender.model.batch))[:count]
+            outputs = _first_outputs(contender, labelled.batches(rows[key], contender.model.batches))[:count]
             found.append(outputs)
             classes = sources[key].classes
             if contender.tally is not None and classes is not None:

@@ -181,7 +181,8 @@ def _chunks(
     preparing took is added to ``seconds["prepare"]``.
     """
     size = int(np.prod(model.input.shape[1:])) * np.dtype(model.input.dtype).itemsize
-    many = max(1, min(AT_ONCE, _BYTES_AT_ONCE // size) // model.batch) * model.batch
+    largest = max(model.batches)
+    many = max(1, min(AT_ONCE, _BYTES_AT_ONCE // size) // largest) * largest
     rows = data.rows(start)
     with ThreadPoolExecutor(workers or engines.default_threads()) as pool:
         while True:
@@ -189,7 +190,7 @@ def _chunks(
             taken = list(pool.map(lambda prepare: prepare(), islice(rows, many)))
             if not taken:
                 return
-            batches = labelled.batches(taken, model.batch)
+            batches = labelled.batches(taken, model.batches)
             seconds["prepare"] += time.perf_counter() - began
             yield batches, len(taken)
 

@@ -28,8 +28,9 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
         ``kind`` ("bundle" or "onnx"), ``model``, ``parameters`` (weights of the ONNX, in which batch norms are folded:
         fewer than were trained), ``macs``, ``nodes`` (count by operator), ``branches`` (where paths join: ``node``,
         ``op``, ``shape``, ``inputs``, ``paths``; of a bundle in int8 the inputs' ``scales``), ``layers`` (``layer``,
-        ``op``, ``macs``, ``parameters``, ``shape``) and ``peak_bytes`` of activations. Of a bundle also ``target``,
-        ``precision``, ``arithmetic``, ``memory``,
+        ``op``, ``macs``, ``parameters``, ``shape``) and ``peak_bytes`` of activations. Of a bundle also ``plans``,
+        where it has several: ``batch``, ``memory`` and ``steps`` (how many kernel calls) of each behind the first, of
+        which all else is; ``target``, ``precision``, ``arithmetic``, ``memory``,
         ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was none), ``vta``
         (None, or `targets.vta.estimate` with the share of the multiply-adds that are done there, ``macs_percent``, and
         quantized layers that the host computes, ``kept``, with their reasons), and
@@ -83,6 +84,7 @@ def describe(
         "arithmetic": bundle.manifest.get("arithmetic"),
         **network,
         "memory": bundle.manifest["memory"],
+        "plans": _plans(bundle, plan),
         "placement": plan["placements"],
         "refusals": bundle.document(bundles.REFUSALS),
         "passes": bundle.manifest.get("passes", []),
@@ -107,6 +109,15 @@ def describe(
     profiles = [[step.ms for step in compiled.profile(*arrays)] for _ in range(runs)]
     steps = _steps(plan["steps"], profiles)
     return document | {"steps": steps, "refusals": [_measured(row, steps) for row in document["refusals"]]}
+
+
+def _plans(bundle: bundles.Bundle, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What the manifest and plan.json say of the plans behind the first."""
+    told = bundle.manifest.get("plans", ())
+    return [
+        {"batch": row["batch"], "memory": row["memory"], "steps": len(own["steps"])}
+        for row, own in zip(told, plan.get("plans", ()), strict=True)
+    ]
 
 
 def _accelerated(bundle: bundles.Bundle, plan: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from .. import arrays, artifact
 from ..errors import DeployError
+from ..runtime.plans import cut
 from ..runtime.preprocessing import load, pictures_below, prepare
 from .classes import numbered
 
@@ -74,10 +76,11 @@ class Labelled:
         return self._read(np.arange(start, len(self), dtype=np.int64))
 
 
-def batches(rows: list[NDArray[Any]], size: int) -> list[NDArray[Any]]:
-    """Rows of an input in batches of `size`; the last one is filled up with its last row."""
-    filled = [*rows, *rows[-1:] * (-len(rows) % size)]
-    return [np.stack(filled[at : at + size]) for at in range(0, len(filled), size)]
+def batches(rows: list[NDArray[Any]], sizes: Sequence[int]) -> list[NDArray[Any]]:
+    """Rows of an input in batches, as `plans.cut` cuts them; the last one may be filled up with its last row."""
+    found = cut(len(rows), sizes)
+    filled = [*rows, *rows[-1:] * (sum(found) - len(rows))]
+    return [np.stack(filled[end - size : end]) for size, end in zip(found, accumulate(found), strict=True)]
 
 
 def read(

@@ -50,7 +50,8 @@ def run(
         output: where to write the first output, float32 (rows, ...), as .npy.
 
     Returns:
-        The document of ``run``. ``latency_ms`` is the median for one batch after a warm-up. ``inputs`` names the rows.
+        The document of ``run``. ``latency_ms`` is the median for the first batch after a warm-up. ``inputs`` names the
+        rows; ``batches`` says by how many at once they were computed, in order.
         ``top`` is a list of classes, or a list of such lists for several rows; it is empty where the output is not
         (rows, classes).
 
@@ -65,15 +66,16 @@ def run(
     model = Model(bundle, engines.make(runtime, bundle, threads=threads, driver=driver).run, labels=labels)
     rows = model.input.rows(given)
     progress.stage("run")
-    latency = 0.0
+    latency, sizes = 0.0, list[int]()
 
     def outputs() -> Iterator[Sequence[NDArray[Any]]]:
         nonlocal latency
         done = 0
-        for x, count in rows.batches(model.batch):
+        for x, count in rows.batches(model.batches):
             if not allow_nan:
                 _require_finite(x, rows.names[done : done + count])
             yield model.compute(x)
+            sizes.append(model.batch if isinstance(x, tuple) else len(x))
             if not done:
                 latency = _latency(model, x)
             done += count
@@ -91,6 +93,7 @@ def run(
         "runtime": runtime,
         "latency_ms": latency,
         "inputs": list(result.names),
+        "batches": sizes,
         "outputs": [
             {"name": name, "shape": list(array.shape), "dtype": str(array.dtype)}
             for name, array in result.outputs.items()

@@ -36,8 +36,8 @@ def throughput(
         threads: of each stream; the cores this process may use, shared out, where None.
 
     Returns:
-        A row an engine: ``engine``, ``streams``, ``threads`` (of a stream), ``images_per_second`` (the median of
-        `ROUNDS` rounds), ``sd`` and ``rounds``. OpenVINO has its throughput hint with so many streams.
+        A row an engine: ``engine``, ``batch``, ``streams``, ``threads`` (of a stream), ``images_per_second`` (the
+        median of `ROUNDS` rounds), ``sd`` and ``rounds``. OpenVINO has its throughput hint with so many streams.
 
     Raises:
         UsageError: an engine has no streams.
@@ -59,6 +59,7 @@ def throughput(
     return [
         {
             "engine": name,
+            "batch": batch,
             "streams": streams,
             "threads": each,
             "images_per_second": round(batch * statistics.median(found), 2),

@@ -26,7 +26,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -77,10 +77,29 @@ class Bundle:
         """Of the network's one input, e.g. (N, C, H, W)."""
         return tuple(self.manifest["inputs"][0]["shape"])
 
+    @property
+    def batches(self) -> tuple[int, ...]:
+        """The numbers of images that its plans compute at once, the smallest first."""
+        return (self.input_shape[0], *(plan["batch"] for plan in self.manifest.get("plans", ())))
+
+    def plan(self, number: int) -> Bundle:
+        """The bundle as if the plan of that number were its only one: `manifest` is the plan's, ``plan`` its number."""
+        if not number:
+            return self
+        own = self.manifest["plans"][number - 1]
+        return replace(self, manifest={**self.manifest, **own, "plan": number, "plans": ()})
+
+    @property
+    def plans(self) -> tuple[Bundle, ...]:
+        """`plan` of every number."""
+        return tuple(self.plan(number) for number in range(len(self.batches)))
+
     def document(self, name: str) -> Any:
-        """One of the bundle's JSON files, e.g. ``"verify.json"``."""
+        """One of the bundle's JSON files, e.g. ``"verify.json"``; of ``plan.json`` the part that is of `plan`."""
         content = _json(self.folder / name, self.source)
         _hold(content, name, self.source)
+        if name == PLAN and (number := self.manifest.get("plan")):
+            return content["plans"][number - 1]
         return content
 
 

@@ -201,7 +201,7 @@ class CompiledModel:
 
 
 def load(
-    folder: Path, *, threads: int | None = None, driver: Path | None = None, simulated: bool = False
+    folder: Path, *, threads: int | None = None, driver: Path | None = None, simulated: bool = False, plan: int = 0
 ) -> CompiledModel:
     """Open the compiled model in a folder.
 
@@ -211,6 +211,7 @@ def load(
         threads: how many an inference uses; None for one per CPU that this process may run on.
         driver: the shared library that drives the model's accelerator, where not the usual one.
         simulated: take the library that simulates a board, where there is one, also where the board's runs.
+        plan: which of the library's, where it holds several for as many numbers of images (`plans.Plans`).
 
     Raises:
         DeployError: ``library`` (missing, damaged, for another machine or version), ``weights`` (missing, damaged, of
@@ -227,11 +228,13 @@ def load(
         library = ctypes.CDLL(_own_name(path), mode=os.RTLD_NOW | os.RTLD_LOCAL)
     except OSError as error:
         raise DeployError(f"{path} cannot be loaded: {error}", kind="library", got=str(error)) from error
-    info = _declare(library, path)
+    info = _declare(library, path, plan)
     handle = ctypes.c_void_p()
     # sched_getaffinity, not cpu_count: a container or taskset may leave fewer.
     count = threads or min(256, len(os.sched_getaffinity(0)))
-    if driver is None:
+    if plan:
+        code = library.id_open_plan(plan, os.fsencode(weights), 0, count, ctypes.byref(handle))
+    elif driver is None:
         code = library.id_open(os.fsencode(weights), count, ctypes.byref(handle))
     elif hasattr(library, "id_open_with_driver"):
         named = os.fsencode(driver.absolute())
@@ -338,8 +341,10 @@ def _check_elf(path: Path) -> None:
         raise DeployError(f"{path} is cut short", kind="library", got=f"{size} bytes")
 
 
-def _declare(library: ctypes.CDLL, path: Path) -> _IdInfo:
-    """Give ctypes the types of the interface, and read the description. DeployError where it is not such a library."""
+def _declare(library: ctypes.CDLL, path: Path, plan: int) -> _IdInfo:
+    """Give ctypes the types of the interface, and read the description. DeployError where it is not such a library, or
+    has no such plan.
+    """
     try:
         library.id_describe.restype = ctypes.POINTER(_IdInfo)
         library.id_missing_feature.restype = ctypes.c_char_p
@@ -360,7 +365,22 @@ def _declare(library: ctypes.CDLL, path: Path) -> _IdInfo:
             f"{path} was compiled by another version of inception-deploy; export the model again",
             kind="library", got=info.abi_version, allowed=ABI_VERSION,
         )  # fmt: skip
-    return info
+    return info if not plan else _described(library, path, plan)
+
+
+def _described(library: ctypes.CDLL, path: Path, plan: int) -> _IdInfo:
+    """The description of a plan behind the first."""
+    count = library.id_plans() if hasattr(library, "id_plans") else 1  # libraries of before hold one
+    if plan >= count:
+        message = f"{path} holds {count} plans, and none of number {plan}"
+        raise DeployError(message, kind="library", got=plan, allowed=f"0 to {count - 1}")
+    library.id_describe_plan.restype = ctypes.POINTER(_IdInfo)
+    library.id_describe_plan.argtypes = (ctypes.c_uint32,)
+    library.id_open_plan.argtypes = (
+        ctypes.c_uint32, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p),
+    )  # fmt: skip
+    found: _IdInfo = library.id_describe_plan(plan).contents
+    return found
 
 
 def _ports(array: ctypes._Pointer[_IdPort], count: int) -> tuple[Port, ...]:

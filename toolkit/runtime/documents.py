@@ -32,9 +32,19 @@ MANIFEST = {
     "config": Maybe(dict),
     "inputs": NotEmpty(_INPUT),
     "outputs": NotEmpty(_PORT),
+    "plans": Missing(
+        [
+            {
+                "batch": _SIZE,
+                "inputs": NotEmpty(_INPUT),
+                "outputs": NotEmpty(_PORT),
+                "memory": {"arena_bytes": _COUNT, "weights_bytes": _COUNT},
+            }
+        ]
+    ),
     "preprocessing": Nullable(dict),
     "labels": Maybe([str]),
-    "memory": {"arena_bytes": _COUNT, "weights_bytes": _COUNT},
+    "memory": {"arena_bytes": _COUNT, "weights_bytes": _COUNT, "shared_bytes": Missing(_COUNT)},
     "cost": Maybe({"macs": _COUNT, "parameters": _COUNT}),
     "passes": Missing(
         [
@@ -80,7 +90,7 @@ MANIFEST = {
     "files": MapOf(str),
 }
 
-PLAN = {
+_LAYOUT = {
     "steps": [
         {
             "layer": str,
@@ -107,9 +117,11 @@ PLAN = {
     ],
     "kept": Missing([{"node": str, "op": str, "reason": str}]),
 }
+PLAN = {**_LAYOUT, "plans": Missing([_LAYOUT])}
 
 _ROW = {
     "stage": OneOf(tuple(TOLERANCES)),
+    "batch": Missing(_SIZE),
     "reference": str,
     "max_abs": Nullable(float),
     "max_rel": Nullable(float),

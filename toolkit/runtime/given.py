@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ..arrays import BROKEN
 from ..errors import DeployError, UsageError
+from .plans import cut
 from .preprocessing import Preprocessing, load, pictures_below, prepare
 
 if TYPE_CHECKING:
@@ -55,15 +56,17 @@ class Rows:
     def __len__(self) -> int:
         return len(self.names)
 
-    def batches(self, size: int) -> Iterator[tuple[NDArray[Any] | tuple[NDArray[Any], ...], int]]:
-        """(`size` rows, how many of them count): the last batch is filled up with its last row. Of a network of several
-        inputs the one batch that was given, an array an input.
+    def batches(self, sizes: Sequence[int]) -> Iterator[tuple[NDArray[Any] | tuple[NDArray[Any], ...], int]]:
+        """(so many rows, how many of them count) for each of what `plans.cut` gives: the last batch may be filled up
+        with its last row. Of a network of several inputs the one batch that was given, an array an input.
         """
         if self._every:
             yield self._every, len(self)
             return
-        for start in range(0, len(self), size):
+        start = 0
+        for size in cut(len(self), sizes):
             rows = [self._row(index) for index in range(start, min(start + size, len(self)))]
+            start += size
             yield np.stack(rows + rows[-1:] * (size - len(rows))), len(rows)
 
 

@@ -21,10 +21,11 @@ from ..errors import DeployError
 from . import bundle, compiled
 from .given import Given, Input, Rows
 from .labels import class_count, known
+from .plans import Plans
 from .preprocessing import Preprocessing, from_dict
 
-Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
-"""The outputs, in the manifest's order, for one input of the bundle's exact shape."""
+Run = Callable[..., Sequence[NDArray[Any]]]
+"""The outputs, in the manifest's order, for an array an input, of the exact shapes of one of the bundle's plans."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,7 @@ class Model:
         name, target, precision: of the manifest, e.g. ``inception_resnet_v2``, ``cpu``, ``int8``.
         input: the shape, type and preprocessing of what it takes.
         batch: images that are computed at once; other numbers of rows are cut and filled up.
+        batches: of every plan, `batch` the first and smallest: the largest that rows fill comes first (`plans.cut`).
         labels: the names of the classes.
         manifest: everything else that the bundle says of itself.
     """
@@ -120,7 +122,9 @@ class Model:
             None if how is None else from_dict(how),
             tuple(manifest["inputs"]),
         )
-        self.batch = opened.input_shape[0]
+        self.batches = opened.batches
+        self.batch = self.batches[0]
+        self._ports = [plan.manifest["outputs"] for plan in opened.plans]
         self.labels = _labels(labels, manifest)
         self.run, self._close = run, close
 
@@ -140,7 +144,7 @@ class Model:
             DeployError, UsageError: what was given does not fit, is missing or is damaged.
         """
         rows = self.input.rows(given)
-        return self.result(rows, ([*self.compute(x)] for x, _ in rows.batches(self.batch)))
+        return self.result(rows, ([*self.compute(x)] for x, _ in rows.batches(self.batches)))
 
     def compute(self, x: NDArray[Any] | tuple[NDArray[Any], ...]) -> Sequence[NDArray[Any]]:
         """`run` on a batch of `Rows`: an array, or a tuple of one an input."""
@@ -150,18 +154,20 @@ class Model:
         """The `Result` of what `run` gave for each of the rows' batches."""
         parts = [[np.array(array) for array in arrays] for arrays in outputs]  # some engines write over theirs
         ports = self.manifest["outputs"]
-        for batch in parts:
-            self._check(ports, batch)
+        for arrays in parts:
+            self._check(arrays)
         named = {
             port["name"]: self._joined(arrays, port, len(rows))
             for port, arrays in zip(ports, zip(*parts, strict=True), strict=True)
         }
         return Result(named, rows.names, self.labels, ports[0].get("kind") == "probabilities", rows.single)
 
-    def _check(self, ports: Sequence[Mapping[str, Any]], arrays: Sequence[NDArray[Any]]) -> None:
+    def _check(self, arrays: Sequence[NDArray[Any]]) -> None:
         """Refuse what the manifest does not announce: names of classes and rows are found by its shapes."""
-        told, got = [tuple(port["shape"]) for port in ports], [array.shape for array in arrays]
-        if told != got:
+        got = [array.shape for array in arrays]
+        every = [[tuple(port["shape"]) for port in ports] for ports in self._ports]
+        if got not in every:
+            told = every[0] if len(every) == 1 else every
             message = f"the network gives {got}, and the bundle's manifest says {told}; export it again"
             raise DeployError(message, kind="bundle", got=got, allowed=told)
 
@@ -208,8 +214,9 @@ def load(
             it.
     """
     with bundle.open(Path(path)) as opened:
-        library = compiled.load(opened.folder, threads=threads, driver=None if driver is None else Path(driver))
-        return Model(opened, library.run, labels=labels, close=library.close)
+        used = None if driver is None else Path(driver)
+        plans = Plans(opened.batches, lambda n: compiled.load(opened.folder, threads=threads, driver=used, plan=n))
+        return Model(opened, plans.open_all().run, labels=labels, close=plans.close)
 
 
 def _labels(given: str | os.PathLike[str] | Sequence[str] | None, manifest: Mapping[str, Any]) -> Sequence[str]:

@@ -23,23 +23,21 @@ HERE = Path(__file__).resolve().parent
 
 
 class Network:
-    """The compiled network; `inputs` and `outputs` are (name, shape, dtype) each; threads 0: one a core."""
+    """The compiled network; `inputs`, `outputs`: (name, shape, dtype) each; `larger`: its plans for more images."""
 
-    def __init__(self, folder: str | Path = HERE, threads: int = 0) -> None:
+    def __init__(self, folder: str | Path = HERE, threads: int = 0, plan: int = 0) -> None:
         manifest = json.loads(Path(folder, "manifest.json").read_text("utf-8"))
-        self.inputs, self.outputs = (
-            [(port["name"], tuple(port["shape"]), port["dtype"]) for port in manifest[side]]
-            for side in ("inputs", "outputs")
-        )
-        file = Path(folder, f"model-{platform.machine()}.so")  # of a board's bundle: the library that simulates it
-        file = file if file.exists() else Path(folder, "model.so")
+        plans = [manifest, *manifest.get("plans", [])]
+        sides = [plans[plan][side] for side in ("inputs", "outputs")]
+        self.inputs, self.outputs = ([(p["name"], tuple(p["shape"]), p["dtype"]) for p in side] for side in sides)
+        self.larger = [] if plan else [Network(folder, threads, number) for number in range(1, len(plans))]
+        files = Path(folder, f"model-{platform.machine()}.so"), Path(folder, "model.so")  # a board's simulator first
+        file = next(path for path in files if path.exists())
         self._library = library = ctypes.CDLL(str(file.resolve()))
-        library.id_describe.restype = ctypes.POINTER(ctypes.c_uint32)
         library.id_error.restype = ctypes.c_char_p
-        if (version := library.id_describe()[0]) != 1:
-            raise RuntimeError(f"{file} has version {version} of inception_deploy.h, this file is for 1")
         self._handle = ctypes.c_void_p()
-        self._check(library.id_open(bytes(Path(folder, "weights.bin")), threads, ctypes.byref(self._handle)))
+        weights, handle = bytes(Path(folder, "weights.bin")), ctypes.byref(self._handle)
+        self._check(library.id_open_plan(plan, weights, ctypes.c_uint64(0), threads, handle))  # threads 0: one a core
 
     def run(self, *arrays: np.ndarray) -> list[np.ndarray]:
         """One inference: an array an input, of exactly its shape and type."""
@@ -53,10 +51,13 @@ class Network:
         return results
 
     def __call__(self, x: np.ndarray) -> list[np.ndarray]:
-        """The outputs for any number of rows of the first input: batches are filled up with the last row."""
-        size = self.inputs[0][1][0]
-        filled = np.concatenate([x, np.repeat(x[-1:], -len(x) % size, axis=0)])
-        parts = [self.run(filled[at : at + size]) for at in range(0, len(filled), size)]
+        """The outputs for any number of rows: by the largest plan that they fill; the smallest one is filled up."""
+        parts, at, size = [], 0, self.inputs[0][1][0]
+        for plan in (*self.larger[::-1], self):
+            rows = plan.inputs[0][1][0]
+            while at < len(x) and (rows <= len(x) - at or plan is self):
+                parts.append(plan.run(x[np.minimum(np.arange(at, at + rows), len(x) - 1)]))
+                at += rows
         whole = [np.concatenate([np.atleast_1d(array) for array in arrays]) for arrays in zip(*parts, strict=True)]
         return [y[: len(x)] if port[1][:1] == (size,) else y for y, port in zip(whole, self.outputs, strict=True)]
 
@@ -79,8 +80,8 @@ def prepare(path: str | Path) -> np.ndarray:
     picture = picture.resize((width, height), Image.Resampling[how["interpolation"].upper()])
     rows, columns = how["crop"]
     top, left = round((height - rows) / 2), round((width - columns) / 2)
-    x = np.asarray(picture.crop((left, top, left + columns, top + rows))).reshape(rows, columns, -1)
-    x = x[..., ::-1] if how["color"] == "bgr" else x
+    x = np.asarray(picture.crop((left, top, left + columns, top + rows)))
+    x = x.reshape(rows, columns, -1)[..., :: -1 if how["color"] == "bgr" else 1]
     if how["dtype"] == "float32":
         above, _, below = how["scale"].partition("/")
         scale = Fraction(above) / Fraction(below or 1)

@@ -256,6 +256,17 @@ def balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     )
 
 
+def repacked(spec: Conv, schedule: ConvSchedule, vectors: int) -> ConvSchedule:
+    """A schedule with tiles of as many accumulators, in which weights are packed for tiles of so many vectors.
+
+    Args:
+        vectors: divides those of a group.
+    """
+    row, most = image(spec)[3], schedule.vectors * schedule.pixels
+    tile = replace(schedule, vectors=vectors, pixels=max(split(row, max(1, most // vectors))))
+    return _streamed(spec, balanced(spec, tile))
+
+
 def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[int, ...]]]]:
     """The schedules worth a measurement: each register tile and unit, with the values that the other knobs may take."""
     lanes, registers = isa.lanes, isa.registers

@@ -20,6 +20,23 @@ def content(facts: Facts) -> Iterable[Markup]:
     yield from _arena(facts)
     yield heading("Weights")
     yield from _weights(facts)
+    if facts.manifest.get("plans"):
+        yield heading("Plans")
+        yield from _plans(facts)
+
+
+def _plans(facts: Facts) -> Iterable[Markup]:
+    """Of a bundle for several numbers of images."""
+    memory, others = facts.manifest["memory"], facts.manifest["plans"]
+    yield paragraph(
+        f"The bundle holds {several(1 + len(others), 'plan')}, each for another number of images at once, on one file "
+        f"of weights: {size(memory['shared_bytes'])} of {size(memory['weights_bytes'])} are read by all of them. What "
+        "this page says elsewhere is of the first."
+    )
+    rows = [(facts.batch, len(facts.plan["steps"]), size(memory["arena_bytes"]))]
+    for row, plan in zip(others, facts.plan["plans"], strict=True):
+        rows.append((row["batch"], len(plan["steps"]), size(row["memory"]["arena_bytes"])))
+    yield table("The plans of the bundle", ("images at once", "kernel calls", "arena"), rows, right=(0, 1, 2))
 
 
 def _arena(facts: Facts) -> Iterable[Markup]:

@@ -32,9 +32,9 @@ def _stages(facts: Facts) -> Iterable[Markup]:
     for row in facts.verified["stages"]:
         noise = row.get("noise")
         allowed = row.get("allowed", row["tolerance"])
-        by = row.get("criterion", "fixed")
+        by, stage = row.get("criterion", "fixed"), judge.named(row)
         rows.append(
-            (row["stage"], row["reference"], _real(row["max_abs"]), _real(row["max_rel"]), f"{_real(allowed)} ({by})",
+            (stage, row["reference"], _real(row["max_abs"]), _real(row["max_rel"]), f"{_real(allowed)} ({by})",
              "not needed" if noise is None else _real(noise), _real(row["cosine"], 6),
              mark(row["top5_same"], "yes", "no"), ", ".join(row.get("inputs") or ()) or "-", mark(row["ok"]))
         )  # fmt: skip

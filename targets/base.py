@@ -157,15 +157,20 @@ class Target(ABC):
         """The VTA beside the device."""
         return None
 
+    def machine(self, spec: Spec) -> Isa | Accelerator:
+        """What computes a spec."""
+        return self.isa
+
     def family(self, spec: Spec) -> Found:
         """The kernels that compute a spec. DeployError ``kernel`` where there are none."""
         from inception_deploy.kernels.table import find
 
-        return find(spec, self.isa)
+        return find(spec, self.machine(spec))
 
     def schedule(self, spec: Spec) -> Any:
         """The schedule for a spec."""
-        return self.family(spec).family.choose(spec, self.isa)
+        machine: Any = self.machine(spec)
+        return self.family(spec).family.choose(spec, machine)
 
     def units(self, spec: Spec, schedule: Any) -> int:
         """Work units of the kernel."""
@@ -178,6 +183,27 @@ class Target(ABC):
     def winograd(self, spec: Spec) -> tuple[int, int] | None:
         """Outputs of a Winograd tile, where that is faster for a convolution; None where it is computed directly."""
         return None
+
+    def winograd_options(self, spec: Spec) -> list[tuple[int, int]]:
+        """The Winograd tiles that tuning may choose from."""
+        return []
+
+    # -- asked by tuning ---------------------------------------------------------------------------------------------
+    @property
+    def modelled(self) -> bool:
+        """The time of what is tuned follows from a model, the same every time; otherwise it is measured."""
+        return False
+
+    def judge(self) -> dict[str, Any]:
+        """What the times of kernels hold for: code for another machine, or another model of one, has others."""
+        return self.tvm_target()
+
+    def tvm_target(self) -> dict[str, Any]:
+        """TVM's description of a CPU, which may be an accelerator's host."""
+        target: dict[str, Any] = {"kind": "llvm", "mtriple": self.isa.mtriple, "mcpu": self.isa.mcpu}
+        if self.isa.mattr:
+            target["mattr"] = list(self.isa.mattr)
+        return target
 
     # -- the work ----------------------------------------------------------------------------------------------------
     @abstractmethod

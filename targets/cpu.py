@@ -117,7 +117,6 @@ class Cpu(Target):
         return pays(spec, lanes=self.isa.lanes) if isinstance(spec, Conv) else None
 
     def winograd_options(self, spec: Spec) -> list[tuple[int, int]]:
-        """The Winograd tiles that tuning may choose from."""
         from inception_deploy.kernels.vector.winograd import options
 
         return options(spec) if isinstance(spec, Conv) else []
@@ -141,13 +140,6 @@ class Cpu(Target):
         library = write_library(plan, parts, folder, triple=triple, features=features, others=others)
         more = program.write_program(plan, parts, folder, triple=triple, features=features, others=others)
         return [*library, *more]
-
-    def tvm_target(self) -> dict[str, Any]:
-        """TVM's description of it."""
-        target: dict[str, Any] = {"kind": "llvm", "mtriple": self.isa.mtriple, "mcpu": self.isa.mcpu}
-        if self.isa.mattr:
-            target["mattr"] = list(self.isa.mattr)
-        return target
 
 
 def names(kind: str) -> list[str]:

@@ -24,7 +24,6 @@ from .base import Progress, Target
 from .precision import Precision
 
 if TYPE_CHECKING:
-    from inception_deploy.kernels.table import Found
     from inception_deploy.lower.plan import Kernel, Plan
     from inception_deploy.quantize.scheme import Choices
 
@@ -76,9 +75,9 @@ class VtaTarget(Target):
             raise DeployError(message, kind="vta", got=got, allowed="LOG_BLOCK 4, LOG_BATCH 0")
         accelerator = replace(self.vta, config=config)
         for memory, half in (
-            ("INP", accelerator.inp_half),
-            ("WGT", accelerator.wgt_half),
-            ("ACC", accelerator.acc_half),
+            ("INP", accelerator.inp_room()),
+            ("WGT", accelerator.wgt_room()),
+            ("ACC", accelerator.acc_room()),
         ):
             if half < 1:
                 message = f"LOG_{memory}_BUFF_SIZE of {file} holds no tile in each of two halves"
@@ -137,40 +136,39 @@ class VtaTarget(Target):
     def host_offset(self) -> int:
         return super().byte_offset
 
-    def family(self, spec: Spec) -> Found:
-        from inception_deploy.kernels.table import find
+    def machine(self, spec: Spec) -> Isa | Accelerator:
+        return self.vta if isinstance(spec, Vta) else self.isa
 
-        return find(spec, self.vta if isinstance(spec, Vta) else self.isa)
+    @property
+    def modelled(self) -> bool:
+        return True
 
-    def schedule(self, spec: Spec) -> Any:
-        machine: Any = self.vta if isinstance(spec, Vta) else self.isa
-        return self.family(spec).family.choose(spec, machine)
+    def judge(self) -> dict[str, Any]:
+        board, config = self.vta.board, self.vta.config
+        sizes = (config.log_uop_buffer, config.log_inp_buffer, config.log_wgt_buffer, config.log_acc_buffer)
+        return {
+            "configuration": f"{1 << config.log_batch}x{config.block}_i8w8a32_{'_'.join(map(str, sizes))}",
+            "hardware": f"{board.executes} at {board.mhz:g} MHz with a bus of {8 * board.bus_bytes} bits",
+            "intervals": f"{board.gemm_interval} and {board.alu_interval}",
+            "assumed": f"{board.overhead}, {board.latency}, {board.row_latency} and {board.drain} cycles",
+        }
 
     def build(self, plan: Plan, folder: Path, progress: Progress | None = None) -> list[str]:
         from . import vta_library
         from .objects import compile_kernels
-        from .vta import assemble, pieces
+        from .vta.streams import streams
 
-        streams = []
-        for steps in pieces.spans(plan):
-            work = []
-            for step in (plan.steps[number] for number in steps):
-                kernel = plan.kernels[step.kernel]
-                assert isinstance(kernel.spec, Vta)
-                work.append(assemble.Work(step.name, kernel.spec, kernel.schedule, step.args))
-            streams.append(assemble.assemble(work, self.vta))
         kernels = [kernel for kernel in plan.kernels.values() if not isinstance(kernel.spec, Vta)]
 
         def host(isa: Isa) -> vta_library.Host:
-            objects = compile_kernels(
-                [_for(kernel, isa) for kernel in kernels], cpu.Cpu(isa.name, isa).tvm_target(), progress
-            )
+            own = [_for(kernel, isa) for kernel in kernels]
+            objects = compile_kernels(own, cpu.Cpu(isa.name, isa).tvm_target(), progress)
             return vta_library.Host(isa.triple, objects, isa.features)
 
         board = None if self.board == SIMULATED else self.vta.board
         return vta_library.write(
-            plan, streams, self.vta.config, self.vta.board.profile, folder, here=host(self._simulating()),
-            board=board, there=None if board is None else host(self.isa),
+            plan, streams(plan, self.vta), self.vta.config, self.vta.board.profile, folder,
+            here=host(self._simulating()), board=board, there=None if board is None else host(self.isa),
         )  # fmt: skip
 
 

@@ -45,7 +45,7 @@ from .sources import capture as exporter
 from .sources import metadata, original, resolve
 from .targets.cpu_library import costs
 from .targets.precision import Settled, settle
-from .tuning.tuned import TunedCpu
+from .tuning.tuned import Tuned
 from .tuning.tuned import load as load_tuned
 
 if TYPE_CHECKING:
@@ -391,7 +391,7 @@ class _Export:
         else:
             plans = (lower(model, target, self._say, dumps),)
         self.facts |= _compiled(target, plans, model, self.facts.get("quantization"))
-        if isinstance(target, TunedCpu):
+        if isinstance(target, Tuned):
             self.watch.note(target.note())
             self.facts["tuning"] = target.manifest()
         return plans

@@ -11,9 +11,11 @@ take the bus in the order in which their instructions start. Every result is an 
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from inception_deploy.errors import DeployError
 from inception_deploy.kernels.vta import isa
@@ -76,6 +78,24 @@ class Timing:
     def utilization(self) -> float:
         """The part of all cycles in which GEMM multiplied."""
         return self.steps["gemm"] * self.board.gemm_interval / self.cycles if self.cycles else 0.0
+
+    def of_steps(self, steps: Iterable[tuple[int, int]]) -> list[int]:
+        """Cycles until the last instruction of each step is done, from where the step before it was.
+
+        Args:
+            steps: the first instruction of each, and that behind its last.
+        """
+        ranges = list(steps)
+        ends = np.zeros(max((end for _, end in ranges), default=0) + 1, np.int64)
+        for span in self.spans:
+            if span.instruction < len(ends):
+                ends[span.instruction] = span.end
+        found, before = [], 0
+        for first, end in ranges:
+            done = max(before, int(ends[first:end].max(initial=0)))
+            found.append(done - before)
+            before = done
+        return found
 
     def document(self) -> dict[str, Any]:
         """For JSON, without the spans."""

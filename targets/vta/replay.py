@@ -135,13 +135,8 @@ def _placed(
 
 def step_cycles(rows: list[dict[str, Any]], timing: Timing) -> list[dict[str, Any]]:
     """How long each step takes until its last instruction is done, beside what ran before."""
-    ends = np.zeros(max((row["end"] for row in rows), default=0) + 1, np.int64)
-    for span in timing.spans:
-        if span.instruction < len(ends):
-            ends[span.instruction] = span.end
-    found, before = [], 0
-    for row in rows:
-        end = max(before, int(ends[row["first"] : row["end"]].max(initial=0)))
-        found.append({"name": row["name"], "first": row["first"], "end": row["end"], "cycles": end - before})
-        before = end
-    return found
+    taken = timing.of_steps((row["first"], row["end"]) for row in rows)
+    return [
+        {"name": row["name"], "first": row["first"], "end": row["end"], "cycles": cycles}
+        for row, cycles in zip(rows, taken, strict=True)
+    ]

@@ -83,6 +83,32 @@ def test_integers_are_tuned_for_integers(call, branchy: str, tmp_path: Path) -> 
     assert "is of target cpu at int8, not cpu" in again.error["message"]
 
 
+def test_a_vta_is_tuned_by_its_cycle_model(call, tmp_path: Path) -> None:
+    """The bundle takes what was found, says so, and computes every bit as before."""
+    argv = ["--model", "lenet5", "--target", "vta:sim"]
+    found = call("tune", *argv, "--trials", 20, "-o", tmp_path / "one", "--json")
+    assert found.status == 0, found.err
+    document = found.document
+    assert (document["measured"], document["estimate"], document["trials"]) == ("model", True, 20)
+    assert document["bound_cycles"] <= document["after_cycles"] < document["before_cycles"]
+    pictures = tmp_path / "pictures.npz"
+    np.savez(pictures, x=np.random.default_rng(0).standard_normal((16, 1, 32, 32), np.float32))
+    argv += ["--calibration", pictures]
+    for name, more in (("plain", []), ("tuned", ["--tuned", tmp_path / "one"])):
+        result = call("export", *argv, *more, "-o", tmp_path / name)
+        assert result.status == 0, result.err
+    estimates, outputs = [], []
+    np.save(tmp_path / "x.npy", np.random.default_rng(1).standard_normal((1, 1, 32, 32), np.float32))
+    for name in ("plain", "tuned"):
+        estimates.append(call("inspect", tmp_path / name, "--json").document)
+        call("run", tmp_path / name, "--input", tmp_path / "x.npy", "--output", tmp_path / f"{name}.npy")
+        outputs.append(np.load(tmp_path / f"{name}.npy"))
+    assert estimates[1]["vta"]["cycles"] < estimates[0]["vta"]["cycles"]
+    assert (estimates[0]["tuning"], estimates[1]["tuning"]["judged"]) == (None, "modelled")
+    assert np.array_equal(*outputs)
+    assert "kernels from the database" in call("inspect", tmp_path / "tuned").out
+
+
 def test_resume(call, branchy: str, database: Path) -> None:
     argv = ["tune", "--model", branchy, "--input-size", "32", "-o", database, "--json"]
     before = (database / "database_tuning_record.json").read_text()
@@ -131,6 +157,10 @@ def test_a_kill_loses_nothing(branchy: str, call, tmp_path: Path) -> None:
         (2, "usage", {"--tracker": "host:99999", "--key": "k"}),
         (2, "usage", {"--tracker": "127.0.0.1:9190"}),
         (2, "usage", {"--key": "k"}),
+        (2, "usage", {"--target": "vta:pynq", "--threads": "2"}),
+        (2, "usage", {"--target": "vta", "--tracker": "127.0.0.1:9190", "--key": "k"}),
+        (2, "precision", {"--target": "vta:pynq", "--precision": "fp32"}),
+        (2, "scheme", {"--target": "vta:pynq", "--scheme": "float-scale"}),
         (1, "target", {"--target": "arm:cortex-a72"}),
         (1, "database", {"--resume": None}),
     ],

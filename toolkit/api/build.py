@@ -165,7 +165,7 @@ def tune(
     trials: int,
     target: str = "cpu",
     precision: Literal["fp32", "int8"] | None = None,
-    scheme: str = "float-scale",
+    scheme: str | None = None,
     weights: PathLike | None = None,
     ema: bool = False,
     input_size: int | tuple[int, int] | None = None,
@@ -181,17 +181,17 @@ def tune(
     threads: int | None = None,
     progress: Progress = NONE,
 ) -> Document:
-    """Search for faster kernels of a network by measuring, into a database that ``export(tuned=...)`` builds from.
+    """Search for faster kernels of a network, into a database that ``export(tuned=...)`` builds from.
 
     >>> tune("irv2", "irv2.db", trials=64)
 
     Args:
         model, target, weights ... preprocessing: as for `export`.
-        output: the database, a folder that keeps every measurement.
-        precision: None for int8 where the model is a quantized ONNX, and fp32 otherwise. A float network is quantized
-            on random pictures for that: what its scales are makes no difference to its kernels.
-        scheme: how it is quantized.
-        trials: choices to measure, of all layers together.
+        output: the database, a folder that keeps every result.
+        precision: None for int8 where the model is a quantized ONNX or the target a VTA, and fp32 otherwise. A float
+            network is quantized on random pictures for that: what its scales are makes no difference to its kernels.
+        scheme: how it is quantized; None for the target's own.
+        trials: choices to judge, of all layers together: by measuring, on a VTA by its cycle model.
         resume: go on with the database that stands at `output`.
         tracker, key: host and port of an RPC tracker of TVM, and the devices' key there; both, or neither.
         threads: that the network will run on.

@@ -1,4 +1,4 @@
-"""`tune`: search for faster kernels of a network by measuring, into a database that `export --tuned` builds from."""
+"""`tune`: search for faster kernels of a network, into a database that `export --tuned` builds from."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=positive("--trials"),
         metavar="N",
-        help="choices to measure, of all layers together",
+        help="choices to judge, of all layers together",
     )
     parser.add_argument(
         "--precision",
         choices=("fp32", "int8"),
-        help="whose kernels (default: int8 for a quantized ONNX, otherwise fp32)",
+        help="whose kernels (default: int8 for a quantized ONNX and for vta, otherwise fp32)",
     )
     parser.add_argument(
         "--scheme",
-        default="float-scale",
         metavar="S",
-        help="of int8; a float network is quantized on random pictures, as times do not depend on its scales",
+        help="of int8 (default: the target's); a float network is quantized on random pictures, as times do not depend "
+        "on its scales",
     )
     parser.add_argument(
         "-o",
@@ -41,7 +41,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DB",
-        help="the database: a folder that keeps every measurement",
+        help="the database: a folder that keeps every result",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the database that stands at --output")
     parser.add_argument(
@@ -88,7 +88,8 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
     text = (
         f"{rest}\n{document['trials']} trials, {document['records']} records in {document['database']}; "
         f"{_gained(document)}\n"
-        f"build from it: inception-deploy export --model {options.model} --tuned {options.output} ..."
+        f"build from it: inception-deploy export --model {options.model} --target {options.target} "
+        f"--tuned {options.output} ..."
     )
     return Outcome(document, sequence(shown, line(text)))
 
@@ -101,7 +102,10 @@ def _gained(document: Mapping[str, Any]) -> str:
     """What the tuning came to."""
     better, kept, before, after = (document[name] for name in ("better", "kept", "before_ms", "after_ms"))
     took = f"{after:.2f} ms instead of {before:.2f}"
-    if document["measured"] != "network":
+    if document["measured"] == "model":
+        cycles, least = (document[name] for name in ("before_cycles", "bound_cycles"))
+        took += f", an estimate: {document['after_cycles']} cycles instead of {cycles}, at least {least}"
+    elif document["measured"] != "network":
         return f"{better} kernels are faster; the sum of the layers takes {took}"
     if not kept:
         alone = f"{better} kernels were faster alone, none in the network" if better else "no kernel was faster"
@@ -111,9 +115,10 @@ def _gained(document: Mapping[str, Any]) -> str:
 
 COMMAND = Command(
     "tune",
-    "search for faster kernels of a network by measuring",
+    "search for faster kernels of a network",
     "inception-deploy tune --model irv2 --target cpu --trials 64 -o irv2.db\n"
     "inception-deploy tune --model googlenet --precision int8 --trials 64 -o googlenet-int8.db\n"
+    "inception-deploy tune --model resnet18 --target vta:pynq --trials 200 -o resnet18-pynq.db\n"
     "inception-deploy tune --model v4 --target arm:cortex-a72 -o pi.db --trials 500 --tracker 10.0.0.2:9190 --key pi4",
     _arguments,
     _execute,

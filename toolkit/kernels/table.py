@@ -86,8 +86,12 @@ def versions_of(spec: Spec, eligible: bool) -> dict[str, int]:
     Args:
         eligible: Winograd's transforms may be among the choices.
     """
-    # a spec names its elements, and so the family; which instruction set it is for does not matter
-    own = next(f for f in FAMILIES for isa in ISAS if f.kind is type(spec) and f.serves(spec, isa) is None)
+    # a spec names its elements, and so the family; which machine it is for does not matter
+    kin = [family for family in FAMILIES if family.kind is type(spec)]
+    serving = (f for f in kin if len(kin) == 1 or any(f.serves(spec, isa) is None for isa in ISAS))
+    own = next(serving, None)
+    if own is None:
+        raise DeployError(f"no family of kernels computes a {spec.describe()}", kind="kernel", got=spec.describe())
     transforms = [f for f in FAMILIES if f.kind in (WinogradInput, WinogradOutput)]
     found = [own, *(transforms if eligible and isinstance(spec, Conv) else [])]
     return {family.name: VERSIONS[family.name] for family in found}

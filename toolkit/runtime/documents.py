@@ -65,6 +65,7 @@ MANIFEST = {
     "tuning": Maybe(
         {
             "database_sha256": str,
+            "judged": Maybe(str),
             "kernels": [{"kernel": Maybe(str), "layer": Maybe(str), "knobs": Maybe(dict), "ratio": Missing(float)}],
         }
     ),

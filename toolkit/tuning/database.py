@@ -29,7 +29,7 @@ from typing import Any
 from .. import artifact
 from ..errors import DeployError
 from ..kernels.spec import decode
-from ..targets.cpu import Cpu
+from ..targets.base import Target
 from .space import Space
 from .task import Task
 
@@ -48,7 +48,7 @@ class Identity:
     Attributes:
         model: the network's name.
         target: as the user writes it.
-        machine: what code is generated for (`Cpu.tvm_target`): `cpu` means another one on another CPU.
+        machine: what its times hold for (`Target.judge`): `cpu` means another one on another CPU.
         compiler: TVM's version.
     """
 
@@ -134,7 +134,7 @@ class Database:
         return [task for _, task in sorted(self._tasks.items())]
 
     def commit(
-        self, task: Task, space: Space, values: Mapping[str, int], seconds: Sequence[float], target: Cpu
+        self, task: Task, space: Space, values: Mapping[str, int], seconds: Sequence[float], target: Target
     ) -> None:
         """Append a measurement. When this returns it is with the operating system, and a kill cannot lose it."""
         import tvm
@@ -324,7 +324,7 @@ def workload(task: Task) -> Any:
 
     def element(i: Any) -> Any:
         # stands for the kernel, which the template writes: each argument takes part
-        total = reads[0][i % found["src"].size].astype("float32")
+        total = reads[0][i % int(reads[0].shape[0])].astype("float32")
         for tensor in reads[1:]:
             total = total + tensor[i % int(tensor.shape[0])].astype("float32")
         return total.astype(found["dst"].dtype)

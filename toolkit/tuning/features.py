@@ -7,14 +7,14 @@ import math
 import numpy as np
 
 from ..kernels.spec import Spec
-from ..targets.cpu import Cpu
+from ..targets.base import Target
 from .space import Choice, main_spec
 
 WIDTH = 20
 """Features of every choice, whatever its family; the last three are of Winograd's tile."""
 
 
-def features(spec: Spec, choice: Choice, target: Cpu, threads: int) -> np.ndarray:
+def features(spec: Spec, choice: Choice, target: Target, threads: int) -> np.ndarray:
     """`(WIDTH,)` float64."""
     found = np.zeros(WIDTH)
     main = main_spec(spec, choice.outputs)

@@ -1,10 +1,12 @@
-"""The job of `tune` on one page: a network in, a database of measured choices out.
+"""The job of `tune` on one page: a network in, a database of judged choices out.
 
 resolve, export, optimise   --model becomes the ONNX that `export` would compile
 measure defaults            every task as it is: where the time goes, and what has to be beaten
 search                      trials, each to the task that is expected to gain most
 confirm                     the winners again, longer
 settle                      the whole network, untuned and tuned, in turns: what is faster there is kept
+
+Where a model says how long a kernel takes (`Target.modelled`), `modelled` does what stands behind the export.
 """
 
 from __future__ import annotations
@@ -17,18 +19,22 @@ import numpy as np
 import onnx
 
 from ..bundles.engines import default_threads
-from ..errors import DeployError
+from ..errors import DeployError, UsageError
 from ..graph import driver
 from ..lower.lower import layers_for, lower
 from ..progress import NONE, Progress, Stopwatch
 from ..quantize import quantize
 from ..quantize.integer_network import is_quantized
+from ..quantize.quantizer import Recipe
 from ..sources import resolve
 from ..targets import parse
+from ..targets.base import Target
+from ..targets.cpu import Cpu
+from ..targets.vta_target import VtaTarget
 from . import database as databases
-from . import settle
+from . import modelled, settle, told
 from .devices import remote_runners, servers
-from .measure import Meter, local_runners
+from .measure import Meter, Runners, local_runners
 from .search import Search, State
 from .task import Task, tasks_of
 from .trial import Setting
@@ -44,7 +50,7 @@ def tune(
     *,
     target: str = "cpu",
     precision: str | None = None,
-    scheme: str = "float-scale",
+    scheme: str | None = None,
     trials: int,
     resume: bool = False,
     tracker: tuple[str, int] | None = None,
@@ -57,8 +63,8 @@ def tune(
     Args:
         precision: ``fp32`` or ``int8``; None for int8 where the network is a quantized one, and fp32 otherwise. A float
             network is quantized on random pictures: times do not depend on what its scales are.
-        scheme: how it is quantized.
-        trials: choices to measure in all, those of an interrupted run included; defaults are not counted.
+        scheme: how it is quantized; None for the target's own.
+        trials: choices to judge in all, those of an interrupted run included; defaults are not counted.
         resume: go on with the database that is there.
         tracker, device_key: measure on the devices that TVM's RPC tracker knows by this key, not here.
         threads: that a network will run on; None for all of this machine's cores.
@@ -71,19 +77,17 @@ def tune(
         DeployError: the database cannot be used, or nothing can be measured.
     """
     watch = Stopwatch(progress)
-    goal = tunable(parse(target), precision or "fp32")
+    goal = tunable(parse(target), precision or parse(target).precision_by_default or "fp32")
     if reason := goal.unbuildable():
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
+    if scheme is not None:
+        goal.check_scheme(scheme)
+    if goal.modelled and (tracker or threads):
+        got = "--tracker" if tracker else "--threads"
+        message = f"{got} is for what is measured, and the time of {goal.name} follows from a model"
+        raise UsageError(message, kind="usage", got=got, allowed="neither --tracker nor --threads")
     threads = threads or default_threads()
-    if tracker is None:
-        if reason := goal.missing():
-            message = f"{goal.name} cannot be measured here ({reason}); measure on devices with --tracker and --key"
-            raise DeployError(message, kind="target", got=goal.name)
-        runners = local_runners(threads)
-    else:
-        count = servers(*tracker, device_key or "")
-        watch.note(f"measuring on {count} devices of the tracker at {tracker[0]}:{tracker[1]}")
-        runners = remote_runners(*tracker, device_key or "", threads, count)
+    runners = None if goal.modelled else _runners(goal, tracker, device_key or "", threads, watch)
     watch.stage("resolve")
     source = resolve.resolve(request)
     if precision is None and source.file is not None:
@@ -99,55 +103,74 @@ def tune(
         model, _ = driver.optimise(source.onnx(lambda what: watch.update(0, 0, what)), target=goal.kind)
         del source
         if goal.integers and not is_quantized(model):
-            model = _quantized(model, scheme, watch)
-        untuned, network = lower(model, goal), layers_for(model, goal)
-        of, found = settle.owners(network), tasks_of(network.layers)
-        if not found:
-            raise DeployError(f"{owner.model} has no layer that can be tuned", kind="tune", got=owner.model)
-        meter = Meter(goal, Setting(threads, len(untuned.weights)), runners)
-        try:
-            search = _search(found, opened, meter, threads, trials, watch)
-        finally:
-            meter.close()
-        best = better(opened, goal)
-        before = 1e3 * sum(state.total for state in search.states)
-        after = 1e3 * sum(s.total * (best[s.task.key].ratio if s.task.key in best else 1.0) for s in search.states)
-        kept = frozenset(best)
-        if tracker is None:
-            watch.stage("settle")
-
-            def chosen(keys: frozenset[str]) -> Any:
-                return lower(model, with_choices(goal, {key: best[key] for key in keys}))
-
-            kept, before, after = settle.settle(goal, untuned, chosen, kept, of, threads, watch)
-            dropped = tuple(sorted(best.keys() - kept))
-            settle.write(opened, settle.Settled(opened.digest(), tuple(sorted(kept)), dropped, before, after))
+            model = _quantized(model, goal, scheme or goal.scheme_by_default, watch)
+        if isinstance(goal, VtaTarget):
+            document = modelled.tune(model, goal, opened, trials, watch)
+        else:
+            assert runners is not None
+            document = _measured(model, goal, opened, trials, threads, runners, tracker is None, watch)
         return {
-            "tasks": len(found),
-            "trials": search.trials,
+            **document,
             "records": len(opened.records),
-            "better": len(best),
-            "kept": len(kept),
-            "before_ms": round(before, 4),
-            "after_ms": round(after, 4),
-            "measured": "network" if tracker is None else "tasks",
             "database": str(destination),
             "model": owner.model,
             "target": goal.name,
-            "layers": [
-                {
-                    "task": str(state.task),
-                    "count": state.task.count,
-                    "default_ms": round(1e3 * state.seconds, 4),
-                    "share": round(state.total / sum(s.total for s in search.states), 4),
-                    "ratio": round(best[state.task.key].ratio, 4) if state.task.key in best else 1.0,
-                    "choices": len(state.ratios),
-                    "kept": state.task.key in kept,
-                }
-                for state in sorted(search.states, key=lambda s: -s.total)
-            ],
             "seconds": watch.seconds(),
         }
+
+
+def _runners(goal: Target, tracker: tuple[str, int] | None, key: str, threads: int, watch: Stopwatch) -> Runners:
+    """Where trials run."""
+    if tracker is None:
+        if reason := goal.missing():
+            message = f"{goal.name} cannot be measured here ({reason}); measure on devices with --tracker and --key"
+            raise DeployError(message, kind="target", got=goal.name)
+        return local_runners(threads)
+    count = servers(*tracker, key)
+    watch.note(f"measuring on {count} devices of the tracker at {tracker[0]}:{tracker[1]}")
+    return remote_runners(*tracker, key, threads, count)
+
+
+def _measured(
+    model: onnx.ModelProto,
+    goal: Target,
+    opened: databases.Database,
+    trials: int,
+    threads: int,
+    runners: Runners,
+    here: bool,
+    watch: Stopwatch,
+) -> dict[str, Any]:
+    """Search by measuring, `here` or on devices; the document."""
+    assert isinstance(goal, Cpu)
+    untuned, network = lower(model, goal), layers_for(model, goal)
+    of, found = settle.owners(network), tasks_of(network.layers)
+    if not found:
+        raise told.nothing(opened.identity.model)
+    meter = Meter(goal, Setting(threads, len(untuned.weights)), runners)
+    try:
+        search = _search(found, opened, meter, threads, trials, watch)
+    finally:
+        meter.close()
+    best = better(opened, goal)
+    before = 1e3 * sum(state.total for state in search.states)
+    after = 1e3 * sum(s.total * (best[s.task.key].ratio if s.task.key in best else 1.0) for s in search.states)
+    kept = frozenset(best)
+    if here:
+        watch.stage("settle")
+
+        def chosen(keys: frozenset[str]) -> Any:
+            return lower(model, with_choices(goal, {key: best[key] for key in keys}))
+
+        kept, before, after = settle.settle(goal, untuned, chosen, kept, of, threads, watch)
+        dropped = tuple(sorted(best.keys() - kept))
+        settle.write(opened, settle.Settled(opened.digest(), tuple(sorted(kept)), dropped, before, after))
+    rows = [
+        told.row(s.task, best.get(s.task.key), kept, 1e3 * s.seconds, len(s.ratios))
+        for s in sorted(search.states, key=lambda s: -s.total)
+    ]
+    of_what = "network" if here else "tasks"
+    return told.document(rows, search.trials, len(best), len(kept), before, after, of_what)
 
 
 def _search(
@@ -179,10 +202,10 @@ def _search(
     return search
 
 
-def _quantized(model: onnx.ModelProto, scheme: str, watch: Stopwatch) -> onnx.ModelProto:
+def _quantized(model: onnx.ModelProto, goal: Target, scheme: str, watch: Stopwatch) -> onnx.ModelProto:
     """In int8, with the scales of random pictures."""
     watch.stage("quantize")
     shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim][1:]
     random = np.random.default_rng(0)
     pictures = [random.standard_normal(shape, dtype=np.float32) for _ in range(_PICTURES)]
-    return quantize(model, pictures, scheme=scheme).model
+    return quantize(model, pictures, recipe=Recipe(scheme=scheme, choices=goal.choices_by_default())).model

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from random import Random
 from typing import Any
 
 from ..kernels.spec import Conv, Spec, stages
-from ..targets.cpu import Cpu
+from ..targets.base import Target
 from .task import Task
 
 
@@ -26,7 +27,7 @@ class Choice:
     schedule: Any
 
 
-def default(task: Task, target: Cpu) -> Choice:
+def default(task: Task, target: Target) -> Choice:
     """What the target takes without being told."""
     outputs = target.winograd(task.spec) if task.eligible else None
     return Choice(outputs, target.schedule(main_spec(task.spec, outputs)))
@@ -37,8 +38,9 @@ def main_spec(spec: Spec, outputs: tuple[int, int] | None) -> Spec:
     return stages(spec, outputs)[1] if outputs is not None and isinstance(spec, Conv) else spec
 
 
-def _schedules(spec: Spec, target: Cpu) -> Iterable[tuple[Any, dict[str, tuple[int, ...]]]]:
-    return target.family(spec).family.space(spec, target.isa)
+def _schedules(spec: Spec, target: Target) -> Iterable[tuple[Any, dict[str, tuple[int, ...]]]]:
+    machine: Any = target.machine(spec)
+    return target.family(spec).family.space(spec, machine)
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,20 @@ class Group:
 class Space:
     """All choices of a task."""
 
-    def __init__(self, task: Task, target: Cpu) -> None:
+    def __init__(self, task: Task, target: Target) -> None:
+        self.task, self.target = task, target
         self.default = default(task, target)
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """What there is to choose from, made when it is first asked for."""
         algorithms: list[tuple[int, int] | None] = [None]
-        if task.eligible and isinstance(task.spec, Conv):
-            algorithms += target.winograd_options(task.spec)
-        self.groups = [
+        if self.task.eligible and isinstance(self.task.spec, Conv):
+            algorithms += self.target.winograd_options(self.task.spec)
+        return [
             Group(Choice(outputs, schedule), values)
             for outputs in algorithms
-            for schedule, values in _schedules(main_spec(task.spec, outputs), target)
+            for schedule, values in _schedules(main_spec(self.task.spec, outputs), self.target)
         ]
 
     def __len__(self) -> int:
@@ -118,7 +125,7 @@ def _numbers(schedule: Any) -> dict[str, int]:
     return {name: int(value) for name, value in found.items() if not isinstance(value, str)}
 
 
-def choice_of(values: Mapping[str, int], task: Task, target: Cpu) -> Choice:
+def choice_of(values: Mapping[str, int], task: Task, target: Target) -> Choice:
     """The choice that `knobs` gave. KeyError, TypeError or ValueError where it is none of this task's template."""
     rest = dict(values)
     outputs: tuple[int, int] | None = (rest.pop("winograd_rows"), rest.pop("winograd_columns"))

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..kernels.elements import Addition, Rounding
-from ..kernels.spec import Conv, Spec, Window
+from ..kernels.spec import Conv, Spec, Stage, Vta, Window
+from ..kernels.vta.bound import shifts
 from ..lower.layers import Layer
 
 
@@ -45,14 +46,16 @@ def key(spec: Spec, eligible: bool) -> str:
 
 def tunable(spec: Spec) -> bool:
     """There are knobs to search."""
-    return isinstance(spec, Conv) or (isinstance(spec, Window) and not spec.quantized)
+    return isinstance(spec, (Conv, Vta)) or (isinstance(spec, Window) and not spec.quantized)
 
 
 def plain(spec: Spec) -> Spec:
     """A spec without what makes no difference to its time: where tensors lie, and, of bytes, what the numbers of its
-    scales and zero points are.
+    scales and zero points are; of a VTA's, by how much an instruction shifts and clamps.
     """
     found = spec.canonical()
+    if isinstance(found, Vta):
+        return replace(found, stages=tuple(map(_plain, found.stages)))
     if not isinstance(found, Conv) or not found.quantized:
         return found
     how, addition = found.rounding, found.addition
@@ -62,6 +65,18 @@ def plain(spec: Spec) -> Spec:
         inside = None if addition.inside is None else 0
         addition = Addition((0, 0), (0, 0), 1.0, replace(alike, shift=addition.rounding.shift), unaligned, inside)
     return replace(found, rounding=alike, addition=addition, row_sets=1, column_sets=1)
+
+
+def _plain(stage: Stage) -> Stage:
+    """Shifts and clamps by as much as the same number of instructions can."""
+    terms = tuple(replace(term, shift=_MOST * shifts(term.shift)) for term in stage.terms)
+    lead, shift = (_MOST * shifts(amount) for amount in (stage.lead, stage.shift))
+    low, high = (None if end is None else 0 for end in (stage.low, stage.high))
+    return replace(stage, terms=terms, lead=lead, shift=shift, low=low, high=high)
+
+
+_MOST = 15
+"""By which one instruction shifts."""
 
 
 def key_of(layer: Layer) -> str | None:

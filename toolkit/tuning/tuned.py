@@ -8,7 +8,7 @@ from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import DeployError, UsageError
 from ..kernels.spec import Spec
@@ -16,6 +16,7 @@ from ..lower.lower import symbol_of
 from ..targets.base import Target
 from ..targets.cpu import Cpu
 from ..targets.precision import Precision
+from ..targets.vta_target import VtaTarget
 from . import settle
 from .database import FAILED, Database, Identity, header_target, read
 from .search import WORTH
@@ -23,21 +24,26 @@ from .space import Choice, choice_of, default, knobs, main_spec
 from .task import Task, key, plain
 from .task import tunable as has_knobs
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 @dataclass(frozen=True)
 class Better:
-    """A choice that was measured to be faster than the default; `ratio` is its time over the default's."""
+    """A choice that was found to be faster than the default; `ratio` is its time over the default's."""
 
     task: Task
     choice: Choice
     ratio: float
 
 
-def better(database: Database, target: Cpu) -> dict[str, Better]:
+def better(database: Database, target: Target) -> dict[str, Better]:
     """For every task whose fastest confirmed choice beats the default by enough, that choice, by the task's key.
 
-    A choice is confirmed when it has two records: the fastest of many single measurements is fast by luck too.
+    A choice is confirmed when it has two records: the fastest of many single measurements is fast by luck too. Where
+    the time follows from a model, one says all, and any gain is enough.
     """
+    worth, least = (1.0, 1) if target.modelled else (WORTH, 2)
     found: dict[str, Better] = {}
     for task in database.tasks():
         pooled = database.of(task)
@@ -45,9 +51,9 @@ def better(database: Database, target: Cpu) -> dict[str, Better]:
         reference = next((median(s) for values, s in pooled.items() if dict(values) == base), None)
         for values, seconds in pooled.items():
             chosen = dict(values)
-            if reference is None or median(seconds) >= WORTH * reference or chosen == base:
+            if reference is None or median(seconds) >= worth * reference or chosen == base:
                 break
-            if database.times_measured(task, chosen) >= 2 and median(seconds) < FAILED:
+            if database.times_measured(task, chosen) >= least and median(seconds) < FAILED:
                 try:
                     choice = choice_of(chosen, task, target)
                 except (KeyError, TypeError, ValueError) as error:
@@ -60,12 +66,15 @@ def better(database: Database, target: Cpu) -> dict[str, Better]:
     return found
 
 
-def tunable(target: Target, precision: str = "fp32") -> Cpu:
-    """The target at fp32 or int8, which are what is tuned, where its kernels have knobs that are searched.
+def tunable(target: Target, precision: str = "fp32") -> Target:
+    """The target at fp32 or int8, which are what is tuned, where its kernels have knobs that are searched; of a VTA at
+    int8.
 
     Raises:
         UsageError: ``target``, whose kernels have none; ``precision``, in which it has no kernels of its own.
     """
+    if isinstance(target, VtaTarget):
+        return target.at(precision)
     if isinstance(target, Cpu):
         found = target.at(precision)
         if precision == "int8" and not found.integers:
@@ -75,15 +84,17 @@ def tunable(target: Target, precision: str = "fp32") -> Cpu:
         return found
     raise UsageError(
         f"{target.name} cannot be tuned: its kernels have no knobs that tuning searches; "
-        "what can be tuned are the convolutions and pools of cpu and arm targets",
-        kind="target", got=target.name, allowed=["cpu", "cpu:...", "arm:..."],
+        "what can be tuned are the convolutions and pools of cpu and arm targets, and the steps of vta",
+        kind="target", got=target.name, allowed=["cpu", "cpu:...", "arm:...", "vta:..."],
     )  # fmt: skip
 
 
-def identity(model: str, target: Cpu) -> Identity:
-    """What a database of this model and target says of itself."""
-    goal = f"{target.name}{IN_INTEGERS * target.integers}"
-    return Identity(model, goal, target.tvm_target(), version("apache-tvm"))
+def identity(model: str, target: Target) -> Identity:
+    """What a database of this model and target says of itself. The path of a configuration is no part of it: what is
+    in the file is.
+    """
+    goal = f"{target.name.partition('@')[0]}{IN_INTEGERS * target.integers}"
+    return Identity(model, goal, target.judge(), version("apache-tvm"))
 
 
 IN_INTEGERS = " at int8"
@@ -91,8 +102,8 @@ IN_INTEGERS = " at int8"
 
 
 @dataclass(frozen=True)
-class TunedCpu(Cpu):
-    """The target, answering from a database where that knows better.
+class Tuned(Target):
+    """A target, answering from a database where that knows better.
 
     Attributes:
         choices: by a task's key, what was found for it.
@@ -115,7 +126,7 @@ class TunedCpu(Cpu):
                 found.setdefault(main_spec(one.task.spec, one.choice.outputs).canonical(), one)
         return found
 
-    def computing(self, row: Precision) -> TunedCpu:
+    def computing(self, row: Precision) -> Self:
         """The same; another way of computing has other kernels, of which the database knows nothing."""
         found = super().computing(row)
         return found if row == self.precision else replace(found, choices={}, used={})
@@ -149,7 +160,8 @@ class TunedCpu(Cpu):
     def manifest(self) -> dict[str, Any]:
         """What a bundle says of its tuning: the database's content, and the choice of every kernel that it gave."""
         kernels = [{"kernel": symbol, **record} for symbol, record in sorted(self.used.items())]
-        return {"database_sha256": self.digest, "kernels": kernels}
+        judged = "modelled" if self.modelled else "measured"
+        return {"database_sha256": self.digest, "judged": judged, "kernels": kernels}
 
     def note(self) -> str:
         """For the user, after lowering."""
@@ -161,7 +173,17 @@ class TunedCpu(Cpu):
         return "; ".join([taken, *self.passed_over])
 
 
-def load(folder: Path, model: str, target: Target) -> TunedCpu:
+@dataclass(frozen=True)
+class TunedCpu(Tuned, Cpu):
+    """A CPU so."""
+
+
+@dataclass(frozen=True)
+class TunedVta(Tuned, VtaTarget):
+    """A VTA with its host so."""
+
+
+def load(folder: Path, model: str, target: Target) -> Tuned:
     """A target with the choices of a database.
 
     Raises:
@@ -172,7 +194,7 @@ def load(folder: Path, model: str, target: Target) -> TunedCpu:
     database = read(folder, identity(model, base))
     choices, notes, settled = better(database, base), database.notes(), settle.read(database)
     if settled is None:
-        notes.append("its choices were measured one layer at a time, and not in the network")
+        notes.append("its choices were judged one layer at a time, and not in the network")
     else:
         choices = {task: choice for task, choice in choices.items() if task in settled.kept}
         if settled.dropped:
@@ -182,7 +204,8 @@ def load(folder: Path, model: str, target: Target) -> TunedCpu:
     return replace(with_choices(base, choices, database.digest()), passed_over=tuple(notes))
 
 
-def with_choices(base: Cpu, choices: Mapping[str, Better], digest: str = "") -> TunedCpu:
+def with_choices(base: Target, choices: Mapping[str, Better], digest: str = "") -> Tuned:
     """The target with these choices."""
-    own = {name.name: getattr(base, name.name) for name in fields(Cpu)}
-    return TunedCpu(**own, choices=choices, digest=digest)
+    kind, made = (VtaTarget, TunedVta) if isinstance(base, VtaTarget) else (Cpu, TunedCpu)
+    own = {field.name: getattr(base, field.name) for field in fields(kind)}
+    return made(**own, choices=choices, digest=digest)

@@ -66,7 +66,7 @@ def test_the_model_comes_close_to_the_bound(at: Accelerator, spec: Vta) -> None:
     costs = [tiling.cost(spec, at, one) for one in (first, *rest)]
     assert costs == sorted(costs)
     assert 1 <= costs[0] / bound(spec, at).cycles < 1.08
-    assert all(tiling.fits(spec, at, one.rows, one.columns, one.blocks) for one in (first, *rest))
+    assert all(tiling.fits(spec, at, one) for one in (first, *rest))
 
 
 def test_tiles_cover_the_output_once() -> None:

@@ -101,12 +101,13 @@ def test_a_step_in_any_tiling(data: st.DataObject) -> None:
     spec = data.draw(steps(config.block, config.batch))
     profile = data.draw(st.sampled_from(["hls", "chisel"]))
     at = accelerator(profile, config)
-    found = list(tiling.candidates(spec, at))
+    found = list(tiling.candidates(spec, at, **{name: data.draw(st.integers(1, 2)) for name in tiling.CONTEXTS}))
     if not found:
         return
     cut = replace(
-        data.draw(st.sampled_from(found)), deep=data.draw(st.booleans()), uops=data.draw(st.sampled_from([1, 32]))
-    )
+        data.draw(st.sampled_from(found)), deep=data.draw(st.booleans()), uops=data.draw(st.sampled_from([1, 32])),
+        snake=data.draw(st.booleans()), piece=data.draw(st.sampled_from([1, 16, 64])),
+    )  # fmt: skip
     layer = Layer(spec, [None] * len(spec.terms), cut)
     network = Network([layer, layer], at, data.draw(st.integers(0, 2**31)))
     network.check()

@@ -42,29 +42,19 @@ class Accelerator:
         return min(self.config.acc_depth, self.config.inp_depth)
 
     # -- where things lie in SRAM ------------------------------------------------------------------------------------
-    @property
-    def inp_half(self) -> int:
-        """Input tiles in each of two contexts; one more holds the constant vector, at 0."""
-        return (self.config.inp_depth - 1) // 2
+    def inp_room(self, contexts: int = 2) -> int:
+        """Input tiles in each of so many contexts; one more holds the constant vector, at 0."""
+        return (self.config.inp_depth - 1) // contexts
+
+    def wgt_room(self, contexts: int = 2) -> int:
+        """Weight tiles in each of so many contexts; one more, the last, is never written: resets name it."""
+        return (self.config.wgt_depth - 1) // contexts
+
+    def acc_room(self, contexts: int = 2) -> int:
+        """Accumulators in each of so many contexts; `distance` more, the last, take steps that only pass time."""
+        return (self.acc_depth - self.distance) // contexts
 
     @property
-    def wgt_half(self) -> int:
-        """Weight tiles in each of two contexts; one more, the last, is never written: resets name it."""
-        return (self.config.wgt_depth - 1) // 2
-
-    @property
-    def acc_half(self) -> int:
-        """Accumulators in each of two contexts; `distance` more, the last, take steps that only pass time."""
-        return (self.acc_depth - self.distance) // 2
-
-    def inp_base(self, context: int) -> int:
-        """The first input tile of a context."""
-        return 1 + context * self.inp_half
-
-    def wgt_base(self, context: int) -> int:
-        """The first weight tile of a context."""
-        return context * self.wgt_half
-
-    def acc_base(self, context: int) -> int:
-        """The first accumulator of a context."""
-        return context * self.acc_half
+    def idle(self) -> int:
+        """The first of the accumulators that nobody reads."""
+        return self.acc_depth - self.distance

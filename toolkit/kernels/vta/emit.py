@@ -1,4 +1,4 @@
-"""The instructions of one step: tiles of outputs, each a sum of chunks that alternate between two halves of SRAM.
+"""The instructions of one step: tiles of outputs, each a sum of chunks that take turns in the contexts of SRAM.
 
     for each tile of the output        (rows, columns and blocks; the order is the tiling's)
         reset
@@ -26,7 +26,7 @@ from .accelerator import Accelerator
 from .config import Config
 from .isa import AluOp, Memory
 from .program import GEMM, RESET, Contexts, Loop, Move, Op, Program, Uops, uops
-from .tiling import PIECE, Tile, Tiling, Where
+from .tiling import Tile, Tiling, Where
 
 SEQUENCE = 64
 """Micro-operations of the lists that walk over accumulators one by one."""
@@ -91,22 +91,27 @@ def divisor(number: int, most: int) -> int:
 
 
 class _Slots:
-    """The two halves of a memory, and what is in them."""
+    """The contexts of a memory (two halves, or the whole), and what is in them."""
 
-    def __init__(self, first: int) -> None:
-        self.next = first
-        self.holds: list[object] = [None, None]
+    def __init__(self, first: int, count: int) -> None:
+        self.count, self.next = count, first % count
+        self.holds: list[object] = [None] * count
+
+    @property
+    def last(self) -> int:
+        """The one that was taken last."""
+        return (self.next - 1) % self.count
 
     def take(self, key: object) -> tuple[int, bool]:
-        """A half for something, and whether it is there already; the other half is the next one's."""
+        """A context for something, and whether it is there already; the other one is the next one's."""
         there = key in self.holds
         slot = self.holds.index(key) if there else self.next
         self.holds[slot] = key
-        self.next = 1 - slot
+        self.next = (slot + 1) % self.count
         return slot, there
 
     def borrow(self, key: object, slot: int) -> tuple[int, bool]:
-        """The same in a certain half, out of turn."""
+        """The same in a certain context, out of turn."""
         there = self.holds[slot] == key
         self.holds[slot] = key
         return slot, there
@@ -116,15 +121,17 @@ class _Emitter:
     def __init__(self, spec: Vta, tiling: Tiling, accelerator: Accelerator, start: Contexts) -> None:
         self.spec, self.tiling, self.at = spec, tiling, accelerator
         self.config = accelerator.config
-        self.inp, self.wgt = _Slots(start.inp), _Slots(start.wgt)
-        self.fixed: list[dict[int, object]] = [{}, {}]  # what lies behind the chunks in each half, by its operand
-        self.acc = start.acc
+        self.inp, self.wgt = _Slots(start.inp, tiling.inputs), _Slots(start.wgt, tiling.weights)
+        self.fixed: list[dict[int, object]] = [{}, {}]  # what lies behind the chunks in each context, by its operand
+        self.acc = start.acc % tiling.sums
+        self.backwards = False  # chunks come in the other order
         self.ops: list[Op] = []
         self.tail: list[int] = []  # accumulators of the last steps, the newest last
         self.before: tuple[int, Tile, Area] | None = None  # image, tile and accumulators of the tile before
+        self.began = 0  # the first instruction of the tile
         self.started = False  # whether a chunk of the tile was multiplied
         self.early: int | None = None  # before which instruction the next chunk is loaded, where not at the end
-        self.words: list[dict[int, object]] = [{}, {}]  # what lies behind each half's accumulators, by its operand
+        self.words: list[dict[int, object]] = [{}, {}]  # what lies behind each context's accumulators, by its operand
         self.pointers = tilings.pointers(spec)
 
     # -- instructions -------------------------------------------------------------------------------------------------
@@ -132,8 +139,9 @@ class _Emitter:
         """A LOAD or STORE."""
         if rows > 1 and stride == size and rows * size < 1 << 16:
             rows, size = 1, rows * size
-        if memory is Memory.WGT and rows * size > PIECE:
-            some = max(1, PIECE // size) if rows > 1 else PIECE
+        most = self.tiling.piece
+        if memory is Memory.WGT and rows * size > most:
+            some = max(1, most // size) if rows > 1 else most
             for first in range(0, rows if rows > 1 else size, some):
                 if rows > 1:
                     count = min(some, rows - first)
@@ -167,7 +175,7 @@ class _Emitter:
 
     def spacer(self) -> None:
         """As many steps on accumulators that nobody reads as must pass between two of one."""
-        base = self.at.acc_base(2)
+        base = self.at.idle
         listed = _list(self.config, tuple(range(base, base + self.at.distance)), (0,) * self.at.distance, self.idle)
         self.ops.append(Loop(RESET, listed, len(listed)))
         self.tail = []
@@ -209,8 +217,9 @@ class _Emitter:
     # -- a tile -------------------------------------------------------------------------------------------------------
     def tile(self, image: int, tile: Tile) -> None:
         """All of a tile of the output."""
-        spec, base = self.spec, self.at.acc_base(self.acc)
-        self.acc = 1 - self.acc
+        spec, half = self.spec, self.acc
+        base = half * self.at.acc_room(self.tiling.sums)
+        self.acc = (half + 1) % self.tiling.sums
         window = spec.pooling or Pooling(Reduce.MAX, spec.height, spec.width, (1, 1))
         top, left = tile.top * window.stride[0] - window.pad[0], tile.left * window.stride[1] - window.pad[1]
         high = (tile.rows - 1) * window.stride[0] + window.kernel[0]
@@ -219,10 +228,9 @@ class _Emitter:
         real = Rect(max(0, -top), min(high, window.height - top), max(0, -left), min(wide, window.width - left))
         goal = Area(base + inner.size, tile.blocks, tile.rows, tile.columns) if spec.pooling else inner
         size = max(goal.base + goal.size - base, self.at.distance)
-        half = 1 - self.acc
         kept = self.kept(image, tile)
         real = replace(real, top=max(real.top, kept))
-        self.started, self.early = False, None
+        self.began, self.started, self.early = len(self.ops), False, None
         self.walk(RESET, base, size)
         covered = False
         for number, stage in enumerate(spec.stages):
@@ -286,6 +294,8 @@ class _Emitter:
         number = math.prod(term.kernel)
         offset = image * self.images(term.in_stride, term.blocks * term.height * term.width)
         cut = list(tilings.chunks(self.at, self.spec, self.tiling, term, tile))
+        if self.backwards:
+            cut.reverse()
         alone = tilings.is_fixed(term) and len(cut) == 1
         first_of_all = alone and not self.started
         self.started = True
@@ -300,17 +310,17 @@ class _Emitter:
             key = (image, given, blocks, seen, frame)
             # Inputs turn with the weights, so that pairs of halves, and lists of micro-operations, stay few.
             if alone:
-                slot, there = self.inp.borrow(key, 1 - self.inp.next if first_of_all else self.inp.next)
+                slot, there = self.inp.borrow(key, self.inp.last if first_of_all else self.inp.next)
             else:
                 slot, there = self.inp.take(key)
-            src = self.at.inp_base(slot)
+            src = 1 + slot * self.at.inp_room(self.tiling.inputs)
             if not there:
                 self.inputs(term, given, offset, src, blocks, seen, frame)
             at = len(before) if self.early is None else self.early
             before[at:at] = self.ops
             self.ops = before
-            # A shortcut waits for the end of the tile before; what is loaded behind it need not.
-            self.early = at if first_of_all else None
+            # A shortcut waits for the end of the tile before; what is loaded behind it, and not over it, need not.
+            self.early = at if first_of_all and self.tiling.inputs > 1 else None
             for tap in taps:
                 self.gemm(
                     _Sum(
@@ -332,7 +342,7 @@ class _Emitter:
             return base + (0 if term.shared else outs.start * term.steps) + depths.start * number
         wanted = range(1) if term.shared else range(tile.first + outs.start, tile.first + outs.stop)
         slot, there = self.wgt.take((tiles, wanted, depths))
-        base = self.at.wgt_base(slot)
+        base = slot * self.at.wgt_room(self.tiling.weights)
         if not there:
             start = (wanted.start * term.depth + depths.start) * number
             self.move(Memory.WGT, tiles, start, base, len(wanted), len(depths) * number, term.steps)
@@ -371,10 +381,10 @@ class _Emitter:
             self.ops.append(Move(Memory.INP, given, place, sram, seen.rows, seen.columns, term.width, pads=pads))
 
     def hold(self, operand: int, tile: Tile, first: int, count: int) -> int:
-        """Where weight tiles lie that are no chunk's, in the half of the last chunk; they are loaded into it once."""
-        slot = 1 - self.wgt.next
+        """Where weight tiles lie that are no chunk's, in the last chunk's context; they are loaded once."""
+        slot = self.wgt.last
         places = tilings.fixed(self.spec, self.tiling.blocks)
-        base = self.at.wgt_base(slot) + self.at.wgt_half - places[operand]
+        base = (slot + 1) * self.at.wgt_room(self.tiling.weights) - places[operand]
         if self.fixed[slot].get(operand) != (first, count):
             self.fixed[slot][operand] = first, count
             self.move(Memory.WGT, operand, first, base, 1, count)
@@ -436,15 +446,15 @@ class _Emitter:
     def table(self, tile: Tile, operand: int, half: int) -> int:
         """Where the accumulators lie that hold a number for each channel of a tile; loaded where they are not there."""
         place, whole = tilings.tables(self.spec, self.tiling)[operand]
-        base = self.at.acc_base(1 if whole else half) + self.at.acc_half - place
+        half = self.tiling.sums - 1 if whole else half
+        base = (half + 1) * self.at.acc_room(self.tiling.sums) - place
         first, count = (0, self.spec.out_blocks) if whole else (tile.first, tile.blocks)
-        held = self.words[1 if whole else half]
+        held = self.words[half]
         if held.get(operand) != (first, count):
             held[operand] = first, count
             # in front of the last GEMM, while the bus rests: behind it the bus belongs to the next tile's weights
-            at = next(
-                (n for n, op in reversed(list(enumerate(self.ops))) if isinstance(op, Loop) and op.what == GEMM), 0
-            )
+            own = range(len(self.ops) - 1, self.began, -1)
+            at = next((n for n in own if isinstance(op := self.ops[n], Loop) and op.what == GEMM), self.began)
             self.ops.insert(at, Move(Memory.ACC, operand, first, base, 1, count, count))
         return base + tile.first - first
 
@@ -458,7 +468,7 @@ class _Emitter:
     # -- what becomes of them -----------------------------------------------------------------------------------------
     def kept(self, image: int, tile: Tile) -> int:
         """How many rows of accumulators the tile before has computed, which pooling left as they were."""
-        rows = tilings.overlap(self.spec)
+        rows = tilings.overlap(self.spec, self.tiling)
         if not rows or self.before is None:
             return 0
         other, above, _ = self.before
@@ -579,12 +589,18 @@ def emit(spec: Vta, tiling: Tiling, accelerator: Accelerator, start: Contexts = 
     """The instructions of a step.
 
     Args:
-        start: the halves of SRAM to begin with.
+        start: the contexts of SRAM to begin with.
     """
     emitter = _Emitter(spec, tiling, accelerator, start)
+    alone = tiling.sums == 1  # the steps before and behind may have their last, or first, sums in the same place
+    if alone:
+        emitter.spacer()
     for image in range(spec.batch // accelerator.config.batch):
         for tile in tilings.tiles(spec, tiling):
             emitter.tile(image, tile)
+            emitter.backwards ^= tiling.snake
+    if alone:
+        emitter.spacer()
     lists = dict.fromkeys(op.uops for op in emitter.ops if isinstance(op, Loop))
     after = Contexts(emitter.inp.next, emitter.wgt.next, emitter.acc)
     return Program(tuple(emitter.ops), tuple(lists), after)

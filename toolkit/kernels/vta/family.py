@@ -12,6 +12,11 @@ from . import tiling
 from .accelerator import Accelerator
 from .tiling import Tiling
 
+_CUTS = 16
+"""Of each split."""
+
+_KNOBS: dict[str, tuple[int, ...]] = {"snake": (False, True), "uops": (8, 24, 64), "piece": (16, 32, 64, 128)}
+
 
 def _serves(spec: Vta, isa: Isa | Accelerator) -> str | None:
     if not isinstance(isa, Accelerator):
@@ -38,8 +43,11 @@ def _emit(_spec: Vta, _tiling: Tiling, _symbol: str) -> list[Any]:
 
 
 def _space(spec: Vta, isa: Isa | Accelerator) -> Iterable[tuple[Tiling, dict[str, tuple[int, ...]]]]:
+    """The best cuts by the model, with two contexts of all memories and with one of each, the best of all first."""
     assert isinstance(isa, Accelerator)
-    return [(found, {}) for found in tiling.best(spec, isa)]
+    splits = ({}, *({name: 1} for name in tiling.CONTEXTS))
+    cuts = [cut for split in splits for cut in tiling.best(spec, isa, _CUTS, **split)]
+    return [(cut, _KNOBS) for cut in sorted(cuts, key=lambda cut: tiling.cost(spec, isa, cut))]
 
 
 STEP: Family[Vta, Tiling] = Family("vta.step", Vta, _serves, _choose, _units, _emit, space=_space)

@@ -15,7 +15,10 @@ from .accelerator import Accelerator
 from .bound import behind, pairs, shifts
 
 PIECE = 64
-"""Weight tiles that are loaded at once, about: the bus belongs to one transfer until it ends."""
+"""`Tiling.piece` where nobody has searched."""
+
+CONTEXTS = ("inputs", "weights", "sums")
+"""The fields of a `Tiling` that say how memories are split."""
 
 FEW = 64
 """Tiles that are kept for all of a step, of one term."""
@@ -32,6 +35,11 @@ class Tiling:
         rows, columns, blocks: of the output, in a tile. The last ones are smaller where they do not divide.
         deep: the tiles of one group of blocks follow each other, over all pixels; otherwise those of a group of pixels.
         uops: the shortest list of micro-operations, where there is a choice.
+        snake: every second round over tiles, and every second tile's over chunks, goes backwards: it begins with what
+            the one before has ended with, and finds that in SRAM.
+        piece: weight tiles that are loaded at once, about: the bus belongs to one transfer until it ends.
+        inputs, weights, sums: contexts of INP, WGT and ACC: 2 where a half is filled while the other one is used, 1
+            where one use has all of the memory.
     """
 
     rows: int
@@ -39,6 +47,11 @@ class Tiling:
     blocks: int
     deep: bool = False
     uops: int = 24
+    snake: bool = False
+    piece: int = PIECE
+    inputs: int = 2
+    weights: int = 2
+    sums: int = 2
 
 
 @dataclass(frozen=True)
@@ -73,18 +86,25 @@ def tiles(spec: Vta, tiling: Tiling) -> Iterator[Tile]:
     """All tiles in order."""
     groups = _cut(spec.out_blocks, tiling.blocks)
     pixels = [(y, x) for y in _cut(spec.height, tiling.rows) for x in _cut(spec.width, tiling.columns)]
-    if overlap(spec):
+    overlapping = overlap(spec, tiling) > 0
+    if overlapping:
         pixels.sort(key=lambda pixel: (pixel[1], pixel[0]))  # the next tile goes on where this one ends
-    pairs = ((p, g) for g in groups for p in pixels) if tiling.deep else ((p, g) for p in pixels for g in groups)
-    for ((top, rows), (left, columns)), (first, blocks) in pairs:
-        yield Tile(top, rows, left, columns, first, blocks)
+    deep = tiling.deep
+    snake = tiling.snake and not (deep and overlapping)
+    for number in range(len(groups) if deep else len(pixels)):
+        back = -1 if snake and number % 2 else 1
+        of_pixels, of_groups = (pixels[::back], groups[number : number + 1]) if deep else (
+            pixels[number : number + 1], groups[::back])  # fmt: skip
+        for (top, rows), (left, columns) in of_pixels:
+            for first, blocks in of_groups:
+                yield Tile(top, rows, left, columns, first, blocks)
 
 
-def overlap(spec: Vta) -> int:
+def overlap(spec: Vta, tiling: Tiling) -> int:
     """Rows of accumulators that windows of two tiles, one below the other, share, and that the second one can take
     from the first: what is done to all accumulators of a tile must be done when they are taken.
     """
-    if spec.pooling is None or len(spec.stages) > 1 or any(term.shift for term in spec.terms):
+    if spec.pooling is None or len(spec.stages) > 1 or any(term.shift for term in spec.terms) or tiling.sums == 1:
         return 0
     return max(0, spec.pooling.kernel[0] - spec.pooling.stride[0])
 
@@ -125,8 +145,8 @@ def is_fixed(term: Term) -> bool:
 
 @lru_cache(maxsize=4096)
 def tables(spec: Vta, tiling: Tiling) -> Mapping[int, tuple[int, bool]]:
-    """The numbers that each channel has one of: how far before the end of a half's accumulators they lie, and whether
-    those of all channels lie there, in the second half.
+    """The numbers that each channel has one of: how far before the end of a context's accumulators they lie, and
+    whether those of all channels lie there, in the last context.
     """
     whole = spec.out_blocks <= FEW
     found: dict[int, tuple[int, bool]] = {}
@@ -139,7 +159,7 @@ def tables(spec: Vta, tiling: Tiling) -> Mapping[int, tuple[int, bool]]:
 
 @lru_cache(maxsize=4096)
 def fixed(spec: Vta, blocks: int) -> Mapping[int, int]:
-    """The weight tiles that are no chunk's: how far before a half's end each operand begins."""
+    """The weight tiles that are no chunk's: how far before a context's end each operand begins."""
     found, end = {}, 0
     for stage, where in zip(spec.stages, pointers(spec), strict=True):
         for term, (_, tiles_) in zip(stage.terms, where.terms, strict=True):
@@ -151,7 +171,7 @@ def fixed(spec: Vta, blocks: int) -> Mapping[int, int]:
 
 
 def fixed_room(spec: Vta, blocks: int) -> int:
-    """Weight tiles of a half that no chunk has."""
+    """Weight tiles of a context that no chunk has."""
     return max(fixed(spec, blocks).values(), default=0)
 
 
@@ -172,8 +192,8 @@ def chunks(
 ) -> Iterator[tuple[range, range]]:
     """The chunks of a term in a tile: which of its output blocks (from 0), which of their input blocks."""
     outs = range(tile.blocks)
-    inputs = accelerator.inp_half // math.prod(frame(spec, tiling, term))
-    room = accelerator.wgt_half - fixed_room(spec, tiling.blocks)
+    inputs = accelerator.inp_room(tiling.inputs) // math.prod(frame(spec, tiling, term))
+    room = accelerator.wgt_room(tiling.weights) - fixed_room(spec, tiling.blocks)
     taps = math.prod(term.kernel)
 
     def deep(outs: int) -> int:
@@ -198,27 +218,29 @@ def chunks(
                 yield range(out, out + 1), range(first, first + count)
 
 
-def fits(spec: Vta, accelerator: Accelerator, rows: int, columns: int, blocks: int) -> bool:
-    """Whether a tile of the output can be computed in half of each memory."""
+def fits(spec: Vta, accelerator: Accelerator, tiling: Tiling) -> bool:
+    """Whether a tile of the output can be computed in one context of each memory."""
+    rows, columns, blocks = tiling.rows, tiling.columns, tiling.blocks
     high, wide = (int(n) for n in _inner(spec, rows, columns))
-    words = max((place for place, _ in tables(spec, Tiling(rows, columns, blocks)).values()), default=0)
+    words = max((place for place, _ in tables(spec, tiling).values()), default=0)
     needed = blocks * high * wide + (blocks * rows * columns if spec.pooling else 0)
-    if max(needed, accelerator.distance) + words > accelerator.acc_half:
+    if max(needed, accelerator.distance) + words > accelerator.acc_room(tiling.sums):
         return False
+    room = accelerator.wgt_room(tiling.weights) - fixed_room(spec, blocks)
     for term in spec.terms:
-        if math.prod(frame(spec, Tiling(rows, columns, blocks), term)) > accelerator.inp_half:
+        if math.prod(frame(spec, tiling, term)) > accelerator.inp_room(tiling.inputs):
             return False
         if is_fixed(term):
             continue
         outs = 1 if term.shared else min(blocks, term.group) if term.reads is Reads.OWN else blocks
-        if outs * math.prod(term.kernel) + fixed_room(spec, blocks) > accelerator.wgt_half:
+        if outs * math.prod(term.kernel) > room:
             return False
-    return fixed_room(spec, blocks) < accelerator.wgt_half
+    return room > 0
 
 
 def refused(spec: Vta, accelerator: Accelerator) -> str | None:
     """Why not even the smallest tile of a step fits; None where it does."""
-    if fits(spec, accelerator, 1, 1, 1):
+    if fits(spec, accelerator, Tiling(1, 1, 1)):
         return None
     return f"one output of it does not fit half of the SRAM of {accelerator.name}"
 
@@ -236,20 +258,21 @@ def choose(spec: Vta, accelerator: Accelerator) -> Tiling:
     return found[0]
 
 
-def best(spec: Vta, accelerator: Accelerator, count: int = 16) -> list[Tiling]:
-    """The tilings that the model takes to be fastest, the best first."""
+def best(spec: Vta, accelerator: Accelerator, count: int = 16, **contexts: int) -> list[Tiling]:
+    """The tilings that the model takes to be fastest, the best first. `contexts`: as for `candidates`."""
     found = sorted((cost(spec, accelerator, tiling), number, tiling)
-                   for number, tiling in enumerate(candidates(spec, accelerator)))  # fmt: skip
+                   for number, tiling in enumerate(candidates(spec, accelerator, **contexts)))  # fmt: skip
     return [tiling for _, _, tiling in found[:count]]
 
 
-def candidates(spec: Vta, accelerator: Accelerator) -> Iterator[Tiling]:
-    """Tilings that fit."""
+def candidates(spec: Vta, accelerator: Accelerator, **contexts: int) -> Iterator[Tiling]:
+    """Tilings that fit, with so many contexts (two, where not said)."""
     for columns in _counts(spec.width):
         for rows in _counts(spec.height):
             for blocks in _counts(spec.out_blocks):
-                if fits(spec, accelerator, rows, columns, blocks):
-                    yield from (Tiling(rows, columns, blocks, deep) for deep in (False, True))
+                if fits(spec, accelerator, Tiling(rows, columns, blocks, **contexts)):  # type: ignore[arg-type]
+                    for deep in (False, True):
+                        yield Tiling(rows, columns, blocks, deep, **contexts)  # type: ignore[arg-type]
 
 
 def _counts(size: int) -> list[int]:
@@ -262,22 +285,25 @@ def cost(spec: Vta, accelerator: Accelerator, tiling: Tiling) -> int:
     """Cycles of a step, about: tiles times the time of a mean one, and the lists of micro-operations once.
 
     While a chunk is multiplied the next one is loaded, so each takes the longer of both; the first chunk of the next
-    tile is loaded during the last one of this and all that comes behind it. A tile takes no less than the bus needs
-    for its bytes, or the store engine for its results.
+    tile is loaded during the last one of this and all that comes behind it. What goes into a memory of one context is
+    loaded between two chunks instead, and stored between two tiles. A tile takes no less than the bus needs for its
+    bytes, or the store engine for its results.
     """
     model = _Model(spec, accelerator, tiling)
     both = list(zip(model.computes, model.loads[1:] + model.loads[:1], strict=True))
     chunked = sum(max(one, other) for one, other in both[:-1])
     last = max(both[-1][0] + model.epilogue, both[-1][1]) if both else model.epilogue
-    tile = max(chunked + last, model.bus, model.store)
-    return round(model.number * tile + model.once)
+    tile = chunked + last + model.waits
+    tile = tile + model.store if tiling.sums == 1 else max(tile, model.store)
+    return round(model.number * max(tile, model.bus) + model.once)
 
 
 class _Model:
     """The mean tile of a tiling.
 
     Attributes:
-        number: of tiles. computes, loads: cycles of each chunk. epilogue: of what compute does beside chunks.
+        number: of tiles. computes, loads: cycles of each chunk. waits: of loads during which nothing is multiplied.
+        epilogue: of what compute does beside chunks.
         bus, store: of the bus, of the store engine. once: of micro-operations, for all tiles.
     """
 
@@ -303,12 +329,12 @@ class _Model:
         self.high, self.wide = _inner(spec, rows, columns)
         self.size, stored = self.blocks * self.high * self.wide, self.blocks * rows * columns
         self.fresh = self.high  # rows that are computed
-        kept = overlap(spec) if tiling.deep or self.groups == 1 else 0
+        kept = overlap(spec, tiling) if tiling.deep or self.groups == 1 else 0
         if kept:
             self.fresh -= kept * (1 - 1 / counts[0])
         self.computes: list[float] = []
         self.loads: list[float] = []
-        self.aside = self.beside = 0.0  # of shortcuts: computed, loaded
+        self.aside = self.beside = self.waits = 0.0  # of shortcuts: computed, loaded
         self.lists: list[float] = []  # cycles that loading the lists of a tile takes
         self.bus = stored * config.inp_bytes / board.bus_bytes
         self.store = self.bus + self.transfer + board.row_latency * (
@@ -365,17 +391,24 @@ class _Model:
         # what lies in a half already is not loaded again
         given = 1 / self.groups if single and not tiling.deep and not own else 1.0
         kept = single and self.parts > 2 and (tiling.deep or self.groups == 1)
-        weights = 0.0 if is_fixed(term) else 2 / self.parts if kept else 1.0
+        weights = 0.0 if is_fixed(term) else min(1.0, tiling.weights / self.parts) if kept else 1.0
         rows = 1 if full and seen[0] >= term.height else inputs if full else inputs * seen[0]
         pieces = count if full else max(count, inputs)
-        load = given * (pieces * self.transfer + max(rows, count) * board.row_latency)
         many = 1 if count == 1 or term.shared else outs * count
-        bits = max(count, outs * term.depth * taps / PIECE)
-        load += weights * (bits * self.transfer + max(many, bits) * board.row_latency)
-        moved = given * inputs * seen[0] * seen[1] * config.inp_bytes
-        moved += weights * outs * term.depth * taps * config.wgt_bytes
-        load += moved / board.bus_bytes
-        self.bus += moved / board.bus_bytes
+        bits = max(count, outs * term.depth * taps / tiling.piece)
+        bus = [inputs * seen[0] * seen[1] * config.inp_bytes, outs * term.depth * taps * config.wgt_bytes]
+        both = (
+            (tiling.inputs, given, pieces * self.transfer + max(rows, count) * board.row_latency, bus[0]),
+            (tiling.weights, weights, bits * self.transfer + max(many, bits) * board.row_latency, bus[1]),
+        )
+        load = 0.0
+        for contexts, share, latency, moved in both:
+            self.bus += share * moved / board.bus_bytes
+            taken = share * (latency + moved / board.bus_bytes)
+            if contexts == 1:
+                self.waits += taken
+            else:
+                load += taken
         compute = self.blocks * term.depth * inside * board.gemm_interval
         compute += count * taps * board.overhead
         flat = full and term.kernel[1] == 1 and term.stride == (1, 1)
@@ -392,13 +425,13 @@ class _Model:
         row_latency = self.transfer + board.row_latency
         self.lists.append(count * taps * (row_latency + line * config.uop_bytes / board.bus_bytes))
         # the lists of all contexts; of other chunks, and of tiles of other sizes; of taps that leave the map
-        contexts = 4.0 if self.number > 1 and count > 1 else 2.0
-        contexts *= len({len(depths) for _, depths in cut}) if along else self.uneven[0]
-        contexts *= self.uneven[1] * (self.uneven[2] if along else 1)
+        many = max(tiling.inputs, tiling.weights) * (tiling.sums if self.number > 1 and count > 1 else 1.0)
+        many *= len({len(depths) for _, depths in cut}) if along else self.uneven[0]
+        many *= self.uneven[1] * (self.uneven[2] if along else 1)
         for axis, parts in enumerate(self.counts[:2]):
             ends = 0.5 if along and axis == 0 else 1.0  # along rows, fewer of them are the same list
-            contexts *= 1 + (parts > 1) * ends * (1 - 1 / term.kernel[axis])
-        return taps * line * contexts
+            many *= 1 + (parts > 1) * ends * (1 - 1 / term.kernel[axis])
+        return taps * line * many
 
 
 def _inner(spec: Vta, rows: float, columns: float) -> tuple[float, float]:

@@ -98,7 +98,8 @@ def _kernels(facts: Facts) -> Iterable[Markup]:
          ", ".join(f"{knob} {value}" for knob, value in (row.get("knobs") or {}).items()))
         for row in tuning["kernels"]
     ]  # fmt: skip
-    caption = "Tuned kernels: their time over the default's, as measured when they were tuned"
+    how = "by the cycle model" if tuning.get("judged") == "modelled" else "as measured"
+    caption = f"Tuned kernels: their time over the default's, {how} when they were tuned"
     yield table(caption, ("task", "time", "choice"), records, right=(1,))
 
 

@@ -150,7 +150,7 @@ def documents(folder: Path) -> Make:
                 **{key: opened.manifest[key] for key in ("model", "target", "precision", "memory")},
                 **{key: opened.manifest.get(key) for key in ("arithmetic", "tuning", "quantization", "passes")},
                 "parameters": 1, "macs": 1, "other_ops": 1, "peak_bytes": 1, "nodes": {}, "branches": [], "layers": [],
-                "placement": plan["placements"],
+                "placement": plan["placements"], "plans": inspect._plans(opened, plan),
                 "refusals": opened.document("refusals.json"),
                 "steps": inspect._steps(plan["steps"], [[1.0] * len(plan["steps"])]),
             }  # fmt: skip

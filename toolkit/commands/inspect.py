@@ -71,7 +71,7 @@ def _several(plans: list[dict[str, Any]], memory: dict[str, Any]) -> list[tuple[
     """What a bundle of several plans says of them."""
     if not plans:
         return []
-    shared, own = memory["shared_bytes"], memory["weights_bytes"] - memory["shared_bytes"]
+    shared, own = memory.get("shared_bytes", 0), memory["weights_bytes"] - memory.get("shared_bytes", 0)
     rows = [("weights that all plans share", f"{_megabytes(shared)}; {own:,} bytes are not of all")]
     for plan in plans:
         rows.append((f"arena of the plan for {plan['batch']} images", _megabytes(plan["memory"]["arena_bytes"])))

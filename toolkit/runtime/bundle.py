@@ -98,8 +98,16 @@ class Bundle:
         """One of the bundle's JSON files, e.g. ``"verify.json"``; of ``plan.json`` the part that is of `plan`."""
         content = _json(self.folder / name, self.source)
         _hold(content, name, self.source)
-        if name == PLAN and (number := self.manifest.get("plan")):
-            return content["plans"][number - 1]
+        if name != PLAN:
+            return content
+        others = content.get("plans", [])
+        if number := self.manifest.get("plan"):
+            return others[number - 1]
+        if len(others) != (told := len(self.manifest.get("plans", ()))):
+            message = (
+                f"bundle {self.source} {PLAN}: field 'plans' has {len(others)} more plans, and the manifest {told}"
+            )
+            raise DeployError(message, kind="bundle", got=len(others), allowed=told)
         return content
 
 

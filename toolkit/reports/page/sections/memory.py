@@ -30,7 +30,7 @@ def _plans(facts: Facts) -> Iterable[Markup]:
     memory, others = facts.manifest["memory"], facts.manifest["plans"]
     yield paragraph(
         f"The bundle holds {several(1 + len(others), 'plan')}, each for another number of images at once, on one file "
-        f"of weights: {size(memory.get('shared_bytes', 0))} of {size(memory['weights_bytes'])} are read by all of them. "
+        f"of weights: {size(memory.get('shared_bytes', 0))} of {size(memory['weights_bytes'])} are read by all. "
         "What this page says elsewhere is of the first."
     )
     rows = [(facts.batch, len(facts.plan["steps"]), size(memory["arena_bytes"]))]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.family import SCRATCH, Program
+from inception_deploy.kernels.family import COUNTERS, SCRATCH, Program
 from inception_deploy.kernels.table import BY_NAME
 from inception_deploy.lower.depend import Access, dependencies, scratch_places
 from inception_deploy.lower.plan import ALIGNMENT, Kernel, Memory, MemoryKind, Plan, Ref
@@ -24,11 +24,12 @@ DEVICE = "cuda"
 SOURCES = ("cuda_device.c", "cuda_driver.c")
 """The parts of `csrc` that only this device needs."""
 _SCRATCH = Memory("scratch", DEVICE, MemoryKind.SCRATCH, 0)
+_COUNTERS = Memory("counters", DEVICE, MemoryKind.COUNTERS, 0)
 
 
 def write_library(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], folder: Path, *, triple: str) -> list[str]:
     """`library.write_library` of a plan whose every step is on a GPU. The plan gets the scratch memory that launches
-    pass things on through.
+    pass things on through, and their counters.
 
     Args:
         cubins: for every architecture (``sm_80``), the machine code of every symbol of `plan.kernels`.
@@ -37,12 +38,14 @@ def write_library(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], folder:
         DeployError: ``plan``, where the plan contradicts itself or lacks code; ``link``, where zig is missing or fails.
     """
     _, size = _scratch(plan)
-    plan = replace(plan, memories=(*plan.memories, replace(_SCRATCH, bytes=size)))
+    _, counted = _counters(plan)
+    more = (replace(_SCRATCH, bytes=size), replace(_COUNTERS, bytes=counted))
+    plan = replace(plan, memories=(*plan.memories, *more))
     return library.write_library(plan, [part(plan, cubins, triple)], folder, triple=triple)
 
 
 def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> Part:
-    """The plan's steps on a GPU; the plan has a row for scratch memory.
+    """The plan's steps on a GPU; the plan has rows for scratch memory and counters.
 
     Raises:
         DeployError: ``plan``, where the plan contradicts itself or there is no code of a kernel for an architecture.
@@ -62,6 +65,7 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
         functions += [f"{{{string(name)}, {module}u}}" for name in programs[symbol].symbols(symbol)]
 
     places, _ = _scratch(plan)
+    counters, _ = _counters(plan)
     waits = _waits(plan, places)
     args: list[str] = []
     launches: list[str] = []
@@ -77,7 +81,8 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
             before = [last[other] for other in waits[at] if other in last] if number == 0 else [len(launches) - 1]
             row = f"{function}u, {{{grid}}}, {launch.block[0]}u, {len(args)}u, {len(after)}u, {len(before)}u"
             launches.append(f"{{{row}}}")
-            refs = [step.args[index] if index != SCRATCH else places[at] for index in launch.args]
+            extra = {SCRATCH: places[at], COUNTERS: counters[at]}
+            refs = [extra[index] if index in extra else step.args[index] for index in launch.args]
             args += [arg(plan, ref) for ref in refs]
             after += [f"{other}u" for other in before]
         last[at] = len(launches) - 1
@@ -130,6 +135,16 @@ def _scratch_sizes(plan: Plan) -> list[int]:
 def _scratch(plan: Plan) -> tuple[list[Ref], int]:
     """Where each step's scratch memory is, and how much all of it takes."""
     return scratch_places(plan, _scratch_sizes(plan), _SCRATCH.name, ALIGNMENT)
+
+
+def _counters(plan: Plan) -> tuple[list[Ref], int]:
+    """Where each step's counters are, and the bytes of all: no two steps share one, so they may run side by side."""
+    needed = {symbol: program(kernel).counters for symbol, kernel in plan.kernels.items() if BY_NAME[kernel.family].program}
+    places, size = [], 0
+    for step in plan.steps:
+        places.append(Ref(_COUNTERS.name, size))
+        size += 4 * needed[step.kernel] if step.device == DEVICE else 0
+    return places, size
 
 
 def _waits(plan: Plan, places: Sequence[Ref]) -> tuple[tuple[int, ...], ...]:

@@ -32,6 +32,16 @@ typedef unsigned long long uint64_t;
 HELPERS = """\
 #if !defined(ID_SIMULATED) && !defined(ID_HELPERS)
 #define ID_HELPERS static __device__ __forceinline__
+/* Of `parts` blocks, whether this is the last to come here; what the others wrote before is seen then. The counter is 0 again. */
+ID_HELPERS int id_last(int *counter, int parts) {
+  __shared__ unsigned int before;
+  __threadfence();
+  __syncthreads();
+  if (threadIdx.x == 0) before = atomicInc((unsigned int *)counter, parts - 1);
+  __syncthreads();
+  __threadfence();
+  return before == parts - 1;
+}
 ID_HELPERS float id_from_half(ushort bits) {
   float value;
   asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));

@@ -180,6 +180,8 @@ static int fill(const cuda *self, cu_pointer pointer, const id_memory *memory) {
   /* As on a CPU: no NaN of an earlier owner can come into the padding of a layer. */
   if (memory->kind == ID_MEMORY_ARENA && memory->bytes)
     code = self->driver.memory_set(pointer, 0, (size_t)memory->bytes, self->stream);
+  if (memory->kind == ID_MEMORY_COUNTERS && memory->bytes)
+    code = self->driver.words_set(pointer, 0, (size_t)memory->bytes / 4, self->stream);
   return code == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
 }
 

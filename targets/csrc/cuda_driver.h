@@ -47,6 +47,7 @@ enum { CU_STREAM_NON_BLOCKING = 1 };
   X(memory_allocate, "cuMemAlloc_v2", (cu_pointer * pointer, size_t bytes))                                                    \
   X(memory_free, "cuMemFree_v2", (cu_pointer pointer))                                                                         \
   X(memory_set, "cuMemsetD8Async", (cu_pointer pointer, unsigned char value, size_t bytes, cu_stream stream))                  \
+  X(words_set, "cuMemsetD32Async", (cu_pointer pointer, unsigned int value, size_t words, cu_stream stream))                   \
   X(copy_in, "cuMemcpyHtoDAsync_v2", (cu_pointer to, const void *from, size_t bytes, cu_stream stream))                        \
   X(copy_out, "cuMemcpyDtoHAsync_v2", (void *to, cu_pointer from, size_t bytes, cu_stream stream))                             \
   X(stream_create, "cuStreamCreate", (cu_stream * stream, unsigned int flags))                                                 \

@@ -15,7 +15,8 @@ enum {
   ID_MEMORY_WEIGHTS = 1, /* a part of the weights file, read only */
   ID_MEMORY_INPUT = 2,   /* the caller's buffer of one input, which its device takes */
   ID_MEMORY_OUTPUT = 3,  /* the caller's buffer of one output, which its device gives */
-  ID_MEMORY_SCRATCH = 4  /* used within a step */
+  ID_MEMORY_SCRATCH = 4, /* used within a step */
+  ID_MEMORY_COUNTERS = 5 /* int32, 0 between steps */
 };
 
 typedef struct id_memory {

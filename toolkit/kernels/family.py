@@ -16,7 +16,10 @@ T = TypeVar("T")
 
 
 SCRATCH = -1
-"""In `Launch.args`: the scratch memory that the launches of one program share."""
+"""In `Launch.args`: the scratch memory of a program."""
+
+COUNTERS = -2
+"""In `Launch.args`: the counters of a program, int32, which are 0 whenever it begins and ends."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Launch:
 
     Attributes:
         grid, block: extents in x, y, z.
-        args: which pointer of the plan's kernel each parameter takes, or `SCRATCH`.
+        args: which pointer of the plan's kernel each parameter takes, or `SCRATCH`, or `COUNTERS`.
     """
 
     grid: tuple[int, int, int]
@@ -35,12 +38,13 @@ class Launch:
 
 @dataclass(frozen=True)
 class Program:
-    """What one kernel of a plan takes on a GPU: launches one after the other, and the bytes they pass on through
-    scratch memory.
+    """What one kernel of a plan takes on a GPU: launches one after the other, the bytes that they, or their blocks, pass
+    on through scratch memory, and how many counters.
     """
 
     launches: tuple[Launch, ...]
     scratch: int = 0
+    counters: int = 0
 
     def symbols(self, symbol: str) -> list[str]:
         """The device function of each launch: the kernel's own symbol, then that with a number."""

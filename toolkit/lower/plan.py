@@ -34,6 +34,7 @@ class MemoryKind(str, Enum):
     INPUT = "input"  # the caller's buffer of one input
     OUTPUT = "output"  # the caller's buffer of one output
     SCRATCH = "scratch"  # used within a step
+    COUNTERS = "counters"  # int32, 0 between steps
 
 
 @dataclass(frozen=True)

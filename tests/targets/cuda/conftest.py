@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from inception_deploy import cache
-from inception_deploy.kernels.family import SCRATCH, Family
+from inception_deploy.kernels.family import COUNTERS, SCRATCH, Family
 from inception_deploy.kernels.isa import gpu as gpu_isa
 from inception_deploy.kernels.spec import Spec
 from inception_deploy.kernels.table import BY_NAME, find
@@ -128,17 +128,20 @@ class Gpu:
         program = family.program(spec, schedule)
         self.install(self.compile([source(family.emit(spec, schedule, "k"))]))
         scratch = np.full(program.scratch // 4 + 4, np.nan, np.float32)
-        pointers = [array.ctypes.data for array in arrays]
+        counters = np.zeros(program.counters + 1, np.int32)
+        pointers = [array.ctypes.data for array in arrays] + [counters.ctypes.data, scratch.ctypes.data]
+        assert (COUNTERS, SCRATCH) == (-2, -1)
         context, function = ctypes.c_void_p(1), ctypes.c_void_p()
         self.library.cuCtxPushCurrent_v2(context)
         for name, launch in zip(program.symbols("k"), program.launches, strict=True):
             assert self.library.cuModuleGetFunction(ctypes.byref(function), None, name.encode()) == 0
-            values = [ctypes.c_void_p(scratch.ctypes.data if a == SCRATCH else pointers[a]) for a in launch.args]
+            values = [ctypes.c_void_p(pointers[a]) for a in launch.args]
             given = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
             code = self.library.cuLaunchKernel(function, *launch.grid, *launch.block, 0, None, given, None)
             assert code == 0
         assert self.library.cuStreamSynchronize(None) == 0
         self.library.cuCtxPopCurrent_v2(ctypes.byref(context))
+        assert not counters.any(), "a counter is not back at 0"
 
 
 @pytest.fixture(scope="session")

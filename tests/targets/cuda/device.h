@@ -38,6 +38,10 @@ struct ushort4 {
   unsigned short x, y, z, w;
 } __attribute__((aligned(8)));
 
+struct int4 {
+  int x, y, z, w;
+} __attribute__((aligned(16)));
+
 static inline float4 make_float4(float x, float y, float z, float w) { return float4{x, y, z, w}; }
 static inline float max(float a, float b) { return __builtin_fmaxf(a, b); }
 static inline float min(float a, float b) { return __builtin_fminf(a, b); }
@@ -53,7 +57,7 @@ struct sim_kernel {
   int barriers;
 };
 
-/* -- what targets/cuda_source.py calls for kernels of binary16 ------------------------------------------------------------------
+/* -- what targets/cuda_source.py has beside a kernel ------------------------------------------------------------------------------
  *
  * A warp's instruction: each lane leaves its operands, all threads come to a barrier, and each takes its own part of the result. What
  * ldmatrix reads is read before that barrier, so that a copy that has not been waited for, or a barrier that is missing before it, shows. A
@@ -86,6 +90,18 @@ static inline unsigned short id_to_half(float value) {
   if (size < 0x1p-14f) return (unsigned short)(sign | (unsigned int)rintf(size * 0x1p24f)); /* ties to even */
   const unsigned int magnitude = bits & 0x7fffffffu;
   return (unsigned short)(sign | (magnitude - 0x38000000u + 0xfff + (magnitude >> 13 & 1)) >> 13);
+}
+
+/* Blocks run one after the other, and what one has written is there for the next. */
+static inline int id_last(int *counter, int parts) {
+  static int before;
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    if ((before = *counter) >= parts) __builtin_trap(); /* it was not 0 in the beginning */
+    *counter = before == parts - 1 ? 0 : before + 1;
+  }
+  __syncthreads();
+  return before == parts - 1;
 }
 
 static unsigned int id_left[2][ID_THREADS][6];

@@ -15,6 +15,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define MAX_THREADS 1024
+#define MAX_ARGUMENTS 16
 #define STACK (64 * 1024)
 #define PAGE 4096
 
@@ -72,11 +73,13 @@ static int run_block(const sim_kernel *kernel, void **arguments, unsigned int th
   return 0;
 }
 
+/* Backwards the last block comes first, so that of the parts of a sum another one is the last to come. */
 static int run_grid(const sim_kernel *kernel, void **arguments, sim_index grid, unsigned int threads) {
-  for (sim_block.z = 0; sim_block.z < grid.z; ++sim_block.z)
-    for (sim_block.y = 0; sim_block.y < grid.y; ++sim_block.y)
-      for (sim_block.x = 0; sim_block.x < grid.x; ++sim_block.x)
-        if (run_block(kernel, arguments, threads)) return 1;
+  for (unsigned int k = 0, count = grid.x * grid.y * grid.z; k < count; ++k) {
+    const unsigned int at = backwards ? count - 1 - k : k;
+    sim_block = (sim_index){at % grid.x, at / grid.x % grid.y, at / grid.x / grid.y};
+    if (run_block(kernel, arguments, threads)) return 1;
+  }
   return 0;
 }
 
@@ -108,7 +111,7 @@ static int fails(const char *function) { return strcmp(failing, function) == 0 &
 /* -- the stream ------------------------------------------------------------------------------------------------------ */
 typedef struct graph graph;
 typedef struct { enum { COPY, FILL, LAUNCH, RECORD, GRAPH } what; const graph *nodes; void *to; const void *from; size_t bytes; int value; const sim_kernel *kernel;
-                 sim_index grid; unsigned int threads; void *arguments[8]; double *time; } operation;
+                 sim_index grid; unsigned int threads; void *arguments[MAX_ARGUMENTS]; double *time; } operation;
 static operation *queue;
 static size_t queued, room;
 static double ticks;
@@ -119,8 +122,8 @@ typedef struct node { operation what; size_t *before, count; } node;
 struct graph { node **nodes; size_t count; };
 
 static int run_kernel(const operation *it) {
-  void *pointers[8];
-  for (int a = 0; a < 8; ++a) pointers[a] = (void *)&it->arguments[a];
+  void *pointers[MAX_ARGUMENTS];
+  for (int a = 0; a < MAX_ARGUMENTS; ++a) pointers[a] = (void *)&it->arguments[a];
   ++launches;
   return run_grid(it->kernel, pointers, it->grid, it->threads) ? LAUNCH_FAILED : SUCCESS;
 }
@@ -272,6 +275,15 @@ EXPORT int cuMemsetD8Async(unsigned long long to, unsigned char value, size_t by
   return SUCCESS;
 }
 
+EXPORT int cuMemsetD32Async(unsigned long long to, unsigned int value, size_t words, void *stream) {
+  ENTER(INVALID_VALUE);
+  (void)stream;
+  if (value) return INVALID_VALUE; /* `drain` sets bytes */
+  operation *it = append();
+  it->what = FILL, it->to = (void *)(uintptr_t)to, it->bytes = 4 * words;
+  return SUCCESS;
+}
+
 /* A launch as it will run; the arguments are copied. */
 static int make_launch(operation *it, void *function, sim_index grid, sim_index block, unsigned int shared, void **arguments, void **extra) {
   const sim_kernel *kernel = function;
@@ -280,7 +292,7 @@ static int make_launch(operation *it, void *function, sim_index grid, sim_index 
   it->what = LAUNCH, it->kernel = kernel, it->grid = grid, it->threads = block.x;
   /* The driver takes as many arguments as the function has; their number is the table's last word on it. */
   int count = 0;
-  for (const char *c = strchr(kernel->name, '\0') + 1; count < 8 && c[count] == '*'; ++count) it->arguments[count] = *(void **)arguments[count];
+  for (const char *c = strchr(kernel->name, '\0') + 1; count < MAX_ARGUMENTS && c[count] == '*'; ++count) it->arguments[count] = *(void **)arguments[count];
   return SUCCESS;
 }
 

@@ -7,8 +7,7 @@ panels of the step before from shared memory, and keeps `tm x tn` sums a thread 
 memory: a pixel whose tap falls off the image is read as zeros.
 
 Pixels lie in shared memory in rows of 20 floats: rows of 16 would put the same lane of every pixel into the same two
-banks. Maps too small to fill a GPU are cut along the depth as well (`split`): each part leaves its sums in scratch
-memory, and a second launch adds them up in order, so the result does not depend on timing.
+banks. Maps too small to fill a GPU are cut along the depth as well (`split`, `gpu.parts`).
 
 Weights are packed as `[tile of output channels][input block][r][s][input lane][bn]`; a planar input's depth is its
 channels and taps in one row, filled up with zeros to a multiple of 16. One image's fully connected layer is a kernel
@@ -20,25 +19,25 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tvm import tirx
 
 from ..elements import BLOCK, HALF
 from ..emit import Expr, clamp, const, load
-from ..family import SCRATCH, Family, Launch, Program, of_gpu
+from ..family import Family, Program, of_gpu
 from ..isa import Isa
 from ..spec import Conv
+from . import parts
 from .emit import QUAD, GpuEmitter, both, div, fma, inside, mod
+from .parts import SPLITS, Cut
 
 QUADS = BLOCK // QUAD
 """Quads of a channel block."""
 
 ROW = QUADS + 1
 """Quads from one pixel's lanes to the next pixel's in shared memory."""
-
-_SUM_THREADS = 256
 
 
 @dataclass(frozen=True)
@@ -73,26 +72,6 @@ class GemmSchedule:
         return self.ty * self.tx
 
 
-class Cut(Protocol):
-    """What a schedule says of how a product is cut, whoever multiplies: `GemmSchedule`, `mma.MmaSchedule`."""
-
-    @property
-    def bm(self) -> int:
-        """Pixels of a block."""
-
-    @property
-    def bn(self) -> int:
-        """Output channels of a block."""
-
-    @property
-    def threads(self) -> int:
-        """Threads of a block."""
-
-    @property
-    def split(self) -> int:
-        """Parts that the depth is cut into."""
-
-
 TILES = (
     GemmSchedule(8, 8, 16, 8),  # 128 x 64
     GemmSchedule(8, 4, 16, 8),  # 128 x 32
@@ -102,8 +81,6 @@ TILES = (
     GemmSchedule(4, 4, 8, 8),  # 32 x 32
 )
 """Tiles to choose from: every one divides its panels' loads evenly among its threads."""
-
-SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 
 
 @dataclass(frozen=True)
@@ -128,6 +105,7 @@ _MULTIPROCESSORS = 108  # an A100's; an H100 has 132
 _RESIDENT_THREADS = 512  # what 128 registers a thread leave room for
 _LATENCY = 500.0  # cycles a step takes at least: it waits for device memory, or for a barrier
 _LAUNCH = 4000.0  # cycles from one launch to the next
+_MEETING = 1500.0  # until the last part has been counted, and has read the others
 _BYTES_A_CYCLE = 900.0  # of the second-level cache
 
 
@@ -148,8 +126,7 @@ def cycles(spec: Conv, schedule: GemmSchedule) -> float:
     other's waits.
     """
     shape = Shape.of(spec)
-    (grid, _, _), steps = extents(spec, schedule), -(-shape.steps // schedule.split)
-    blocks = math.prod(grid)
+    blocks, steps = math.prod(extents(spec, schedule)), -(-shape.steps // schedule.split)
     each = -(-blocks // _MULTIPROCESSORS)
     resident = min(each, max(1, _RESIDENT_THREADS // schedule.threads))
     # four schedulers issue one multiply-add of a warp each; reads of shared memory take turns
@@ -159,7 +136,7 @@ def cycles(spec: Conv, schedule: GemmSchedule) -> float:
     total = -(-each // resident) * (steps + 2) * step + _LAUNCH
     if schedule.split > 1:
         sums = spec.batch * spec.out_channels * spec.out_height * spec.out_width * 4 * schedule.split
-        total += _LAUNCH + 2 * sums / _BYTES_A_CYCLE
+        total += _MEETING + 2 * sums / _BYTES_A_CYCLE
     return total
 
 
@@ -169,29 +146,14 @@ def tiles(spec: Conv, schedule: Cut) -> int:
     return -(-Shape.of(spec).channels // schedule.bn)
 
 
-def extents(spec: Conv, schedule: Cut) -> tuple[tuple[int, int, int], int, int]:
-    """The grid, the output's floats, and its quads of four."""
-    shape = Shape.of(spec)
-    grid = (-(-shape.pixels // schedule.bm), spec.groups * tiles(spec, schedule), schedule.split)
-    floats = spec.out_channels * shape.pixels
-    return grid, floats, floats // QUAD
+def extents(spec: Conv, schedule: Cut) -> tuple[int, int, int]:
+    """The grid: tiles of pixels, tiles of output channels, parts of the depth."""
+    return -(-Shape.of(spec).pixels // schedule.bm), spec.groups * tiles(spec, schedule), schedule.split
 
 
 def program(spec: Conv, schedule: Cut) -> Program:
-    """The launches: the products, and where the depth is cut, their sums."""
-    grid, floats, quads = extents(spec, schedule)
-    names = spec.pointers
-    block = (schedule.threads, 1, 1)
-    if schedule.split == 1:
-        return Program((Launch(grid, block, tuple(range(len(names)))),))
-    return Program(
-        (Launch(grid, block, (0, 1, SCRATCH)), _sum_launch(quads, len(names))), scratch=4 * floats * schedule.split
-    )
-
-
-def _sum_launch(quads: int, pointers: int) -> Launch:
-    """The launch of `emit_sum`, for a convolution with so many pointers."""
-    return Launch((-(-quads // _SUM_THREADS), 1, 1), (_SUM_THREADS, 1, 1), (SCRATCH, *range(2, pointers)))
+    """One launch."""
+    return parts.program(spec, schedule, extents(spec, schedule))
 
 
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: GemmSchedule) -> np.ndarray:
@@ -210,15 +172,6 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: GemmSchedule) -> np.nd
     return packed.astype(np.float16).view(np.uint16) if spec.in_element == HALF else packed
 
 
-def steps_of(em: GpuEmitter, steps: int, split: int, part: Expr) -> tuple[Expr, Expr]:
-    """The first step of a part of the depth, and that behind its last: as even as can be."""
-    if split == 1:
-        return 0, steps
-    each, longer = divmod(steps, split)
-    begin = em.let(part * each + tirx.min(part, longer), "begin")
-    return begin, em.let(begin + each + tirx.Cast("int32", part < longer), "end")
-
-
 # -- code ------------------------------------------------------------------------------------------------------------
 class _Gemm:
     """The state that the parts of the main kernel's code share."""
@@ -226,8 +179,7 @@ class _Gemm:
     def __init__(self, spec: Conv, schedule: GemmSchedule, name: str) -> None:
         self.spec, self.schedule, self.shape = spec, schedule, Shape.of(spec)
         launch = program(spec, schedule).launches[0]
-        partial = [*spec.pointers[:2], ("dst", "float32")]
-        self.em = GpuEmitter(name, spec.pointers if schedule.split == 1 else partial, launch)
+        self.em = GpuEmitter(name, parts.pointers(spec, schedule), launch)
         self.tiles = tiles(spec, schedule)
         # quads of the two panels that each thread fetches in a step
         self.a_loads = schedule.bm * QUADS // schedule.threads
@@ -251,7 +203,7 @@ class _Gemm:
         with em.unrolled(sch.tm * sch.tn) as i:
             em.store(self.sums, i, const(0.0))
 
-        begin, end = steps_of(em, self.shape.steps, sch.split, part)
+        begin, end = parts.steps_of(em, self.shape.steps, sch.split, part)
         self._fetch(begin)
         self._stage(0)
         em.barrier()
@@ -265,7 +217,8 @@ class _Gemm:
             with em.when(more):
                 self._stage(1 - buffer)
             em.barrier()
-        self._write(part)
+        with parts.whole(em, sch, extents(self.spec, sch), self.sums, sch.tm * sch.tn):
+            self._write()
         return em.finish()
 
     def _locate_pixels(self) -> None:
@@ -369,8 +322,8 @@ class _Gemm:
                     at = i * sch.tn + j
                     em.store(self.sums, at, fma(load(self.a, i * QUAD + lane), load(self.b, j), load(self.sums, at)))
 
-    def _write(self, part: Expr) -> None:
-        """The sums, through the epilogue, to the output; or as they are to this part's scratch memory."""
+    def _write(self) -> None:
+        """The sums, through the epilogue, to the output."""
         em, spec, sch = self.em, self.spec, self.schedule
         group = self.shape.channels // QUAD
         tile = mod(self.tile, self.tiles) if spec.groups > 1 else self.tile
@@ -389,11 +342,7 @@ class _Gemm:
                     at = mod(pixel, self.out_plane) if spec.batch > 1 else pixel
                     place = em.let((div(channel, QUADS) * self.out_plane + at) * QUADS + mod(channel, QUADS), "place")
                     sums = [load(self.sums, i * sch.tn + j * QUAD + q) for q in range(QUAD)]
-                    if sch.split > 1:
-                        image = spec.out_channels * self.out_plane // QUAD
-                        put_all(em, "dst", (part * spec.batch + n) * image + place, sums)
-                    else:
-                        epilogue(em, spec, sums, channel, n, place)
+                    epilogue(em, spec, sums, channel, n, place)
 
 
 def put_all(em: GpuEmitter, buffer: str, index: Expr, values: list[Expr]) -> None:
@@ -420,37 +369,14 @@ def epilogue(em: GpuEmitter, spec: Conv, sums: list[Expr], channel: Expr, n: Exp
     put_all(em, "dst", n * (spec.out_stride // QUAD) + place, values)
 
 
-def emit_sum(spec: Conv, schedule: Cut, name: str) -> tirx.PrimFunc:
-    """The second launch of a convolution in parts: their sums in order, then the epilogue."""
-    split, quads = schedule.split, extents(spec, schedule)[2]
-    em = GpuEmitter(name, [("parts", "float32"), *spec.pointers[2:]], _sum_launch(quads, len(spec.operands)))
-    plane = spec.out_height * spec.out_width
-    index = em.let(em.blocks[0] * _SUM_THREADS + em.thread, "index")
-    with em.when(index < quads):
-        total, one = em.local(QUAD, name="total"), em.local(QUAD, name="one")
-        em.copy(total, 0, em.buffers["parts"], index)
-        with em.loop(split - 1, "part", 1) as part:
-            em.copy(one, 0, em.buffers["parts"], part * quads + index)
-            for q in range(QUAD):
-                em.store(total, q, load(total, q) + load(one, q))
-        n = em.let(div(index, quads // spec.batch), "n") if spec.batch > 1 else 0
-        place = em.let(mod(index, quads // spec.batch) if spec.batch > 1 else index, "place")
-        channel = em.let(div(place, plane * QUADS) * QUADS + mod(place, QUADS), "channel")
-        epilogue(em, spec, [load(total, q) for q in range(QUAD)], channel, n, place)
-    return em.finish()
-
-
 def emit(spec: Conv, schedule: GemmSchedule, symbol: str) -> list[Any]:
-    """A device function for each launch of `program`: `symbol`, and `symbol_1` for the second."""
-    functions = [_Gemm(spec, schedule, symbol).emit()]
-    if schedule.split > 1:
-        functions.append(emit_sum(spec, schedule, f"{symbol}_1"))
-    return functions
+    """The device function."""
+    return [_Gemm(spec, schedule, symbol).emit()]
 
 
 def units(spec: Conv, schedule: Cut) -> int:
-    """Blocks of threads of the first launch."""
-    return math.prod(extents(spec, schedule)[0])
+    """Blocks of threads."""
+    return math.prod(extents(spec, schedule))
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:

@@ -91,6 +91,10 @@ class GpuEmitter(Emitter):
                 self.store(raw, lane, to_half(load(buffer, index * QUAD + lane)))
             self.put(into, slot, quad(raw, 0))
 
+    def copy_quad(self, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
+        """`copy` between buffers of one type, whatever it is."""
+        self.put(into, slot, quad(buffer, index))
+
     def put(self, buffer: Any, index: Expr, value: Expr) -> None:
         """Quad `index` of `buffer` becomes `value`, four lanes."""
         self.store(buffer, index * QUAD, value)

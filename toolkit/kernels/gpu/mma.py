@@ -26,8 +26,10 @@ from ..emit import Expr, clamp, const, load
 from ..family import Family, of_gpu
 from ..isa import Isa
 from ..spec import Conv
-from .conv import SPLITS, Shape, emit_sum, extents, program, steps_of, tiles, units
+from . import parts
+from .conv import Shape, extents, program, tiles, units
 from .emit import GpuEmitter, both, div, inside, mod
+from .parts import SPLITS
 
 DEPTH = 2 * BLOCK
 """Of a step."""
@@ -103,6 +105,7 @@ _RESIDENT_SHARED = 96 << 10
 _BYTES_A_CYCLE = 24.0  # that each multiprocessor gets from the second-level cache
 _LATENCY = 600.0  # cycles from a copy to its arrival, shared by the stages that wait
 _LAUNCH = 3000.0
+_MEETING = 1500.0  # until the last part has been counted, and has read the others
 
 
 def choose(spec: Conv) -> MmaSchedule:
@@ -114,8 +117,7 @@ def choose(spec: Conv) -> MmaSchedule:
 
 def cycles(spec: Conv, schedule: MmaSchedule) -> float:
     """How long the convolution takes in the model: blocks go round the multiprocessors, a few at a time."""
-    (grid, _, _), depth = extents(spec, schedule), -(-steps(spec) // schedule.split)
-    blocks = math.prod(grid)
+    blocks, depth = math.prod(extents(spec, schedule)), -(-steps(spec) // schedule.split)
     each = -(-blocks // _MULTIPROCESSORS)
     resident = min(each, max(1, _RESIDENT_SHARED // schedule.shared_bytes))
     products = schedule.bm * schedule.bn * DEPTH / _PRODUCTS
@@ -124,7 +126,7 @@ def cycles(spec: Conv, schedule: MmaSchedule) -> float:
     total = -(-each // resident) * (depth + schedule.stages) * step + _LAUNCH
     if schedule.split > 1:
         sums = spec.batch * spec.out_channels * spec.out_height * spec.out_width * 4 * schedule.split
-        total += _LAUNCH + 2 * sums / (_BYTES_A_CYCLE * _MULTIPROCESSORS)
+        total += _MEETING + 2 * sums / (_BYTES_A_CYCLE * _MULTIPROCESSORS)
     return total
 
 
@@ -148,9 +150,7 @@ class _Mma:
 
     def __init__(self, spec: Conv, schedule: MmaSchedule, name: str) -> None:
         self.spec, self.schedule, self.shape, self.depth = spec, schedule, Shape.of(spec), steps(spec)
-        partial = [("src", HALF), ("weight", HALF), ("dst", "float32")]
-        launch = program(spec, schedule).launches[0]
-        self.em = GpuEmitter(name, spec.pointers if schedule.split == 1 else partial, launch)
+        self.em = GpuEmitter(name, parts.pointers(spec, schedule), program(spec, schedule).launches[0])
         self.tiles = tiles(spec, schedule)
         self.plane, self.out_plane = spec.height * spec.width, spec.out_height * spec.out_width
         self.each = schedule.threads // CHUNKS  # rows that the threads copy at once
@@ -169,7 +169,7 @@ class _Mma:
         self._locate()
         with em.unrolled(self.down * self.across * 4) as i:
             em.store(self.sums, i, const(0.0))
-        begin, end = steps_of(em, self.depth, sch.split, part)
+        begin, end = parts.steps_of(em, self.depth, sch.split, part)
         for ahead in range(sch.stages - 1):
             with em.when(begin + ahead < end):
                 self._copy(begin + ahead, ahead)
@@ -181,7 +181,8 @@ class _Mma:
                 self._copy(step + (sch.stages - 1), mod(step - begin + (sch.stages - 1), sch.stages))
             em.do("id_copy_commit")  # an empty group counts, so that the wait stays right at the end
             self._multiply(em.let(mod(step - begin, sch.stages), "stage"))
-        self._write(part)
+        with parts.whole(em, sch, extents(self.spec, sch), self.sums, self.down * self.across * 4):
+            self._write()
         return em.finish()
 
     def _locate(self) -> None:
@@ -260,8 +261,8 @@ class _Mma:
         address = tirx.address_of(load(shared, at * DEPTH + _place(row, chunk) * CHUNK))
         self.em.do("id_ldmatrix", *(load(into, first + k) for k in range(4)), address)
 
-    def _write(self, part: Expr) -> None:
-        """The sums, through the epilogue, to the output; or as they are to this part's scratch memory."""
+    def _write(self) -> None:
+        """The sums, through the epilogue, to the output."""
         em, spec, sch = self.em, self.spec, self.schedule
         channels = self.shape.channels
         tile = mod(self.tile, self.tiles) if spec.groups > 1 else self.tile
@@ -282,11 +283,7 @@ class _Mma:
                         channel = em.let(shift + within, "channel")
                         place = (div(channel, BLOCK) * self.out_plane + at) * (BLOCK // 2) + div(mod(channel, BLOCK), 2)
                         sums = [load(self.sums, (i * self.across + j) * 4 + 2 * below + k) for k in range(2)]
-                        if sch.split > 1:
-                            image = spec.out_channels * self.out_plane // 2
-                            self._pair("dst", (part * spec.batch + n) * image + place, sums)
-                        else:
-                            self._epilogue(sums, channel, n, em.let(place, "place"))
+                        self._epilogue(sums, channel, n, em.let(place, "place"))
 
     def _epilogue(self, sums: list[Expr], channel: Expr, n: Expr, place: Expr) -> None:
         em, spec = self.em, self.spec
@@ -313,11 +310,8 @@ def _place(row: Expr, chunk: Expr) -> Expr:
 
 
 def emit(spec: Conv, schedule: MmaSchedule, symbol: str) -> list[Any]:
-    """A device function for each launch of `program`."""
-    functions = [_Mma(spec, schedule, symbol).emit()]
-    if schedule.split > 1:
-        functions.append(emit_sum(spec, schedule, f"{symbol}_1"))
-    return functions
+    """The device function."""
+    return [_Mma(spec, schedule, symbol).emit()]
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:

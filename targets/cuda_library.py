@@ -13,13 +13,13 @@ from inception_deploy.errors import DeployError
 from inception_deploy.kernels.family import COUNTERS, SCRATCH, Program
 from inception_deploy.kernels.table import BY_NAME
 from inception_deploy.lower.depend import Access, dependencies, scratch_places
-from inception_deploy.lower.plan import ALIGNMENT, Kernel, Memory, MemoryKind, Plan, Ref
+from inception_deploy.lower.plan import ALIGNMENT, GPU, Kernel, Memory, MemoryKind, Plan, Ref
 
 from . import library
 from .link import compile_c
 from .tables import Part, arg, string, table
 
-DEVICE = "cuda"
+DEVICE = GPU
 
 SOURCES = ("cuda_device.c", "cuda_driver.c")
 """The parts of `csrc` that only this device needs."""
@@ -139,7 +139,9 @@ def _scratch(plan: Plan) -> tuple[list[Ref], int]:
 
 def _counters(plan: Plan) -> tuple[list[Ref], int]:
     """Where each step's counters are, and the bytes of all: no two steps share one, so they may run side by side."""
-    needed = {symbol: program(kernel).counters for symbol, kernel in plan.kernels.items() if BY_NAME[kernel.family].program}
+    needed = {
+        symbol: program(kernel).counters for symbol, kernel in plan.kernels.items() if BY_NAME[kernel.family].program
+    }
     places, size = [], 0
     for step in plan.steps:
         places.append(Ref(_COUNTERS.name, size))

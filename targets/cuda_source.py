@@ -32,15 +32,14 @@ typedef unsigned long long uint64_t;
 HELPERS = """\
 #if !defined(ID_SIMULATED) && !defined(ID_HELPERS)
 #define ID_HELPERS static __device__ __forceinline__
-/* Of `parts` blocks, whether this is the last to come here; what the others wrote before is seen then. The counter is 0 again. */
+/* Of `parts` blocks, whether this is the last to come here: it sees what the others wrote before, and the counter is 0
+ * again. */
 ID_HELPERS int id_last(int *counter, int parts) {
-  __shared__ unsigned int before;
   __threadfence();
   __syncthreads();
-  if (threadIdx.x == 0) before = atomicInc((unsigned int *)counter, parts - 1);
-  __syncthreads();
+  const int last = __syncthreads_or(threadIdx.x == 0 && atomicInc((uint *)counter, parts - 1) == parts - 1);
   __threadfence();
-  return before == parts - 1;
+  return last;
 }
 ID_HELPERS float id_from_half(ushort bits) {
   float value;
@@ -52,24 +51,38 @@ ID_HELPERS ushort id_to_half(float value) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
   return bits;
 }
-/* D += A * B: 16 x 8 sums of fp32 over 16 products of binary16, in a warp's registers. */
-ID_HELPERS void id_mma_f16(float &d0, float &d1, float &d2, float &d3, uint a0, uint a1, uint a2, uint a3,
-                           uint b0, uint b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
-      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-      : "+f"(d0), "+f"(d1), "+f"(d2), "+f"(d3)
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
+ID_HELPERS float id_from_brain(ushort bits) { return __int_as_float((int)((uint)bits << 16)); }
+ID_HELPERS ushort id_to_brain(float value) {
+  ushort bits;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+  return bits;
 }
+/* D += A * B: 16 x 8 sums over 32 bytes of a row of A and of a column of B, in a warp's registers. */
+#define ID_MMA(name, sum, kind, mode)                                                                          \
+  ID_HELPERS void name(sum &d0, sum &d1, sum &d2, sum &d3, uint a0, uint a1, uint a2, uint a3, uint b0, uint b1) { \
+    asm("mma.sync.aligned." kind " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"              \
+        : mode(d0), mode(d1), mode(d2), mode(d3)                                                                \
+        : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));                                                \
+  }
+ID_MMA(id_mma_half, float, "m16n8k16.row.col.f32.f16.f16.f32", "+f")
+ID_MMA(id_mma_brain, float, "m16n8k16.row.col.f32.bf16.bf16.f32", "+f")
+ID_MMA(id_mma_bytes, int, "m16n8k32.row.col.s32.u8.s8.s32", "+r")
 /* Four 8 x 8 matrices of 16-bit numbers; lane 8 m + r gives the address of row r of matrix m. */
-ID_HELPERS void id_ldmatrix(uint &r0, uint &r1, uint &r2, uint &r3, const ushort *row) {
+ID_HELPERS void id_ldmatrix(uint &r0, uint &r1, uint &r2, uint &r3, const void *row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3)
                : "r"((uint)__cvta_generic_to_shared(row))
                : "memory");
 }
 /* 16 bytes to shared memory: `bytes` of them, 16 or 0, from `from`, the rest zeros. They are there after the wait. */
-ID_HELPERS void id_copy_async(ushort *to, const ushort *from, int bytes) {
+ID_HELPERS void id_copy_async(void *to, const void *from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint)__cvta_generic_to_shared(to)),
+               "l"(from), "r"(bytes)
+               : "memory");
+}
+/* The same of 4 bytes. */
+ID_HELPERS void id_copy_word(void *to, const void *from, int bytes) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"((uint)__cvta_generic_to_shared(to)),
                "l"(from), "r"(bytes)
                : "memory");
 }
@@ -77,8 +90,8 @@ ID_HELPERS void id_copy_commit() { asm volatile("cp.async.commit_group;" ::: "me
 template <int N> ID_HELPERS void id_copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 #endif
 """
-"""What kernels of binary16 call: instructions that CUDA C has no name for without NVIDIA's headers. PTX ISA: cvt,
-mma.m16n8k16, ldmatrix, cp.async (sm_80 and later).
+"""What kernels call: instructions that CUDA C has no name for without NVIDIA's headers. PTX ISA: cvt, mma, ldmatrix,
+cp.async (sm_80 and later; nothing is compiled of what nobody calls).
 """
 
 _FIRST = 'extern "C" __global__'

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError
-from inception_deploy.kernels.elements import BF16, HALF, PAIR
+from inception_deploy.kernels.elements import BF16, BRAIN, HALF, PAIR
 from inception_deploy.verify import TOLERANCES
 
 if TYPE_CHECKING:
@@ -72,6 +72,13 @@ PRECISIONS: tuple[Precision, ...] = (
         stage="compiled-bf16",
         element=BF16,
         needs="tiles",
+    ),
+    Precision(
+        name="bf16",
+        arithmetic="products of bf16 on tensor cores, summed in fp32; everything else in fp32, kept in bf16",
+        stage="compiled-bf16",
+        element=BRAIN,
+        needs="halves",
     ),
     Precision(
         name="fp16",

@@ -131,6 +131,7 @@ BOUNDS: dict[str, tuple[float, str]] = {
     "network": (3e-5, "a whole network at a small width, in float32"),
     "pairs": (1e-4, "some layers in pairs of bfloat16"),
     "binary16": (1e-3, "one layer, rounded to 11 bits: half a unit is 4.9e-4 of the value"),
+    "bfloat16": (8e-3, "one layer, rounded to 8 bits: half a unit is 3.9e-3 of the value"),
     "bf16-layers": (0.03, "some layers in bfloat16: roundings of 2**-8 where they add up at their worst"),
     "step": (0.01, "what lies at a tie may round to the next of 256 steps"),
     "int8-energy": (0.01, "what 8 bits lose of the energy of a small network's output"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 BLOCK = 16
 """Channels in a block of the NCHW16c layout, whatever the vector width of the machine."""
 
@@ -51,6 +53,9 @@ HALF = "half"
 """IEEE's binary16, kept in integers as bfloat16 is: eleven bits of significand, numbers below 65520.
 """
 
+BRAIN = "brain"
+"""bfloat16 in blocks of 16, as GPUs keep it."""
+
 BYTE = "uint8"
 """A quantized number: one scale and one zero point a tensor. A scheme's int8 lies as uint8 too, 128 higher, and so does
 its zero point: nothing else changes, and every instruction set that multiplies bytes takes unsigned ones times signed
@@ -63,6 +68,7 @@ ELEMENTS: dict[str, Element] = {
     PAIR: Element(2 * BLOCK, 4 * BLOCK, "uint16"),
     WIDE: Element(2 * BLOCK, 2 * BLOCK, "float32"),
     HALF: Element(BLOCK, BLOCK, "uint16"),
+    BRAIN: Element(BLOCK, BLOCK, "uint16"),
 }
 """What real numbers are kept in, by name. bfloat16 is kept in integers: TVM 0.27 crashes where it has to name LLVM's
 own type of it.
@@ -70,6 +76,19 @@ own type of it.
 
 TILED = (BF16, PAIR)
 """What matrix tiles are loaded from."""
+
+
+def bfloat16(values: np.ndarray) -> np.ndarray:
+    """The bfloat16 next to each float32, ties to even, as uint16."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def kept(values: np.ndarray, element: str) -> np.ndarray:
+    """float32 as an element of GPUs keeps it: the nearest."""
+    if element == BRAIN:
+        return bfloat16(values)
+    return values.astype(np.float16).view(np.uint16) if element == HALF else values
 
 
 def element_of(name: str) -> Element:

@@ -38,8 +38,8 @@ class Launch:
 
 @dataclass(frozen=True)
 class Program:
-    """What one kernel of a plan takes on a GPU: launches one after the other, the bytes that they, or their blocks, pass
-    on through scratch memory, and how many counters.
+    """What one kernel of a plan takes on a GPU: launches one after the other, the bytes that they, or their blocks,
+    pass on through scratch memory, and how many counters.
     """
 
     launches: tuple[Launch, ...]

@@ -91,7 +91,7 @@ class Isa:
     def has(self, need: str) -> bool:
         """It has what a row of `targets.precision` needs."""
         halves = self.gpu and int(self.name.removeprefix("sm_")) >= OLDEST_HALVES
-        return {"tiles": bool(self.tiles), "integers": bool(self.dots), "halves": halves}.get(need, not need)
+        return {"tiles": bool(self.tiles), "integers": bool(self.dots) or halves, "halves": halves}.get(need, not need)
 
     def worth(self, need: str) -> int:
         """How many products an instruction of what a row of `targets.precision` needs adds up."""
@@ -99,7 +99,7 @@ class Isa:
 
 
 OLDEST_HALVES = 80
-"""The first GPU whose tensor cores the kernels of binary16 are written for: mma.m16n8k16 and cp.async."""
+"""The first GPU whose tensor cores kernels are written for: mma.m16n8k16, of bytes m16n8k32, and cp.async."""
 
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")

@@ -17,6 +17,7 @@ from .family import Family
 from .gpu import conv as gpu_conv
 from .gpu import dense as gpu_dense
 from .gpu import extern as gpu_extern
+from .gpu import integers as gpu_integers
 from .gpu import mma as gpu_mma
 from .gpu import simple as gpu_simple
 from .isa import ISAS, Isa
@@ -42,6 +43,7 @@ FAMILIES: tuple[Family[Any, Any], ...] = (
     gpu_dense.DENSE,
     gpu_mma.CONV,
     gpu_conv.CONV,
+    *gpu_integers.FAMILIES,
     *gpu_simple.FAMILIES,
     gpu_extern.EXTERN,
     vta.STEP,

@@ -35,7 +35,7 @@ def accesses(plan: Plan, step: Step) -> list[Access]:
     found = []
     for ref, operand in zip(step.args, kernel.spec.operands, strict=True):
         bytes_ = operand.bytes
-        stride = int(getattr(kernel.spec, operand.stride, 0)) if operand.stride else 0
+        stride = kernel.spec.stride_of(operand)
         if batch > 1 and stride:
             bytes_ = (batch - 1) * stride * np.dtype(operand.dtype).itemsize + bytes_ // batch
         found.append(Access(ref.memory, ref.offset, ref.offset + bytes_, operand.role == "output"))

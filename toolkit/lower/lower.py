@@ -21,6 +21,7 @@ from .pack import pack
 from .plan import (
     ALIGNMENT,
     ARENA,
+    GPU,
     VTA,
     WEIGHTS,
     Kernel,
@@ -108,10 +109,10 @@ PASSES: tuple[Pass, ...] = (
     Pass("elements", lambda network, _: elements.settle(network), "when it is known which layers read tiles"),
     Pass(
         "siblings",
-        lambda network, _: siblings.join(network),
+        lambda network, kernels: siblings.join(network, kernels),
         "after elements: outputs of one kernel may be of several",
-        _TILES,
-        _tiles,
+        f"{_TILES}, or is a GPU",
+        lambda kernels: _tiles(kernels) or kernels.device == GPU,
     ),
     Pass(
         "by_winograd",

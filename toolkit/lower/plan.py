@@ -22,6 +22,9 @@ ALIGNMENT = 64
 VTA = "vta"
 """The device of an accelerator's steps."""
 
+GPU = "cuda"
+"""The device of a GPU's steps."""
+
 HOST = "cpu"
 """The device that the library itself runs on, whatever its make. It comes after the others and sees their memories."""
 

@@ -17,7 +17,7 @@ import torch
 
 from inception_deploy import targets
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.elements import BF16, PAIR, WIDE, element_of
+from inception_deploy.kernels.elements import BF16, PAIR, WIDE, bfloat16, element_of
 from inception_deploy.kernels.matrix import conv as matrix_conv
 from inception_deploy.kernels.spec import Conv, Frame, tile_pixels
 from inception_deploy.verify import bound
@@ -72,7 +72,7 @@ def aligned(array: np.ndarray) -> np.ndarray:
 
 def rounded(array: np.ndarray) -> np.ndarray:
     """fp32 that bfloat16 can hold."""
-    return real(matrix_conv.bfloat16(array))
+    return real(bfloat16(array))
 
 
 def real(halves: np.ndarray) -> np.ndarray:
@@ -81,8 +81,8 @@ def real(halves: np.ndarray) -> np.ndarray:
 
 def pairs(array: np.ndarray) -> np.ndarray:
     """fp32 `[..., 32]` to its high and low halves, `[..., 2, 32]`."""
-    high = matrix_conv.bfloat16(array)
-    return np.stack([high, matrix_conv.bfloat16(array - real(high))], axis=-2)
+    high = bfloat16(array)
+    return np.stack([high, bfloat16(array - real(high))], axis=-2)
 
 
 def blocked(array: np.ndarray, element: str = "bfloat16") -> np.ndarray:

@@ -17,7 +17,10 @@ from inception_deploy.kernels.family import COUNTERS, SCRATCH, Family
 from inception_deploy.kernels.isa import gpu as gpu_isa
 from inception_deploy.kernels.spec import Spec
 from inception_deploy.kernels.table import BY_NAME, find
-from inception_deploy.targets import link
+from inception_deploy.lower.plan import Plan
+from inception_deploy.runtime import compiled
+from inception_deploy.targets import cuda_library, link
+from inception_deploy.targets.cuda_compile import kernel_source
 from inception_deploy.targets.cuda_source import source
 
 HERE = Path(__file__).parent
@@ -33,6 +36,7 @@ _CXX = (
     "-fvisibility=default",
     "-fno-math-errno",
     "-ffp-contract=off",
+    "-fno-strict-aliasing",
 )
 
 
@@ -159,6 +163,28 @@ def gpu(simulated: Gpu, request: pytest.FixtureRequest) -> Iterator[Gpu]:
     simulated.library.fake_backwards(int(request.param))
     yield simulated
     simulated.library.fake_backwards(0)
+
+
+def bundle(simulated: Gpu, plan: Plan, archs: Sequence[str], folder: Path) -> Path:
+    """A plan's library in a folder, ready to be opened on the simulated GPU."""
+    cubins = {arch: dict.fromkeys(plan.kernels, fake_cubin(arch)) for arch in archs}
+    cuda_library.write_library(plan, cubins, folder, triple=simulated.triple)
+    simulated.install(simulated.compile([kernel_source(kernel) for kernel in plan.kernels.values()]))
+    simulated.library.fake_device(1, 90)
+    return folder
+
+
+def both_orders(simulated: Gpu, folder: Path, *inputs: np.ndarray) -> np.ndarray:
+    """The first output of an inference, which has the same bits whatever runs first; nothing is left on the device."""
+    results = []
+    with compiled.load(folder) as model:
+        for backwards in (0, 1):
+            simulated.library.fake_backwards(backwards)
+            results.append(model.run(*inputs)[0])
+    simulated.library.fake_backwards(0)
+    np.testing.assert_array_equal(results[0], results[1])
+    assert simulated.library.fake_live() == 0
+    return results[0]
 
 
 def fake_cubin(arch: str) -> bytes:

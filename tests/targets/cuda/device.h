@@ -38,6 +38,9 @@ struct ushort4 {
   unsigned short x, y, z, w;
 } __attribute__((aligned(8)));
 
+struct uchar2 {
+  unsigned char x, y;
+} __attribute__((aligned(2)));
 struct int4 {
   int x, y, z, w;
 } __attribute__((aligned(16)));
@@ -115,27 +118,47 @@ static inline unsigned int (*id_exchange(const unsigned int *mine, int count))[6
   return id_left[turn] + me / 32 * 32;
 }
 
-static inline float id_element(unsigned int word, int which) { return id_from_half((unsigned short)(which ? word >> 16 : word)); }
-
-static inline void id_mma_f16(float &d0, float &d1, float &d2, float &d3, unsigned int a0, unsigned int a1, unsigned int a2, unsigned int a3,
-                              unsigned int b0, unsigned int b1) {
-  const unsigned int mine[6] = {a0, a1, a2, a3, b0, b1};
-  unsigned int(*warp)[6] = id_exchange(mine, 6);
-  const unsigned int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
-  float *d[4] = {&d0, &d1, &d2, &d3};
-  for (int i = 0; i < 4; ++i) {
-    const unsigned int row = g + 8 * (i >> 1), column = 2 * t + (i & 1);
-    double sum = *d[i]; /* a GPU's order is its own */
-    for (unsigned int k = 0; k < 16; ++k) {
-      const unsigned int register_a = (row >> 3) + 2 * (k >> 3), lane_a = row % 8 * 4 + k % 8 / 2;
-      const unsigned int register_b = 4 + (k >> 3), lane_b = column * 4 + k % 8 / 2;
-      sum += (double)id_element(warp[lane_a][register_a], k & 1) * (double)id_element(warp[lane_b][register_b], k & 1);
-    }
-    *d[i] = (float)sum;
-  }
+static inline float id_from_brain(unsigned short bits) { return id_float((unsigned int)bits << 16); }
+static inline unsigned short id_to_brain(float value) {
+  const unsigned int bits = id_bits(value);
+  if (value != value) return 0x7fff;
+  return (unsigned short)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-static inline void id_ldmatrix(unsigned int &r0, unsigned int &r1, unsigned int &r2, unsigned int &r3, const unsigned short *row) {
+/* One number of a register: of 16 bits each, or of bytes without and with a sign. */
+struct id_half { static double of(unsigned int word, unsigned int which) { return id_from_half((unsigned short)(word >> 16 * which)); } };
+struct id_brain { static double of(unsigned int word, unsigned int which) { return id_from_brain((unsigned short)(word >> 16 * which)); } };
+struct id_unsigned { static int of(unsigned int word, unsigned int which) { return (unsigned char)(word >> 8 * which); } };
+struct id_signed { static int of(unsigned int word, unsigned int which) { return (signed char)(word >> 8 * which); } };
+
+/* `each` numbers a register; floats are summed in double, as a GPU's order is its own. */
+template <class A, class B, class Sum, class Part, unsigned int each>
+static inline void id_mma(Part &d0, Part &d1, Part &d2, Part &d3, const unsigned int *mine) {
+  unsigned int(*warp)[6] = id_exchange(mine, 6);
+  const unsigned int lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+  Part *d[4] = {&d0, &d1, &d2, &d3};
+  for (int i = 0; i < 4; ++i) {
+    const unsigned int row = g + 8 * (i >> 1), column = 2 * t + (i & 1);
+    Sum sum = *d[i];
+    for (unsigned int half = 0; half < 2; ++half)
+      for (unsigned int k = 0; k < 4; ++k) {
+        const unsigned int a = warp[row % 8 * 4 + k][(row >> 3) + 2 * half], b = warp[column * 4 + k][4 + half];
+        for (unsigned int which = 0; which < each; ++which) sum += A::of(a, which) * B::of(b, which);
+      }
+    *d[i] = (Part)sum;
+  }
+}
+#define ID_MMA(name, part, ...)                                                                                        \
+  static inline void name(part &d0, part &d1, part &d2, part &d3, unsigned int a0, unsigned int a1, unsigned int a2, \
+                          unsigned int a3, unsigned int b0, unsigned int b1) {                                        \
+    const unsigned int mine[6] = {a0, a1, a2, a3, b0, b1};                                                            \
+    id_mma<__VA_ARGS__>(d0, d1, d2, d3, mine);                                                                        \
+  }
+ID_MMA(id_mma_half, float, id_half, id_half, double, float, 2)
+ID_MMA(id_mma_brain, float, id_brain, id_brain, double, float, 2)
+ID_MMA(id_mma_bytes, int, id_unsigned, id_signed, int, int, 4)
+
+static inline void id_ldmatrix(unsigned int &r0, unsigned int &r1, unsigned int &r2, unsigned int &r3, const void *row) {
   unsigned int mine[4];
   __builtin_memcpy(mine, row, 16);
   unsigned int(*warp)[6] = id_exchange(mine, 4);
@@ -144,19 +167,22 @@ static inline void id_ldmatrix(unsigned int &r0, unsigned int &r1, unsigned int 
 }
 
 struct id_pending {
-  unsigned short *to;
-  const unsigned short *from;
-  int bytes, group;
+  void *to;
+  const void *from;
+  int size, bytes, group;
 };
-static id_pending id_copies[ID_THREADS][64];
+enum { ID_COPIES = 256 };
+static id_pending id_copies[ID_THREADS][ID_COPIES];
 static int id_copy_count[ID_THREADS], id_group[ID_THREADS];
 
-static inline void id_copy_async(unsigned short *to, const unsigned short *from, int bytes) {
+static inline void id_copy(void *to, const void *from, int size, int bytes) {
   const unsigned int me = threadIdx.x;
-  if ((uint64_t)to % 16 || (uint64_t)from % 16 || id_copy_count[me] == 64) __builtin_trap();
-  __builtin_memset(to, 0xff, 16);
-  id_copies[me][id_copy_count[me]++] = id_pending{to, from, bytes, id_group[me]};
+  if ((uint64_t)to % size || (uint64_t)from % size || id_copy_count[me] == ID_COPIES) __builtin_trap();
+  __builtin_memset(to, 0xff, size);
+  id_copies[me][id_copy_count[me]++] = id_pending{to, from, size, bytes, id_group[me]};
 }
+static inline void id_copy_async(void *to, const void *from, int bytes) { id_copy(to, from, 16, bytes); }
+static inline void id_copy_word(void *to, const void *from, int bytes) { id_copy(to, from, 4, bytes); }
 static inline void id_copy_commit() { ++id_group[threadIdx.x]; }
 template <int N> static inline void id_copy_wait() {
   const unsigned int me = threadIdx.x;
@@ -167,7 +193,7 @@ template <int N> static inline void id_copy_wait() {
       id_copies[me][left++] = it;
       continue;
     }
-    __builtin_memset(it.to, 0, 16);
+    __builtin_memset(it.to, 0, it.size);
     __builtin_memcpy(it.to, it.from, it.bytes);
   }
   id_copy_count[me] = left;

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.elements import HALF
+from inception_deploy.kernels.elements import BRAIN, BYTE, HALF, Addition, Rounding
 from inception_deploy.kernels.gpu import conv, mma
 from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
-from inception_deploy.kernels.spec import Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
+from inception_deploy.kernels.spec import (
+    Conv,
+    GlobalAverage,
+    Map,
+    Pack,
+    Pick,
+    Pixels,
+    Softmax,
+    Unpack,
+    Window,
+    WindowOp,
+)
 from inception_deploy.lower.plan import Kernel
 from inception_deploy.targets import cuda_compile
 
@@ -21,12 +34,34 @@ from .conftest import GPU, family_of
 FRAME_SIZE, REGISTERS = 0x11, 0x2F  # attributes in a cubin's .nv.info
 
 
+APART = """
+import sys
+from inception_deploy.errors import DeployError
+from inception_deploy.targets import cuda_compile
+try:
+    sys.stdout.buffer.write(cuda_compile.compiler().cubin(sys.stdin.read(), sys.argv[1]))
+except DeployError as error:
+    sys.exit(f"{error.kind}: {error.message}")
+"""
+
+
+class Apart:
+    """The compiler in a process of its own: NVRTC 12.9 crashes in one whose libcuda.so.1 is the simulated one."""
+
+    def cubin(self, text: str, arch: str) -> bytes:
+        command = [sys.executable, "-c", APART, arch]
+        done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
+        if done.returncode:
+            kind, _, message = done.stderr.decode().strip().partition(": ")
+            raise DeployError(message, kind=kind)
+        return done.stdout
+
+
 @pytest.fixture(scope="module")
 def compiler():
-    found = cuda_compile.find()
-    if found is None:
+    if cuda_compile.find() is None:
         pytest.skip(f"no NVRTC and no nvcc: {cuda_compile.INSTALL}")
-    return found
+    return Apart()
 
 
 def attributes(cubin: bytes, wanted: int) -> list[int]:
@@ -53,7 +88,50 @@ SPLIT = Conv(1, 64, 8, 8, 64, 8, 8, (3, 3), pad=(1, 1), add=True, activation=(0.
 HALVES = Conv(
     1, 64, 35, 35, 96, 35, 35, (3, 3), pad=(1, 1), add=True, in_element=HALF, add_element=HALF, out_element=HALF
 )
+BYTES = Conv(
+    1, 64, 35, 35, 96, 35, 35, (3, 3), pad=(1, 1), add=True, in_element=BYTE, add_element=BYTE, out_element=BYTE,
+    rounding=Rounding(3, 0, 255), addition=Addition((3, 5), (1, 0), 0.1, Rounding(3, 0, 255)), row_sets=3, column_sets=3,
+)  # fmt: skip
+WORDS = Conv(
+    1, 4, 99, 99, 32, 49, 49, (3, 3), stride=(2, 2), planar=True, in_element=BYTE, out_element=BYTE,
+    rounding=Rounding(3, 0, 255),
+)  # fmt: skip
 KERNELS = {
+    **{f"bytes {t.bm}x{t.bn}": (BYTES, t) for t in mma.BYTE_TILES},
+    "bytes split": (BYTES, replace(mma.BYTE_TILES[1], split=4)),
+    "bytes stem": (WORDS, None),
+    "bytes of 16-bit weights": (replace(BYTES, weight_element="int16"), None),
+    "bytes max": (
+        Window(WindowOp.MAX, 1, 4, 35, 35, 17, 17, (3, 3), (2, 2), (0, 0, 0, 0), in_element=BYTE, out_element=BYTE),
+        None,
+    ),
+    "bytes depthwise": (
+        Window(
+            WindowOp.DEPTHWISE,
+            1,
+            4,
+            28,
+            28,
+            28,
+            28,
+            (3, 3),
+            (1, 1),
+            (1, 1, 1, 1),
+            in_element=BYTE,
+            out_element=BYTE,
+            rounding=Rounding(3, 0, 255),
+            zero=4,
+        ),
+        None,
+    ),
+    "bytes add": (
+        Map("add", 1, 4, 64, "tensor", in_element=BYTE, second_element=BYTE, out_element=BYTE, addition=BYTES.addition),
+        None,
+    ),
+    "bytes table": (Map("table", 1, 4, 64, "table", in_element=BYTE, out_element=BYTE), None),
+    "bytes pick": (Pick(1, 4, 8, 8, 4, 16, 16, shuffled=True, fill=3), None),
+    "pixels": (Pixels(1, 3, 4, 99, 99, rounding=Rounding(3, 0, 255), out_element=BYTE), None),
+    "mma bf16": (replace(HALVES, in_element=BRAIN, add_element=BRAIN, out_element=BRAIN), mma.TILES[0]),
     **{
         f"conv {t.bm}x{t.bn}": (replace(SPLIT, height=35, width=35, out_height=35, out_width=35), t) for t in conv.TILES
     },

@@ -8,12 +8,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inception_deploy.kernels.elements import BLOCK, HALF
+from inception_deploy.kernels.elements import BLOCK, BRAIN, HALF, kept
 from inception_deploy.kernels.gpu import conv, mma
 from inception_deploy.kernels.gpu import simple as gpu_simple
 from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
-from inception_deploy.kernels.spec import ChannelNorm, Conv, GlobalAverage, Map, Pack, Softmax, Unpack, Window, WindowOp
+from inception_deploy.kernels.spec import (
+    ChannelNorm,
+    Conv,
+    GlobalAverage,
+    Map,
+    Output,
+    Pack,
+    Softmax,
+    Unpack,
+    Window,
+    WindowOp,
+)
 from inception_deploy.kernels.vector import simple as cpu_simple
 from inception_deploy.verify import bound
 
@@ -52,13 +63,10 @@ def convolution(x, weight, bias, addend, spec):
     return np.clip(out, *spec.activation) if spec.activation else out
 
 
-def kept(array, element):
-    """Numbers as an element keeps them."""
-    return array.astype(np.float16).view(np.uint16) if element == HALF else array
-
-
 def numbers(array, element):
     """The inverse of `kept`."""
+    if element == BRAIN:
+        return (array.astype(np.uint32) << 16).view(np.float32)
     return array.view(np.float16).astype(np.float32) if element == HALF else array
 
 
@@ -67,13 +75,17 @@ def rounded(array, element):
     return numbers(kept(array, element), element)
 
 
-def in_halves(spec):
-    """The spec with all its maps in binary16; a network's own input stays what it is."""
+NEAR = {"float32": "window", HALF: "binary16", BRAIN: "bfloat16"}
+"""The bound of what is kept in an element."""
+
+
+def in_halves(spec, element=HALF):
+    """The spec with all its maps in 16 bits; a network's own input stays what it is."""
     return replace(
         spec,
-        in_element="float32" if spec.planar else HALF,
-        add_element=HALF if spec.add else "float32",
-        out_element=HALF,
+        in_element="float32" if spec.planar else element,
+        add_element=element if spec.add else "float32",
+        out_element=element,
     )
 
 
@@ -118,7 +130,7 @@ def check_conv(gpu, spec, schedule=None):
     gpu.call(spec, [*given, out], schedule)
     out = numbers(out, spec.out_element)
     want = blocked(convolution(x, weight, bias, addend, spec).astype(np.float32)).reshape(spec.batch, -1)
-    near = bound("binary16") if spec.out_element == HALF else bound("window")
+    near = bound(NEAR[spec.out_element])
     np.testing.assert_allclose(out[:, : want.shape[1]], want, atol=near * max(1.0, np.abs(want).max()))
     assert np.isnan(out[:, want.shape[1] :]).all(), "wrote into a neighbour"
 
@@ -157,6 +169,11 @@ def test_every_tile(gpu, tile, split):
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS)
 def test_convolution_of_halves(gpu, spec):
     check_conv(gpu, in_halves(spec))
+
+
+@pytest.mark.parametrize("name", ["1x1 with addend", "planar", "groups", "batch of slices", "fully connected, batch"])
+def test_convolution_of_bfloat16(gpu, name):
+    check_conv(gpu, in_halves(CONVS[name], BRAIN))
 
 
 @pytest.mark.parametrize("tile", mma.TILES, ids=lambda t: f"{t.bm}x{t.bn}")
@@ -219,6 +236,34 @@ def test_same_bits_in_either_order(simulated):
             results.append(out)
         simulated.library.fake_backwards(0)
         np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("element", ["float32", HALF, BRAIN])
+def test_siblings(gpu, element):
+    """One product, three outputs: with bounds of their own, in slices of their own, of two images."""
+    plane, bounds = 35, ((0.0, INF), None, (-0.5, 0.5))
+    sizes = (48, 16, 80)
+    split = tuple(
+        Output(size, clamp, (0, 0, 0, 0), (size + 16) * plane, element)
+        for size, clamp in zip(sizes, bounds, strict=True)
+    )
+    spec = Conv(2, 32, 5, 7, 144, 5, 7, (1, 1), in_stride=32 * plane, in_element=element, split=split)
+    random = np.random.default_rng(4)
+    x = rounded(random.standard_normal((2, 32, 5, 7)).astype(np.float32), element)
+    weight = rounded((random.standard_normal((144, 32, 1, 1)) / 6).astype(np.float32), element)
+    bias = random.standard_normal(144).astype(np.float32)
+    family = family_of(spec)
+    outs = [kept(np.full((2, o.out_stride), np.nan, np.float32), element) for o in split]
+    packed = family.pack(weight, spec, family.choose(spec, GPU))
+    gpu.call(spec, [kept(blocked(x), element), packed, bias, *outs])
+    want, first = convolution(x, weight, bias, 0, spec), 0
+    for out, output in zip(outs, split, strict=True):
+        part = np.clip(want[:, first : first + output.channels], *(output.activation or (-INF, INF)))
+        first += output.channels
+        found = numbers(out, element)
+        used = output.channels * plane
+        np.testing.assert_allclose(found[:, :used], blocked(part).reshape(2, -1), atol=bound(NEAR[element]) * 4)
+        assert np.isnan(found[:, used:]).all(), "wrote into a neighbour"
 
 
 # -- the choice of schedules ---------------------------------------------------------------------------------------------
@@ -410,7 +455,7 @@ def test_layer_normalization(gpu, element):
     gpu.call(spec, [kept(blocked(x), element), scale, bias, out])
     deviation = np.sqrt(x.var(1, keepdims=True) + 1e-5)
     want = (x - x.mean(1, keepdims=True)) / deviation * scale.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
-    near = bound("binary16") if element == HALF else bound("window")
+    near = bound(NEAR[element])
     found = numbers(out, element).reshape(blocked(x).shape)
     np.testing.assert_allclose(found, blocked(want), atol=near * np.abs(want).max())
 

@@ -74,12 +74,14 @@ def test_architectures_as_the_driver_numbers_them():
     assert [cuda_library.version(arch) for arch in ("sm_80", "sm_89", "sm_120")] == [(8, 0), (8, 9), (12, 0)]
 
 
-def test_units_are_the_blocks_of_the_first_launch():
+def test_units_are_the_blocks_of_threads():
     target = cuda.parse("cuda", "")
     average = GlobalAverage(2, 3, 64)
     assert target.units(average, target.schedule(average)) == 6
     small = Conv(1, 2080, 8, 8, 192, 8, 8, (1, 1))
     schedule = target.schedule(small)
-    launches = target.family(small).family.program(small, schedule).launches
-    assert len(launches) == 2, "the parts, and their sum"
-    assert target.units(small, schedule) == math.prod(launches[0].grid)
+    program = target.family(small).family.program(small, schedule)
+    (launch,) = program.launches
+    assert launch.grid[2] == schedule.split > 1
+    assert program.counters == math.prod(launch.grid[:2]), "one for each tile whose parts meet"
+    assert target.units(small, schedule) == math.prod(launch.grid)

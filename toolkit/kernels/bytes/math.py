@@ -7,6 +7,7 @@ from tvm import tirx
 from ..dots import Dot
 from ..elements import Addition, Product, Rounding
 from ..emit import Expr, const, splat
+from ..spec import Map
 
 ROUNDER, ROUNDER_BITS = 1.5 * 2**23, 0x4B400000
 """A float among whole ones: added to a small number, it leaves its nearest integer in the lowest bits (the sum's bits
@@ -115,6 +116,42 @@ def joined(acc: Expr, b: Expr, factor: Expr, how: Addition) -> Expr:
         total = acc + tirx.shift_left(other, factor - whole(how.inside, lanes))
         return rounded(total, factor, how.rounding)
     return nearest(real(acc) * factor + real(other) * const(how.factor, lanes), how.rounding)
+
+
+def averaged(acc: Expr, times: Expr, shift: Expr, how: Rounding) -> Expr:
+    """`Rounding` of a window's sum, int32 lanes, times a fraction: int32 numbers, the same in every lane."""
+    lanes = _lanes(acc)
+    half = tirx.shift_right(tirx.shift_left(tirx.const(1, "int32"), shift), 1)
+    return rounded(acc * splat(times, lanes) + splat(half, lanes), splat(shift, lanes), how)
+
+
+def mapped(spec: Map, value: Expr, second: Expr = None) -> Expr:
+    """What a `Map` but a table makes of values: int32 lanes of bytes, of ``dequantize`` float32.
+
+    Args:
+        value: int32 lanes, of ``quantize`` float32.
+        second: the second operand, likewise.
+    """
+    lanes, how = _lanes(value), spec.rounding
+    if spec.op == "add":
+        assert spec.addition is not None
+        return added(value, second, spec.addition)
+    if spec.op == "mul":
+        assert spec.product is not None
+        return multiplied(value, second, spec.product)
+    if spec.op == "dequantize":
+        return real(value - whole(spec.zero, lanes)) * const(spec.constants[0], lanes)
+    assert how is not None
+    if spec.op == "quantize":
+        return nearest(value / const(spec.constants[0], lanes), how)
+    if spec.op == "clip":
+        return tirx.min(tirx.max(value, whole(how.low, lanes)), whole(how.high, lanes))
+    centred = value - whole(spec.zero, lanes)
+    if not how.shift:
+        return rounded(centred, const(spec.constants[0], lanes), how)
+    shift = int(spec.constants[0])
+    acc = centred * whole(1 << max(0, -shift), lanes) + whole(shift_half(shift), lanes)
+    return rounded(acc, whole(max(0, shift), lanes), how)
 
 
 def _lanes(value: Expr) -> int:

@@ -14,7 +14,7 @@ from ..family import Family, of_bytes
 from ..isa import Isa
 from ..spec import NONE, Map, Pixels, Window, WindowOp
 from ..vector.simple import SimpleSchedule, whole_vectors
-from .math import added, multiplied, narrow, nearest, real, rounded, shift_half, whole, widen
+from .math import averaged, mapped, narrow, nearest, real, rounded, whole, widen
 
 _PIXELS = 8
 """Widest tile of a window along a row."""
@@ -85,10 +85,8 @@ class _Window:
         if spec.op is WindowOp.DEPTHWISE:
             factor = load(em.buffers["factor"], block * BLOCK, BLOCK)
         elif spec.rounding is not None and spec.rounding.shift:
-            times = splat(load(em.buffers["factor"], 2 * pixel), BLOCK)
             shift = em.let(load(em.buffers["factor"], 2 * pixel + 1), "shift")
-            half = tirx.shift_right(tirx.shift_left(tirx.const(1, "int32"), shift), 1)
-            return narrow(rounded(acc * times + splat(half, BLOCK), splat(shift, BLOCK), spec.rounding))
+            return narrow(averaged(acc, load(em.buffers["factor"], 2 * pixel), shift, spec.rounding))
         else:
             factor = splat(load(em.buffers["factor"], pixel), BLOCK)
         if spec.rounding is None:
@@ -213,27 +211,14 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFu
 
 def _mapped(spec: Map, em: Emitter, at: Expr, second: Expr) -> Expr:
     """The result of 16 values."""
-    value, how = load(em.buffers["src"], at, BLOCK), spec.rounding
-    if spec.op == "add":
-        assert spec.addition is not None
-        return narrow(added(widen(value), widen(load(em.buffers["second"], second, BLOCK)), spec.addition))
-    if spec.op == "mul":
-        assert spec.product is not None
-        return narrow(multiplied(widen(value), widen(load(em.buffers["second"], second, BLOCK)), spec.product))
-    if spec.op == "dequantize":
-        return real(widen(value) - whole(spec.zero, BLOCK)) * const(spec.constants[0], BLOCK)
-    assert how is not None
-    if spec.op == "quantize":
-        return narrow(nearest(value / const(spec.constants[0], BLOCK), how))
-    if spec.op == "clip":
-        low, high = splat(tirx.const(how.low, "uint8"), BLOCK), splat(tirx.const(how.high, "uint8"), BLOCK)
+    value = load(em.buffers["src"], at, BLOCK)
+    if spec.op == "clip":  # of bytes as they are
+        assert spec.rounding is not None
+        low, high = (splat(tirx.const(end, "uint8"), BLOCK) for end in (spec.rounding.low, spec.rounding.high))
         return tirx.min(tirx.max(value, low), high)
-    centred = widen(value) - whole(spec.zero, BLOCK)
-    if not how.shift:
-        return narrow(rounded(centred, const(spec.constants[0], BLOCK), how))
-    shift = int(spec.constants[0])
-    acc = centred * whole(1 << max(0, -shift), BLOCK) + whole(shift_half(shift), BLOCK)
-    return narrow(rounded(acc, whole(max(0, shift), BLOCK), how))
+    other = widen(load(em.buffers["second"], second, BLOCK)) if spec.second != "none" else None
+    found = mapped(spec, value if spec.op == "quantize" else widen(value), other)
+    return found if spec.op == "dequantize" else narrow(found)
 
 
 def input_units(spec: Pixels, _schedule: SimpleSchedule) -> int:

@@ -24,13 +24,14 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..elements import BLOCK, HALF
+from ..elements import BLOCK, kept
 from ..emit import Expr, clamp, const, load
 from ..family import Family, Program, of_gpu
 from ..isa import Isa
 from ..spec import Conv
 from . import parts
-from .emit import QUAD, GpuEmitter, both, div, fma, inside, mod
+from .emit import QUAD, REALS, GpuEmitter, both, div, fma, inside, mod
+from .epilogue import outputs
 from .parts import SPLITS, Cut
 
 QUADS = BLOCK // QUAD
@@ -169,7 +170,7 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: GemmSchedule) -> np.nd
     wide = np.zeros((spec.groups, across * schedule.bn, steps * BLOCK), np.float32)
     wide[:, :group, : panel.shape[1]] = panel.reshape(spec.groups, group, -1)
     packed = np.ascontiguousarray(wide.reshape(spec.groups * across, schedule.bn, steps, BLOCK).transpose(0, 2, 3, 1))
-    return packed.astype(np.float16).view(np.uint16) if spec.in_element == HALF else packed
+    return kept(packed, spec.in_element)
 
 
 # -- code ------------------------------------------------------------------------------------------------------------
@@ -340,33 +341,25 @@ class _Gemm:
                 with em.when(exists) if exists is not None else nullcontext():
                     n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
                     at = mod(pixel, self.out_plane) if spec.batch > 1 else pixel
-                    place = em.let((div(channel, QUADS) * self.out_plane + at) * QUADS + mod(channel, QUADS), "place")
                     sums = [load(self.sums, i * sch.tn + j * QUAD + q) for q in range(QUAD)]
-                    epilogue(em, spec, sums, channel, n, place)
+                    self._epilogue(sums, channel, n, at)
 
-
-def put_all(em: GpuEmitter, buffer: str, index: Expr, values: list[Expr]) -> None:
-    """Four values in one store, to quad `index`."""
-    result = em.local(QUAD, name="result")
-    for q, value in enumerate(values):
-        em.store(result, q, value)
-    em.copy(em.buffers[buffer], index, result, 0)
-
-
-def epilogue(em: GpuEmitter, spec: Conv, sums: list[Expr], channel: Expr, n: Expr, place: Expr) -> None:
-    """Bias, addend and clamp of four sums, and the store. `channel` and `place` (in the image) count quads."""
-    bias = em.local(QUAD, name="bias_quad")
-    em.copy(bias, 0, em.buffers["bias"], channel)
-    if spec.add:
-        addend = em.local(QUAD, name="add_quad")
-        em.copy(addend, 0, em.buffers["add"], n * (spec.add_stride // QUAD) + place)
-    values = []
-    for q in range(QUAD):
-        value = sums[q] + load(bias, q)
-        if spec.add:
-            value = value + load(addend, q)
-        values.append(clamp(value, spec.activation))
-    put_all(em, "dst", n * (spec.out_stride // QUAD) + place, values)
+    def _epilogue(self, sums: list[Expr], channel: Expr, n: Expr, at: Expr) -> None:
+        """Bias, addend and clamp of four sums, and the store; `channel` counts quads."""
+        em, spec = self.em, self.spec
+        for output, pointer, own in outputs(em, spec, channel, QUAD):
+            place = em.let((div(own, QUADS) * self.out_plane + at) * QUADS + mod(own, QUADS), "place")
+            bias, result = em.local(QUAD, name="bias_quad"), em.local(QUAD, name="result")
+            em.copy(bias, 0, em.buffers["bias"], channel)
+            if spec.add:
+                addend = em.local(QUAD, name="add_quad")
+                em.copy(addend, 0, em.buffers["add"], n * (spec.add_stride // QUAD) + place)
+            for q in range(QUAD):
+                value = sums[q] + load(bias, q)
+                if spec.add:
+                    value = value + load(addend, q)
+                em.store(result, q, clamp(value, output.activation))
+            em.copy(em.buffers[pointer], n * (output.out_stride // QUAD) + place, result, 0)
 
 
 def emit(spec: Conv, schedule: GemmSchedule, symbol: str) -> list[Any]:
@@ -381,7 +374,7 @@ def units(spec: Conv, schedule: Cut) -> int:
 
 def serves(spec: Conv, isa: Isa) -> str | None:
     """fp32 in blocks of 16, and what is converted to it."""
-    return of_gpu(isa) or (None if spec.in_element in ("float32", HALF) else f"it multiplies {spec.in_element}")
+    return of_gpu(isa) or (None if spec.in_element in REALS else f"it multiplies {spec.in_element}")
 
 
 def _choose(spec: Conv, _isa: Isa) -> GemmSchedule:

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..elements import BLOCK, HALF
+from ..elements import BLOCK, kept
 from ..emit import clamp, const, load
 from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
 from ..spec import Conv
-from .emit import QUAD, GpuEmitter, div, fma, mod
+from .emit import QUAD, REALS, GpuEmitter, div, fma, mod
 
 WARP = 32
 MAX_BATCH = 8
@@ -39,7 +39,8 @@ class DenseSchedule:
 def fits(spec: Conv) -> bool:
     """Every output reads all inputs of its image, and there are few images."""
     maps = (spec.height, spec.width, spec.out_height, spec.out_width)
-    return spec.pointwise and maps == (1, 1, 1, 1) and spec.groups == 1 and spec.batch <= MAX_BATCH
+    alone = spec.groups == 1 and not spec.split
+    return spec.pointwise and maps == (1, 1, 1, 1) and alone and spec.batch <= MAX_BATCH
 
 
 def program(spec: Conv, schedule: DenseSchedule) -> Program:
@@ -52,8 +53,7 @@ def program(spec: Conv, schedule: DenseSchedule) -> Program:
 
 def pack_weight(weight: np.ndarray, spec: Conv, _schedule: DenseSchedule) -> np.ndarray:
     """`[O, K, 1, 1]` to `[O][K]`."""
-    kept = np.ascontiguousarray(weight.reshape(len(weight), -1), dtype=np.float32)
-    return kept.astype(np.float16).view(np.uint16) if spec.in_element == HALF else kept
+    return kept(np.ascontiguousarray(weight.reshape(len(weight), -1), dtype=np.float32), spec.in_element)
 
 
 def emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> list[Any]:
@@ -103,7 +103,7 @@ def units(spec: Conv, schedule: DenseSchedule) -> int:
 
 def serves(spec: Conv, isa: Isa) -> str | None:
     """fp32, or what is converted to it, of a few images."""
-    if spec.in_element not in ("float32", HALF):
+    if spec.in_element not in REALS:
         return of_gpu(isa) or f"it multiplies {spec.in_element}"
     return of_gpu(isa) or (None if fits(spec) else f"it is no fully connected layer of at most {MAX_BATCH} images")
 

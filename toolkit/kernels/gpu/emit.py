@@ -14,7 +14,7 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import Range
 
-from ..elements import HALF
+from ..elements import BRAIN, HALF
 from ..emit import Emitter, Expr, const, load
 from ..family import Launch
 
@@ -24,6 +24,12 @@ QUAD = 4
 DEVICE_FUNCTION = 2
 """TVM's `CallingConv.DEVICE_KERNEL_LAUNCH`."""
 
+NARROW = {HALF: "half", BRAIN: "brain"}
+"""The elements of 16 bits, and what `targets.cuda_source` calls them."""
+
+REALS = ("float32", *NARROW)
+"""What real numbers are kept in; all are computed with in fp32, but for the products of tensor cores."""
+
 _INT = "int32"
 
 
@@ -31,11 +37,13 @@ class GpuEmitter(Emitter):
     """Collects the statements of one device function.
 
     Attributes:
+        sixteen: what the kernel's pointers to 16 bits keep, which is one element.
         thread: `threadIdx.x`. blocks: `blockIdx.x`, `.y` and `.z`; the constant 0 along an axis of extent 1.
     """
 
     def __init__(self, name: str, pointers: Sequence[tuple[str, str]], launch: Launch) -> None:
         super().__init__(name, pointers)
+        self.sixteen = next((element for _, element in pointers if element in NARROW), HALF)
         self._axes: list[tuple[str, Any, int]] = []
         self.thread = self._axis("threadIdx.x", launch.block[0], always=True)
         self.blocks = tuple(
@@ -75,20 +83,20 @@ class GpuEmitter(Emitter):
         self._add(tirx.Evaluate(tirx.call_extern("void", name, *args)))
 
     def copy(self, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
-        """`into[slot] = buffer[index]` in one load and one store; both count quads. Between halves and floats each
+        """`into[slot] = buffer[index]` in one load and one store; both count quads. Between 16 bits and floats each
         lane is converted, to the nearest.
         """
         if into.dtype == buffer.dtype:
             self.put(into, slot, quad(buffer, index))
             return
-        raw = self.local(QUAD, "uint16", "halves")
+        raw = self.local(QUAD, "uint16", "raw")
         if buffer.dtype == "uint16":
             self.put(raw, 0, quad(buffer, index))
             for lane in range(QUAD):
-                self.store(into, slot * QUAD + lane, from_half(load(raw, lane)))
+                self.store(into, slot * QUAD + lane, self.widened(load(raw, lane)))
         else:
             for lane in range(QUAD):
-                self.store(raw, lane, to_half(load(buffer, index * QUAD + lane)))
+                self.store(raw, lane, self.narrowed(load(buffer, index * QUAD + lane)))
             self.put(into, slot, quad(raw, 0))
 
     def copy_quad(self, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
@@ -109,7 +117,7 @@ class GpuEmitter(Emitter):
     def read(self, pointer: str, index: Expr, lanes: int = 1) -> Expr:
         """One fp32 of what a pointer's elements stand for."""
         value = load(self.buffers[pointer], index)
-        return from_half(value) if self.elements[pointer] == HALF else value
+        return self.widened(value) if self.elements[pointer] in NARROW else value
 
     def write(self, pointer: str, index: Expr, *values: Expr) -> None:
         """Store an fp32, rounded to a pointer's elements."""
@@ -118,7 +126,15 @@ class GpuEmitter(Emitter):
 
     def kept(self, pointer: str, value: Expr) -> Expr:
         """An fp32 as a pointer's elements keep it."""
-        return to_half(value) if self.elements[pointer] == HALF else value
+        return self.narrowed(value) if self.elements[pointer] in NARROW else value
+
+    def widened(self, value: Expr) -> Expr:
+        """The fp32 that 16 bits stand for."""
+        return tirx.call_pure_extern("float32", f"id_from_{NARROW[self.sixteen]}", value)
+
+    def narrowed(self, value: Expr) -> Expr:
+        """The 16 bits next to an fp32; ties to even, infinity beyond the largest."""
+        return tirx.call_pure_extern("uint16", f"id_to_{NARROW[self.sixteen]}", value)
 
     def load_if(self, condition: Expr | None, into: Any, slot: Expr, buffer: Any, index: Expr) -> None:
         """One float: `into[slot] = buffer[index]` where `condition` holds, zero elsewhere; nothing is read there."""
@@ -156,16 +172,6 @@ def fma(a: Expr, b: Expr, c: Expr) -> Expr:
 def call(name: str, *args: Expr) -> Expr:
     """A float function of CUDA's mathematics library (and of C's: `expf`, `tanhf`)."""
     return tirx.call_pure_extern("float32", name, *args)
-
-
-def from_half(value: Expr) -> Expr:
-    """The fp32 of a binary16 in integers."""
-    return tirx.call_pure_extern("float32", "id_from_half", value)
-
-
-def to_half(value: Expr) -> Expr:
-    """The binary16 next to an fp32, in integers; ties to even, infinity beyond the largest."""
-    return tirx.call_pure_extern("uint16", "id_to_half", value)
 
 
 def inside(index: Expr, extent: int) -> Expr:

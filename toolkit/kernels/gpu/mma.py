@@ -1,14 +1,16 @@
-"""Convolution of binary16 on a GPU's tensor cores: an implicit matrix product of pixels and channels, summed in fp32.
+"""Convolution on a GPU's tensor cores: an implicit matrix product of pixels and channels, of binary16 or bfloat16
+summed in fp32, or of bytes summed in int32 (`ROWS`).
 
 A block of threads computes `bm` pixels of `bn` output channels; each of its warps a rectangle of `wm` by `wn` of them
-in registers. A step is 32 deep: two pairs of a kernel tap and a block of 16 channels. Copies into shared memory run
-`stages - 1` steps ahead (cp.async), and a pixel whose tap falls off the image is copied as zeros. A row of shared
-memory is one pixel's, or one output channel's, 32 numbers in four chunks of 16 bytes; chunk `c` of row `r` lies at
-place `c ^ (r / 2 % 4)`, so that the eight rows that ldmatrix takes at once hit every bank once.
+in registers. A step is 64 bytes deep: so many pairs of a kernel tap and a block of 16 channels as fit, two of 16 bits
+or four of bytes. Copies into shared memory run `stages - 1` steps ahead (cp.async), and a pixel whose tap falls off the
+image is copied as zeros. A row of shared memory is one pixel's, or one output channel's, 64 bytes in four chunks of 16;
+chunk `c` of row `r` lies at place `c ^ (r / 2 % 4)`, so that the eight rows that ldmatrix takes at once hit every bank
+once. Of the network's own input in words of four bytes a pixel, a chunk is four taps, which are copied one by one.
 
-Weights are packed as `[tile of output channels][step][bn][32]`. Maps too small to fill a GPU are cut along the depth,
-as in `gpu.conv`. Fragments are PTX's (mma.m16n8k16, ldmatrix.x4): with `g = lane / 4` and `t = lane % 4`, register `i`
-of the sums is row `g + 8 (i / 2)` and column `2 t + i % 2`.
+Weights are packed as `[tile of output channels][step][bn][64 bytes]`. Maps too small to fill a GPU are cut along the
+depth (`gpu.parts`). Fragments are PTX's (mma.m16n8k16 and m16n8k32, ldmatrix.x4): with `g = lane / 4` and `t = lane %
+4`, register `i` of the sums is row `g + 8 (i / 2)` and column `2 t + i % 2`.
 """
 
 from __future__ import annotations
@@ -21,26 +23,54 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..elements import BLOCK, HALF
-from ..emit import Expr, clamp, const, load
+from ..elements import BLOCK, BRAIN, BYTE, HALF, element_of, kept
+from ..emit import Expr, load
 from ..family import Family, of_gpu
 from ..isa import Isa
 from ..spec import Conv
 from . import parts
 from .conv import Shape, extents, program, tiles, units
 from .emit import GpuEmitter, both, div, inside, mod
+from .epilogue import epilogue_of
 from .parts import SPLITS
 
-DEPTH = 2 * BLOCK
-"""Of a step."""
+LINE, CHUNK = 64, 16
+"""Bytes of a row of shared memory, which is how deep a step is, and of what a thread copies at once."""
 
-CHUNK = 8
-"""Halves in the 16 bytes that a thread copies at once."""
+CHUNKS = LINE // CHUNK
 
-CHUNKS = DEPTH // CHUNK
-"""Of a row of shared memory."""
+WORD = 4
+"""Bytes of a pixel of the network's own input."""
 
 WARP = 32
+
+
+@dataclass(frozen=True)
+class Row:
+    """What tensor cores multiply.
+
+    Attributes:
+        call: the instruction, as `targets.cuda_source` names it; each adds up 32 bytes.
+        sums: their type.
+        speed: products of a multiprocessor in a cycle, times those of 16 bits.
+    """
+
+    call: str
+    sums: str
+    speed: float = 1.0
+
+
+ROWS = {
+    HALF: Row("id_mma_half", "float32"),
+    BRAIN: Row("id_mma_brain", "float32"),
+    BYTE: Row("id_mma_bytes", "int32", 2.0),
+}
+"""By what the input is kept in."""
+
+
+def itemsize(spec: Conv) -> int:
+    """Bytes of a number of the input."""
+    return np.dtype(element_of(spec.in_element).stored).itemsize
 
 
 @dataclass(frozen=True)
@@ -79,7 +109,7 @@ class MmaSchedule:
     @property
     def shared_bytes(self) -> int:
         """Shared memory of a block."""
-        return 2 * DEPTH * (self.bm + self.bn) * self.stages
+        return LINE * (self.bm + self.bn) * self.stages
 
 
 TILES = (
@@ -92,10 +122,13 @@ TILES = (
     MmaSchedule(16, 16, 2, 2),  # 32 x 32
 )
 
+BYTE_TILES = (MmaSchedule(32, 32, 4, 4), MmaSchedule(32, 32, 4, 2), *TILES[2:])
+"""Of bytes, whose epilogue needs more registers: the largest are shared by twice as many warps."""
+
 
 def steps(spec: Conv) -> int:
     """Of the whole depth."""
-    return -(-Shape.of(spec).steps // 2)
+    return -(-Shape.of(spec).steps * BLOCK * itemsize(spec) // LINE)
 
 
 # -- choice -----------------------------------------------------------------------------------------------------------
@@ -105,13 +138,20 @@ _RESIDENT_SHARED = 96 << 10
 _BYTES_A_CYCLE = 24.0  # that each multiprocessor gets from the second-level cache
 _LATENCY = 600.0  # cycles from a copy to its arrival, shared by the stages that wait
 _LAUNCH = 3000.0
+_SPLIT_THREADS = 256  # with more, what adds up the parts does not fit the registers
 _MEETING = 1500.0  # until the last part has been counted, and has read the others
 
 
 def choose(spec: Conv) -> MmaSchedule:
     """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md."""
     depth = steps(spec)
-    candidates = [replace(t, split=split) for t in TILES for split in SPLITS if split == 1 or depth >= 4 * split]
+    cut = BYTE_TILES if spec.quantized else TILES
+    candidates = [
+        replace(tile, split=split)
+        for tile in cut
+        for split in SPLITS
+        if split == 1 or (depth >= 4 * split and tile.threads <= _SPLIT_THREADS)
+    ]
     return min(candidates, key=lambda schedule: cycles(spec, schedule))
 
 
@@ -120,8 +160,8 @@ def cycles(spec: Conv, schedule: MmaSchedule) -> float:
     blocks, depth = math.prod(extents(spec, schedule)), -(-steps(spec) // schedule.split)
     each = -(-blocks // _MULTIPROCESSORS)
     resident = min(each, max(1, _RESIDENT_SHARED // schedule.shared_bytes))
-    products = schedule.bm * schedule.bn * DEPTH / _PRODUCTS
-    copies = 2 * DEPTH * (schedule.bm + schedule.bn) / _BYTES_A_CYCLE
+    products = schedule.bm * schedule.bn * LINE / itemsize(spec) / (_PRODUCTS * ROWS[spec.in_element].speed)
+    copies = LINE * (schedule.bm + schedule.bn) / _BYTES_A_CYCLE
     step = max(resident * max(products, copies), _LATENCY / (schedule.stages - 1))
     total = -(-each // resident) * (depth + schedule.stages) * step + _LAUNCH
     if schedule.split > 1:
@@ -132,16 +172,18 @@ def cycles(spec: Conv, schedule: MmaSchedule) -> float:
 
 # -- geometry ---------------------------------------------------------------------------------------------------------
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: MmaSchedule) -> np.ndarray:
-    """`[O, I, r, s]` (physical channels, one group's I) to `[group][tile][step][bn][32]` of binary16, filled up with
+    """`[O, I, r, s]` (physical channels, one group's I) to `[group][tile][step][bn][64 bytes]`, filled up with
     zeros.
     """
     out, channels, rows, columns = weight.shape
     across, group, depth = tiles(spec, schedule), out // spec.groups, steps(spec)
-    panel = weight.reshape(out, channels // BLOCK, BLOCK, rows, columns).transpose(0, 1, 3, 4, 2).reshape(out, -1)
-    wide = np.zeros((spec.groups, across * schedule.bn, depth * DEPTH), np.float16)
-    wide[:, :group, : panel.shape[1]] = panel.reshape(spec.groups, group, -1).astype(np.float16)
-    packed = wide.reshape(spec.groups * across, schedule.bn, depth, DEPTH).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(packed).view(np.uint16)
+    block = channels if spec.planar else BLOCK
+    panel = weight.reshape(out, channels // block, block, rows, columns).transpose(0, 1, 3, 4, 2).reshape(out, -1)
+    size = LINE // itemsize(spec)
+    numbers = panel.astype(spec.weight_element) if spec.quantized else kept(panel.astype(np.float32), spec.in_element)
+    wide = np.zeros((spec.groups, across * schedule.bn, depth * size), numbers.dtype)
+    wide[:, :group, : panel.shape[1]] = numbers.reshape(spec.groups, group, -1)
+    return np.ascontiguousarray(wide.reshape(spec.groups * across, schedule.bn, depth, size).transpose(0, 2, 1, 3))
 
 
 # -- code -------------------------------------------------------------------------------------------------------------
@@ -150,7 +192,9 @@ class _Mma:
 
     def __init__(self, spec: Conv, schedule: MmaSchedule, name: str) -> None:
         self.spec, self.schedule, self.shape, self.depth = spec, schedule, Shape.of(spec), steps(spec)
-        self.em = GpuEmitter(name, parts.pointers(spec, schedule), program(spec, schedule).launches[0])
+        self.row, self.size = ROWS[spec.in_element], itemsize(spec)
+        self.line, self.chunk_size = LINE // self.size, CHUNK // self.size  # in numbers
+        self.em = GpuEmitter(name, parts.pointers(spec, schedule, self.row.sums), program(spec, schedule).launches[0])
         self.tiles = tiles(spec, schedule)
         self.plane, self.out_plane = spec.height * spec.width, spec.out_height * spec.out_width
         self.each = schedule.threads // CHUNKS  # rows that the threads copy at once
@@ -158,17 +202,18 @@ class _Mma:
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""
         em, sch = self.em, self.schedule
-        self.a_shared = em.shared(sch.stages * sch.bm * DEPTH, "pixels", "uint16")
-        self.b_shared = em.shared(sch.stages * sch.bn * DEPTH, "weights", "uint16")
+        source, weight = (em.buffers[name].dtype for name in ("src", "weight"))
+        self.a_shared = em.shared(sch.stages * sch.bm * self.line, "pixels", source)
+        self.b_shared = em.shared(sch.stages * sch.bn * self.line, "weights", weight)
         self.down, self.across = sch.wm // 16, sch.wn // 8  # tiles of sums of a warp
-        self.sums = em.local(self.down * self.across * 4, name="sums")
+        self.sums = em.local(self.down * self.across * 4, self.row.sums, "sums")
         self.a = em.local(self.down * 4, "uint32", "a")
         self.b = em.local(self.across * 2, "uint32", "b")
         pixel_block, self.tile, part = em.blocks
         self.first_pixel = em.let(pixel_block * sch.bm, "first_pixel")
         self._locate()
         with em.unrolled(self.down * self.across * 4) as i:
-            em.store(self.sums, i, const(0.0))
+            em.store(self.sums, i, tirx.const(0, self.row.sums))
         begin, end = parts.steps_of(em, self.depth, sch.split, part)
         for ahead in range(sch.stages - 1):
             with em.when(begin + ahead < end):
@@ -188,11 +233,11 @@ class _Mma:
     def _locate(self) -> None:
         """Where in the input each pixel lies that this thread copies a chunk of, and its place in a warp."""
         em, spec, sch = self.em, self.spec, self.schedule
-        self.chunk, self.row = em.let(mod(em.thread, CHUNKS), "chunk"), em.let(div(em.thread, CHUNKS), "row")
+        self.chunk, self.first = em.let(mod(em.thread, CHUNKS), "chunk"), em.let(div(em.thread, CHUNKS), "row")
         self.rows, self.columns, self.bases, self.valid = [], [], [], []
         group = div(self.tile, self.tiles) * (spec.channels // BLOCK * self.plane) if spec.groups > 1 else 0
         for i in range(-(-sch.bm // self.each)):
-            pixel = em.let(self.first_pixel + self.row + i * self.each, "pixel")
+            pixel = em.let(self.first_pixel + self.first + i * self.each, "pixel")
             n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
             at = em.let(mod(pixel, self.out_plane), "at") if spec.batch > 1 else pixel
             iy = em.let(div(at, spec.out_width) * spec.stride[0] - spec.pad[0], "iy")
@@ -200,65 +245,102 @@ class _Mma:
             self.rows.append(iy)
             self.columns.append(ix)
             self.valid.append(em.let(pixel < self.shape.pixels, "valid"))
-            self.bases.append(em.let(n * (spec.in_stride // BLOCK) + group + iy * spec.width + ix, "base"))
+            each = spec.channels if spec.planar else BLOCK  # numbers that lie side by side
+            self.bases.append(em.let(n * (spec.in_stride // each) + group + iy * spec.width + ix, "base"))
         lane, warp = em.let(mod(em.thread, WARP), "lane"), em.let(div(em.thread, WARP), "warp")
-        self.lane, self.matrix, self.line = lane, em.let(div(lane, 8), "matrix"), em.let(mod(lane, 8), "line")
+        self.lane, self.matrix, self.eighth = lane, em.let(div(lane, 8), "matrix"), em.let(mod(lane, 8), "eighth")
         self.warp_row = em.let(div(warp, sch.xn) * sch.wm, "warp_row")
         self.warp_column = em.let(mod(warp, sch.xn) * sch.wn, "warp_column")
 
     def _copy(self, step: Expr, stage: Expr) -> None:
         """Start the copies of a step into a stage."""
-        em, spec, sch = self.em, self.spec, self.schedule
-        taps, columns, pairs = math.prod(spec.kernel), spec.kernel[1], self.shape.steps
-        pair = em.let(step * 2 + div(self.chunk, 2), "pair")
-        block, tap = em.let(div(pair, taps), "block"), em.let(mod(pair, taps), "tap")
-        dy = em.let(div(tap, columns) * spec.dilation[0], "dy")
-        dx = em.let(mod(tap, columns) * spec.dilation[1], "dx")
-        offset = em.let(block * self.plane + dy * spec.width + dx, "offset")
-        within = em.let(mod(self.chunk, 2) * CHUNK, "within")
-        for i in range(-(-sch.bm // self.each)):
-            row = self.row + i * self.each
-            checks = [
-                self.valid[i] if self.shape.pixels % sch.bm else None,
-                inside(self.rows[i] + dy, spec.height),
-                inside(self.columns[i] + dx, spec.width),
-                pair < pairs if pairs % 2 else None,
-            ]
-            exists = em.let(both(*checks), "exists")
-            address = tirx.Select(exists, (self.bases[i] + offset) * BLOCK + within, tirx.const(0, "int32"))
-            bytes_ = tirx.Select(exists, tirx.const(2 * CHUNK, "int32"), tirx.const(0, "int32"))
-            with em.when(row < sch.bm) if sch.bm % self.each else nullcontext():
-                self._start(self.a_shared, stage * sch.bm + row, row, em.buffers["src"], address, bytes_)
+        em, sch = self.em, self.schedule
+        if self.spec.planar:
+            self._copy_words(step, stage)
+        else:
+            self._copy_pixels(step, stage)
         panel = em.let((self.tile * self.depth + step) * sch.bn, "panel")
         for i in range(-(-sch.bn // self.each)):
-            row = self.row + i * self.each
+            row = self.first + i * self.each
             with em.when(row < sch.bn) if sch.bn % self.each else nullcontext():
-                source = (panel + row) * DEPTH + self.chunk * CHUNK
-                whole = tirx.const(2 * CHUNK, "int32")
-                self._start(self.b_shared, stage * sch.bn + row, row, em.buffers["weight"], source, whole)
+                source = (panel + row) * self.line + self.chunk * self.chunk_size
+                to = self._at(self.b_shared, stage * sch.bn + row, row)
+                em.do("id_copy_async", to, self._of("weight", source), tirx.const(CHUNK, "int32"))
 
-    def _start(self, shared: Any, at: Expr, row: Expr, source: Any, index: Expr, bytes_: Expr) -> None:
-        to = at * DEPTH + _place(row, self.chunk) * CHUNK
-        self.em.do("id_copy_async", tirx.address_of(load(shared, to)), tirx.address_of(load(source, index)), bytes_)
+    def _copy_pixels(self, step: Expr, stage: Expr) -> None:
+        """A chunk is the channels of a pixel, all 16 bytes or half of the others."""
+        em, spec, sch = self.em, self.spec, self.schedule
+        pairs, each, taps = self.shape.steps, BLOCK // self.chunk_size, math.prod(spec.kernel)
+        pair = em.let(step * (CHUNKS // each) + div(self.chunk, each), "pair")
+        block, tap = em.let(div(pair, taps), "block"), em.let(mod(pair, taps), "tap")
+        dy, dx = self._tap(tap)
+        offset = em.let(block * self.plane + dy * spec.width + dx, "offset")
+        within = em.let(mod(self.chunk, each) * self.chunk_size, "within") if each > 1 else 0
+        behind = pair < pairs if pairs % (CHUNKS // each) else None
+        for i in range(-(-sch.bm // self.each)):
+            row = self.first + i * self.each
+            exists = self._exists(i, dy, dx, behind)
+            address = tirx.Select(exists, (self.bases[i] + offset) * BLOCK + within, tirx.const(0, "int32"))
+            with em.when(row < sch.bm) if sch.bm % self.each else nullcontext():
+                to = self._at(self.a_shared, stage * sch.bm + row, row)
+                em.do("id_copy_async", to, self._of("src", address), _bytes(exists, CHUNK))
+
+    def _copy_words(self, step: Expr, stage: Expr) -> None:
+        """A chunk is four taps of four bytes."""
+        em, spec, sch = self.em, self.spec, self.schedule
+        taps = math.prod(spec.kernel)
+        for word in range(CHUNK // WORD):
+            tap = em.let((step * CHUNKS + self.chunk) * (CHUNK // WORD) + word, "tap")
+            dy, dx = self._tap(tap)
+            for i in range(-(-sch.bm // self.each)):
+                row = self.first + i * self.each
+                exists = self._exists(i, dy, dx, tap < taps)
+                address = tirx.Select(exists, (self.bases[i] + dy * spec.width + dx) * WORD, tirx.const(0, "int32"))
+                with em.when(row < sch.bm) if sch.bm % self.each else nullcontext():
+                    to = self._at(self.a_shared, stage * sch.bm + row, row, word * WORD)
+                    em.do("id_copy_word", to, self._of("src", address), _bytes(exists, WORD))
+
+    def _tap(self, tap: Expr) -> tuple[Expr, Expr]:
+        """How far below and to the right of the first a tap lies."""
+        em, spec = self.em, self.spec
+        dy = em.let(div(tap, spec.kernel[1]) * spec.dilation[0], "dy")
+        return dy, em.let(mod(tap, spec.kernel[1]) * spec.dilation[1], "dx")
+
+    def _exists(self, i: int, dy: Expr, dx: Expr, more: Expr | None) -> Expr:
+        """Whether a tap of copied pixel `i` lies in the image."""
+        checks = [
+            self.valid[i] if self.shape.pixels % self.schedule.bm else None,
+            inside(self.rows[i] + dy, self.spec.height),
+            inside(self.columns[i] + dx, self.spec.width),
+            more,
+        ]
+        return self.em.let(both(*checks), "exists")
+
+    def _at(self, shared: Any, at: Expr, row: Expr, more: int = 0) -> Expr:
+        """The address of this thread's chunk in a row of shared memory."""
+        return tirx.address_of(load(shared, at * self.line + _place(row, self.chunk) * self.chunk_size + more))
+
+    def _of(self, pointer: str, index: Expr) -> Expr:
+        return tirx.address_of(load(self.em.buffers[pointer], index))
 
     def _multiply(self, stage: Expr) -> None:
         """One step."""
         em, sch = self.em, self.schedule
         for half in range(2):
             for i in range(self.down):
-                row = self.warp_row + i * 16 + mod(self.matrix, 2) * 8 + self.line
+                row = self.warp_row + i * 16 + mod(self.matrix, 2) * 8 + self.eighth
                 self._load(self.a, 4 * i, self.a_shared, stage * sch.bm + row, row, 2 * half + div(self.matrix, 2))
             for j in range(self.across // 2):
-                row = self.warp_column + j * 16 + div(self.matrix, 2) * 8 + self.line
+                row = self.warp_column + j * 16 + div(self.matrix, 2) * 8 + self.eighth
                 self._load(self.b, 4 * j, self.b_shared, stage * sch.bn + row, row, 2 * half + mod(self.matrix, 2))
             for i in range(self.down):
                 for j in range(self.across):
                     sums = [load(self.sums, (i * self.across + j) * 4 + k) for k in range(4)]
                     left = [load(self.a, 4 * i + k) for k in range(4)]
-                    em.do("id_mma_f16", *sums, *left, load(self.b, 2 * j), load(self.b, 2 * j + 1))
+                    em.do(self.row.call, *sums, *left, load(self.b, 2 * j), load(self.b, 2 * j + 1))
 
     def _load(self, into: Any, first: int, shared: Any, at: Expr, row: Expr, chunk: Expr) -> None:
-        address = tirx.address_of(load(shared, at * DEPTH + _place(row, chunk) * CHUNK))
+        address = tirx.address_of(load(shared, at * self.line + _place(row, chunk) * self.chunk_size))
         self.em.do("id_ldmatrix", *(load(into, first + k) for k in range(4)), address)
 
     def _write(self) -> None:
@@ -273,6 +355,7 @@ class _Mma:
                 pixel = em.let(self.first_pixel + self.warp_row + (16 * i + 8 * below) + line, "out_pixel")
                 n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
                 at = em.let(mod(pixel, self.out_plane), "at") if spec.batch > 1 else pixel
+                finish = epilogue_of(em, spec, n, at)
                 for j in range(self.across):
                     within = em.let(tile * sch.bn + self.warp_column + 8 * j + pair, "within")
                     exists = both(
@@ -280,28 +363,13 @@ class _Mma:
                         within < channels if channels % sch.bn else None,
                     )
                     with em.when(exists) if exists is not None else nullcontext():
-                        channel = em.let(shift + within, "channel")
-                        place = (div(channel, BLOCK) * self.out_plane + at) * (BLOCK // 2) + div(mod(channel, BLOCK), 2)
                         sums = [load(self.sums, (i * self.across + j) * 4 + 2 * below + k) for k in range(2)]
-                        self._epilogue(sums, channel, n, em.let(place, "place"))
+                        finish(sums, em.let(shift + within, "channel"))
 
-    def _epilogue(self, sums: list[Expr], channel: Expr, n: Expr, place: Expr) -> None:
-        em, spec = self.em, self.spec
-        values = []
-        for k in range(2):
-            value = sums[k] + load(em.buffers["bias"], channel + k)
-            if spec.add:
-                value = value + em.read("add", n * spec.add_stride + place * 2 + k)
-            values.append(clamp(value, spec.activation))
-        self._pair("dst", n * (spec.out_stride // 2) + place, values)
 
-    def _pair(self, pointer: str, index: Expr, values: list[Expr]) -> None:
-        """Two neighbours in one store; `index` counts pairs."""
-        em = self.em
-        result = em.local(2, em.buffers[pointer].dtype, "result")
-        for k, value in enumerate(values):
-            em.store(result, k, em.kept(pointer, value))
-        em.store(em.buffers[pointer], index * 2, load(result, 0, 2))
+def _bytes(exists: Expr, count: int) -> Expr:
+    """How many bytes to copy; what is not copied is zeros."""
+    return tirx.Select(exists, tirx.const(count, "int32"), tirx.const(0, "int32"))
 
 
 def _place(row: Expr, chunk: Expr) -> Expr:
@@ -315,11 +383,13 @@ def emit(spec: Conv, schedule: MmaSchedule, symbol: str) -> list[Any]:
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:
-    """binary16 in blocks, on sm_80 and later."""
+    """What `ROWS` has, in blocks or words, on sm_80 and later."""
     if reason := of_gpu(isa):
         return reason
-    if spec.in_element != HALF or spec.planar:
-        return f"it multiplies {spec.in_element}, and tensor cores {HALF}"
+    if spec.in_element not in ROWS or (spec.planar and not spec.quantized):
+        return f"it multiplies {spec.in_element}, and tensor cores {', '.join(ROWS)}"
+    if spec.weight_element != "int8" or spec.weighed:
+        return "its weights are no bytes, or its windows count differently"
     return None if isa.has("halves") else f"{isa.name} lacks cp.async and mma.m16n8k16"
 
 

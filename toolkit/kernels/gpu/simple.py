@@ -14,14 +14,14 @@ from typing import Any
 
 from tvm import tirx
 
-from ..elements import BLOCK, HALF
+from ..elements import BLOCK
 from ..emit import Expr, clamp, const, load
 from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
 from ..spec import ChannelNorm, GlobalAverage, Map, Pack, Softmax, Spec, Unpack, Window, WindowOp
 from ..vector import simple as vector
 from ..vector.simple import BINARY
-from .emit import QUAD, GpuEmitter, both, call, div, fma, inside, mod
+from .emit import QUAD, REALS, GpuEmitter, both, call, div, fma, inside, mod
 
 QUADS = BLOCK // QUAD
 """Quads of a channel block."""
@@ -40,18 +40,18 @@ class SimpleSchedule:
     threads: int = 128
 
 
-def _each(count: int, schedule: SimpleSchedule, pointers: int) -> Program:
+def each(count: int, schedule: SimpleSchedule, pointers: int) -> Program:
     """A launch with a thread for each of `count` items."""
     return Program((Launch((-(-count // schedule.threads), 1, 1), (schedule.threads, 1, 1), tuple(range(pointers))),))
 
 
-def _item(em: GpuEmitter, count: int, schedule: SimpleSchedule) -> tuple[Expr, Expr | None]:
+def item_of(em: GpuEmitter, count: int, schedule: SimpleSchedule) -> tuple[Expr, Expr | None]:
     """This thread's item, and the condition under which there is one."""
     item = em.let(em.blocks[0] * schedule.threads + em.thread, "item")
     return item, item < count if count % schedule.threads else None
 
 
-def _split(em: GpuEmitter, item: Expr, extents: tuple[tuple[str, int], ...]) -> list[Expr]:
+def split(em: GpuEmitter, item: Expr, extents: tuple[tuple[str, int], ...]) -> list[Expr]:
     """The indices that `item` counts through, innermost extent last; the outermost needs no extent."""
     found: list[Expr] = []
     rest = item
@@ -68,7 +68,7 @@ def _window_count(spec: Window) -> int:
 
 def window_program(spec: Window, schedule: SimpleSchedule) -> Program:
     """A thread a quad of the output."""
-    return _each(_window_count(spec), schedule, 4 if spec.op is WindowOp.DEPTHWISE else 2)
+    return each(_window_count(spec), schedule, 4 if spec.op is WindowOp.DEPTHWISE else 2)
 
 
 def emit_window(spec: Window, schedule: SimpleSchedule, symbol: str) -> list[Any]:
@@ -77,7 +77,7 @@ def emit_window(spec: Window, schedule: SimpleSchedule, symbol: str) -> list[Any
     em = GpuEmitter(symbol, spec.pointers, window_program(spec, schedule).launches[0])
     (rows, columns), (step_y, step_x), (spread_y, spread_x) = spec.kernel, spec.stride, spec.dilation
     top, left, bottom, right = spec.pad
-    item, exists = _item(em, _window_count(spec), schedule)
+    item, exists = item_of(em, _window_count(spec), schedule)
 
     def body() -> None:
         axes = (
@@ -87,7 +87,7 @@ def emit_window(spec: Window, schedule: SimpleSchedule, symbol: str) -> list[Any
             ("x", spec.out_width),
             ("quad", QUADS),
         )
-        n, block, y, x, quad = _split(em, item, axes)
+        n, block, y, x, quad = split(em, item, axes)
         first_y, first_x = em.let(y * step_y - top, "first_y"), em.let(x * step_x - left, "first_x")
         source = em.let(n * (spec.in_stride // QUAD) + block * (spec.height * spec.width * QUADS) + quad, "source")
         sums, value = em.local(QUAD, name="sums"), em.local(QUAD, name="value")
@@ -126,11 +126,12 @@ def emit_window(spec: Window, schedule: SimpleSchedule, symbol: str) -> list[Any
         place = n * (spec.out_stride // QUAD) + ((block * spec.out_height + y) * spec.out_width + x) * QUADS + quad
         em.copy(em.buffers["dst"], place, sums, 0)
 
-    _guarded(em, exists, body)
+    guarded(em, exists, body)
     return [em.finish()]
 
 
-def _guarded(em: GpuEmitter, condition: Expr | None, body: Callable[[], None]) -> None:
+def guarded(em: GpuEmitter, condition: Expr | None, body: Callable[[], None]) -> None:
+    """What `body` says, where the condition holds."""
     if condition is None:
         body()
         return
@@ -151,7 +152,7 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, symbol: str) -> 
     """Mean over the pixels: 16 threads a channel, whose sums are added up in order."""
     em = GpuEmitter(symbol, spec.pointers, average_program(spec, schedule).launches[0])
     shared = em.shared(BLOCK * _PARTS, "partial")
-    n, block = _split(em, em.blocks[0], (("n", spec.batch), ("block", spec.blocks)))
+    n, block = split(em, em.blocks[0], (("n", spec.batch), ("block", spec.blocks)))
     lane, part = em.let(mod(em.thread, BLOCK), "lane"), em.let(div(em.thread, BLOCK), "part")
     source = em.let(n * spec.in_stride + block * (spec.pixels * BLOCK) + lane, "source")
     total = em.local(1, name="total")
@@ -223,18 +224,18 @@ def _map_count(spec: Map) -> int:
 
 def map_program(spec: Map, schedule: SimpleSchedule) -> Program:
     """A thread a quad."""
-    return _each(_map_count(spec), schedule, 2 if spec.second == "none" else 3)
+    return each(_map_count(spec), schedule, 2 if spec.second == "none" else 3)
 
 
 def emit_map(spec: Map, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """An elementwise operator."""
     em = GpuEmitter(symbol, spec.pointers, map_program(spec, schedule).launches[0])
     clamp_after = (spec.constants[0], spec.constants[1]) if spec.op in BINARY and len(spec.constants) == 2 else None
-    item, exists = _item(em, _map_count(spec), schedule)
+    item, exists = item_of(em, _map_count(spec), schedule)
 
     def body() -> None:
         axes = (("n", spec.batch), ("block", spec.blocks), ("pixel", spec.pixels), ("quad", QUADS))
-        n, block, pixel, quad = _split(em, item, axes)
+        n, block, pixel, quad = split(em, item, axes)
         place = em.let((block * spec.pixels + pixel) * QUADS + quad, "place")
         a, b = em.local(QUAD, name="a"), em.local(QUAD, name="b")
         em.copy(a, 0, em.buffers["src"], n * (spec.in_stride // QUAD) + place)
@@ -249,24 +250,24 @@ def emit_map(spec: Map, schedule: SimpleSchedule, symbol: str) -> list[Any]:
             em.store(a, q, result)
         em.copy(em.buffers["dst"], n * (spec.out_stride // QUAD) + place, a, 0)
 
-    _guarded(em, exists, body)
+    guarded(em, exists, body)
     return [em.finish()]
 
 
 # -- layer normalization ---------------------------------------------------------------------------------------------
 def norm_program(spec: ChannelNorm, schedule: SimpleSchedule) -> Program:
     """A thread a pixel."""
-    return _each(spec.batch * spec.pixels, schedule, 4)
+    return each(spec.batch * spec.pixels, schedule, 4)
 
 
 def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """Layer normalization over channels: the mean, then the variance, then the result."""
     em = GpuEmitter(symbol, spec.pointers, norm_program(spec, schedule).launches[0])
-    item, exists = _item(em, spec.batch * spec.pixels, schedule)
+    item, exists = item_of(em, spec.batch * spec.pixels, schedule)
     share = const(1.0 / (spec.blocks * BLOCK))
 
     def body() -> None:
-        n, pixel = _split(em, item, (("n", spec.batch), ("pixel", spec.pixels)))
+        n, pixel = split(em, item, (("n", spec.batch), ("pixel", spec.pixels)))
         value, scale, bias = (em.local(QUAD, name=name) for name in ("value", "scale", "bias"))
         sums = em.local(3, name="sums")  # the sum, the mean, one over the deviation
 
@@ -302,51 +303,51 @@ def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, symbol: str) -> list[
         em.store(sums, 2, const(1.0) / call("sqrtf", load(sums, 0) * share + const(spec.epsilon)))
         each(write)
 
-    _guarded(em, exists, body)
+    guarded(em, exists, body)
     return [em.finish()]
 
 
 # -- layouts ---------------------------------------------------------------------------------------------------------
 def pack_program(spec: Pack, schedule: SimpleSchedule) -> Program:
     """A thread a float of the output."""
-    return _each(spec.batch * spec.blocks * spec.pixels * BLOCK, schedule, 3)
+    return each(spec.batch * spec.blocks * spec.pixels * BLOCK, schedule, 3)
 
 
 def emit_pack(spec: Pack, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """NCHW to NCHW16c."""
     em = GpuEmitter(symbol, spec.pointers, pack_program(spec, schedule).launches[0])
-    item, exists = _item(em, spec.batch * spec.blocks * spec.pixels * BLOCK, schedule)
+    item, exists = item_of(em, spec.batch * spec.blocks * spec.pixels * BLOCK, schedule)
 
     def body() -> None:
         axes = (("n", spec.batch), ("block", spec.blocks), ("pixel", spec.pixels), ("lane", BLOCK))
-        n, block, pixel, lane = _split(em, item, axes)
+        n, block, pixel, lane = split(em, item, axes)
         channel = em.let(load(em.buffers["table"], block * BLOCK + lane), "channel")
         value = em.local(1, name="value")
         source = (n * spec.channels + channel) * spec.pixels + pixel
         em.load_if(channel >= 0, value, 0, em.buffers["src"], source)
         em.write("dst", n * spec.out_stride + (block * spec.pixels + pixel) * BLOCK + lane, load(value, 0))
 
-    _guarded(em, exists, body)
+    guarded(em, exists, body)
     return [em.finish()]
 
 
 def unpack_program(spec: Unpack, schedule: SimpleSchedule) -> Program:
     """A thread a float of the output."""
-    return _each(spec.batch * spec.channels * spec.pixels, schedule, 3)
+    return each(spec.batch * spec.channels * spec.pixels, schedule, 3)
 
 
 def emit_unpack(spec: Unpack, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """NCHW16c to NCHW."""
     em = GpuEmitter(symbol, spec.pointers, unpack_program(spec, schedule).launches[0])
-    item, exists = _item(em, spec.batch * spec.channels * spec.pixels, schedule)
+    item, exists = item_of(em, spec.batch * spec.channels * spec.pixels, schedule)
 
     def body() -> None:
-        n, channel, pixel = _split(em, item, (("n", spec.batch), ("channel", spec.channels), ("pixel", spec.pixels)))
+        n, channel, pixel = split(em, item, (("n", spec.batch), ("channel", spec.channels), ("pixel", spec.pixels)))
         slot = em.let(load(em.buffers["table"], channel), "slot")
         source = n * spec.in_stride + (div(slot, BLOCK) * spec.pixels + pixel) * BLOCK + mod(slot, BLOCK)
         em.write("dst", item, em.read("src", source))
 
-    _guarded(em, exists, body)
+    guarded(em, exists, body)
     return [em.finish()]
 
 
@@ -407,8 +408,8 @@ def emit_softmax(spec: Softmax, schedule: SimpleSchedule, symbol: str) -> list[A
 
 def _serves(spec: Spec, isa: Isa) -> str | None:
     """fp32, and what is converted to it."""
-    other = sorted({o.element for o in spec.operands if o.role != "constant"} - {"float32", HALF})
-    return of_gpu(isa) or (f"it has {', '.join(other)}, and its kernels float32 and {HALF}" if other else None)
+    other = sorted({o.element for o in spec.operands if o.role != "constant"} - set(REALS))
+    return of_gpu(isa) or (f"it has {', '.join(other)}, and its kernels {', '.join(REALS)}" if other else None)
 
 
 def _family(name: str, kind: type[Spec], program: Any, emit: Any) -> Family[Any, SimpleSchedule]:

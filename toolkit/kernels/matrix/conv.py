@@ -24,7 +24,7 @@ import numpy as np
 from tvm import tirx
 
 from ..dots import TDPBF16PS
-from ..elements import BF16, PAIR, element_of
+from ..elements import BF16, PAIR, bfloat16, element_of
 from ..emit import Emitter, Expr, clamp, load
 from ..family import Family
 from ..isa import Isa
@@ -176,12 +176,6 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: TileSchedule) -> np.nd
         return high
     rest = panel - (high.astype(np.uint32) << 16).view(np.float32)
     return np.ascontiguousarray(np.stack([high, bfloat16(rest)], axis=3))
-
-
-def bfloat16(values: np.ndarray) -> np.ndarray:
-    """float32 rounded to bfloat16, ties to even, as uint16."""
-    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 class _Tiles:

@@ -117,6 +117,10 @@ class Spec:
         """With the distances between images: of the inputs by field, of the outputs in order."""
         return self.told(**{**inputs, "out_stride": outputs[0]})
 
+    def stride_of(self, operand: Operand) -> int:
+        """The distance between images of one of its operands."""
+        return int(getattr(self, operand.stride, 0)) if operand.stride else 0
+
     def dense(self: _Spec) -> _Spec:
         """With the strides of storages in which nothing else lies."""
         batch = getattr(self, "batch", 1)

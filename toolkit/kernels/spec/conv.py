@@ -20,6 +20,7 @@ class Output:
     frame: Frame4
     out_stride: int
     out_element: str
+    rounding: Rounding | None = None
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Conv(Spec):
         activation: `(low, high)` clamp of a real result, or None.
         frame: zeros written around the output.
         split: the outputs of several convolutions that read the same pixels, one after the other; then `out_channels`
-            is their sum, and the other fields of an output mean nothing. None of them has `add`.
+            is their sum, and the other fields of an output mean nothing, but that all of them round as `rounding`
+            does, by shifts or not. None of them has `add`.
         rounding: of bytes to bytes.
         addition: what is then done with the byte at the same place of another tensor.
         weight_element: of bytes, what the weights are kept in.
@@ -114,7 +116,7 @@ class Conv(Spec):
     @property
     def outputs(self) -> tuple[Output, ...]:
         """All outputs, also where there is one."""
-        alone = Output(self.out_channels, self.activation, self.frame, self.out_stride, self.out_element)
+        alone = Output(self.out_channels, self.activation, self.frame, self.out_stride, self.out_element, self.rounding)
         return self.split or (alone,)
 
     @property
@@ -178,6 +180,11 @@ class Conv(Spec):
             return super().with_strides(inputs, outputs)
         both = zip(self.split, outputs, strict=True)
         return self.told(**inputs, split=tuple(replace(output, out_stride=stride) for output, stride in both))
+
+    def stride_of(self, operand: Operand) -> int:
+        if not self.split or operand.role != "output":
+            return super().stride_of(operand)
+        return next(o.out_stride for i, o in enumerate(self.split) if pointer_of(i) == operand.name)
 
     def canonical(self) -> Conv:
         return replace(super().canonical(), split=tuple(replace(output, out_stride=0) for output in self.split))

@@ -15,18 +15,18 @@ import numpy as np
 
 from ..kernels.spec import NONE, Conv, Output
 from .kernel_set import KernelSet
-from .layers import Layer, Network, Param
+from .layers import Layer, Network, Param, Storage
 from .pack import channelwise, physical_weight
 from .plan import GPU
 
 
 def join(network: Network, kernels: KernelSet) -> None:
     """Replace sibling layers; the first one's place is that of all."""
-    families: dict[tuple[Any, ...], list[Layer]] = defaultdict(list)
+    families: dict[tuple[Storage, tuple[Any, ...]], list[Layer]] = defaultdict(list)
     for layer in network.layers:
         spec = layer.spec
         if isinstance(spec, Conv) and _alone(spec) and (spec.tiled or (kernels.device == GPU and _of_gpu(spec))):
-            families[(layer.reads[0], *_alike(spec))].append(layer)
+            families[layer.reads[0], _alike(spec)].append(layer)
     absorbed: set[Layer] = set()
     for family in families.values():
         first, *others = family
@@ -82,5 +82,5 @@ def _placed(param: Param, layer: Layer) -> np.ndarray:
     if param.role == "weight":
         return physical_weight(param.array, layer.spec, layer.reads[0], layer.output)
     if param.role == "channels":
-        return channelwise(param.array.T, layer.output).T
+        return np.ascontiguousarray(channelwise(param.array.T, layer.output).T)
     return channelwise(param.array, layer.output)

@@ -75,7 +75,7 @@ def rounded(array, element):
     return numbers(kept(array, element), element)
 
 
-NEAR = {"float32": "window", HALF: "binary16", BRAIN: "bfloat16"}
+NEAR = {"float32": bound("window"), HALF: bound("binary16"), BRAIN: bound("bfloat16")}
 """The bound of what is kept in an element."""
 
 
@@ -130,7 +130,7 @@ def check_conv(gpu, spec, schedule=None):
     gpu.call(spec, [*given, out], schedule)
     out = numbers(out, spec.out_element)
     want = blocked(convolution(x, weight, bias, addend, spec).astype(np.float32)).reshape(spec.batch, -1)
-    near = bound(NEAR[spec.out_element])
+    near = NEAR[spec.out_element]
     np.testing.assert_allclose(out[:, : want.shape[1]], want, atol=near * max(1.0, np.abs(want).max()))
     assert np.isnan(out[:, want.shape[1] :]).all(), "wrote into a neighbour"
 
@@ -262,7 +262,7 @@ def test_siblings(gpu, element):
         first += output.channels
         found = numbers(out, element)
         used = output.channels * plane
-        np.testing.assert_allclose(found[:, :used], blocked(part).reshape(2, -1), atol=bound(NEAR[element]) * 4)
+        np.testing.assert_allclose(found[:, :used], blocked(part).reshape(2, -1), atol=NEAR[element] * 4)
         assert np.isnan(found[:, used:]).all(), "wrote into a neighbour"
 
 
@@ -455,7 +455,7 @@ def test_layer_normalization(gpu, element):
     gpu.call(spec, [kept(blocked(x), element), scale, bias, out])
     deviation = np.sqrt(x.var(1, keepdims=True) + 1e-5)
     want = (x - x.mean(1, keepdims=True)) / deviation * scale.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
-    near = bound(NEAR[element])
+    near = NEAR[element]
     found = numbers(out, element).reshape(blocked(x).shape)
     np.testing.assert_allclose(found, blocked(want), atol=near * np.abs(want).max())
 

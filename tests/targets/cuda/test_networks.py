@@ -25,8 +25,8 @@ NETWORKS = {
     "alexnet": {"input_size": (64, 64), "width": 0.25, "batch": 9},
 }
 
-NODES = {"irv2": 200}
-"""Of the graph, whatever the width."""
+NODES = {"irv2": 206, "googlenet": 55}
+"""Of the graph, at these sizes; irv2 at 299 has 197: siblings on a map of one pixel, as its last is here, stay apart."""
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,24 @@ def broken():
 
 number = 3
 '''
+
+
+FAKE = """#!/bin/sh
+# ssh, with the other machine being this one: after -- come the host and the command.
+while [ "$1" != -- ]; do shift; done
+host=$2; shift 2
+case "$host" in
+  gone) echo "ssh: Could not resolve hostname gone: Name or service not known" >&2; exit 255 ;;
+  stranger) echo "Host key verification failed." >&2; exit 255 ;;
+  locked) echo "Permission denied (publickey)." >&2; exit 255 ;;
+  full) case "$*" in *"cat > weights.bin"*) cat > /dev/null; echo "cat: write error: No space left on device" >&2; exit 1 ;; esac ;;
+  other) uname() { case "$1" in -m) echo riscv64 ;; *) echo Linux 6 ;; esac; }; ;;
+  dies) case "$*" in *--random*) kill -9 $$ ;; esac ;;
+  noroom) echo "mktemp: failed to create directory: Read-only file system" >&2; exit 1 ;;
+esac
+TMPDIR=PLACE; export TMPDIR
+eval "$*"
+"""
 
 
 class Result(NamedTuple):
@@ -94,3 +113,21 @@ def exported(branchy: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "branchy"
     assert cli.main(["export", "--model", branchy, "--input-size", "32", "--batch", "2", "-o", str(path)]) == 0
     return path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """Temporary files of the device."""
+    place = tmp_path / "device"
+    place.mkdir()
+    return place
+
+
+@pytest.fixture
+def fake(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ssh` is `FAKE`."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "ssh").write_text(FAKE.replace("PLACE", str(place)))
+    (folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -21,41 +21,6 @@ from .conftest import Result
 
 Cli = Callable[..., Result]
 
-FAKE = """#!/bin/sh
-# ssh, with the other machine being this one: after -- come the host and the command.
-while [ "$1" != -- ]; do shift; done
-host=$2; shift 2
-case "$host" in
-  gone) echo "ssh: Could not resolve hostname gone: Name or service not known" >&2; exit 255 ;;
-  stranger) echo "Host key verification failed." >&2; exit 255 ;;
-  locked) echo "Permission denied (publickey)." >&2; exit 255 ;;
-  full) case "$*" in *"cat > weights.bin"*) cat > /dev/null; echo "cat: write error: No space left on device" >&2; exit 1 ;; esac ;;
-  other) uname() { case "$1" in -m) echo riscv64 ;; *) echo Linux 6 ;; esac; }; ;;
-  dies) case "$*" in *--random*) kill -9 $$ ;; esac ;;
-  noroom) echo "mktemp: failed to create directory: Read-only file system" >&2; exit 1 ;;
-esac
-TMPDIR=PLACE; export TMPDIR
-eval "$*"
-"""
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """Temporary files of the device."""
-    place = tmp_path / "device"
-    place.mkdir()
-    return place
-
-
-@pytest.fixture
-def fake(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`ssh` is `FAKE`."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    (folder / "ssh").write_text(FAKE.replace("PLACE", str(place)))
-    (folder / "ssh").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-
 
 def left(place: Path) -> list[str]:
     """What lies on the device a little later: the folder goes when the connection's other end sees that it has ended."""

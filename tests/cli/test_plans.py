@@ -137,6 +137,17 @@ def test_bench_times_every_plan(call, several: Path) -> None:
     assert (wrong.status, wrong.error["allowed"]) == (2, BATCHES)
 
 
+def test_bench_times_every_plan_on_a_device(call, several: Path, fake: None) -> None:
+    argv = ["--device", "ssh://board", "--runs", "2", "--threads", "1", "--json"]
+    document = call("bench", several, *argv).document
+    assert [document["batch"], *(plan["batch"] for plan in document["plans"])] == BATCHES
+    assert all(plan["results"][0]["p50_ms"] > 0 for plan in (document, *document["plans"]))
+    chosen = call("bench", several, "--batch", "5", *argv).document
+    assert (chosen["batch"], "plans" in chosen) == (5, False)
+    wrong = call("bench", several, "--batch", "3", *argv)
+    assert (wrong.status, wrong.error["allowed"]) == (2, BATCHES)
+
+
 def test_inspect_and_the_page(call, several: Path, tmp_path: Path) -> None:
     document = call("inspect", several, "--json").document
     assert [plan["batch"] for plan in document["plans"]] == BATCHES[1:]
@@ -148,6 +159,7 @@ def test_inspect_and_the_page(call, several: Path, tmp_path: Path) -> None:
     text = page.read_text()
     assert "The bundle holds 3 plans, each for another number of images at once" in text
     assert "compiled, batch 5" in text
+    assert "Latency of one inference of 5 images" in text
 
 
 @pytest.mark.parametrize(

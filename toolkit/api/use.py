@@ -277,13 +277,12 @@ def bench(
     from ..reports.bench import bench_device
 
     paths = [Path(path) for path in bundles]
+    batches = () if batch is None else (batch,) if isinstance(batch, int) else batch
     if device is not None:
-        if against or streams or driver is not None or batch is not None:
-            message = (
-                "--device times first plans alone; --against, --driver, --batch and --streams are for this machine"
-            )
-            raise UsageError(message, kind="usage", got=list(against) or device, allowed="--runs, --threads")
-        return bench_device(paths, device, runs=runs, threads=threads, progress=progress)
+        if against or streams or driver is not None:
+            message = "--against, --driver and --streams are for this machine, not for --device"
+            raise UsageError(message, kind="usage", got=list(against) or device, allowed="--runs, --threads, --batch")
+        return bench_device(paths, device, runs=runs, threads=threads, batches=batches, progress=progress)
     if streams and driver is not None:
         message = "--streams are of a library without an accelerator"
         raise UsageError(message, kind="usage", got="--driver", allowed="one of the two")
@@ -294,7 +293,7 @@ def bench(
         threads=threads,
         driver=path_of(driver),
         streams=streams,
-        batches=() if batch is None else (batch,) if isinstance(batch, int) else batch,
+        batches=batches,
         progress=progress,
     )
 

@@ -112,9 +112,15 @@ class Device:
         self.program(*inputs, *(word for name in outputs for word in ("--output", name)), "--top", "0")
         return [np.load(io.BytesIO(self.shell(f"cat {name}")), allow_pickle=False) for name in outputs]
 
-    def times(self, runs: int) -> dict[str, Any]:
-        """The program's document on `runs` runs with random inputs: ``p50_ms``, ``p90_ms``, ..., ``threads``."""
-        document: dict[str, Any] = json.loads(self.program("--random", "--repeat", str(runs), "--top", "0", "--json"))
+    def times(self, runs: int, batch: int | None = None) -> dict[str, Any]:
+        """The program's document on `runs` runs with random inputs: ``p50_ms``, ``p90_ms``, ..., ``threads``.
+
+        Args:
+            batch: the plan for so many images, of a bundle of several; the first where None.
+        """
+        plan = () if batch is None else ("--batch", str(batch))
+        said = self.program("--random", "--repeat", str(runs), "--top", "0", "--json", *plan)
+        document: dict[str, Any] = json.loads(said)
         return document
 
     def facts(self) -> Facts:

@@ -122,12 +122,19 @@ def _with_plans(documents: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def bench_device(
-    paths: Sequence[Path], device: str, *, runs: int = 30, threads: int | None = None, progress: Progress = NONE
+    paths: Sequence[Path],
+    device: str,
+    *,
+    runs: int = 30,
+    threads: int | None = None,
+    batches: Sequence[int] = (),
+    progress: Progress = NONE,
 ) -> list[dict[str, Any]]:
-    """Time the programs of some bundles on another machine, one bundle after the other.
+    """Time the programs of some bundles on another machine, one bundle, and one plan of it, after the other.
 
     Args:
         device: as `device.opened` takes it.
+        batches: as `bench` takes them.
 
     Returns:
         A document of ``bench`` a bundle, without peers, with ``device``: what it tells of itself before (``clock_mhz``,
@@ -135,43 +142,57 @@ def bench_device(
         most memory that the program had.
 
     Raises:
-        UsageError, DeployError: as `device.opened`.
+        UsageError, DeployError: as `bench` and `device.opened`.
     """
     documents = []
     first_ms = 0.0
     for path in paths:
         with bundles.open(path) as bundle:
+            plans = _chosen(bundle, batches)
             progress.stage(f"copy {path}")
             with device_of.opened(device, bundle, threads=threads) as there:
-                before = there.facts()
-                progress.stage("measure")
-                told = there.times(runs)
-                after = there.facts()
-            row = {"engine": "compiled", **{key: told[key] for key in _FIGURES}, "runs": told["runs"]}
-            first_ms = first_ms or row["p50_ms"]
-            documents.append(
-                {
-                    "machine": before.describe(),
-                    "threads": told["threads"],
-                    "batch": bundle.input_shape[0],
-                    "results": [row],
-                    "bundle": str(bundle.source),
-                    **{key: bundle.manifest[key] for key in ("model", "target", "precision")},
-                    "ratio": {},
-                    "ratio_to_first": round(row["p50_ms"] / first_ms, 4) if first_ms else 1.0,
-                    "device": {
-                        "url": device,
-                        "board": before.board or None,
-                        "cores": list(before.cores),
-                        "clock_mhz": before.mhz,
-                        "clock_mhz_after": after.mhz,
-                        "celsius": before.celsius,
-                        "celsius_after": after.celsius,
-                    },
-                    "peak_kib": told["peak_kib"],
-                }
-            )
+                of_plans = []
+                for plan in plans:
+                    before = there.facts()
+                    progress.stage("measure")
+                    several = len(bundle.batches) > 1
+                    told = there.times(runs, plan.input_shape[0] if several else None)
+                    first_ms = first_ms or told["p50_ms"]
+                    of_plans.append(_of_device(plan, device, told, before, there.facts(), first_ms))
+            documents.append(_with_plans(of_plans))
     return documents
+
+
+def _of_device(
+    bundle: bundles.Bundle,
+    device: str,
+    told: Mapping[str, Any],
+    before: device_of.Facts,
+    after: device_of.Facts,
+    first_ms: float,
+) -> dict[str, Any]:
+    """A plan's document of ``bench``, of what the program told there; `first_ms` is the first median of all."""
+    row = {"engine": "compiled", **{key: told[key] for key in _FIGURES}, "runs": told["runs"]}
+    return {
+        "machine": before.describe(),
+        "threads": told["threads"],
+        "batch": bundle.input_shape[0],
+        "results": [row],
+        "bundle": str(bundle.source),
+        **{key: bundle.manifest[key] for key in ("model", "target", "precision")},
+        "ratio": {},
+        "ratio_to_first": round(row["p50_ms"] / first_ms, 4) if first_ms else 1.0,
+        "device": {
+            "url": device,
+            "board": before.board or None,
+            "cores": list(before.cores),
+            "clock_mhz": before.mhz,
+            "clock_mhz_after": after.mhz,
+            "celsius": before.celsius,
+            "celsius_after": after.celsius,
+        },
+        "peak_kib": told["peak_kib"],
+    }
 
 
 def _of_bundle(

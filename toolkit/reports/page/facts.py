@@ -63,7 +63,8 @@ class Facts:
         layers: the plan's steps by the layer they do the work of.
         machine, threads, when: what was measured on, with how many threads, at what time.
         runs: how often each step was timed.
-        latency: rows of ``bench``, ours first.
+        latency: rows of ``bench``, ours first, of the first plan.
+        plans: images at once, and rows as `latency`'s, of each plan after the first.
         photo: of the check of all that one sees at once.
         network: the graph.
         limits: of this machine.
@@ -85,6 +86,7 @@ class Facts:
     when: str
     runs: int
     latency: Sequence[Mapping[str, Any]] = ()
+    plans: Sequence[tuple[int, Sequence[Mapping[str, Any]]]] = ()
     photo: Photo | None = None
     network: Network | None = None
     limits: Limits | None = None

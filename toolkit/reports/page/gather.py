@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from .network import Network
 
 _PROFILES = 15
+_FEW = 5
+"""Runs of a plan of many images, at least."""
 _TOP = 5
 _THUMBNAIL = 480
 _LOOKED_AT = 32
@@ -82,6 +84,7 @@ def gather(
         with _without(missing, "photo"):
             found["photo"] = _photo(bundle, image, labels, threads, missing)
         found["latency"] = _latency(bundle, against, runs, threads, missing, progress)
+        found["plans"] = _latency_of_plans(bundle, found["latency"], runs, threads, progress)
         progress.stage("limits")
         with _without(missing, "limits"):
             found["limits"] = _limits(bundle, threads, missing)
@@ -192,6 +195,29 @@ def _latency(
         calls[name] = partial(engine.run, *arrays)
     if against is None:
         missing |= {name: "it is not installed" for name in bench.PEERS_WANTED if name not in calls | missing}
+    return _rows(bundle, calls, runs, progress)
+
+
+def _latency_of_plans(
+    bundle: Bundle, first: Sequence[Mapping[str, Any]], runs: int, threads: int, progress: Progress
+) -> list[tuple[int, list[dict[str, Any]]]]:
+    """Images at once and rows as `_latency`'s of every plan after the first, with the engines of those rows. A plan of
+    many images is run less often, so that each takes about the time of the first.
+    """
+    found = []
+    for plan, images in zip(bundle.plans[1:], bundle.batches[1:], strict=True):
+        progress.stage(f"{images} images")
+        arrays = feed(plan.manifest["inputs"]).values()
+        calls = {
+            row["engine"]: partial(engines.make(row["engine"], plan, threads=threads).run, *arrays) for row in first
+        }
+        found.append((images, _rows(plan, calls, max(_FEW, runs * bundle.batches[0] // images), progress)))
+    return found
+
+
+def _rows(
+    bundle: Bundle, calls: Mapping[str, Callable[[], object]], runs: int, progress: Progress
+) -> list[dict[str, Any]]:
     measured = bench.interleave(calls, runs, progress, pause_s=bench.pause_s(calls))
     return [
         {"engine": name, **figures, **({"onnx": bundle.onnx.name} if name in bench.ON_ONNX else {})}

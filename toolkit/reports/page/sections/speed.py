@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ....bundles.engines import PEERS
@@ -37,31 +37,37 @@ def content(facts: Facts) -> Iterable[Markup]:
 
 
 def _latency(facts: Facts) -> Iterable[Markup]:
-    ours = facts.latency[0]["p50_ms"]
-    slowest = max(row["p99_ms"] for row in facts.latency)
-    rows = [
-        (
-            _what(row),
-            ms(row["p50_ms"]), bar(row["p50_ms"] / slowest, "" if row["engine"] == "compiled" else "peer"),
-            ms(row["p90_ms"]), ms(row["p99_ms"]), ms(row["mean_ms"]), ms(row["sd_ms"]), row["runs"],
-            f"{1e3 * facts.batch / row['p50_ms']:.4g}" if row["p50_ms"] else "-",
-            "1" if row["engine"] == "compiled" else f"{ours / row['p50_ms']:.3g}" if row["p50_ms"] else "-",
-        )
-        for row in facts.latency
-    ]  # fmt: skip
-    columns = ("engine", "median", "", "p90", "p99", "mean", "deviation", "runs", "images / s", "our time / its")
     yield paragraph(
         f"Measured on {facts.machine}, {facts.when}, with {several(facts.threads, 'thread')} an engine and "
         f"{several(facts.batch, 'image')} an inference. Engines took turns, run by run, on the same random input, "
         "so that a change of the machine's mood meets all of them."
     )
-    yield table("Latency of one inference", columns, rows, right=(1, 3, 4, 5, 6, 7, 8, 9))
+    yield _table("Latency of one inference", facts.latency, facts.batch)
+    for images, rows in facts.plans:
+        yield _table(f"Latency of one inference of {several(images, 'image')}", rows, images)
     yield note("Images a second are the batch over the median: one inference after the other, not several at a time.")
     if facts.simulated:
         yield note(f"Of this bundle {facts.simulated}.")
     away = [name for name in PEERS if name in facts.missing]
     if away:
         yield note("Not timed: ", "; ".join(f"{name}: {facts.missing[name]}" for name in away), ".")
+
+
+def _table(title: str, measured: Sequence[Mapping[str, Any]], images: int) -> Markup:
+    ours = measured[0]["p50_ms"]
+    slowest = max(row["p99_ms"] for row in measured)
+    rows = [
+        (
+            _what(row),
+            ms(row["p50_ms"]), bar(row["p50_ms"] / slowest, "" if row["engine"] == "compiled" else "peer"),
+            ms(row["p90_ms"]), ms(row["p99_ms"]), ms(row["mean_ms"]), ms(row["sd_ms"]), row["runs"],
+            f"{1e3 * images / row['p50_ms']:.4g}" if row["p50_ms"] else "-",
+            "1" if row["engine"] == "compiled" else f"{ours / row['p50_ms']:.3g}" if row["p50_ms"] else "-",
+        )
+        for row in measured
+    ]  # fmt: skip
+    columns = ("engine", "median", "", "p90", "p99", "mean", "deviation", "runs", "images / s", "our time / its")
+    return table(title, columns, rows, right=(1, 3, 4, 5, 6, 7, 8, 9))
 
 
 def _what(row: Mapping[str, Any]) -> str:

@@ -228,4 +228,4 @@ class Target(ABC):
         """UsageError (kind ``batch``) where a bundle for it holds fewer plans than that."""
         if plans > 1 and not self.several:
             message = f"a bundle for {self.name} holds one plan, not {plans}"
-            raise UsageError(message, kind="batch", got=plans, allowed="--batch N; several for cpu and arm")
+            raise UsageError(message, kind="batch", got=plans, allowed="--batch N; several for cpu, arm and cuda")

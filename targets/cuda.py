@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,19 @@ class Cuda(Target):
         return f"the GPU here is sm_{major}{minor}, which does not run code for {', '.join(self.archs)}"
 
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
+        return self.build_all([plan], folder, progress)
+
+    @property
+    def several(self) -> bool:
+        return True
+
+    def build_all(self, plans: Sequence[Any], folder: Path, progress: Progress | None = None) -> list[str]:
         from .cuda_compile import compile_kernels
         from .cuda_library import write_library
 
-        cubins = compile_kernels(plan.kernels.values(), self.archs, progress)
-        return write_library(plan, cubins, folder, triple=host_triple())
+        kernels = {symbol: kernel for plan in plans for symbol, kernel in plan.kernels.items()}
+        cubins = compile_kernels(kernels.values(), self.archs, progress)
+        return write_library(plans[0], cubins, folder, triple=host_triple(), others=plans[1:])
 
 
 def host_triple() -> str:

@@ -21,41 +21,72 @@ from .tables import Part, arg, string, table
 
 DEVICE = GPU
 
-SOURCES = ("cuda_device.c", "cuda_driver.c")
+SOURCES = ("cuda_device.c", "cuda_driver.c", "cuda_weights.c")
 """The parts of `csrc` that only this device needs."""
 _SCRATCH = Memory("scratch", DEVICE, MemoryKind.SCRATCH, 0)
 _COUNTERS = Memory("counters", DEVICE, MemoryKind.COUNTERS, 0)
 
 
-def write_library(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], folder: Path, *, triple: str) -> list[str]:
-    """`library.write_library` of a plan whose every step is on a GPU. The plan gets the scratch memory that launches
-    pass things on through, and their counters.
+def write_library(
+    plan: Plan,
+    cubins: Mapping[str, Mapping[str, bytes]],
+    folder: Path,
+    *,
+    triple: str,
+    others: Sequence[Plan] = (),
+) -> list[str]:
+    """`library.write_library` of plans whose every step is on a GPU. Each gets the scratch memory that launches pass
+    things on through, and their counters.
 
     Args:
-        cubins: for every architecture (``sm_80``), the machine code of every symbol of `plan.kernels`.
+        cubins: for every architecture (``sm_80``), the machine code of every symbol of the plans' kernels.
+        others: further plans of the same network, with the same weights.
 
     Raises:
-        DeployError: ``plan``, where the plan contradicts itself or lacks code; ``link``, where zig is missing or fails.
+        DeployError: ``plan``, where a plan contradicts itself or lacks code; ``link``, where zig is missing or fails.
     """
+    plans = [whole(one) for one in (plan, *others)]
+    for one in plans:
+        library.check(one)
+    embedded = code(sorted({symbol for one in plans for symbol in _symbols(one)}), cubins, triple)
+    built = [(one, [part(one, list(cubins), embedded)]) for one in plans]
+    return library.write_library(*built[0], folder, triple=triple, others=built[1:])
+
+
+def whole(plan: Plan) -> Plan:
+    """The plan with rows for scratch memory and counters."""
     _, size = _scratch(plan)
     _, counted = _counters(plan)
     more = (replace(_SCRATCH, bytes=size), replace(_COUNTERS, bytes=counted))
-    plan = replace(plan, memories=(*plan.memories, *more))
-    return library.write_library(plan, [part(plan, cubins, triple)], folder, triple=triple)
+    return replace(plan, memories=(*plan.memories, *more))
 
 
-def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> Part:
-    """The plan's steps on a GPU; the plan has rows for scratch memory and counters.
+def _symbols(plan: Plan) -> list[str]:
+    return sorted({step.kernel for step in plan.steps if step.device == DEVICE})
+
+
+def code(symbols: Sequence[str], cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> bytes:
+    """An object file with the machine code of kernels for each architecture.
 
     Raises:
-        DeployError: ``plan``, where the plan contradicts itself or there is no code of a kernel for an architecture.
+        DeployError: ``plan``, where there is no code of a kernel for an architecture.
     """
-    library.check(plan)
-    steps = {number: step for number, step in enumerate(plan.steps) if step.device == DEVICE}
-    symbols = sorted({step.kernel for step in steps.values()})
     for arch, images in cubins.items():
         if missing := sorted(set(symbols) - images.keys()):
             raise DeployError(f"no code of {missing[0]} for {arch}", kind="plan", got=len(images))
+    texts = [images_c(symbol, {arch: images[symbol] for arch, images in cubins.items()}) for symbol in symbols]
+    return compile_c("\n".join(texts), "images.c", triple, flags=("-Wno-overlength-strings",))
+
+
+def part(plan: Plan, archs: Sequence[str], embedded: bytes) -> Part:
+    """The plan's steps on a GPU; the plan has rows for scratch memory and counters.
+
+    Args:
+        archs: that there is code for.
+        embedded: `code` of the kernels.
+    """
+    steps = {number: step for number, step in enumerate(plan.steps) if step.device == DEVICE}
+    symbols = _symbols(plan)
     programs = {symbol: program(plan.kernels[symbol]) for symbol in symbols}
 
     first_function: dict[str, int] = {}
@@ -70,11 +101,11 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
     args: list[str] = []
     launches: list[str] = []
     after: list[str] = []
-    code: list[str] = []
+    does: list[str] = []
     last: dict[int, int] = {}  # of a step, its last launch
     for at, step in steps.items():
         its = programs[step.kernel].launches
-        code.append(f"{{{len(launches)}u, {len(its)}u}}")
+        does.append(f"{{{len(launches)}u, {len(its)}u}}")
         for number, launch in enumerate(its):
             grid = ", ".join(f"{extent}u" for extent in launch.grid)
             function = first_function[step.kernel] + number
@@ -87,17 +118,15 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
             after += [f"{other}u" for other in before]
         last[at] = len(launches) - 1
 
-    texts = [images_c(symbol, {arch: images[symbol] for arch, images in cubins.items()}) for symbol in symbols]
-    embedded = compile_c("\n".join(texts), "images.c", triple, flags=("-Wno-overlength-strings",))
     rows = {
         "functions": ("id_cuda_function", functions),
         "launches": ("id_cuda_launch", launches),
         "args": ("id_arg", args),
         "after": ("uint32_t", after),
-        "code": ("id_cuda_code", code),
-        "architectures": ("id_cuda_architecture", [_architecture(arch) for arch in cubins]),
+        "code": ("id_cuda_code", does),
+        "architectures": ("id_cuda_architecture", [_architecture(arch) for arch in archs]),
     }
-    declared = [line for arch in cubins for line in _images(symbols, arch)]
+    declared = [line for arch in archs for line in _images(symbols, arch)]
     for name, (ctype, lines) in rows.items():
         if lines or name != "code":  # an unused variable is an error
             declared += table(f"const {ctype}", f"cuda_{name}", lines)
@@ -108,7 +137,7 @@ def part(plan: Plan, cubins: Mapping[str, Mapping[str, bytes]], triple: str) -> 
         f"    .launch_count = {len(launches)},",
         f"    .function_count = {len(functions)},",
         f"    .module_count = {len(symbols)},",
-        f"    .architecture_count = {len(cubins)},",
+        f"    .architecture_count = {len(archs)},",
         "};",
     ]
     return Part(

@@ -8,6 +8,7 @@
 
 #include "cuda_driver.h"
 #include "cuda_tables.h"
+#include "cuda_weights.h"
 
 typedef struct cuda {
   const id_site *site;
@@ -166,17 +167,9 @@ static int load_kernels(cuda *self) {
   return ID_OK;
 }
 
-static int allocate(const cuda *self, cu_pointer *pointer, uint64_t bytes) {
-  if (bytes > SIZE_MAX) return ID_ERROR_MEMORY;
-  const int code = self->driver.memory_allocate(pointer, bytes ? (size_t)bytes : 1);
-  return code == CU_SUCCESS ? ID_OK : code == CU_OUT_OF_MEMORY ? ID_ERROR_MEMORY : ID_ERROR_DEVICE;
-}
-
 /* What a memory holds before the first inference. Ports are copies of the caller's buffers. */
 static int fill(const cuda *self, cu_pointer pointer, const id_memory *memory) {
   int code = CU_SUCCESS;
-  if (memory->kind == ID_MEMORY_WEIGHTS && memory->bytes)
-    code = self->driver.copy_in(pointer, self->site->weights + memory->first, (size_t)memory->bytes, self->stream);
   /* As on a CPU: no NaN of an earlier owner can come into the padding of a layer. */
   if (memory->kind == ID_MEMORY_ARENA && memory->bytes)
     code = self->driver.memory_set(pointer, 0, (size_t)memory->bytes, self->stream);
@@ -191,9 +184,14 @@ static int make_memories(cuda *self) {
   if (!self->memories) return ID_ERROR_MEMORY;
   int code = ID_OK;
   for (uint32_t i = 0; i < model->memory_count && code == ID_OK; ++i) {
-    if (!is_mine(self, &model->memories[i])) continue;
-    code = allocate(self, &self->memories[i], model->memories[i].bytes);
-    if (code == ID_OK) code = fill(self, self->memories[i], &model->memories[i]);
+    const id_memory *it = &model->memories[i];
+    if (!is_mine(self, it)) continue;
+    if (it->kind == ID_MEMORY_WEIGHTS) {
+      code = id_cuda_weights_take(&self->driver, self->ordinal, it, self->site->weights, self->stream, &self->memories[i]);
+    } else {
+      code = id_cuda_allocate(&self->driver, &self->memories[i], it->bytes);
+      if (code == ID_OK) code = fill(self, self->memories[i], it);
+    }
   }
   return code;
 }
@@ -301,7 +299,10 @@ static void give_back(cuda *self) {
   for (uint32_t i = 0; self->graphs && i < self->site->tables->span_count; ++i)
     if (self->graphs[i]) driver->executable_destroy(self->graphs[i]);
   for (uint32_t i = 0; self->memories && i < self->site->tables->memory_count; ++i)
-    if (self->memories[i]) driver->memory_free(self->memories[i]);
+    if (self->memories[i] && self->site->tables->memories[i].kind == ID_MEMORY_WEIGHTS)
+      id_cuda_weights_give(driver, self->memories[i]);
+    else if (self->memories[i])
+      driver->memory_free(self->memories[i]);
   for (uint32_t i = 0; self->modules && i < self->tables->module_count; ++i)
     if (self->modules[i]) driver->module_unload(self->modules[i]);
   if (self->stream) driver->stream_destroy(self->stream);

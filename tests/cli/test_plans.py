@@ -165,7 +165,6 @@ def test_inspect_and_the_page(call, several: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["--target", "cuda:sm_90"], "a bundle for cuda:sm_90 holds one plan, not 2"),
         (["--target", "vta:sim"], "a bundle for vta:sim holds one plan, not 2"),
         (["--onnx-only"], "--onnx-only compiles nothing, and so has no plans for several numbers of images"),
     ],

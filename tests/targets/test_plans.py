@@ -149,8 +149,7 @@ def test_plans_from_cpp(tiny, folder, tmp_path) -> None:
     assert run(tmp_path / "use", folder / "weights.bin").stdout == f"1 2 {2 * COUNT} 6 {first:g}\n"
 
 
-@pytest.mark.parametrize("name", ["cuda:sm_90", "vta:sim"])
-def test_targets_of_one_plan_say_so(name) -> None:
-    with pytest.raises(UsageError, match=f"a bundle for {name} holds one plan, not 3"):
-        parse(name).check_several(3)
-    parse(name).check_several(1)
+def test_targets_of_one_plan_say_so() -> None:
+    with pytest.raises(UsageError, match="a bundle for vta:sim holds one plan, not 3"):
+        parse("vta:sim").check_several(3)
+    parse("vta:sim").check_several(1)

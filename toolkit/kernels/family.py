@@ -55,6 +55,14 @@ def _nothing(*_: Any) -> Any:
     return ()
 
 
+def _none(_schedule: Any) -> Any:
+    return None
+
+
+def _own(_spec: Any, schedule: Any, _layout: Any) -> Any:
+    return schedule
+
+
 def as_it_is(weight: np.ndarray, _spec: Any, _schedule: Any) -> np.ndarray:
     """The packing of a family whose constants lie alike, whatever the schedule."""
     return weight
@@ -76,6 +84,9 @@ class Family(Generic[S, T]):
         space: what a search tries: schedules, each with the values that some of its fields may take instead.
         features: a schedule as numbers for tuning's cost model, by the threads that run it.
         program: the launches of a kernel on a GPU; None on a CPU.
+        layout: what of a schedule the packing of weights depends on; None where it depends on nothing of it.
+        repacked: a schedule for a spec that packs weights as another one does, whose `layout` is given beside the
+            spec's own.
         version: what tuning measured is of a version. Raise it when knobs mean something else, or the code changes so
             that what was fastest need not be any more: records of the old one are passed over then.
     """
@@ -90,6 +101,8 @@ class Family(Generic[S, T]):
     space: Callable[[S, Isa], Iterable[tuple[T, dict[str, tuple[int, ...]]]]] = _nothing
     features: Callable[[S, T, int], list[float]] = _nothing
     program: Callable[[S, T], Program] | None = None
+    layout: Callable[[T], Any] = _none
+    repacked: Callable[[S, T, Any], T] = _own
     version: int = 1
 
 

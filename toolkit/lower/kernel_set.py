@@ -9,6 +9,7 @@ import numpy as np
 from ..kernels.spec import Spec
 
 if TYPE_CHECKING:
+    from ..kernels.isa import Isa
     from ..kernels.table import Found
     from ..kernels.vta.accelerator import Accelerator
 
@@ -27,6 +28,9 @@ class KernelSet(Protocol):
     @property
     def accelerator(self) -> Accelerator | None:
         """The VTA that does what it can, beside `device`."""
+
+    def machine(self, spec: Spec) -> Isa | Accelerator:
+        """What computes a spec."""
 
     def family(self, spec: Spec) -> Found:
         """The kernels that compute a spec."""

@@ -87,12 +87,14 @@ static int run_grid(const sim_kernel *kernel, void **arguments, sim_index grid, 
 static const sim_kernel *kernels;
 static int capability = 90, devices = 1, live, in_context, loaded;
 static char failing[64];
+static size_t allocated;
 static int failing_after;
 
 EXPORT void fake_kernels(const sim_kernel *table) { kernels = table; }
 EXPORT void fake_device(int count, int compute_capability) { devices = count; capability = compute_capability; }
 EXPORT void fake_backwards(int yes) { backwards = yes; }
 EXPORT int fake_live(void) { return live; } /* allocations, modules, streams, events and context references not yet given back */
+EXPORT int fake_allocated(void) { return (int)allocated; } /* bytes */
 EXPORT int fake_launches(void) { return launches; }
 EXPORT int fake_loaded(void) { return loaded; } /* e_flags of the image that was loaded last: its architecture */
 EXPORT void fake_fail(const char *function, int after) { /* the call of `function` that comes after `after` others fails */
@@ -220,7 +222,7 @@ EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) 
 }
 
 /* An allocation ends where its last page ends, so that a kernel that runs past it crashes. */
-typedef struct { size_t mapped; } header;
+typedef struct { size_t mapped, bytes; } header;
 static size_t mapped_for(size_t bytes) { return (bytes + 2 * PAGE - 1) / PAGE * PAGE + PAGE; }
 
 EXPORT int cuMemAlloc_v2(unsigned long long *pointer, size_t bytes) {
@@ -233,6 +235,7 @@ EXPORT int cuMemAlloc_v2(unsigned long long *pointer, size_t bytes) {
   unsigned char *start = memory + size - PAGE - rounded;
   memset(start, 0xff, rounded); /* NaN */
   ((header *)memory)->mapped = size;
+  allocated += ((header *)memory)->bytes = rounded;
   *(void **)(start - sizeof(void *)) = memory;
   *pointer = (unsigned long long)(uintptr_t)start;
   ++live;
@@ -241,6 +244,7 @@ EXPORT int cuMemAlloc_v2(unsigned long long *pointer, size_t bytes) {
 EXPORT int cuMemFree_v2(unsigned long long pointer) {
   ENTER(INVALID_VALUE);
   void *memory = *(void **)((uintptr_t)pointer - sizeof(void *));
+  allocated -= ((header *)memory)->bytes;
   munmap(memory, ((header *)memory)->mapped);
   --live;
   return SUCCESS;

@@ -172,7 +172,7 @@ OPENING = {
     "cuGraphCreate": ("device", 1),
     "cuGraphAddKernelNode_v2": ("device", 5),
     "cuGraphInstantiateWithFlags": ("device", 1),
-    "cuStreamSynchronize": ("device", 1),
+    "cuStreamSynchronize": ("device", 2),
 }
 
 

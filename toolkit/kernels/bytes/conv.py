@@ -312,4 +312,15 @@ def serves(spec: Conv, isa: Isa) -> str | None:
     return None
 
 
-CONV: Family[Conv, DotSchedule] = Family("bytes.conv", Conv, serves, choose, units, emit, pack_weight, space, features)
+CONV: Family[Conv, DotSchedule] = Family(
+    "bytes.conv",
+    Conv,
+    serves,
+    choose,
+    units,
+    emit,
+    pack_weight,
+    space,
+    features,
+    layout=lambda schedule: schedule.vectors,
+)

@@ -110,14 +110,18 @@ _MEETING = 1500.0  # until the last part has been counted, and has read the othe
 _BYTES_A_CYCLE = 900.0  # of the second-level cache
 
 
-def choose(spec: Conv) -> GemmSchedule:
-    """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md."""
+def choose(spec: Conv, bn: int | None = None) -> GemmSchedule:
+    """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md.
+
+    Args:
+        bn: the output channels of a block, which weights are packed for; None for any.
+    """
     shape = Shape.of(spec)
     candidates = [
         GemmSchedule(t.tm, t.tn, t.ty, t.tx, split)
         for t in TILES
         for split in SPLITS
-        if split == 1 or shape.steps >= 4 * split
+        if bn in (None, t.bn) and (split == 1 or shape.steps >= 4 * split)
     ]
     return min(candidates, key=lambda s: cycles(spec, s))
 
@@ -381,4 +385,15 @@ def _choose(spec: Conv, _isa: Isa) -> GemmSchedule:
     return choose(spec)
 
 
-CONV: Family[Conv, GemmSchedule] = Family("gpu.conv", Conv, serves, _choose, units, emit, pack_weight, program=program)
+CONV: Family[Conv, GemmSchedule] = Family(
+    "gpu.conv",
+    Conv,
+    serves,
+    _choose,
+    units,
+    emit,
+    pack_weight,
+    program=program,
+    layout=lambda schedule: schedule.bn,
+    repacked=lambda spec, _schedule, bn: choose(spec, bn),
+)

@@ -22,7 +22,10 @@ from .emit import QUAD, REALS, GpuEmitter, div, fma, mod
 
 WARP = 32
 MAX_BATCH = 8
-"""Images whose sums a thread keeps; with more, the matrix product of `gpu.conv` is the better one."""
+"""Images whose sums a thread keeps. With more, the matrix product of `gpu.conv` is the better one, but for weights that
+a plan for fewer images has packed: then neighbouring blocks, which run at the same time, read the same weights for
+these and those images.
+"""
 
 
 @dataclass(frozen=True)
@@ -43,11 +46,17 @@ def fits(spec: Conv) -> bool:
     return spec.pointwise and maps == (1, 1, 1, 1) and alone and spec.batch <= MAX_BATCH
 
 
+def images(spec: Conv) -> tuple[int, int]:
+    """Into how many parts the images are cut, and how many a part has; the last may have fewer."""
+    cut = -(-spec.batch // MAX_BATCH)
+    each = -(-spec.batch // cut)
+    return -(-spec.batch // each), each
+
+
 def program(spec: Conv, schedule: DenseSchedule) -> Program:
     """One launch."""
-    launch = Launch(
-        (spec.out_channels // schedule.warps, 1, 1), (schedule.warps * WARP, 1, 1), tuple(range(len(spec.operands)))
-    )
+    grid = (images(spec)[0], spec.out_channels // schedule.warps, 1)
+    launch = Launch(grid, (schedule.warps * WARP, 1, 1), tuple(range(len(spec.operands))))
     return Program((launch,))
 
 
@@ -63,29 +72,35 @@ def emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> list[Any]:
 
 def _emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> tirx.PrimFunc:
     em = GpuEmitter(symbol, spec.pointers, program(spec, schedule).launches[0])
-    quads = spec.channels // QUAD
+    quads, (cut, each) = spec.channels // QUAD, images(spec)
     # one float more a row, so that the 32 sums of different warps lie in different banks
-    shared = em.shared(schedule.warps * spec.batch * (WARP + 1), "partial")
-    sums = em.local(spec.batch, name="sums")
+    shared = em.shared(schedule.warps * each * (WARP + 1), "partial")
+    sums = em.local(each, name="sums")
     w, x = em.local(QUAD, name="w"), em.local(QUAD, name="x")
     lane, warp = em.let(mod(em.thread, WARP), "lane"), em.let(div(em.thread, WARP), "warp")
-    output = em.let(em.blocks[0] * schedule.warps + warp, "output")
-    with em.unrolled(spec.batch) as n:
+    first, row = em.blocks[0] * each if cut > 1 else 0, em.blocks[1] * schedule.warps
+    output = em.let(row + warp, "output")
+    with em.unrolled(each) as n:
         em.store(sums, n, const(0.0))
     with em.loop(div(quads - lane + (WARP - 1), WARP), "step") as step:
         at = em.let(step * WARP + lane, "at")
         em.copy(w, 0, em.buffers["weight"], output * quads + at)
-        with em.unrolled(spec.batch, "n") as n:
-            em.copy(x, 0, em.buffers["src"], n * (spec.in_stride // QUAD) + at)
+        with em.unrolled(each, "n") as n:
+            # what a part lacks is read twice, and not written
+            image = tirx.min(first + n, spec.batch - 1) if spec.batch % each else first + n
+            em.copy(x, 0, em.buffers["src"], image * (spec.in_stride // QUAD) + at)
             for q in range(QUAD):
                 em.store(sums, n, fma(load(x, q), load(w, q), load(sums, n)))
-    with em.unrolled(spec.batch, "n") as n:
-        em.store(shared, (warp * spec.batch + n) * (WARP + 1) + lane, load(sums, n))
+    with em.unrolled(each, "n") as n:
+        em.store(shared, (warp * each + n) * (WARP + 1) + lane, load(sums, n))
     em.barrier()
     total = em.local(1, name="total")
-    with em.when(em.thread < schedule.warps * spec.batch):
-        mine = em.let(em.blocks[0] * schedule.warps + div(em.thread, spec.batch), "mine")
-        image = em.let(mod(em.thread, spec.batch), "image") if spec.batch > 1 else 0
+    exists = em.thread < schedule.warps * each
+    if spec.batch % each:
+        exists = tirx.all(exists, first + mod(em.thread, each) < spec.batch)
+    with em.when(exists):
+        mine = em.let(row + div(em.thread, each), "mine")
+        image = em.let(first + mod(em.thread, each), "image") if spec.batch > 1 else 0
         em.store(total, 0, load(em.buffers["bias"], mine))
         with em.loop(WARP, "i") as i:
             em.store(total, 0, load(total, 0) + load(shared, em.thread * (WARP + 1) + i))
@@ -98,7 +113,7 @@ def _emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> tirx.PrimFunc:
 
 def units(spec: Conv, schedule: DenseSchedule) -> int:
     """Blocks of threads."""
-    return spec.out_channels // schedule.warps
+    return images(spec)[0] * spec.out_channels // schedule.warps
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:

@@ -142,15 +142,19 @@ _SPLIT_THREADS = 256  # with more, what adds up the parts does not fit the regis
 _MEETING = 1500.0  # until the last part has been counted, and has read the others
 
 
-def choose(spec: Conv) -> MmaSchedule:
-    """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md."""
+def choose(spec: Conv, bn: int | None = None) -> MmaSchedule:
+    """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md.
+
+    Args:
+        bn: the output channels of a block, which weights are packed for; None for any.
+    """
     depth = steps(spec)
     cut = BYTE_TILES if spec.quantized else TILES
     candidates = [
         replace(tile, split=split)
         for tile in cut
         for split in SPLITS
-        if split == 1 or (depth >= 4 * split and tile.threads <= _SPLIT_THREADS)
+        if bn in (None, tile.bn) and (split == 1 or (depth >= 4 * split and tile.threads <= _SPLIT_THREADS))
     ]
     return min(candidates, key=lambda schedule: cycles(spec, schedule))
 
@@ -394,5 +398,14 @@ def serves(spec: Conv, isa: Isa) -> str | None:
 
 
 CONV: Family[Conv, MmaSchedule] = Family(
-    "gpu.mma", Conv, serves, lambda spec, _isa: choose(spec), units, emit, pack_weight, program=program
+    "gpu.mma",
+    Conv,
+    serves,
+    lambda spec, _isa: choose(spec),
+    units,
+    emit,
+    pack_weight,
+    program=program,
+    layout=lambda schedule: schedule.bn,
+    repacked=lambda spec, _schedule, bn: choose(spec, bn),
 )

@@ -604,5 +604,16 @@ def features(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
 
 
 CONV: Family[Conv, ConvSchedule] = Family(
-    "vector.conv", Conv, serves, choose, units, emit, pack_weight, space, features, version=2
+    "vector.conv",
+    Conv,
+    serves,
+    choose,
+    units,
+    emit,
+    pack_weight,
+    space,
+    features,
+    layout=lambda schedule: schedule.vectors,
+    repacked=repacked,
+    version=2,
 )

@@ -45,6 +45,7 @@ from .sources import capture as exporter
 from .sources import metadata, original, resolve
 from .targets.cpu_library import costs
 from .targets.precision import Settled, settle
+from .tuning.shipped import for_this_machine
 from .tuning.tuned import Tuned
 from .tuning.tuned import load as load_tuned
 
@@ -74,6 +75,7 @@ def export(
     precision: str | None = None,
     quantization: job.Options | None = None,
     tuned: Path | None = None,
+    shipped: bool = True,
     verified: bool = True,
     keep_stages: bool = False,
     require_int8: float | None = None,
@@ -90,6 +92,7 @@ def export(
         precision: what to compute in; None for int8 where the model is a quantized ONNX, and fp32 otherwise.
         quantization: how a float model becomes int8; for that precision only.
         tuned: a database of `tune`, whose choices of kernels are taken: of fp32, or of int8.
+        shipped: without `tuned`, take what the package knows of this machine's core.
         verified: compare every stage with the one before it, and write nothing where one is outside its tolerance.
         keep_stages: put the ONNX from before our graph passes into the bundle too, and the layers after each lowering
             pass.
@@ -135,8 +138,9 @@ def export(
     if not onnx_only and (reason := goal.unbuildable()):
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
     wanted = _Wanted(
-        goal, precision, quantization, tuned, verified, keep_stages, require_int8, onnx_only, config, tuple(batches)
-    )
+        goal, precision, quantization, tuned, shipped, verified, keep_stages, require_int8, onnx_only, config,
+        tuple(batches),
+    )  # fmt: skip
     written = _file if destination.suffix == ".onnx" else artifact.atomic_folder
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
     with job.calibrating(destination) as state, written(destination, force=force) as folder:
@@ -173,6 +177,7 @@ class _Wanted:
     precision: str | None
     quantization: job.Options | None
     tuned: Path | None
+    shipped: bool
     verified: bool
     keep_stages: bool
     require_int8: float | None
@@ -385,13 +390,16 @@ class _Export:
         """The Plan of a model, for each number of images. What they say of the network goes into the manifest."""
         self.watch.stage("lower")
         dumps = self._dumps() if self.wanted.keep_stages else None
+        self.facts.pop("tuning", None)
+        if self.wanted.shipped and (known := for_this_machine(target)) is not None:
+            target = known
         if self.wanted.batches:
             models = itertools.chain([model], (with_rows(model, rows) for rows in self.wanted.batches))
             plans = lower_alike(models, target, self._say, dumps)
         else:
             plans = (lower(model, target, self._say, dumps),)
         self.facts |= _compiled(target, plans, model, self.facts.get("quantization"))
-        if isinstance(target, Tuned):
+        if isinstance(target, Tuned) and (target.used or target.shipped is None):
             self.watch.note(target.note())
             self.facts["tuning"] = target.manifest()
         return plans

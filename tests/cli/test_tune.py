@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -238,3 +239,37 @@ def test_a_network_without_anything_to_tune(call, tmp_path: Path) -> None:
     result = call("tune", *argv)
     assert (result.status, result.error["kind"]) == (1, "tune"), result
     assert not (tmp_path / "new.db").exists()
+
+
+def test_what_is_shipped_for_this_core_is_taken(
+    call, branchy: str, exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not with --no-shipped-records; the bundle says which."""
+    import onnx
+
+    from inception_deploy import targets
+    from inception_deploy.lower.lower import layers_for
+    from inception_deploy.targets import cores
+    from inception_deploy.tuning import shipped
+    from inception_deploy.tuning.space import Space
+    from inception_deploy.tuning.task import tasks_of
+    from inception_deploy.tuning.tuned import Better
+
+    target = targets.parse("cpu").at("fp32")
+    tasks = tasks_of(layers_for(onnx.load(str(exported / "model.onnx")), target).layers)
+    found = [Better(task, Space(task, target).sample(Random(2), 1)[0], 0.5) for task in tasks]
+    (tmp_path / "mine.json").write_text(json.dumps(shipped.document("mine", target, found)))
+    monkeypatch.setattr(cores, "here", lambda: "mine")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    argv = ["export", "--model", branchy, "--input-size", "32", "--batch", "2", "-o"]
+    result = call(*argv, tmp_path / "known")
+    assert result.status == 0, result.err
+    tuning = call("inspect", tmp_path / "known", "--json").document["tuning"]
+    assert tuning["shipped"] == "mine"
+    count = len(tuning["kernels"])
+    assert count >= len(found) > 0
+    said = f"{count} kernels from the records shipped for mine"
+    assert said in call("inspect", tmp_path / "known").out
+    assert f"{count} kernels take their schedules from the records shipped for mine" in result.err
+    assert call(*argv, tmp_path / "plain", "--no-shipped-records").status == 0
+    assert call("inspect", tmp_path / "plain", "--json").document["tuning"] is None

@@ -42,6 +42,7 @@ def export(
     max_drop: float | None = None,
     evaluate: PathLike | None = None,
     tuned: PathLike | None = None,
+    shipped_records: bool = True,
     verified: bool = True,
     keep_stages: bool = False,
     require_int8: float | None = None,
@@ -79,6 +80,7 @@ def export(
         max_drop, evaluate: for int8: points of top-1 that may be lost on these labelled pictures; layers go back to
             float until it holds.
         tuned: a database of `tune`, of the precision of the export.
+        shipped_records: without `tuned` and for ``cpu``, take what the package knows of this machine's core.
         verified: compare every stage with the one before it, and write nothing where one differs.
         keep_stages: keep what the network was before and between our passes.
         require_int8: how many percent of the multiply-adds must compute in integers; for int8.
@@ -127,6 +129,7 @@ def export(
         precision=precision,
         quantization=quantization,
         tuned=path_of(tuned),
+        shipped=shipped_records,
         verified=verified,
         keep_stages=keep_stages,
         require_int8=require_int8,

@@ -32,6 +32,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tuned", type=Path, metavar="DB", help="a database of tune, whose choices of kernels are taken"
     )
+    shipped = "for cpu, do not take what the package knows of this machine's core (without --tuned it does)"
+    parser.add_argument("--no-shipped-records", action="store_true", help=shipped)
     parser.add_argument("--no-verify", action="store_true", help="do not compare each stage with the one before it")
     parser.add_argument(
         "--keep-stages",
@@ -65,6 +67,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         max_drop=options.max_drop,
         evaluate=options.evaluate,
         tuned=options.tuned,
+        shipped_records=not options.no_shipped_records,
         verified=not options.no_verify,
         keep_stages=options.keep_stages,
         require_int8=options.require_int8,

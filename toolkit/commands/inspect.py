@@ -93,6 +93,8 @@ def _tuned(tuning: dict[str, Any] | None) -> str:
     """Which database decided how many kernels."""
     if tuning is None:
         return "no"
+    if "shipped" in tuning:
+        return f"{len(tuning['kernels'])} kernels from the records shipped for {tuning['shipped']}"
     return f"{len(tuning['kernels'])} kernels from the database {tuning['database_sha256'][:12]}"
 
 

@@ -66,6 +66,7 @@ MANIFEST = {
         {
             "database_sha256": str,
             "judged": Maybe(str),
+            "shipped": Missing(str),
             "kernels": [{"kernel": Maybe(str), "layer": Maybe(str), "knobs": Maybe(dict), "ratio": Missing(float)}],
         }
     ),

@@ -109,12 +109,14 @@ class Tuned(Target):
         choices: by a task's key, what was found for it.
         digest: of the database.
         passed_over: what of the database was not taken (`Database.notes`).
+        shipped: the core whose records, which come with the package, are the database.
         used: by the kernel's symbol, what was taken from the database.
     """
 
     choices: Mapping[str, Better] = field(default_factory=dict)
     digest: str = ""
     passed_over: tuple[str, ...] = ()
+    shipped: str | None = None
     used: dict[str, dict[str, Any]] = field(default_factory=dict, compare=False)
 
     @cached_property
@@ -161,10 +163,13 @@ class Tuned(Target):
         """What a bundle says of its tuning: the database's content, and the choice of every kernel that it gave."""
         kernels = [{"kernel": symbol, **record} for symbol, record in sorted(self.used.items())]
         judged = "modelled" if self.modelled else "measured"
-        return {"database_sha256": self.digest, "judged": judged, "kernels": kernels}
+        origin = {} if self.shipped is None else {"shipped": self.shipped}
+        return {"database_sha256": self.digest, "judged": judged, "kernels": kernels, **origin}
 
     def note(self) -> str:
         """For the user, after lowering."""
+        if self.shipped is not None:
+            return f"{len(self.used)} kernels take their schedules from the records shipped for {self.shipped}"
         taken = (
             f"{len(self.used)} kernels take their schedules from the database"
             if self.used

@@ -92,7 +92,8 @@ def _kernels(facts: Facts) -> Iterable[Markup]:
         yield note("Nothing was tuned: every kernel has the schedule that its family chooses.")
         return
     taken = several(len(tuning["kernels"]), "kernel")
-    yield paragraph(f"{taken} as tuned, from the database with SHA-256 ", code(tuning["database_sha256"]), ".")
+    shipped = f"records shipped for {tuning['shipped']}" if "shipped" in tuning else "database"
+    yield paragraph(f"{taken} as tuned, from the {shipped} with SHA-256 ", code(tuning["database_sha256"]), ".")
     records = [
         (code(row.get("layer") or row.get("kernel") or "?"), f"{row['ratio']:.2f}" if "ratio" in row else "-",
          ", ".join(f"{knob} {value}" for knob, value in (row.get("knobs") or {}).items()))

@@ -34,7 +34,14 @@ def operands(dot: Dot) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     most = np.full(count, first.max, dot.first), np.full(count, second.min, dot.second)
     largest = np.full(count, first.max, dot.first), np.full(count, second.max, dot.second)
     zeros = np.zeros(dot.lanes, np.int32)
-    return [(total, *some), (zeros, *most), (zeros, *largest), (np.full(dot.lanes, 2**31 - 1, np.int32), *largest)]
+    least = np.full(count, first.min, dot.first), np.full(count, second.min + dot.pairs, dot.second)
+    return [
+        (total, *some),
+        (zeros, *least),
+        (zeros, *most),
+        (zeros, *largest),
+        (np.full(dot.lanes, 2**31 - 1, np.int32), *largest),
+    ]
 
 
 ARM = [(isa, dot) for isa in ISAS if isa.kind == "arm" for dot in isa.dots]
@@ -49,7 +56,7 @@ def kernel(dot: Dot) -> Any:
     em = Emitter("k", [("total", "int32"), ("first", dot.word), ("second", dot.second), ("dst", "int32")])
     with em.units():
         total, first = (load(em.buffers[name], 0, dot.lanes) for name in ("total", "first"))
-        em.store(em.buffers["dst"], 0, call(dot, total, first, load(em.buffers["second"], 0, wide)))
+        em.store(em.buffers["dst"], 0, call(em, dot, total, first, load(em.buffers["second"], 0, wide)))
     return em.finish()
 
 
@@ -111,7 +118,8 @@ def test_the_meaning_is_a_sum_of_products(dot: Dot) -> None:
     for total, first, second in operands(dot):
         got = dot.meaning(total, first, second)
         for lane in range(dot.lanes):
-            at = range(lane * dot.depth, (lane + 1) * dot.depth)
+            run = dot.run or dot.depth
+            at = [part * dot.lanes * run + lane * run + i for part in range(dot.depth // run) for i in range(run)]
             exact = int(total[lane]) + sum(int(first[i]) * int(second[i]) for i in at)
             ends = (-(2**31), 2**31 - 1)
             want = min(max(exact, ends[0]), ends[1]) if dot.saturates else (exact + 2**31) % 2**32 - 2**31

@@ -23,3 +23,71 @@ def _by_lane(lane: int) -> str:
 
 MULTIPLY = {VMLA: "; ModuleID = 'multiply'\n" + "".join(map(_by_lane, range(4)))}
 """By the name of an instruction: the functions `vmla0` to `vmla3` of it, which are inlined where they are called."""
+
+
+def sums_of_pairs(second: str) -> str:
+    """An LLVM module for bytes on AArch64: `pairs` and `pairs4` add to one and to four vectors of int32 the products
+    of a vector of int8 with as many others, two by two (`dots.Dot.run`); `lay0` to `lay3` put four bytes of sixteen
+    into all places of a vector, in that order.
+
+    It is assembly because LLVM begins all products of a tile before it adds the first ones up, and has no registers
+    for them; four vectors at once because an in-order core waits for each instruction that reads the one before it.
+
+    Args:
+        second: ``smlal2``, which adds to what smull gave, or ``smull2``, whose products are added up on their own.
+    """
+    table = "declare <16 x i8> @llvm.aarch64.neon.tbl1.v16i8(<16 x i8>, <16 x i8>)\n"
+    return "; ModuleID = 'pairs'\n" + table + _pairs(1, second) + _pairs(4, second) + "".join(map(_lay, range(4)))
+
+
+def _pairs(count: int, second: str) -> str:
+    name = "pairs" if count == 1 else f"pairs{count}"
+    sums, held = range(count), min(count, 2)
+    scratch = 2 * held if second == "smull2" else held
+    a, first = f"${count + scratch + count}", count + scratch + count + 1
+    code: list[str] = []
+    for start in range(0, count, held):
+        group = range(start, start + held)
+        ways = [(n, f"${count + n - start}", f"${count + held + n - start}", f"${first + n}") for n in group]
+        code += [f"smull {low}.8h, {a}.8b, {b}.8b" for _, low, _, b in ways]
+        if second == "smull2":
+            code += [f"smull2 {high}.8h, {a}.16b, {b}.16b" for _, _, high, b in ways]
+            code += [f"sadalp ${n}.4s, {low}.8h" for n, low, _, _ in ways]
+            code += [f"sadalp ${n}.4s, {high}.8h" for n, _, high, _ in ways]
+        else:
+            code += [f"smlal2 {low}.8h, {a}.16b, {b}.16b" for _, low, _, b in ways]
+            code += [f"sadalp ${n}.4s, {low}.8h" for n, low, _, _ in ways]
+    kinds = ", ".join(["<4 x i32>"] * count + ["<8 x i16>"] * scratch)
+    limits = ",".join(["=&w"] * (count + scratch) + [str(n) for n in sums] + ["w"] * (count + 1))
+    given = ", ".join([f"<4 x i32> %t{n}" for n in sums] + ["<16 x i8> %a"] + [f"<16 x i8> %b{n}" for n in sums])
+
+    def part(whole: str, kind: str, size: int, n: int) -> str:
+        places = ", ".join(f"i32 {n * size + i}" for i in range(size))
+        vector = f"<{count * size} x {kind}>"
+        return f"shufflevector {vector} %{whole}, {vector} poison, <{size} x i32> <{places}>"
+
+    cut = [f"%t{n} = {part('t', 'i32', 4, n)}" for n in sums] + [f"%b{n} = {part('b', 'i8', 16, n)}" for n in sums]
+    got = [f"%r{n} = extractvalue {{{kinds}}} %r, {n}" for n in sums]
+    last = "%r0"
+    if count > 1:
+        eight, sixteen = (", ".join(f"i32 {i}" for i in range(size)) for size in (8, 16))
+        got += [
+            f"%l = shufflevector <4 x i32> %r0, <4 x i32> %r1, <8 x i32> <{eight}>",
+            f"%h = shufflevector <4 x i32> %r2, <4 x i32> %r3, <8 x i32> <{eight}>",
+            f"%w = shufflevector <8 x i32> %l, <8 x i32> %h, <16 x i32> <{sixteen}>",
+        ]
+        last = "%w"
+    call = f'%r = call {{{kinds}}} asm "{"; ".join(code)}", "{limits}"({given})'
+    body = "\n  ".join([*cut, call, *got, f"ret <{4 * count} x i32> {last}"])
+    whole = f"<{4 * count} x i32> @{name}(<{4 * count} x i32> %t, <16 x i8> %a, <{16 * count} x i8> %b)"
+    return f"define internal {whole} alwaysinline {{\n  {body}\n}}\n"
+
+
+def _lay(word: int) -> str:
+    places = [4 * word + half + i for half in (0, 2) for _ in range(4) for i in range(2)]
+    index, v = ", ".join(f"i8 {place}" for place in places), "<16 x i8>"
+    return f"""define internal {v} @lay{word}({v} %a) alwaysinline {{
+  %r = call {v} @llvm.aarch64.neon.tbl1.v16i8({v} %a, {v} <{index}>)
+  ret {v} %r
+}}
+"""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .arm import sums_of_pairs
 from .elements import BF16
 
 
@@ -25,6 +26,12 @@ class Dot:
         first, second: types of the operands' elements, `lanes * depth` of them each.
         adds: it takes the accumulator; without, an addition of its own follows.
         saturates: its sum stops at the ends of int32, instead of going round.
+        run: numbers of a lane that lie side by side; all lanes' first runs come before their second ones.
+        pairs: it adds two products in 16 bits, which hold all but twice -128 * -128: for weights that have no two
+            -128 in one sum (`pairs_fit`).
+        code: functions in LLVM's own language, where no one intrinsic is it: `llvm` names the one that multiplies,
+            `llvm` and a 4 does it to four vectors of sums and of weights, and `lay0` to `lay3` put a word of four into
+            all lanes, in runs.
     """
 
     name: str
@@ -36,8 +43,13 @@ class Dot:
     depth: int
     adds: bool = True
     saturates: bool = False
+    run: int = 0
+    pairs: bool = False
+    code: str = ""
 
     def __post_init__(self) -> None:
+        if self.depth % (self.run or self.depth):
+            raise ValueError(f"{self.name}: {self.depth} numbers are no whole runs of {self.run}")
         fills = self.depth * self.bits == 32 or (self.depth, self.bits) == (1, 16)
         if np.dtype(self.first).itemsize != np.dtype(self.second).itemsize or not fills:
             raise ValueError(f"{self.name}: {self.depth} of {self.first} and of {self.second} fill no lane of 32 bits")
@@ -60,7 +72,8 @@ class Dot:
     def meaning(self, total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """int32 `[lanes]` and twice `[lanes * depth]` to int32 `[lanes]`."""
         products = first.astype(np.int64) * second.astype(np.int64)
-        wide = total.astype(np.int64) + products.reshape(self.lanes, self.depth).sum(1)
+        run = self.run or self.depth
+        wide = total.astype(np.int64) + products.reshape(-1, self.lanes, run).sum((0, 2))
         ends = np.iinfo(np.int32)
         found: np.ndarray = (wide.clip(ends.min, ends.max) if self.saturates else wide).astype(np.int32)
         return found
@@ -83,10 +96,21 @@ SDOT = Dot("sdot", "llvm.aarch64.neon.sdot", ("asimddp",), "int8", "int8", 4, 4)
 SMLAL = Dot("smlal", "llvm.aarch64.neon.smull", ("asimd",), "int16", "int16", 4, 1, adds=False)
 """Of bytes that were widened, like all that every ARM core has. LLVM makes one instruction of it and its addition."""
 
+SADALP = Dot(
+    "smlal2+sadalp", "pairs", ("asimd",), "int8", "int8", 4, 4, run=2, pairs=True, code=sums_of_pairs("smlal2")
+)
+"""What every AArch64 core has for bytes: smull and smlal2 to sums of two products, which sadalp adds up: 16 products by
+three instructions, where smlal has 4 by one.
+"""
+
+SADALP_ANY = Dot("smull+sadalp", "pairs", ("asimd",), "int8", "int8", 4, 4, run=2, code=sums_of_pairs("smull2"))
+"""The same for weights whose pairs of products fill more than 16 bits: four instructions."""
+
 VMLAL = Dot("vmlal.s16", "llvm.arm.neon.vmulls", ("neon",), "int16", "int16", 4, 1, adds=False)
 
 DOTS: dict[str, Dot] = {
-    dot.name: dot for dot in (VPDPBUSD, VPDPBUSD_256, VPDPWSSD, VPDPWSSD_256, VPMADDWD, SDOT, SMLAL, VMLAL)
+    dot.name: dot
+    for dot in (VPDPBUSD, VPDPBUSD_256, VPDPWSSD, VPDPWSSD_256, VPMADDWD, SDOT, SADALP, SADALP_ANY, SMLAL, VMLAL)
 }
 
 

@@ -23,6 +23,8 @@ from .elements import BF16, BLOCK, PAIR, element_of
 
 Expr = Any  # tvm.ir.Expr; operators on it build expressions
 _INT = "int32"
+NEON = 4
+"""Lanes of fp32 of ARM's vectors; no other machine has as many."""
 
 
 class Emitter:
@@ -274,12 +276,19 @@ def clamp(value: Expr, bounds: tuple[float, float] | None) -> Expr:
     """`value` limited to `bounds`; an infinite bound costs nothing.
 
     A NaN stays one, as in onnxruntime: max(a, b) becomes ``a > b ? a : b``, and what cannot be compared is b. It is one
-    instruction of x86 either way.
+    instruction of x86 either way, and `_bound` says what of ARM.
     """
     if bounds is None:
         return value
     lanes = value.ty.dtype.lanes
     low, high = bounds
     if low != float("-inf"):
-        value = tirx.max(const(low, lanes), value)
-    return value if high == float("inf") else tirx.min(const(high, lanes), value)
+        value = _bound("maximum", tirx.max, const(low, lanes), value)
+    return value if high == float("inf") else _bound("minimum", tirx.min, const(high, lanes), value)
+
+
+def _bound(name: str, usual: Any, bound: Expr, value: Expr) -> Expr:
+    """The larger or the smaller. NEON has an instruction that keeps a NaN, where a comparison takes three."""
+    if value.ty.dtype.lanes != NEON:
+        return usual(bound, value)
+    return tirx.call_llvm_pure_intrin(str(value.ty.dtype), f"llvm.{name}", value, bound)

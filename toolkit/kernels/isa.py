@@ -10,6 +10,8 @@ from typing import Any
 from .arm import VMLA
 from .dots import (
     DOTS,
+    SADALP,
+    SADALP_ANY,
     SDOT,
     SMLAL,
     TDPBF16PS,
@@ -104,6 +106,7 @@ OLDEST_HALVES = 80
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _SERVER = ("asimddp", "asimdhp", "i8mm", "bf16")
+_PLAIN = (SADALP, SADALP_ANY)
 _NO_SVE = ("-sve",)  # kernels are written for NEON's vectors, and only Neoverse V1 has longer ones
 _AMX = ("amx_bf16", "amx_tile", "avx512_bf16")
 
@@ -114,11 +117,10 @@ def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str,
     return Isa(name, "cpu", lanes, registers, features, mcpu=f"x86-64-{level}", **code, **more)
 
 
-def _aarch64(core: str, dot: Dot, *features: str, boards: tuple[str, ...] = (), mattr: tuple[str, ...] = ()) -> Isa:
+def _aarch64(core: str, dots: tuple[Dot, ...], *features: str, **more: Any) -> Isa:
     """A 64-bit ARM core under Linux; each has smlal besides."""
     code: dict[str, Any] = {"machine": "aarch64", "mtriple": "aarch64-unknown-linux-gnu", "triple": "aarch64-linux-gnu"}
-    dots = tuple(dict.fromkeys((dot, SMLAL)))
-    return Isa(core, "arm", 4, 32, ("asimd", *features), dots=dots, mcpu=core, boards=boards, mattr=mattr, **code)
+    return Isa(core, "arm", 4, 32, ("asimd", *features), dots=(*dots, SMLAL), mcpu=core, **code, **more)
 
 
 def named(text: str) -> Isa | None:
@@ -138,16 +140,16 @@ ISAS: tuple[Isa, ...] = (
     _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"),
          tiles=(TDPBF16PS,)),
     _x86("avx-vnni", "v3", 8, 16, (*_AVX2, "avx_vnni"), mattr=("+avxvnni",), dots=(VPDPBUSD_256, VPDPWSSD_256)),
-    _aarch64("cortex-a72", SMLAL, boards=("rpi4",)),
-    _aarch64("cortex-a53", SMLAL, boards=("rpi3", "zynqmp")),
-    _aarch64("cortex-a55", SDOT, "asimddp"),
-    _aarch64("cortex-a76", SDOT, "asimddp", boards=("rpi5",)),
-    _aarch64("cortex-a78", SDOT, "asimddp", boards=("jetson-orin",)),
-    _aarch64("apple-m1", SDOT, "asimddp"),
-    _aarch64("neoverse-n1", SDOT, "asimddp", boards=("graviton2",)),
-    _aarch64("neoverse-n2", SDOT, *_SERVER, mattr=_NO_SVE),
-    _aarch64("neoverse-v1", SDOT, *_SERVER, boards=("graviton3",), mattr=_NO_SVE),
-    _aarch64("neoverse-v2", SDOT, *_SERVER, boards=("graviton4",), mattr=_NO_SVE),
+    _aarch64("cortex-a72", _PLAIN, boards=("rpi4",)),
+    _aarch64("cortex-a53", _PLAIN, boards=("rpi3", "zynqmp")),
+    _aarch64("cortex-a55", (SDOT,), "asimddp"),
+    _aarch64("cortex-a76", (SDOT,), "asimddp", boards=("rpi5",)),
+    _aarch64("cortex-a78", (SDOT,), "asimddp", boards=("jetson-orin",)),
+    _aarch64("apple-m1", (SDOT,), "asimddp"),
+    _aarch64("neoverse-n1", (SDOT,), "asimddp", boards=("graviton2",)),
+    _aarch64("neoverse-n2", (SDOT,), *_SERVER, mattr=_NO_SVE),
+    _aarch64("neoverse-v1", (SDOT,), *_SERVER, boards=("graviton3",), mattr=_NO_SVE),
+    _aarch64("neoverse-v2", (SDOT,), *_SERVER, boards=("graviton4",), mattr=_NO_SVE),
     Isa("cortex-a9", "arm", 4, 16, ("neon",), dots=(VMLAL,), multiply=VMLA, boards=("pynq-z1",), machine="armv7l",
         mtriple="armv7-unknown-linux-gnueabihf", triple="arm-linux-gnueabihf", mcpu="cortex-a9", mattr=("+neon",)),
     *map(gpu, ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")),

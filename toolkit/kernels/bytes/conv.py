@@ -24,13 +24,13 @@ from tvm import tirx
 from ..cut import split
 from ..dots import DOTS, Dot
 from ..elements import BLOCK
-from ..emit import Emitter, Expr, clamp, load, splat
+from ..emit import NEON, Emitter, Expr, clamp, load, splat
 from ..family import Family
 from ..isa import Isa
 from ..spec import Conv, tap_sets
 from ..vector import conv
 from ..vector.conv import ConvSchedule
-from .math import added, dot, joined, narrow, real, rounded, widen
+from .math import added, broadcast, dot, joined, narrow, real, rounded, widen
 
 PIXEL = 4
 """Bytes of a pixel of the network's own input."""
@@ -48,6 +48,11 @@ WIDE_KERNEL, WIDE_PIXELS = 5, 6
 FEW_VECTORS, FEW_PIXELS = 2, 4
 """A tile for 16 registers and widened bytes: 8 sums, the weights of 2 vectors, a word of inputs and a product. With
 more sums LLVM spills (docs/perf/cpu-int8.md).
+"""
+
+MOST_OF_PAIRS = 16
+"""Accumulators of a tile beside 4 weights, 4 pixels, 4 patterns that spread a word, one of those and 2 products: all
+registers of AArch64.
 """
 
 LANE_WORDS = 8
@@ -89,6 +94,8 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
         return _with_dot(conv.balanced(words, tile), dot, many)
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
     most = conv.MOST_OF_MANY if many else conv.MOST_OF_FEW
+    if many and dot.lanes == NEON and dot.depth > 1:
+        most = MOST_OF_PAIRS if dot.code else conv.MOST_BY_LANE
     chosen = replace(conv.tiled(words, isa, ConvSchedule(isa.lanes, 1, 1), most), k_block=0)
     if spec.kernel[1] >= WIDE_KERNEL and chosen.pixels > WIDE_PIXELS:
         chosen = conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
@@ -103,7 +110,7 @@ def _with_dot(schedule: ConvSchedule, dot: Dot, many: bool) -> DotSchedule:
 def _dot_for(spec: Conv, isa: Isa) -> Dot | None:
     """The first instruction that takes the weights."""
     bits = 8 * np.dtype(spec.weight_element).itemsize
-    return next((dot for dot in isa.dots if dot.bits >= bits), None)
+    return next((dot for dot in isa.dots if dot.bits >= bits and (spec.pairs_fit or not dot.pairs)), None)
 
 
 def space(spec: Conv, isa: Isa) -> Iterator[tuple[DotSchedule, dict[str, tuple[int, ...]]]]:
@@ -138,8 +145,11 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: DotSchedule) -> np.nda
     wide = schedule.lanes * schedule.vectors
     depth = schedule.row.depth
     words = (PIXEL if spec.planar else BLOCK) // depth
-    parts = weight.reshape(out // wide, wide, channels // (words * depth), words, depth, rows, columns)
-    return np.ascontiguousarray(parts.transpose(0, 2, 5, 6, 3, 1, 4), dtype=spec.weight_element)
+    run = schedule.row.run or depth
+    outer = (out // wide, wide // schedule.lanes, schedule.lanes)
+    inner = (channels // (words * depth), words, depth // run, run)
+    parts = weight.reshape((*outer, *inner, rows, columns))
+    return np.ascontiguousarray(parts.transpose(0, 3, 7, 8, 4, 1, 5, 2, 6), dtype=spec.weight_element)
 
 
 class _Bytes(conv.Direct):
@@ -211,9 +221,13 @@ class _Bytes(conv.Direct):
             at = panel + (s * self.in_lanes + word) * (self.wide * self.depth)
             weights = self.weights(at, wider)
             for p, place in words.items():
-                a = em.let(splat(load(source, place), lanes), "a")
-                for v in range(vectors):
-                    em.store(acc, slot(p, v), dot(self.dot, load(acc, slot(p, v), lanes), a, weights[v]))
+                if self.dot.code:
+                    a = em.let(broadcast(em, self.dot, source, place - word, word, self.in_lanes), "a")
+                else:
+                    a = em.let(splat(load(source, place), lanes), "a")
+                for v, w in weights.items():
+                    held = BLOCK if self.dot.code else lanes
+                    em.store(acc, slot(p, v), dot(em, self.dot, load(acc, slot(p, v), held), a, w))
 
         def taps(block: Expr, r: Expr, iy: Expr) -> None:
             """All columns and words of one kernel row."""
@@ -242,11 +256,13 @@ class _Bytes(conv.Direct):
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
             self.fetch_ahead(group, b, turn)
             self.rows(y, lambda r, iy: taps(b, r, iy))
-        for v in range(vectors):
+        # where a block is four vectors they become bytes together: one store, and fewer instructions that narrow
+        wide = BLOCK if lanes == NEON and vectors * lanes % BLOCK == 0 else lanes
+        for v in range(0, vectors, wide // lanes):
             at = em.let(self.out_index(group, v, y, x), "at")
-            factor = em.let(load(em.buffers["factor"], (group * vectors + v) * lanes, lanes), "factor")
+            factor = em.let(load(em.buffers["factor"], (group * vectors + v) * lanes, wide), "factor")
             for p in range(width):
-                self.finish(load(acc, slot(p, v), lanes), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK)
+                self.finish(load(acc, slot(p, v), wide), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK)
 
     def looped(self, count: int) -> Expr:
         """`count`; where pairs are broadcast from memory (x86), in a form that LLVM does not see through: it would
@@ -256,20 +272,21 @@ class _Bytes(conv.Direct):
             return count
         return count + tirx.min(self.emitter.lo, tirx.const(0, "int32"))
 
-    def weights(self, at: Expr, wider: Any) -> list[Expr]:
-        """The words of weights of each vector, as the instruction takes them.
+    def weights(self, at: Expr, wider: Any) -> dict[int, Expr]:
+        """The words of weights of each vector, or of each four, as the instruction takes them.
 
         Args:
             wider: None, or where they are widened, a block at a time at least: room for all of them.
         """
         em, count = self.emitter, self.schedule.lanes * self.depth
-        each = range(0, count * self.schedule.vectors, count)
+        each = range(0, self.schedule.vectors)
         source, wide = em.buffers["weight"], max(count, 8)
         if wider is not None:
             for start in range(0, len(each) * count, wide):
                 em.store(wider, start, tirx.Cast(f"{self.dot.second}x{wide}", load(source, at + start, wide)))
-            return [em.let(load(wider, start, count), "w") for start in each]
-        return [em.let(load(source, at + start, count), "w") for start in each]
+            return {v: em.let(load(wider, v * count, count), "w") for v in each}
+        once = BLOCK // self.schedule.lanes if self.dot.code else 1
+        return {v: em.let(load(source, at + v * count, once * count), "w") for v in each[::once]}
 
     def words(self, at: Expr) -> Expr:
         """The bytes of a pixel of a block as words: widened, or lowered by flipping the highest bit."""
@@ -281,13 +298,13 @@ class _Bytes(conv.Direct):
         return tirx.reinterpret(f"{self.dot.word}x{self.in_lanes}" if self.in_lanes > 1 else self.dot.word, value)
 
     def finish(self, acc: Expr, factor: Expr, add_at: Expr, dst_at: Expr) -> None:
-        """The epilogue of one vector."""
+        """The epilogue of one vector, or of a block's."""
         em, spec = self.emitter, self.spec
         if spec.rounding is None:
             em.store(em.buffers["dst"], dst_at, clamp(real(acc) * factor, spec.activation))
             return
         how = spec.addition
-        other = None if how is None else widen(load(em.buffers["add"], add_at, self.schedule.lanes))
+        other = None if how is None else widen(load(em.buffers["add"], add_at, int(acc.ty.dtype.lanes)))
         if how is not None and how.inside is not None:
             q = joined(acc, other, factor, how)
         else:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tvm import tirx
 
 from ..dots import Dot
 from ..elements import Addition, Product, Rounding
-from ..emit import Expr, const, splat
+from ..emit import NEON, Emitter, Expr, const, load, splat
 from ..spec import Map
 
 ROUNDER, ROUNDER_BITS = 1.5 * 2**23, 0x4B400000
@@ -35,13 +37,37 @@ def real(value: Expr) -> Expr:
     return tirx.Cast(_vector("float32", _lanes(value)), value)
 
 
-def dot(row: Dot, acc: Expr, words: Expr, weights: Expr) -> Expr:
-    """int32 lanes plus, lane by lane, the products of a word of the inputs (lanes of `row.word`) and weights."""
+def dot(em: Emitter, row: Dot, acc: Expr, words: Expr, weights: Expr) -> Expr:
+    """int32 lanes plus, lane by lane, the products of a word of the inputs (lanes of `row.word`) and weights; of a row
+    that is code, four times as many at once too.
+    """
     dtype = f"int32x{row.lanes}"
     first = tirx.reinterpret(f"{row.first}x{row.lanes * row.depth}", words)
+    if row.code:
+        many = _lanes(acc) // row.lanes
+        name = row.llvm if many == 1 else f"{row.llvm}{many}"
+        return em.inline(row.code, name, str(acc.ty.dtype), acc, first, weights)
+    if row.adds and row.lanes == NEON and row.first == row.second:
+        # what is the same word in all lanes comes last: the instruction takes it out of a register by its number
+        return tirx.call_llvm_pure_intrin(dtype, row.llvm, acc, weights, first)
     if row.adds:
         return tirx.call_llvm_pure_intrin(dtype, row.llvm, acc, first, weights)
     return acc + tirx.call_llvm_pure_intrin(dtype, row.llvm, first, weights)
+
+
+def broadcast(em: Emitter, row: Dot, words: Any, pixel: int, word: int, count: int) -> Expr:
+    """A word of the inputs in all lanes, as `row` takes it.
+
+    Args:
+        words: a buffer of them.
+        pixel: where a pixel's words begin. word: which one. count: how many it has.
+    """
+    if not row.code:
+        return splat(load(words, pixel + word), row.lanes)
+    several = load(words, pixel, count) if count == row.lanes else splat(load(words, pixel + word), row.lanes)
+    number = word if count == row.lanes else 0
+    dtype = f"{row.first}x{row.lanes * row.depth}"
+    return em.inline(row.code, f"lay{number}", dtype, tirx.reinterpret(dtype, several))
 
 
 def rounded(acc: Expr, factor: Expr, how: Rounding) -> Expr:

@@ -9,7 +9,7 @@ from tvm import tirx
 
 from ..cut import runs, split
 from ..elements import BLOCK, element_of
-from ..emit import Emitter, Expr, clamp, const, load, splat
+from ..emit import NEON, Emitter, Expr, clamp, const, load, splat
 from ..family import Family, of_bytes
 from ..isa import Isa
 from ..spec import NONE, Map, Pixels, Window, WindowOp
@@ -19,6 +19,9 @@ from .math import averaged, mapped, narrow, nearest, real, rounded, whole, widen
 _PIXELS = 8
 """Widest tile of a window along a row."""
 
+_NEON_PIXELS = {32: 5, 16: 1}
+"""The same by ARM's registers (docs/perf/arm.md)."""
+
 
 # -- windows ---------------------------------------------------------------------------------------------------------
 def window_units(spec: Window, _schedule: SimpleSchedule) -> int:
@@ -26,16 +29,34 @@ def window_units(spec: Window, _schedule: SimpleSchedule) -> int:
     return spec.batch * spec.blocks * spec.out_height
 
 
-def emit_window(spec: Window, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
+@dataclass(frozen=True)
+class WindowSchedule(SimpleSchedule):
+    """How a row is cut.
+
+    Attributes:
+        pixels: widest tile.
+    """
+
+    pixels: int = _PIXELS
+
+
+def choose_window(spec: Window, isa: Isa) -> WindowSchedule:
+    """On NEON a pixel's sums are four vectors, beside which bytes and the weights of a row need registers."""
+    if isa.lanes != NEON or spec.op is WindowOp.MAX:
+        return WindowSchedule(isa.lanes)
+    return WindowSchedule(isa.lanes, _NEON_PIXELS[isa.registers])
+
+
+def emit_window(spec: Window, schedule: WindowSchedule, name: str) -> list[tirx.PrimFunc]:
     """Max pool, average pool, depthwise convolution."""
-    return [_Window(spec, name).emit()]
+    return [_Window(spec, schedule, name).emit()]
 
 
 class _Window:
     """The parts of one kernel's code. Taps outside of the image are left out."""
 
-    def __init__(self, spec: Window, name: str) -> None:
-        self.spec = spec
+    def __init__(self, spec: Window, schedule: WindowSchedule, name: str) -> None:
+        self.spec, self.schedule = spec, schedule
         self.em = Emitter(name, spec.pointers)
 
     def inside(self, x: int | Expr, p: int, s: int) -> bool:
@@ -107,7 +128,7 @@ class _Window:
             n, block = tirx.floordiv(index, spec.blocks), em.let(tirx.floormod(index, spec.blocks), "block")
             src0 = em.let(n * spec.in_stride + block * (spec.height * spec.width * BLOCK), "src0")
             dst0 = em.let(n * spec.out_stride + block * (spec.out_height * spec.out_width * BLOCK), "dst0")
-            for first, width, count in runs(split(spec.out_width, _PIXELS), safe):
+            for first, width, count in runs(split(spec.out_width, self.schedule.pixels), safe):
                 if count == 1:
                     self.tile(src0, dst0, block, y, first, width)
                 else:
@@ -270,8 +291,8 @@ def emit_input(spec: Pixels, _schedule: SimpleSchedule, name: str) -> list[tirx.
     return [em.finish()]
 
 
-FAMILIES: tuple[Family[Any, SimpleSchedule], ...] = (
-    Family("bytes.window", Window, of_bytes, whole_vectors, window_units, emit_window),
+FAMILIES: tuple[Family[Any, Any], ...] = (
+    Family("bytes.window", Window, of_bytes, choose_window, window_units, emit_window),
     Family("bytes.map", Map, of_bytes, choose_map, map_units, emit_map),
     Family("bytes.pixels", Pixels, of_bytes, whole_vectors, input_units, emit_input),
 )

@@ -61,6 +61,7 @@ class Conv(Spec):
         weighed: it sums pooling windows, some of which have less to count: two int32 `[2, out_height, out_width]` say m
             and j of each, ``clamp((m acc + (bias << j) + 2^(n+j-1)) >> (n + j))`` (`arith.weigh`); the bias has its
             ``2^(n-1)`` as ever.
+        pairs_fit: of bytes: two products of one sum are never more than 16 bits hold (`dots.Dot.pairs`).
         row_sets, column_sets: how many sets of kernel rows, and of kernel columns, output pixels see (of bytes).
     """
 
@@ -93,6 +94,7 @@ class Conv(Spec):
     row_sets: int = 1
     column_sets: int = 1
     weight_element: str = "int8"
+    pairs_fit: bool = False
 
     @property
     def pointwise(self) -> bool:

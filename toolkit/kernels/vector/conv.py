@@ -58,15 +58,16 @@ MANY_REGISTERS, MOST_OF_MANY, MOST_OF_FEW = 32, 18, 12
 
 WIDE_FEW = 8
 """Lanes of the vectors of which there are only 16 (AVX2). There a kernel's columns are done one after the other: in
-one loop LLVM keeps the inputs that several columns share, and spills accumulators (docs/perf/cpu-avx2.md, step 2).
+one loop LLVM keeps the inputs that several columns share, and spills accumulators (docs/perf/cpu-avx2.md, step 2). So
+they are where inputs are taken by the lane: a weight of one column is then near enough for pairs of loads.
 """
 
 BY_LANE = 4
 """Lanes of the vectors, of which instructions multiply with one lane: NEON's."""
 
-MOST_BY_LANE = 24
-"""The same where instructions take inputs as vectors: 6 pixels of 4 vectors, 6 inputs and 2 weights have all registers
-of AArch64, and nothing spills (docs/perf/arm.md).
+MOST_BY_LANE = 20
+"""The same where instructions take inputs as vectors: 5 pixels of 4 vectors, 10 inputs and 2 weights have all registers
+of AArch64, and nothing spills where a block's lanes are unrolled (docs/perf/arm.md).
 """
 
 LANE_VECTORS, LANE_PIXELS = 2, 4
@@ -218,7 +219,7 @@ def _start(isa: Isa) -> ConvSchedule:
     """
     if isa.multiply:
         return LaneSchedule(isa.lanes, 1, 1, unroll=isa.lanes, multiply=isa.multiply)
-    return ConvSchedule(isa.lanes, 1, 1, unroll=isa.lanes if isa.lanes == BY_LANE else 1)
+    return ConvSchedule(isa.lanes, 1, 1, unroll=BLOCK if isa.lanes == BY_LANE else 1)
 
 
 def _streamed(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
@@ -274,7 +275,7 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[
     row = image(spec)[3]
     in_blocks = 1 if spec.planar else spec.channels // BLOCK
     knobs = {
-        "unroll": (1,) if spec.planar else (1, 2, 4),
+        "unroll": (1,) if spec.planar else (BY_LANE, BLOCK) if lanes == BY_LANE else (1, 2, 4),
         "k_block": (0, *(block for block in (4, 8, 16, 32) if 2 * block <= in_blocks)),
         "fetch": (NEXT_GROUP, 0, 4, AHEAD_KIB, 16),
     }
@@ -411,9 +412,7 @@ class Direct:
                                 total = load(acc, slot(p, v), lanes)
                                 em.store(acc, slot(p, v), self.by_lane(near, p * lanes, lane, value, total))
 
-            unroll = self.in_lanes if spec.planar else sch.unroll
-
-            def lanes_of(columns: Sequence[tuple[Expr, list[int]]]) -> None:
+            def lanes_of(columns: Sequence[tuple[Expr, list[int]]], unroll: int) -> None:
                 if unroll == self.in_lanes:
                     for s, inside in columns:
                         column_taps(s, inside, 0, unroll)
@@ -423,16 +422,17 @@ class Direct:
                     for s, inside in columns:
                         column_taps(s, inside, first, unroll)
 
+            unroll = self.in_lanes if spec.planar else sch.unroll
             columns = [(s, self.columns(x, width, s)) for s in range(spec.kernel[1])]
-            if lanes != WIDE_FEW or len(columns) == 1:
-                lanes_of(columns)
+            if (lanes != WIDE_FEW and near is None) or len(columns) == 1:
+                lanes_of(columns, unroll)
             elif all(len(inside) == width for _, inside in columns):
                 with em.loop(len(columns), "s") as s:
-                    lanes_of([(s, columns[0][1])])
+                    lanes_of([(s, columns[0][1])], unroll)
             else:
                 for column in columns:
                     if column[1]:
-                        lanes_of([column])
+                        lanes_of([column], min(unroll, BY_LANE))
 
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
             self.fetch_ahead(group, b, turn)

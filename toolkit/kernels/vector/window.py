@@ -17,11 +17,14 @@ from tvm import tirx
 
 from ..cut import runs, split
 from ..elements import element_of
-from ..emit import Emitter, Expr, clamp, const, fma, load, together
+from ..emit import NEON, Emitter, Expr, clamp, const, fma, load, together
 from ..family import Family, of_vectors
 from ..isa import Isa
 from ..matrix.layout import zero_frame
 from ..spec import Window, WindowOp
+
+FEW_REGISTERS = 16
+"""Of ARMv7 and AVX2: too few for two vectors of each pixel."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class WindowSchedule:
         lanes: floats in a vector register.
         pixels: widest tile along a row.
         columns: sums (or maxima) are kept for columns of the input, not for outputs.
+        vectors: of a pixel that are done at once, where its element leaves the choice.
     """
 
     lanes: int
     pixels: int
     columns: bool = False
+    vectors: int = 1
 
 
 def units(spec: Window, schedule: WindowSchedule) -> int:
@@ -52,6 +57,8 @@ def choose(spec: Window, isa: Isa) -> WindowSchedule:
         fitting = [width for width in range(2, most + 1) if _fits(spec, lanes, registers, width)]
         if fitting:
             return WindowSchedule(lanes, fitting[-1], True)
+    if spec.op is WindowOp.DEPTHWISE and spec.group == 1 and lanes == NEON and registers > FEW_REGISTERS:
+        return WindowSchedule(lanes, most, vectors=2)  # 16 sums, 6 weights, 2 inputs, both of them loads of pairs
     return WindowSchedule(lanes, most)
 
 
@@ -87,7 +94,7 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> list[tirx.PrimFun
     near, there = element_of(spec.in_element), element_of(spec.out_element)
     em = Emitter(name, spec.pointers)
     lanes, wide = schedule.lanes, near.block
-    number = together(spec.in_element, lanes)
+    number = max(schedule.vectors, together(spec.in_element, lanes))
     (rows, taps), (step_y, step_x) = spec.kernel, spec.stride
     (top, left, bottom, right), (spread_y, spread_x) = spec.pad, spec.dilation
     above, before, below, behind = spec.frame

@@ -165,6 +165,11 @@ def _clamp(step: IntegerStep) -> tuple[float, float] | None:
     return max(low for low, _ in ends), min(high for _, high in ends)
 
 
+def pairs_fit(weight: np.ndarray) -> bool:
+    """No sum of `[O, I, r, s]` has two products of int8 that are 2^14 both, whatever the inputs."""
+    return weight.dtype == np.int8 and int((weight == np.iinfo(np.int8).min).sum(1).max(initial=0)) < 2
+
+
 def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[Conv, np.ndarray, list[Param]]:
     """What a zero point adds to the bias, for each set of taps that an output sees.
 
@@ -184,6 +189,6 @@ def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[
         rows, columns = list(dict.fromkeys(of_row)), list(dict.fromkeys(of_column))
     biases = [bias - zero * sums[:, r0:r1, s0:s1].sum((1, 2)) for r0, r1 in rows for s0, s1 in columns]
     operands = [Param("raw", np.array([rows.index(seen) for seen in of_row], np.int32))] if len(rows) > 1 else []
-    spec = replace(spec, row_sets=len(rows), column_sets=len(columns))
+    spec = replace(spec, row_sets=len(rows), column_sets=len(columns), pairs_fit=pairs_fit(weight))
     # An accumulator wraps on its way; what it comes to fits, because the insertion saw to that.
     return spec, np.array(biases, np.int64).astype(np.int32), operands

@@ -41,12 +41,13 @@ NETWORKS = (
 """Small ones first: what is wrong shows soonest there."""
 
 BATCHES = (1, 8, 32)
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
 TIMED = ("irv2", "inception_v4", "inception_v3", "googlenet", "resnet50")
 _ATTRIBUTES = {"multiprocessors": 16, "clock_khz": 13, "memory_clock_khz": 36, "bus_bits": 37, "l2_bytes": 38}
 """CUdevice_attribute."""
-_PRODUCTS_PER_MULTIPROCESSOR = {"fp32": 128, "fp16": 2048}
-"""Multiply-adds a cycle of an H100: of fp32, and of fp16 on tensor cores; an A100 has half of both (whitepapers)."""
+_PRODUCTS_PER_MULTIPROCESSOR = {"fp32": 683, "tf32": 1024, "fp16": 2048, "bf16": 2048}
+"""Multiply-adds a cycle of an H100 on tensor cores, of fp32 in three products of bf16; an A100 has half
+of all (whitepapers)."""
 
 
 @dataclass

@@ -10,16 +10,20 @@ import ctypes
 import platform
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError
+from inception_deploy.kernels.elements import PAIRS, TF32
 from inception_deploy.kernels.isa import ISAS, gpu
 
 from . import lacking_packages
 from .base import Progress, Target
 from .precision import Precision
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 DEFAULT = ("sm_80", "sm_90")
 """What `cuda` alone builds: A100 and its successors, and H100."""
@@ -56,6 +60,11 @@ class Cuda(Target):
 
     def serves(self, row: Precision) -> bool:
         return all(gpu(arch).has(row.needs) for arch in self.archs)
+
+    def computing(self, row: Precision) -> Self:
+        return replace(
+            self, precision=row, isa=replace(self.isa, floats=row.needs if row.needs in (PAIRS, TF32) else "")
+        )
 
     def needs(self) -> str:
         return f"an NVIDIA GPU of {' or '.join(self.archs)} and its driver"

@@ -57,6 +57,17 @@ ID_HELPERS ushort id_to_brain(float value) {
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(value));
   return bits;
 }
+/* An fp32 to eleven bits. */
+ID_HELPERS void id_to_tf32(uint &bits) {
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(__int_as_float((int)bits)));
+}
+/* Two fp32 as two pairs of bfloat16: each rounded, and what that left of it, rounded. The first is in the low bits. */
+ID_HELPERS void id_split(uint &high, uint &low, uint first, uint second) {
+  const float a = __int_as_float((int)first), b = __int_as_float((int)second);
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(high) : "f"(b), "f"(a));
+  const float c = a - __int_as_float((int)(high << 16)), d = b - __int_as_float((int)(high & 0xffff0000u));
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(low) : "f"(d), "f"(c));
+}
 /* D += A * B: 16 x 8 sums over 32 bytes of a row of A and of a column of B, in a warp's registers. */
 #define ID_MMA(name, sum, kind, mode)                                                                          \
   ID_HELPERS void name(sum &d0, sum &d1, sum &d2, sum &d3, uint a0, uint a1, uint a2, uint a3, uint b0, uint b1) { \
@@ -66,6 +77,8 @@ ID_HELPERS ushort id_to_brain(float value) {
   }
 ID_MMA(id_mma_half, float, "m16n8k16.row.col.f32.f16.f16.f32", "+f")
 ID_MMA(id_mma_brain, float, "m16n8k16.row.col.f32.bf16.bf16.f32", "+f")
+/* Of fp32: 16 x 8 sums over 8 numbers, of which the lowest 13 bits count for nothing. */
+ID_MMA(id_mma_tf32, float, "m16n8k8.row.col.f32.tf32.tf32.f32", "+f")
 ID_MMA(id_mma_bytes, int, "m16n8k32.row.col.s32.u8.s8.s32", "+r")
 /* Four 8 x 8 matrices of 16-bit numbers; lane 8 m + r gives the address of row r of matrix m. */
 ID_HELPERS void id_ldmatrix(uint &r0, uint &r1, uint &r2, uint &r3, const void *row) {

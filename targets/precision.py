@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError
-from inception_deploy.kernels.elements import BF16, BRAIN, HALF, PAIR
+from inception_deploy.kernels.elements import BF16, BRAIN, HALF, PAIR, PAIRS, TF32
 from inception_deploy.verify import TOLERANCES
 
 if TYPE_CHECKING:
@@ -57,7 +57,21 @@ PRECISIONS: tuple[Precision, ...] = (
         needs="tiles",
         approximate=True,
     ),
+    Precision(
+        name="fp32",
+        arithmetic="fp32 as pairs of bf16 on tensor cores, three products each, summed in fp32",
+        stage="compiled",
+        needs=PAIRS,
+        approximate=True,
+    ),
     Precision(name="fp32", arithmetic="fp32 multiply-adds", stage="compiled"),
+    Precision(name="fp32-exact", arithmetic="fp32 multiply-adds on every GPU", stage="compiled", needs="exact"),
+    Precision(
+        name="tf32",
+        arithmetic="products of TF32, eleven bits of fp32, on tensor cores, summed in fp32; everything else in fp32",
+        stage="compiled-tf32",
+        needs=TF32,
+    ),
     Precision(
         name="int8",
         arithmetic="8-bit integers, summed in 32 bits",

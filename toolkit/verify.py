@@ -99,6 +99,9 @@ TOLERANCES: dict[str, Tolerance] = {
         "11 bits a value, hundreds of layers deep: an eighth of what bf16 may lose, and a margin",
         of_range=_STEP,
     ),
+    "compiled-tf32": Tolerance(
+        "optimised", 0.02, "11 bits of every factor, hundreds of layers deep, as fp16 has; sums in fp32", of_range=_STEP
+    ),
     "compiled-int8": Tolerance(
         "quantized", 1e-6, "the same integers; what is left is float32 rounding of the logits", ROUNDING
     ),
@@ -129,6 +132,7 @@ BOUNDS: dict[str, tuple[float, str]] = {
     "window": (4e-6, "a mean or a depthwise convolution, whose terms cancel"),
     "kernels": (1e-5, "some layers in float32, Winograd's transforms among them"),
     "network": (3e-5, "a whole network at a small width, in float32"),
+    "pair": (1e-5, "one layer of products of pairs of bfloat16: 2^-17 of each, and most have the other sign"),
     "pairs": (1e-4, "some layers in pairs of bfloat16"),
     "binary16": (1e-3, "one layer, rounded to 11 bits: half a unit is 4.9e-4 of the value"),
     "bfloat16": (8e-3, "one layer, rounded to 8 bits: half a unit is 3.9e-3 of the value"),

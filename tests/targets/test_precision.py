@@ -6,14 +6,14 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.errors import UsageError
-from inception_deploy.kernels.elements import PAIR
+from inception_deploy.kernels.elements import PAIR, PAIRS, TF32
 from inception_deploy.targets import cpu
 from inception_deploy.targets.precision import PRECISIONS, Precision, names, of, rows, settle
 from inception_deploy.verify import TOLERANCES
 
 
 def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
-    assert names() == ["fp32", "int8", "bf16", "fp16"]
+    assert names() == ["fp32", "fp32-exact", "tf32", "int8", "bf16", "fp16"]
     assert all(row.stage in TOLERANCES for row in PRECISIONS)
     with pytest.raises(ValueError, match="no tolerance for stage 'compiled-fp8'"):
         Precision(name="fp8", arithmetic="", stage="compiled-fp8")
@@ -31,7 +31,12 @@ def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
         ("cpu:avx2", None, True, ("int8", "float32", True), None),
         ("arm:cortex-a72", "int8", False, ("int8", "float32", True), None),
         ("cpu:avx512", "int8", False, ("int8", "float32", False), None),
-        ("cuda:sm_90", None, False, ("fp32", "float32", False), None),
+        ("cuda:sm_90", None, False, ("fp32", "float32", False), "fp32 multiply-adds"),
+        ("cuda:sm_75", None, False, ("fp32", "float32", False), None),
+        ("cuda:sm_90", "fp32", True, ("fp32", "float32", False), None),
+        ("cuda:sm_90", "fp32-exact", False, ("fp32-exact", "float32", False), None),
+        ("cuda:sm_75", "fp32-exact", False, ("fp32-exact", "float32", False), None),
+        ("cuda", "tf32", False, ("tf32", "float32", False), None),
     ],
 )
 def test_what_is_settled(
@@ -42,6 +47,17 @@ def test_what_is_settled(
     assert (computed.name, computed.element, computed.integers) == row
     assert (found.exact and found.exact.precision.arithmetic) == exact
     assert found.target.name == target
+
+
+def test_how_tensor_cores_take_fp32() -> None:
+    """It is the same in memory: the kernels' machine says it."""
+    goal = targets.parse("cuda:sm_75,sm_90")
+    assert goal.precisions == ["fp32", "fp32-exact", "int8"]
+    goal = targets.parse("cuda:sm_90")
+    assert [goal.at(name).isa.floats for name in ("fp32", "fp32-exact", "tf32", "fp16")] == [PAIRS, "", TF32, ""]
+    assert settle(goal, "fp32", quantized=True).target.isa.floats == ""
+    with pytest.raises(UsageError, match="target cpu:avx2 does not compute in 'tf32'"):
+        targets.parse("cpu:avx2").at("tf32")
 
 
 def test_a_quantized_network_in_bf16_is_refused() -> None:

@@ -49,6 +49,11 @@ convolution reads: the blocks have as many channels as a pair's and take as many
 an fp32 value need not be split into halves that nobody multiplies.
 """
 
+PAIRS, TF32 = "pairs", "tf32"
+"""How a GPU's tensor cores multiply fp32, which stays fp32 in memory: each number as the sum of two bfloat16, as in
+`PAIR`, in three products, without that of the two low halves; or rounded to the eleven bits of TF32, in one.
+"""
+
 HALF = "half"
 """IEEE's binary16, kept in integers as bfloat16 is: eleven bits of significand, numbers below 65520.
 """

@@ -24,7 +24,7 @@ from .dots import (
     Dot,
     Tile,
 )
-from .elements import TILED
+from .elements import PAIRS, TF32, TILED
 
 KINDS = ("cpu", "arm", "cuda")
 
@@ -42,6 +42,7 @@ class Isa:
             them.
         tiles: instructions that multiply matrix tiles.
         multiply: what adds products of floats, of `arm.MULTIPLY`, where LLVM's choice is a worse one.
+        floats: how tensor cores multiply fp32, `elements.PAIRS` or `TF32`; empty where multiply-adds do.
         boards: other names of the target: what people call a machine with it.
         machine: what `platform.machine()` says of hosts that run it.
         mtriple, mcpu, mattr: LLVM's.
@@ -56,6 +57,7 @@ class Isa:
     dots: tuple[Dot, ...] = ()
     tiles: tuple[Tile, ...] = ()
     multiply: str = ""
+    floats: str = ""
     boards: tuple[str, ...] = ()
     machine: str = ""
     mtriple: str = ""
@@ -93,7 +95,8 @@ class Isa:
     def has(self, need: str) -> bool:
         """It has what a row of `targets.precision` needs."""
         halves = self.gpu and int(self.name.removeprefix("sm_")) >= OLDEST_HALVES
-        return {"tiles": bool(self.tiles), "integers": bool(self.dots) or halves, "halves": halves}.get(need, not need)
+        known = {"tiles": bool(self.tiles), "integers": bool(self.dots) or halves, "exact": self.gpu}
+        return {**known, **dict.fromkeys(("halves", PAIRS, TF32), halves)}.get(need, not need)
 
     def worth(self, need: str) -> int:
         """How many products an instruction of what a row of `targets.precision` needs adds up."""

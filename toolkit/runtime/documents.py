@@ -25,7 +25,7 @@ MANIFEST = {
     "model": str,
     "target": str,
     "target_details": {"kind": str, "variant": str},
-    "precision": OneOf(("fp32", "fp16", "bf16", "int8")),
+    "precision": OneOf(("fp32", "fp32-exact", "tf32", "fp16", "bf16", "int8")),
     "arithmetic": Maybe(str),
     "integers": Missing(bool),
     "onnx_only": Missing(bool),

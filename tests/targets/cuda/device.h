@@ -128,6 +128,22 @@ static inline unsigned short id_to_brain(float value) {
 /* One number of a register: of 16 bits each, or of bytes without and with a sign. */
 struct id_half { static double of(unsigned int word, unsigned int which) { return id_from_half((unsigned short)(word >> 16 * which)); } };
 struct id_brain { static double of(unsigned int word, unsigned int which) { return id_from_brain((unsigned short)(word >> 16 * which)); } };
+/* What id_to_tf32 has not been asked for would be cut off on a GPU: an error here. */
+struct id_eleven {
+  static double of(unsigned int word, unsigned int) {
+    if (word & 0x1fffu) __builtin_trap();
+    return id_float(word);
+  }
+};
+static inline void id_to_tf32(unsigned int &bits) { /* a NaN, as what has not been copied yet is, stays one */
+  const float value = id_float(bits);
+  bits = value != value ? 0x7fffe000u : (bits + 0x1000u) & 0xffffe000u;
+}
+static inline void id_split(unsigned int &high, unsigned int &low, unsigned int first, unsigned int second) {
+  const unsigned short a = id_to_brain(id_float(first)), b = id_to_brain(id_float(second));
+  high = a | (unsigned int)b << 16;
+  low = id_to_brain(id_float(first) - id_from_brain(a)) | (unsigned int)id_to_brain(id_float(second) - id_from_brain(b)) << 16;
+}
 struct id_unsigned { static int of(unsigned int word, unsigned int which) { return (unsigned char)(word >> 8 * which); } };
 struct id_signed { static int of(unsigned int word, unsigned int which) { return (signed char)(word >> 8 * which); } };
 
@@ -156,6 +172,7 @@ static inline void id_mma(Part &d0, Part &d1, Part &d2, Part &d3, const unsigned
   }
 ID_MMA(id_mma_half, float, id_half, id_half, double, float, 2)
 ID_MMA(id_mma_brain, float, id_brain, id_brain, double, float, 2)
+ID_MMA(id_mma_tf32, float, id_eleven, id_eleven, double, float, 1)
 ID_MMA(id_mma_bytes, int, id_unsigned, id_signed, int, int, 4)
 
 static inline void id_ldmatrix(unsigned int &r0, unsigned int &r1, unsigned int &r2, unsigned int &r3, const void *row) {

@@ -47,7 +47,7 @@ def quantized(make: Callable[[Any, str], str], scheme: str, **choices: Any) -> t
     return found, pictures[: SIZE[0]] * np.float32(4)  # beyond the calibrated range, too
 
 
-@pytest.mark.parametrize("tile", mma.BYTE_TILES, ids=lambda t: f"{t.bm}x{t.bn}")
+@pytest.mark.parametrize("tile", mma.NARROW_TILES, ids=lambda t: f"{t.bm}x{t.bn}")
 @pytest.mark.parametrize("split", [1, 3])
 def test_every_tile(gpu, tile, split):
     """On a map and channels that no tile divides, and a depth that is no whole number of steps; two images, in groups."""
@@ -72,7 +72,7 @@ def test_a_missing_wait_shows(gpu, monkeypatch):
     """Copies that nobody waits for are not there when they are multiplied."""
     spec = Conv(1, 128, 4, 4, 32, 4, 4, (1, 1), in_element=BYTE, out_element="float32")
     x, weight = np.ones((1, 128, 4, 4), np.uint8), np.ones((32, 128, 1, 1), np.int8)
-    schedule, out = mma.BYTE_TILES[-1], np.zeros((1, 2, 4, 4, BLOCK), np.float32)
+    schedule, out = mma.NARROW_TILES[-1], np.zeros((1, 2, 4, 4, BLOCK), np.float32)
     given = [blocked(x), mma.pack_weight(weight, spec, schedule), np.zeros(32, np.int32), np.ones(32, np.float32), out]
     gpu.call(spec, given, schedule)
     np.testing.assert_array_equal(out, 128)

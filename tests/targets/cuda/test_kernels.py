@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inception_deploy.kernels.elements import BLOCK, BRAIN, HALF, kept
+from inception_deploy.kernels.elements import BLOCK, BRAIN, HALF, PAIRS, TF32, kept
 from inception_deploy.kernels.gpu import conv, mma
 from inception_deploy.kernels.gpu import simple as gpu_simple
 from inception_deploy.kernels.gpu.conv import GemmSchedule
@@ -75,6 +75,9 @@ def rounded(array, element):
     return numbers(kept(array, element), element)
 
 
+MULTIPLIED = {PAIRS: bound("pair"), TF32: bound("binary16")}
+"""The bound of fp32, by how tensor cores multiply it."""
+
 NEAR = {"float32": bound("window"), HALF: bound("binary16"), BRAIN: bound("bfloat16")}
 """The bound of what is kept in an element."""
 
@@ -130,7 +133,8 @@ def check_conv(gpu, spec, schedule=None):
     gpu.call(spec, [*given, out], schedule)
     out = numbers(out, spec.out_element)
     want = blocked(convolution(x, weight, bias, addend, spec).astype(np.float32)).reshape(spec.batch, -1)
-    near = NEAR[spec.out_element]
+    by = getattr(schedule, "by", "")
+    near = MULTIPLIED[by] if by else NEAR[spec.out_element]
     np.testing.assert_allclose(out[:, : want.shape[1]], want, atol=near * max(1.0, np.abs(want).max()))
     assert np.isnan(out[:, want.shape[1] :]).all(), "wrote into a neighbour"
 
@@ -182,6 +186,38 @@ def test_every_tile_of_tensor_cores(gpu, tile, split):
     """On a map and channels that no tile divides, and a depth that is no whole number of steps."""
     spec = Conv(1, 48, 9, 15, 80, 9, 15, (3, 3), pad=(1, 1), add=True, activation=(0.0, INF))
     check_conv(gpu, in_halves(spec), replace(tile, split=split))
+
+
+@pytest.mark.parametrize("by", [PAIRS, TF32])
+@pytest.mark.parametrize("tile", mma.TILES, ids=lambda t: f"{t.bm}x{t.bn}")
+def test_every_tile_of_fp32_on_tensor_cores(gpu, tile, by):
+    spec = Conv(1, 48, 9, 15, 80, 9, 15, (3, 3), pad=(1, 1), add=True, activation=(0.0, INF))
+    check_conv(gpu, spec, replace(tile, by=by, split=3))
+
+
+@pytest.mark.parametrize("by", [PAIRS, TF32])
+@pytest.mark.parametrize("name", [name for name, spec in CONVS.items() if not spec.planar])
+def test_convolution_of_fp32_on_tensor_cores(gpu, name, by):
+    spec = CONVS[name]
+    check_conv(gpu, spec, mma.choose(spec, by=by))
+
+
+def test_pairs_of_whole_numbers_are_exact(gpu):
+    """Of 16 bits each, which two bfloat16 hold: every product but that of the low halves is exact, and so are sums below 2^24."""
+    random = np.random.default_rng(7)
+    spec = Conv(1, 16, 4, 4, 16, 4, 4, (1, 1))
+    for fine, coarse in ((0, 1), (1, 0)):
+        sides = [
+            random.integers(-127, 128, (16, 16)) * 256 + random.integers(-127, 128, (16, 16)),
+            random.integers(-127, 128, (16, 16)),
+        ]
+        x, weight = (sides[k].astype(np.float32) for k in (fine, coarse))
+        x[[k for k in range(16) if k not in (1, 6, 11, 12)]] = 0
+        out = np.zeros((16, 16), np.float32)
+        schedule = replace(mma.TILES[-1], by=PAIRS)
+        packed = mma.pack_weight(weight.reshape(16, 16, 1, 1), spec, schedule)
+        gpu.call(spec, [np.ascontiguousarray(x.T), packed, np.zeros(16, np.float32), out], schedule)
+        np.testing.assert_array_equal(out, (weight @ x).T)
 
 
 @pytest.mark.parametrize("stages", [2, 4])

@@ -50,7 +50,7 @@ def test_network_in_integers(simulated, tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp32-exact", "tf32", "fp16", "bf16"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(simulated, tmp_path, name, precision):
     target = cuda.parse("cuda", "sm_90").at(precision)
@@ -62,7 +62,7 @@ def test_network(simulated, tmp_path, name, precision):
     x = np.random.default_rng(0).standard_normal(plan.inputs[0].shape).astype(np.float32)
     (expected,) = verify.run_onnx(model, {plan.inputs[0].name: x})
     got = both_orders(simulated, tmp_path, x)
-    near = bound("network") if precision == "fp32" else verify.tolerance(target.precision.stage).max_rel
+    near = bound("network") if precision == "fp32-exact" else verify.tolerance(target.precision.stage).max_rel
     assert np.abs(got - expected).max() <= near * np.abs(expected).max()
     families = {kernel.family for kernel in plan.kernels.values()}
-    assert ("gpu.mma" in families) == (precision != "fp32")
+    assert ("gpu.mma" in families) == (precision != "fp32-exact")

@@ -1,16 +1,21 @@
-"""Convolution on a GPU's tensor cores: an implicit matrix product of pixels and channels, of binary16 or bfloat16
+"""Convolution on a GPU's tensor cores: an implicit matrix product of pixels and channels, of binary16, bfloat16 or fp32
 summed in fp32, or of bytes summed in int32 (`ROWS`).
 
 A block of threads computes `bm` pixels of `bn` output channels; each of its warps a rectangle of `wm` by `wn` of them
-in registers. A step is 64 bytes deep: so many pairs of a kernel tap and a block of 16 channels as fit, two of 16 bits
-or four of bytes. Copies into shared memory run `stages - 1` steps ahead (cp.async), and a pixel whose tap falls off the
-image is copied as zeros. A row of shared memory is one pixel's, or one output channel's, 64 bytes in four chunks of 16;
-chunk `c` of row `r` lies at place `c ^ (r / 2 % 4)`, so that the eight rows that ldmatrix takes at once hit every bank
-once. Of the network's own input in words of four bytes a pixel, a chunk is four taps, which are copied one by one.
+in registers. A step is 64 bytes deep: so many pairs of a kernel tap and a block of 16 channels as fit, one of fp32,
+two of 16 bits or four of bytes. Copies into shared memory run `stages - 1` steps ahead (cp.async), and a pixel whose
+tap falls off the image is copied as zeros. A row of shared memory is one pixel's, or one output channel's, 64 bytes
+in four chunks of 16; chunk `c` of row `r` lies at place `c ^ (r / 2 % 4)`, so that the eight rows that ldmatrix takes
+at once hit every bank once. Of the network's own input in words of four bytes a pixel, a chunk is four taps, which
+are copied one by one.
 
 Weights are packed as `[tile of output channels][step][bn][64 bytes]`. Maps too small to fill a GPU are cut along the
 depth (`gpu.parts`). Fragments are PTX's (mma.m16n8k16 and m16n8k32, ldmatrix.x4): with `g = lane / 4` and `t = lane %
 4`, register `i` of the sums is row `g + 8 (i / 2)` and column `2 t + i % 2`.
+
+fp32 is split, or rounded to TF32, in registers. ldmatrix gives a lane the numbers `t, 4 + t, 8 + t, 12 + t` of a row of
+16, and mma.m16n8k16 takes from it those that are called `2 t, 2 t + 1, 8 + 2 t, 9 + 2 t`: the order in which products
+are summed is free, so weights are packed in it (`_ORDER`), the 16 high halves of a row and then the 16 low ones.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..elements import BLOCK, BRAIN, BYTE, HALF, element_of, kept
+from ..elements import BLOCK, BRAIN, BYTE, HALF, PAIRS, TF32, bfloat16, element_of, kept
 from ..emit import Expr, load
 from ..family import Family, of_gpu
 from ..isa import Isa
@@ -50,7 +55,7 @@ class Row:
     """What tensor cores multiply.
 
     Attributes:
-        call: the instruction, as `targets.cuda_source` names it; each adds up 32 bytes.
+        call: the instruction, as `targets.cuda_source` names it; each adds up 32 bytes, of pairs half of 64.
         sums: their type.
         speed: products of a multiprocessor in a cycle, times those of 16 bits.
     """
@@ -64,8 +69,13 @@ ROWS = {
     HALF: Row("id_mma_half", "float32"),
     BRAIN: Row("id_mma_brain", "float32"),
     BYTE: Row("id_mma_bytes", "int32", 2.0),
+    PAIRS: Row("id_mma_brain", "float32", 1 / 3),
+    TF32: Row("id_mma_tf32", "float32", 0.5),
 }
-"""By what the input is kept in."""
+"""By what the input is kept in; of fp32 by how it is multiplied."""
+
+_ORDER = [8 * half + 4 * second + t for half in range(2) for t in range(4) for second in range(2)]
+"""Which of 16 numbers mma.m16n8k16 takes for each of its own."""
 
 
 def itemsize(spec: Conv) -> int:
@@ -82,6 +92,7 @@ class MmaSchedule:
         ym, xn: warps along pixels and along output channels.
         stages: steps in shared memory at a time.
         split: parts that the depth is cut into.
+        by: how fp32 is multiplied; empty for all else.
     """
 
     wm: int
@@ -90,6 +101,7 @@ class MmaSchedule:
     xn: int
     stages: int = 3
     split: int = 1
+    by: str = ""
 
     @property
     def bm(self) -> int:
@@ -122,13 +134,20 @@ TILES = (
     MmaSchedule(16, 16, 2, 2),  # 32 x 32
 )
 
-BYTE_TILES = (MmaSchedule(32, 32, 4, 4), MmaSchedule(32, 32, 4, 2), *TILES[2:])
-"""Of bytes, whose epilogue needs more registers: the largest are shared by twice as many warps."""
+NARROW_TILES = (MmaSchedule(32, 32, 4, 4), MmaSchedule(32, 32, 4, 2), *TILES[2:])
+"""Of bytes, whose epilogue needs more registers, and of pairs, which are two of each factor: the largest are shared by
+twice as many warps.
+"""
 
 
 def steps(spec: Conv) -> int:
     """Of the whole depth."""
     return -(-Shape.of(spec).steps * BLOCK * itemsize(spec) // LINE)
+
+
+def row_of(spec: Conv, schedule: MmaSchedule) -> Row:
+    """What is multiplied, and how."""
+    return ROWS[schedule.by or spec.in_element]
 
 
 # -- choice -----------------------------------------------------------------------------------------------------------
@@ -142,16 +161,17 @@ _SPLIT_THREADS = 256  # with more, what adds up the parts does not fit the regis
 _MEETING = 1500.0  # until the last part has been counted, and has read the others
 
 
-def choose(spec: Conv, bn: int | None = None) -> MmaSchedule:
+def choose(spec: Conv, bn: int | None = None, by: str = "") -> MmaSchedule:
     """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md.
 
     Args:
         bn: the output channels of a block, which weights are packed for; None for any.
+        by: how fp32 is multiplied.
     """
     depth = steps(spec)
-    cut = BYTE_TILES if spec.quantized else TILES
+    cut = NARROW_TILES if spec.quantized or by == PAIRS else TILES
     candidates = [
-        replace(tile, split=split)
+        replace(tile, split=split, by=by)
         for tile in cut
         for split in SPLITS
         if bn in (None, tile.bn) and (split == 1 or (depth >= 4 * split and tile.threads <= _SPLIT_THREADS))
@@ -164,7 +184,7 @@ def cycles(spec: Conv, schedule: MmaSchedule) -> float:
     blocks, depth = math.prod(extents(spec, schedule)), -(-steps(spec) // schedule.split)
     each = -(-blocks // _MULTIPROCESSORS)
     resident = min(each, max(1, _RESIDENT_SHARED // schedule.shared_bytes))
-    products = schedule.bm * schedule.bn * LINE / itemsize(spec) / (_PRODUCTS * ROWS[spec.in_element].speed)
+    products = schedule.bm * schedule.bn * LINE / itemsize(spec) / (_PRODUCTS * row_of(spec, schedule).speed)
     copies = LINE * (schedule.bm + schedule.bn) / _BYTES_A_CYCLE
     step = max(resident * max(products, copies), _LATENCY / (schedule.stages - 1))
     total = -(-each // resident) * (depth + schedule.stages) * step + _LAUNCH
@@ -187,7 +207,22 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: MmaSchedule) -> np.nda
     numbers = panel.astype(spec.weight_element) if spec.quantized else kept(panel.astype(np.float32), spec.in_element)
     wide = np.zeros((spec.groups, across * schedule.bn, depth * size), numbers.dtype)
     wide[:, :group, : panel.shape[1]] = numbers.reshape(spec.groups, group, -1)
-    return np.ascontiguousarray(wide.reshape(spec.groups * across, schedule.bn, depth, size).transpose(0, 2, 1, 3))
+    packed = np.ascontiguousarray(wide.reshape(spec.groups * across, schedule.bn, depth, size).transpose(0, 2, 1, 3))
+    return {PAIRS: _pairs, TF32: _tf32}[schedule.by](packed) if schedule.by else packed
+
+
+def _pairs(rows: np.ndarray) -> np.ndarray:
+    """fp32 `[..., 16]` as bfloat16: the high halves in `_ORDER`, then the low ones, in as many bytes."""
+    high = bfloat16(rows[..., _ORDER])
+    low = bfloat16(rows[..., _ORDER] - (high.astype(np.uint32) << 16).view(np.float32))
+    halves: np.ndarray = np.concatenate([high, low], -1).view(np.float32)
+    return halves
+
+
+def _tf32(rows: np.ndarray) -> np.ndarray:
+    """fp32 rounded to eleven bits, what is half way up from zero: cvt.rna.tf32."""
+    rounded: np.ndarray = ((rows.view(np.uint32) + np.uint32(0x1000)) & np.uint32(0xFFFFE000)).view(np.float32)
+    return rounded
 
 
 # -- code -------------------------------------------------------------------------------------------------------------
@@ -196,7 +231,7 @@ class _Mma:
 
     def __init__(self, spec: Conv, schedule: MmaSchedule, name: str) -> None:
         self.spec, self.schedule, self.shape, self.depth = spec, schedule, Shape.of(spec), steps(spec)
-        self.row, self.size = ROWS[spec.in_element], itemsize(spec)
+        self.row, self.size = row_of(spec, schedule), itemsize(spec)
         self.line, self.chunk_size = LINE // self.size, CHUNK // self.size  # in numbers
         self.em = GpuEmitter(name, parts.pointers(spec, schedule, self.row.sums), program(spec, schedule).launches[0])
         self.tiles = tiles(spec, schedule)
@@ -212,7 +247,10 @@ class _Mma:
         self.down, self.across = sch.wm // 16, sch.wn // 8  # tiles of sums of a warp
         self.sums = em.local(self.down * self.across * 4, self.row.sums, "sums")
         self.a = em.local(self.down * 4, "uint32", "a")
-        self.b = em.local(self.across * 2, "uint32", "b")
+        pairs = sch.by == PAIRS
+        self.b = em.local(self.across * (4 if pairs else 2), "uint32", "b")
+        self.raw: Any = em.local(8, "uint32", "raw") if pairs else None
+        self.low: Any = em.local(4, "uint32", "low") if pairs else None
         pixel_block, self.tile, part = em.blocks
         self.first_pixel = em.let(pixel_block * sch.bm, "first_pixel")
         self._locate()
@@ -329,19 +367,52 @@ class _Mma:
 
     def _multiply(self, stage: Expr) -> None:
         """One step."""
-        em, sch = self.em, self.schedule
+        if self.schedule.by == PAIRS:
+            self._multiply_pairs(stage)
+            return
         for half in range(2):
             for i in range(self.down):
-                row = self.warp_row + i * 16 + mod(self.matrix, 2) * 8 + self.eighth
-                self._load(self.a, 4 * i, self.a_shared, stage * sch.bm + row, row, 2 * half + div(self.matrix, 2))
-            for j in range(self.across // 2):
-                row = self.warp_column + j * 16 + div(self.matrix, 2) * 8 + self.eighth
-                self._load(self.b, 4 * j, self.b_shared, stage * sch.bn + row, row, 2 * half + mod(self.matrix, 2))
+                self._load_pixels(self.a, 4 * i, stage, i, half)
+                for k in range(4 if self.schedule.by == TF32 else 0):
+                    self.em.do("id_to_tf32", load(self.a, 4 * i + k))
+            self._load_weights(0, stage, half)
             for i in range(self.down):
                 for j in range(self.across):
-                    sums = [load(self.sums, (i * self.across + j) * 4 + k) for k in range(4)]
-                    left = [load(self.a, 4 * i + k) for k in range(4)]
-                    em.do(self.row.call, *sums, *left, load(self.b, 2 * j), load(self.b, 2 * j + 1))
+                    self._add(i, j, self.a, 4 * i, 2 * j)
+
+    def _multiply_pairs(self, stage: Expr) -> None:
+        """The low halves of pixels by the high ones of weights, the high ones by the low ones, and by the high ones."""
+        low_weights = 2 * self.across
+        self._load_weights(0, stage, 0)
+        self._load_weights(low_weights, stage, 1)
+        for i in range(self.down):
+            for half in range(2):
+                self._load_pixels(self.raw, 4 * half, stage, i, half)
+            for k in range(4):
+                numbers = [load(self.raw, 4 * (k // 2) + k % 2 + 2 * second) for second in range(2)]
+                self.em.do("id_split", load(self.a, k), load(self.low, k), *numbers)
+            for j in range(self.across):
+                self._add(i, j, self.low, 0, 2 * j)
+                self._add(i, j, self.a, 0, low_weights + 2 * j)
+                self._add(i, j, self.a, 0, 2 * j)
+
+    def _add(self, i: int, j: int, left: Any, at: int, right: int) -> None:
+        """The products of 16 pixels and 8 channels, to their sums."""
+        sums = [load(self.sums, (i * self.across + j) * 4 + k) for k in range(4)]
+        weights = [load(self.b, right + k) for k in range(2)]
+        self.em.do(self.row.call, *sums, *(load(left, at + k) for k in range(4)), *weights)
+
+    def _load_pixels(self, into: Any, first: int, stage: Expr, i: int, half: int) -> None:
+        """Half a row of each of 16 pixels."""
+        row = self.warp_row + i * 16 + mod(self.matrix, 2) * 8 + self.eighth
+        self._load(into, first, self.a_shared, stage * self.schedule.bm + row, row, 2 * half + div(self.matrix, 2))
+
+    def _load_weights(self, first: int, stage: Expr, half: int) -> None:
+        """Half a row of each of the warp's channels."""
+        for j in range(self.across // 2):
+            row = self.warp_column + j * 16 + div(self.matrix, 2) * 8 + self.eighth
+            at = stage * self.schedule.bn + row
+            self._load(self.b, first + 4 * j, self.b_shared, at, row, 2 * half + mod(self.matrix, 2))
 
     def _load(self, into: Any, first: int, shared: Any, at: Expr, row: Expr, chunk: Expr) -> None:
         address = tirx.address_of(load(shared, at * self.line + _place(row, chunk) * self.chunk_size))
@@ -390,7 +461,8 @@ def serves(spec: Conv, isa: Isa) -> str | None:
     """What `ROWS` has, in blocks or words, on sm_80 and later."""
     if reason := of_gpu(isa):
         return reason
-    if spec.in_element not in ROWS or (spec.planar and not spec.quantized):
+    known = spec.in_element in ROWS or (spec.in_element == "float32" and isa.floats)
+    if not known or (spec.planar and not spec.quantized):
         return f"it multiplies {spec.in_element}, and tensor cores {', '.join(ROWS)}"
     if spec.weight_element != "int8" or spec.weighed:
         return "its weights are no bytes, or its windows count differently"
@@ -401,11 +473,11 @@ CONV: Family[Conv, MmaSchedule] = Family(
     "gpu.mma",
     Conv,
     serves,
-    lambda spec, _isa: choose(spec),
+    lambda spec, isa: choose(spec, by=isa.floats if spec.in_element == "float32" else ""),
     units,
     emit,
     pack_weight,
     program=program,
     layout=lambda schedule: schedule.bn,
-    repacked=lambda spec, _schedule, bn: choose(spec, bn),
+    repacked=lambda spec, schedule, bn: choose(spec, bn, schedule.by),
 )

@@ -2,7 +2,8 @@
  * has it. The model's steps tell by their op what they are: "prepare" makes memory look as it does inside of a network, and every run of
  * steps between two of them is one sample.
  *
- * A library with these functions is a module to TVM's loader, here and on a device that runs TVM's RPC server. */
+ * A library with these functions is a module to TVM's loader, here and on a device that runs TVM's RPC server. With measure_main.c they are a
+ * program. */
 #include <stdint.h>
 #include <string.h>
 

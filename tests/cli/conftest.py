@@ -57,6 +57,7 @@ case "$host" in
   locked) echo "Permission denied (publickey)." >&2; exit 255 ;;
   full) case "$*" in *"cat > weights.bin"*) cat > /dev/null; echo "cat: write error: No space left on device" >&2; exit 1 ;; esac ;;
   other) uname() { case "$1" in -m) echo riscv64 ;; *) echo Linux 6 ;; esac; }; ;;
+  loses) case "$*" in *./trial*) echo "Connection to loses closed by remote host." >&2; exit 255 ;; esac ;;
   dies) case "$*" in *--random*) kill -9 $$ ;; esac ;;
   noroom) echo "mktemp: failed to create directory: Read-only file system" >&2; exit 1 ;;
 esac

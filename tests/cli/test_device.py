@@ -56,6 +56,34 @@ def test_verify(call: Cli, exported: Path, fake: None, place: Path) -> None:
     assert left(place) == []
 
 
+def test_tune(call: Cli, branchy: str, fake: None, place: Path, tmp_path: Path) -> None:
+    """Trials are programs there; the records go into a database like any other, from which an export takes them."""
+    argv = ["--model", branchy, "--input-size", "32"]
+    tuned = call(
+        "tune", *argv, "--trials", 2, "-o", tmp_path / "db", "--device", "ssh://board", "--threads", 1, "--json"
+    )
+    assert tuned.status == 0, tuned.err
+    document = tuned.document
+    assert (document["trials"], document["measured"]) == (2, "tasks")
+    assert document["records"] >= 2 + document["tasks"]
+    assert all(row["default_ms"] > 0 for row in document["layers"])
+    assert "measuring on ssh://board" in tuned.err
+    assert left(place) == []
+    built = call("export", *argv, "--tuned", tmp_path / "db", "-o", tmp_path / "bundle", "--no-verify", "--json")
+    assert built.status == 0, built.err
+
+
+def test_a_device_that_goes_while_it_tunes(call: Cli, branchy: str, fake: None, place: Path, tmp_path: Path) -> None:
+    argv = ["--model", branchy, "--input-size", "32", "--trials", 2, "-o", tmp_path / "db", "--json"]
+    result = call("tune", *argv, "--device", "ssh://loses")
+    assert (result.status, result.error["kind"]) == (1, "device")
+    assert "ssh://loses cannot be reached: Connection to loses closed" in result.error["message"]
+    assert left(place) == []
+    other = call("tune", *argv, "--device", "ssh://other")
+    assert "trials of cpu are for" in other.error["message"]
+    assert "ssh://other is riscv64" in other.error["message"]
+
+
 @pytest.mark.parametrize(
     ("host", "message"),
     [

@@ -181,6 +181,7 @@ def tune(
     resume: bool = False,
     tracker: tuple[str, int] | None = None,
     key: str | None = None,
+    device: str | None = None,
     threads: int | None = None,
     progress: Progress = NONE,
 ) -> Document:
@@ -197,6 +198,7 @@ def tune(
         trials: choices to judge, of all layers together: by measuring, on a VTA by its cycle model.
         resume: go on with the database that stands at `output`.
         tracker, key: host and port of an RPC tracker of TVM, and the devices' key there; both, or neither.
+        device: another machine to measure on, ``ssh://[user@]host[:port]``.
         threads: that the network will run on.
 
     Returns:
@@ -217,6 +219,7 @@ def tune(
         resume=resume,
         tracker=tracker,
         device_key=key,
+        device=device,
         threads=threads,
         progress=progress,
     )

@@ -154,6 +154,28 @@ class Device:
 
 
 @contextmanager
+def connected(url: str, *, threads: int | None = None) -> Iterator[Device]:
+    """A device with an empty folder, which is removed when the block ends.
+
+    Args:
+        url: ``ssh://[user@]host[:port]``.
+        threads: to compute with; every processor of the device where None.
+
+    Raises:
+        UsageError: the url is none.
+        DeployError: (kind ``device``) it cannot be reached, or is full.
+    """
+    host = _host(url)
+    if shutil.which("ssh") is None:
+        raise DeployError("there is no ssh here; install OpenSSH's client", kind="device", got="no ssh on PATH")
+    with tempfile.TemporaryDirectory(prefix="idp-") as folder:  # short: a socket's path has 108 bytes at most
+        shared = (f"ControlPath={folder}/%C", "ControlMaster=auto", "ControlPersist=no")
+        ssh = ["ssh", *(word for option in (*_OPTIONS, *shared) for word in ("-o", option)), *host]
+        with _keeper(url, ssh) as place:
+            yield Device(url, ssh, place, threads)
+
+
+@contextmanager
 def opened(url: str, bundle: Bundle, *, threads: int | None = None) -> Iterator[Device]:
     """A device with the program and the weights of a bundle in a folder, which is removed when the block ends.
 
@@ -166,23 +188,19 @@ def opened(url: str, bundle: Bundle, *, threads: int | None = None) -> Iterator[
         DeployError: (kind ``device``) it cannot be reached, is another kind of machine, or is full; the bundle has no
             program.
     """
-    host = _host(url)
+    _host(url)
     files = [bundle.folder / name for name in (PROGRAM, WEIGHTS)]
     if missing := [file.name for file in files if not file.is_file()]:
         message = f"bundle {bundle.source} has no {missing[0]}; export it again, for a CPU or ARM"
         raise DeployError(message, kind="device", got=bundle.manifest["target"], allowed="a bundle with run_model")
-    if shutil.which("ssh") is None:
-        raise DeployError("there is no ssh here; install OpenSSH's client", kind="device", got="no ssh on PATH")
-    with tempfile.TemporaryDirectory(prefix="idp-") as folder:  # short: a socket's path has 108 bytes at most
-        shared = (f"ControlPath={folder}/%C", "ControlMaster=auto", "ControlPersist=no")
-        ssh = ["ssh", *(word for option in (*_OPTIONS, *shared) for word in ("-o", option)), *host]
-        with _keeper(url, ssh) as place:
-            device = Device(url, ssh, place, threads)
-            _refuse_other(device, bundle)
-            for file in files:
-                device.put(file, file.name)
-            device.shell(f"chmod 700 {PROGRAM}")
-            yield device
+    with connected(url, threads=threads) as device:
+        details = bundle.manifest["target_details"]
+        what = f"bundle {bundle.source} is for {{}} ({bundle.manifest['target']})"
+        refuse_other(device, details.get("machine", ""), what)
+        for file in files:
+            device.put(file, file.name)
+        device.shell(f"chmod 700 {PROGRAM}")
+        yield device
 
 
 @contextmanager
@@ -222,12 +240,11 @@ def _host(url: str) -> list[str]:
     return [*user, *(["-p", str(port)] if port else []), "--", parts.hostname]
 
 
-def _refuse_other(device: Device, bundle: Bundle) -> None:
-    """DeployError where the device is not the kind of machine that the bundle is for."""
-    wanted = bundle.manifest["target_details"].get("machine", "")
+def refuse_other(device: Device, wanted: str, what: str) -> None:
+    """DeployError where the device is not the kind of machine that something is for; `what` says so of ``{}``."""
     here = device.facts().machine
     if here != wanted and (wanted, here) not in {("armv7l", "armv8l"), ("armv7l", "aarch64")}:
-        message = f"bundle {bundle.source} is for {wanted} ({bundle.manifest['target']}), and {device.url} is {here}"
+        message = f"{what.format(wanted)}, and {device.url} is {here}"
         raise DeployError(message, kind="device", got=here, allowed=wanted)
 
 

@@ -118,7 +118,7 @@ def add_driver(parser: argparse.ArgumentParser) -> None:
 
 def add_device(parser: argparse.ArgumentParser) -> None:
     """The option --device."""
-    help = "run the bundle's program on another machine: ssh://[user@]host[:port]; nothing is installed or left there"
+    help = "run programs on another machine: ssh://[user@]host[:port]; nothing is installed or left there"
     parser.add_argument("--device", metavar="URL", help=help)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from inception_deploy.errors import UsageError
 from inception_deploy.progress import Progress
 
-from .base import Command, Outcome, add_source, add_threads, line, network_of, positive, sequence, table
+from .base import Command, Outcome, add_device, add_source, add_threads, line, network_of, positive, sequence, table
 
 _ROWS = 20
 
@@ -48,6 +48,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--tracker", type=_address, metavar="HOST:PORT", help="measure on devices that this RPC tracker of TVM knows"
     )
     parser.add_argument("--key", metavar="K", help="the devices' key at the tracker")
+    add_device(parser)
     add_threads(parser)
 
 
@@ -71,6 +72,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         resume=options.resume,
         tracker=options.tracker,
         key=options.key,
+        device=options.device,
         threads=options.threads,
         progress=progress,
         **network_of(options),
@@ -119,6 +121,7 @@ COMMAND = Command(
     "inception-deploy tune --model irv2 --target cpu --trials 64 -o irv2.db\n"
     "inception-deploy tune --model googlenet --precision int8 --trials 64 -o googlenet-int8.db\n"
     "inception-deploy tune --model resnet18 --target vta:pynq --trials 200 -o resnet18-pynq.db\n"
+    "inception-deploy tune --model mobilenet_v1 --target rpi4 --trials 200 -o pi.db --device ssh://pi@raspberrypi.local\n"
     "inception-deploy tune --model v4 --target arm:cortex-a72 -o pi.db --trials 500 --tracker 10.0.0.2:9190 --key pi4",
     _arguments,
     _execute,

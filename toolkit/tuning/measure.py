@@ -44,11 +44,14 @@ class Timing:
         return tuple(reference * own / other for own, other in zip(self.choice, self.default, strict=True))
 
 
-def make_builder(target: Cpu, setting: Setting, folder: Path) -> Any:
+def make_builder(target: Cpu, setting: Setting, folder: Path, *, programs: bool = False) -> Any:
     """A MetaSchedule builder: a module annotated with knobs becomes a trial's library in `folder`.
 
     It builds in this process. MetaSchedule's own starts a process a candidate and imports all of TVM's intrinsics
     there, which takes longer than its own time-out.
+
+    Args:
+        programs: trials are programs, not libraries.
     """
     from tvm import s_tir
     from tvm.ir.utils import derived_object
@@ -59,7 +62,7 @@ def make_builder(target: Cpu, setting: Setting, folder: Path) -> Any:
         space = Space(task, target)
         choice = choice_of(knobs_of(s_tir.Schedule(module)), task, target)
         place = Path(tempfile.mkdtemp(dir=folder)) / "trial.so"
-        build(task.spec, [space.default, choice], target, setting, place)
+        build(task.spec, [space.default, choice], target, setting, place, program=programs)
         return str(place)
 
     def result(module: Any) -> BuilderResult:
@@ -117,7 +120,12 @@ class Runners:
 
     Args:
         make: a runner for an evaluator's configuration; it has a pool of processes, as both of MetaSchedule's have.
+
+    Attributes:
+        programs: they run programs, not libraries.
     """
+
+    programs = False
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
         self._make = make
@@ -159,7 +167,7 @@ class Meter:
     def __init__(self, target: Cpu, setting: Setting, runners: Runners) -> None:
         self.target = target
         self._folder = Path(tempfile.mkdtemp(prefix="inception-deploy-tune-"))
-        self._builder = make_builder(target, setting, self._folder)
+        self._builder = make_builder(target, setting, self._folder, programs=runners.programs)
         self._runners = runners
 
     def close(self) -> None:

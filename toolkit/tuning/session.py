@@ -35,6 +35,7 @@ from . import database as databases
 from . import modelled, settle, told
 from .devices import remote_runners, servers
 from .measure import Meter, Runners, local_runners
+from .over_ssh import OverSsh
 from .search import Search, State
 from .task import Task, tasks_of
 from .trial import Setting
@@ -55,6 +56,7 @@ def tune(
     resume: bool = False,
     tracker: tuple[str, int] | None = None,
     device_key: str | None = None,
+    device: str | None = None,
     threads: int | None = None,
     progress: Progress = NONE,
 ) -> dict[str, Any]:
@@ -67,6 +69,7 @@ def tune(
         trials: choices to judge in all, those of an interrupted run included; defaults are not counted.
         resume: go on with the database that is there.
         tracker, device_key: measure on the devices that TVM's RPC tracker knows by this key, not here.
+        device: measure on this one, ``ssh://[user@]host[:port]``.
         threads: that a network will run on; None for all of this machine's cores.
 
     Returns:
@@ -82,12 +85,17 @@ def tune(
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
     if scheme is not None:
         goal.check_scheme(scheme)
-    if goal.modelled and (tracker or threads):
-        got = "--tracker" if tracker else "--threads"
+    if tracker and device:
+        raise UsageError("--tracker and --device exclude each other", kind="usage", got=device, allowed="one of them")
+    if goal.modelled and (tracker or threads or device):
+        got = "--tracker" if tracker else "--device" if device else "--threads"
         message = f"{got} is for what is measured, and the time of {goal.name} follows from a model"
-        raise UsageError(message, kind="usage", got=got, allowed="neither --tracker nor --threads")
-    threads = threads or default_threads()
-    runners = None if goal.modelled else _runners(goal, tracker, device_key or "", threads, watch)
+        raise UsageError(message, kind="usage", got=got, allowed="none of --tracker, --device, --threads")
+    over_ssh = _over_ssh(goal, device, threads, watch) if device else None
+    threads = over_ssh.threads if over_ssh else threads or default_threads()
+    runners: Runners | None = over_ssh
+    if runners is None and not goal.modelled:
+        runners = _runners(goal, tracker, device_key or "", threads, watch)
     watch.stage("resolve")
     source = resolve.resolve(request)
     if precision is None and source.file is not None:
@@ -108,7 +116,7 @@ def tune(
             document = modelled.tune(model, goal, opened, trials, watch)
         else:
             assert runners is not None
-            document = _measured(model, goal, opened, trials, threads, runners, tracker is None, watch)
+            document = _measured(model, goal, opened, trials, threads, runners, not (tracker or device), watch)
         return {
             **document,
             "records": len(opened.records),
@@ -119,11 +127,20 @@ def tune(
         }
 
 
+def _over_ssh(goal: Target, url: str, threads: int | None, watch: Stopwatch) -> OverSsh:
+    """Where trials run: one device."""
+    assert isinstance(goal, Cpu)
+    found = OverSsh(url, goal, threads)
+    watch.note(f"measuring on {url} ({found.told}), on {found.threads} threads")
+    return found
+
+
 def _runners(goal: Target, tracker: tuple[str, int] | None, key: str, threads: int, watch: Stopwatch) -> Runners:
     """Where trials run."""
     if tracker is None:
         if reason := goal.missing():
-            message = f"{goal.name} cannot be measured here ({reason}); measure on devices with --tracker and --key"
+            others = "measure on another machine with --device, or on several with --tracker and --key"
+            message = f"{goal.name} cannot be measured here ({reason}); {others}"
             raise DeployError(message, kind="target", got=goal.name)
         return local_runners(threads)
     count = servers(*tracker, key)

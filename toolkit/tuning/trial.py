@@ -18,7 +18,7 @@ from ..lower.plan import ARENA, Kernel, Placement, Plan, Ref, Step, memories
 from ..targets import cpu_library
 from ..targets.cpu import Cpu
 from ..targets.library import RUNTIME
-from ..targets.link import CSRC, compile_c, link_shared, platform
+from ..targets.link import CSRC, compile_c, link_program, link_shared, platform
 from ..targets.objects import compile_kernels
 from ..targets.tables import model_c
 from .space import Choice
@@ -144,8 +144,10 @@ def chosen(number: int, choices: int) -> int:
     return (place + turn) % choices
 
 
-def build(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting, path: Path) -> None:
-    """Write a trial's library to `path`.
+def build(
+    spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting, path: Path, *, program: bool = False
+) -> None:
+    """Write a trial's library to `path`, or a program that takes threads and passes and prints the samples of each.
 
     Raises:
         DeployError: ``link``, where zig is missing or fails.
@@ -155,7 +157,12 @@ def build(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting, 
     own = [kernel for kernel in made.kernels.values() if kernel.spec is not None]
     objects = compile_kernels(own, target.tvm_target())
     part = cpu_library.part(made, objects, made.kernels.keys() - objects.keys())
-    sources = [*RUNTIME, *part.sources, "measure.c", *platform(triple).sources]
-    runtime = [compile_c((CSRC / name).read_text(encoding="utf-8"), name, triple) for name in sources]
+    own_sources = ["measure.c", "measure_main.c"] if program else ["measure.c", *platform(triple).sources]
+    sources = [*RUNTIME, *part.sources, *own_sources]
+    texts = {name: (CSRC / name).read_text(encoding="utf-8") for name in sources}
+    runtime = [compile_c(text, name, triple, musl=program) for name, text in texts.items()]
     tables = compile_c(model_c(made, [part], target.isa.features), "model.c", triple)
-    link_shared([tables, *runtime, *part.objects], ENTRIES, path, triple)
+    if program:
+        link_program([*runtime, tables, *part.objects], path, triple)
+    else:
+        link_shared([tables, *runtime, *part.objects], ENTRIES, path, triple)

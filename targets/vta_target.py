@@ -15,7 +15,7 @@ from inception_deploy.kernels.elements import BLOCK
 from inception_deploy.kernels.isa import ISAS, Isa
 from inception_deploy.kernels.spec import Spec, Vta
 from inception_deploy.kernels.vta import config as configurations
-from inception_deploy.kernels.vta.accelerator import Accelerator
+from inception_deploy.kernels.vta.accelerator import DEPTHWISE, FASTER, Accelerator
 from inception_deploy.kernels.vta.boards import BOARDS
 from inception_deploy.kernels.vta.config import Config
 
@@ -200,18 +200,25 @@ def names(kind: str) -> list[str]:
 
 
 def parse(kind: str, suffix: str) -> VtaTarget:
-    """`vta`, `vta:sim`, `vta:pynq`, ...; `vta:sim:avx2` says what the simulator's host is.
+    """`vta`, `vta:sim`, `vta:pynq`, ...; `vta:sim:avx2` says what the simulator's host is, `vta:pynq,depthwise=host`
+    who does depthwise and grouped convolutions, of `accelerator.DEPTHWISE`.
 
     Raises:
         UsageError: (kind ``target``) no such board. DeployError: `vta:sim` on a machine that no kernels are made for.
     """
-    board, _, host = (suffix or SIMULATED).partition(":")
+    where, _, option = (suffix or SIMULATED).partition(",")
+    board, _, host = where.partition(":")
+    name, _, who = option.partition("=")
     hosts = {isa.name: isa for isa in ISAS if not isa.gpu}
     if board not in (SIMULATED, *BOARDS) or (host and (board != SIMULATED or host not in hosts)):
         name = f"{kind}:{suffix}"
         near = nearest(name, names(kind))
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise UsageError(f"there is no target '{name}'{hint}", kind="target", got=name, allowed=names(kind))
+    if "," in suffix and (name != "depthwise" or who not in DEPTHWISE):
+        message = f"'{option}' is no option of target {kind}:{where}"
+        raise UsageError(message, kind="target", got=option, allowed=[f"depthwise={each}" for each in DEPTHWISE])
     isa = hosts[host] if host else hosts[BOARDS[board].processor] if board in BOARDS else _this_machine()
     row = BOARDS["pynq" if board == SIMULATED else board]
-    return VtaTarget(f"{kind}:{suffix}" if suffix else kind, isa, vta=Accelerator(board, _CONFIG, row), board=board)
+    accelerator = Accelerator(board, _CONFIG, row, depthwise=who or FASTER)
+    return VtaTarget(f"{kind}:{suffix}" if suffix else kind, isa, vta=accelerator, board=board)

@@ -568,7 +568,7 @@ def layout(plan: Plan) -> dict[str, Any]:
         }
         for s in plan.steps
     ]
-    tables = {"memories": plan.memories, "placements": plan.placements, "kept": plan.kept}
+    tables = {name: getattr(plan, name) for name in ("memories", "placements", "kept", "compared")}
     return {"steps": steps, **{name: [dict(vars(row)) for row in rows] for name, rows in tables.items()}}
 
 

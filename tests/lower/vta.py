@@ -15,6 +15,8 @@ from inception_deploy.lower.layers import Layer, Network, Param, Storage
 from inception_deploy.lower.walk import read
 from inception_deploy.quantize import integer_network
 
+PYNQ = Accelerator("pynq", Config(), BOARDS["pynq"])
+
 
 class Executed:
     """Every step of a VTA computes, and is compared with the exact value of the tensor that it makes, where it has one.
@@ -25,9 +27,9 @@ class Executed:
         compared: names of values that were compared.
     """
 
-    def __init__(self, model: onnx.ModelProto, x: np.ndarray) -> None:
+    def __init__(self, model: onnx.ModelProto, x: np.ndarray, accelerator: Accelerator = PYNQ) -> None:
         network = read(model, byte_offset=128, weighs=True)
-        on_vta.rewrite(network, 128, Accelerator("pynq", Config(), BOARDS["pynq"]))
+        on_vta.rewrite(network, 128, accelerator)
         self.begin(network, integer_network.read(model).run({model.graph.input[0].name: x}))
         last = {layer.output: number for number, layer in enumerate(self.network.layers)}
         for number, layer in enumerate(self.network.layers):

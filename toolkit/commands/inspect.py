@@ -216,7 +216,18 @@ def _accelerated(vta: dict[str, Any]) -> list[Show]:
     if vta["kept"]:
         kept = [(row["node"], row["op"], row["reason"]) for row in vta["kept"]]
         shows += [line(""), table(("stays on the host", "op", "reason"), kept)]
+    if vta["compared"]:
+        columns = ("depthwise and grouped", "op", "VTA", "host", "handed over", "done by")
+        found = [
+            (row["node"], row["op"], *(f"{row[part]:.3f}" for part in ("vta", "host", "crossing")), _who(row))
+            for row in vta["compared"]
+        ]
+        shows += [line(""), table(columns, found, right=(2, 3, 4)), line("all in ms, estimated")]
     return shows
+
+
+def _who(compared: dict[str, Any]) -> str:
+    return "VTA" if compared["device"] == "vta" else "host"
 
 
 def _megabytes(count: int) -> str:

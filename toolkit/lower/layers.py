@@ -11,7 +11,7 @@ import numpy as np
 
 from ..kernels.elements import ELEMENTS, element_of
 from ..kernels.spec import Spec
-from .plan import Refusal
+from .plan import Compared, Refusal
 
 
 @dataclass(eq=False)
@@ -176,7 +176,7 @@ class Network:
     """All layers in an order in which they can run.
 
     Attributes:
-        kept: quantized layers that the host computes beside an accelerator.
+        kept: quantized layers that the host computes beside an accelerator. compared: those that either may compute.
         copies: for each input, memory that an aligned copy of it may take; known with `arenas`, when all is placed.
         arenas: bytes of each device's arena, by `Storage.device`.
     """
@@ -186,6 +186,7 @@ class Network:
     layers: list[Layer] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
     kept: list[Refusal] = field(default_factory=list)
+    compared: list[Compared] = field(default_factory=list)
     copies: list[Storage] = field(default_factory=list)
     arenas: dict[str, int] = field(default_factory=dict)
 

@@ -278,6 +278,7 @@ def _lower(
         placements=_placements(network),
         refusals=tuple(network.refusals),
         kept=tuple(network.kept),
+        compared=tuple(network.compared),
     )
 
 

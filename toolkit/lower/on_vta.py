@@ -19,7 +19,7 @@ from ..kernels.elements import BLOCK, BYTE, Rounding
 from ..kernels.spec import SIGNED, Conv, Flip, Map, Patches, Pixels, Planes, Vta, Window, WindowOp
 from ..kernels.vta import tiling
 from ..kernels.vta.accelerator import Accelerator
-from . import vta_fusion, vta_layers
+from . import vta_choice, vta_fusion, vta_layers
 from .bytes.linear import retake
 from .layers import Layer, Network, Param, Storage, needed
 from .plan import VTA, Refusal
@@ -97,6 +97,7 @@ class _Rewriter:
                 given = self._patched(part) if isinstance(part.spec, Conv) and part.spec.planar else part
                 made = vta_layers.convert(given, self.range_of)
                 self._check(made)
+                self._compare(part, made)
             except Refuse as refuse:
                 if part.spec.quantized and part.op not in _CONVERSIONS:
                     names = part.nodes or [part.value]
@@ -113,6 +114,14 @@ class _Rewriter:
             assert isinstance(layer.spec, Vta)
             if self.accelerator is not None and (reason := tiling.refused(layer.spec, self.accelerator)):
                 raise Refuse(reason)
+
+    def _compare(self, layer: Layer, made: list[Layer]) -> None:
+        """Refuse what the host is to do."""
+        if self.accelerator is None or (found := vta_choice.compared(layer, made, self.accelerator)) is None:
+            return
+        self.network.compared.append(found)
+        if found.device != VTA:
+            raise Refuse(vta_choice.reason(found, self.accelerator))
 
     def _made(self, layer: Layer) -> Ends:
         """The range of a layer's result."""

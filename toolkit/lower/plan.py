@@ -173,11 +173,29 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A layer that an accelerator or its host computes, whichever is estimated to be faster: all in milliseconds.
+
+    Attributes:
+        device: that does it.
+        vta, host: what either takes. crossing: what the host's way takes besides, to hand over and back.
+    """
+
+    node: str
+    op: str
+    device: str
+    vta: float
+    host: float
+    crossing: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """Kernel calls in order, with every address fixed. See docs/architecture.md.
 
     Attributes:
         kept: quantized layers that an accelerator's host computes, with the reasons.
+        compared: layers for which both were estimated.
     """
 
     target: str
@@ -190,6 +208,7 @@ class Plan:
     placements: tuple[Placement, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     kept: tuple[Refusal, ...] = ()
+    compared: tuple[Compared, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:

@@ -118,6 +118,7 @@ _LAYOUT = {
         }
     ],
     "kept": Missing([{"node": str, "op": str, "reason": str}]),
+    "compared": Missing([{"node": str, "op": str, "device": str, "vta": float, "host": float, "crossing": float}]),
 }
 PLAN = {**_LAYOUT, "plans": Missing([_LAYOUT])}
 

@@ -216,6 +216,7 @@ VTA: dict[str, Any] = {
     "steps": [{"name": EVIL, "op": "conv", "macs": 2_000_000, "cycles": 30_000, "bound": 25_000}],
     "timeline": {"load": [1.0, 0.25], "compute": [0.0, 1.0], "store": [0.0, 0.5]},
     "kept": [{"node": "tanh", "op": "table", "reason": f"no instruction {EVIL}"}],
+    "compared": [{"node": EVIL, "op": "depthwise", "device": "cpu", "vta": 4.26, "host": 1.2, "crossing": 2.31}],
 }  # fmt: skip
 
 
@@ -227,7 +228,8 @@ def test_an_accelerators_share_its_time_and_what_stays_on_the_host(facts: Facts)
     assert "<script" not in page
     said = text(page)
     for told in ("estimate of a cycle model for pynq at 100 MHz", "1.250", "30,000", "25,000", "1.20", "0.3 ms",
-                 "compute waits for bus", "120 kB", "no instruction", "100 % of the multiply-adds"):  # fmt: skip
+                 "compute waits for bus", "120 kB", "no instruction", "100 % of the multiply-adds",
+                 "4.26 ms", "1.2 ms", "2.31 ms", "estimated"):  # fmt: skip
         assert told in said, told
     assert "Busy over time: load 62.5 %, compute 50.0 %, store 25.0 %." in page
     page = render(replace(made, simulated="the VTA is simulated: times are the simulator's"))

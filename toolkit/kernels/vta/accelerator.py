@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from .boards import Board
 from .config import Config
 
+FASTER = "faster"
+"""Whoever is estimated to be."""
+
+DEPTHWISE = (FASTER, "vta", "host")
+"""Who does depthwise and grouped convolutions."""
+
 
 @dataclass(frozen=True)
 class Accelerator:
@@ -15,14 +21,18 @@ class Accelerator:
     Attributes:
         name: what people call it.
         distance: steps from one update of an accumulator to the next, at least.
+        depthwise: who does depthwise and grouped convolutions, of `DEPTHWISE`.
     """
 
     name: str
     config: Config
     board: Board
     distance: int = 4
+    depthwise: str = FASTER
 
     def __post_init__(self) -> None:
+        if self.depthwise not in DEPTHWISE:
+            raise ValueError(f"{self.name}: '{self.depthwise}' is none of {', '.join(DEPTHWISE)}")
         if self.distance < max(1, self.board.profile.distance):
             raise ValueError(f"{self.name}: {self.board.executes} needs a distance of {self.board.profile.distance}")
 

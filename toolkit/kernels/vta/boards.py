@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from inception_deploy.errors import UsageError
 
+from .hosts import CYCLONE_V, ZU3, ZU7, ZYNQ_7020, Host
 from .profiles import PROFILES, Profile
 
 
@@ -44,7 +45,7 @@ class Board:
         latency: cycles until the first bytes of a transfer arrive (assumed).
         row_latency: cycles that each row of a transfer adds (assumed).
         drain: cycles that each pass over the micro-operations adds, where the pipeline empties between two (assumed).
-        processor: its own, a name of `kernels.isa.ISAS`. wiring: to it.
+        processor: its own, a name of `kernels.isa.ISAS`. wiring: to it. host: how fast it is (assumed).
     """
 
     name: str
@@ -59,6 +60,7 @@ class Board:
     drain: int = 0
     processor: str = "cortex-a9"
     wiring: Wiring = Wiring(0x43C00000)
+    host: Host = ZYNQ_7020
 
     def __post_init__(self) -> None:
         if self.executes not in PROFILES:
@@ -82,11 +84,12 @@ BOARDS: Mapping[str, Board] = {
     board.name: board
     for board in (
         Board("pynq", "hls", 100, 8),
-        Board("ultra96", "hls", 333, 16, processor="cortex-a53", wiring=Wiring(0xA0000000)),
-        Board("zcu104", "hls", 333, 16, processor="cortex-a53", wiring=Wiring(0xA0000000)),
+        Board("ultra96", "hls", 333, 16, processor="cortex-a53", wiring=Wiring(0xA0000000), host=ZU3),
+        Board("zcu104", "hls", 333, 16, processor="cortex-a53", wiring=Wiring(0xA0000000), host=ZU7),
         Board(
             "de10nano", "chisel", 100, 8, alu_interval=1,
             wiring=Wiring(0xFF220000, blocks=1, bus_offset=0x80000000, flushed=False),
+            host=CYCLONE_V,
         ),
     )
 }  # fmt: skip

@@ -53,6 +53,15 @@ def content(facts: Facts) -> Iterable[Markup]:
         yield heading("What stays on the host")
         kept = [(row["node"], row["op"], row["reason"]) for row in vta["kept"]]
         yield table("Quantized layers that the host computes", ("layer", "operator", "why"), kept)
+    if vta["compared"]:
+        yield heading("The VTA or its host")
+        both = [
+            (row["node"], row["op"], *(ms(row[part]) for part in ("vta", "host", "crossing")),
+             "VTA" if row["device"] == "vta" else "host")
+            for row in vta["compared"]
+        ]  # fmt: skip
+        columns = ("layer", "operator", "VTA", "host", "handed over", "done by")
+        yield table("Depthwise and grouped convolutions, estimated", columns, both, right=(2, 3, 4))
 
 
 def _steps(vta: Mapping[str, Any], mhz: float) -> Markup:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,10 @@ class Target(ABC):
     @abstractmethod
     def unbuildable(self) -> str | None:
         """Why bundles for this target cannot be built on this machine; None where they can."""
+
+    def prepared(self) -> AbstractContextManager[None]:
+        """As long as it lasts, what `build` needs and what takes long the first time is made beside other work."""
+        return nullcontext()
 
     @abstractmethod
     def missing(self) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -106,6 +107,11 @@ class Cpu(Target):
 
     def unbuildable(self) -> str | None:
         return lacking_packages("tvm", "ziglang")
+
+    def prepared(self) -> AbstractContextManager[None]:
+        from .link import prepared
+
+        return prepared(self.isa.triple)
 
     def missing(self) -> str | None:
         short = lacking(self.isa)

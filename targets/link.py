@@ -12,7 +12,8 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -148,12 +149,43 @@ def link_program(objects: Sequence[bytes], destination: Path, triple: str) -> No
         triple: a key of `PLATFORMS`.
     """
     with artifact.temporary() as folder:
-        options = ["-target", platform(triple).musl, "-static", "-s", "-Wl,--gc-sections", "-Wl,--build-id=none"]
+        options = _program(triple)
         (folder / "inputs.rsp").write_text("\n".join(_write(objects, folder)))
         _zig(["cc", *options, "-o", "program", "@inputs.rsp"], f"linking {destination.name}", folder)
+        cache.fetch(_library(triple), ".musl", lambda: b"built")
         program = (folder / "program").read_bytes()
         destination.write_bytes(program + bytes(-len(program) % PAGE))
         destination.chmod(0o755)
+
+
+def _program(triple: str) -> list[str]:
+    """The options of a program with its C library."""
+    return ["-target", platform(triple).musl, "-static", "-s", "-Wl,--gc-sections", "-Wl,--build-id=none"]
+
+
+def _library(triple: str) -> str:
+    """What says in the cache that zig has built the C library."""
+    return cache.key("musl", zig_version(), triple)
+
+
+@contextmanager
+def prepared(triple: str) -> Iterator[None]:
+    """Meanwhile zig builds the C library of `link_program` in a process of its own, where this machine has none yet:
+    that takes two processors a minute. What goes wrong is said when a program is linked.
+    """
+    if cache.has(_library(triple), ".musl"):
+        yield
+        return
+    with artifact.temporary() as folder:
+        (folder / "main.c").write_text("int main(void) { return 0; }\n")
+        command, environment = _command(["cc", *_program(triple), "-o", "program", "main.c"], cache.directory() / "zig")
+        silent = subprocess.DEVNULL
+        started = subprocess.Popen(command, env=environment, cwd=folder, stdin=silent, stdout=silent, stderr=silent)
+        try:
+            yield
+        finally:
+            started.terminate()
+            started.wait()
 
 
 def licences() -> str:
@@ -224,10 +256,10 @@ def _zig(arguments: Sequence[str], doing: str, folder: Path) -> None:
 
 
 def _zig_once(arguments: Sequence[str], folder: Path, cached: Path) -> subprocess.CompletedProcess[str]:
-    caches = {"ZIG_GLOBAL_CACHE_DIR": str(cached / "global"), "ZIG_LOCAL_CACHE_DIR": str(cached / "local")}
+    command, environment = _command(arguments, cached)
     return subprocess.run(
-        [sys.executable, "-m", "ziglang", *arguments],
-        env={**os.environ, **caches, "LC_ALL": "C"},
+        command,
+        env=environment,
         cwd=folder,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -235,3 +267,9 @@ def _zig_once(arguments: Sequence[str], folder: Path, cached: Path) -> subproces
         errors="replace",
         check=False,
     )
+
+
+def _command(arguments: Sequence[str], cached: Path) -> tuple[list[str], dict[str, str]]:
+    """How zig is called, and its environment."""
+    caches = {"ZIG_GLOBAL_CACHE_DIR": str(cached / "global"), "ZIG_LOCAL_CACHE_DIR": str(cached / "local")}
+    return [sys.executable, "-m", "ziglang", *arguments], {**os.environ, **caches, "LC_ALL": "C"}

@@ -6,6 +6,7 @@ What a VTA computes becomes streams of instructions (`vta.assemble`); the rest a
 from __future__ import annotations
 
 import platform
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,6 +92,11 @@ class VtaTarget(Target):
 
     def unbuildable(self) -> str | None:
         return lacking_packages("tvm", "ziglang")
+
+    def prepared(self) -> AbstractContextManager[None]:
+        from .link import prepared
+
+        return prepared(self.isa.triple)
 
     def missing(self) -> str | None:
         """A board's bundle runs here too: it has a library with the simulator for the machine that built it."""

@@ -82,8 +82,7 @@ def fetch(material: str | bytes, suffix: str, make: Callable[[], bytes]) -> byte
         suffix: what kind of thing it is, e.g. ``".o"``; a part of the entry's name and of its key.
         make: builds the bytes. What it raises passes through, and nothing is stored.
     """
-    name = key(suffix, material)
-    path = directory() / "objects" / name[:2] / (name + suffix)
+    path = _path(material, suffix)
     stored = _read(path)
     if stored is not None:
         _used(path)
@@ -93,6 +92,16 @@ def fetch(material: str | bytes, suffix: str, make: Callable[[], bytes]) -> byte
     with suppress(OSError):
         _write(path, data)
     return data
+
+
+def has(material: str | bytes, suffix: str) -> bool:
+    """Whether `fetch` makes nothing."""
+    return _read(_path(material, suffix)) is not None
+
+
+def _path(material: str | bytes, suffix: str) -> Path:
+    name = key(suffix, material)
+    return directory() / "objects" / name[:2] / (name + suffix)
 
 
 def _read(path: Path) -> bytes | None:

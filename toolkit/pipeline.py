@@ -15,7 +15,7 @@ import itertools
 import os
 import platform
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -143,7 +143,8 @@ def export(
     )  # fmt: skip
     written = _file if destination.suffix == ".onnx" else artifact.atomic_folder
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
-    with job.calibrating(destination) as state, written(destination, force=force) as folder:
+    beside = nullcontext() if onnx_only else goal.prepared()
+    with job.calibrating(destination) as state, written(destination, force=force) as folder, beside:
         inside = folder if serve is None else folder / _INSIDE
         inside.mkdir(exist_ok=True)
         document = _Export(inside, state, wanted, request.seed, watch).run(request)

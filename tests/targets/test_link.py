@@ -193,3 +193,26 @@ def test_a_full_folder_for_temporary_files_is_named(tiny, tmp_path, room, messag
     )
     assert done.stdout.startswith("disk " + message.format(tmp_path)), done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_c_library_of_programs_is_built_beside_other_work(tiny, tmp_path, empty_cache, monkeypatch) -> None:
+    """By the options that a program is linked with, until one was; and not longer than the work lasts."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Seen(subprocess.Popen[bytes]):
+        def __init__(self, command: list[str], **options: object) -> None:
+            super().__init__(command, **options)  # type: ignore[call-overload]
+            if "-static" in command and "main.c" in command:
+                started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Seen)
+    with pytest.raises(RuntimeError, match="no more"), link.prepared(tiny.triple):
+        raise RuntimeError("no more")
+    with link.prepared(tiny.triple):
+        assert started[1].wait() == 0
+        assert set(link._program(tiny.triple)) < set(map(str, started[1].args))  # type: ignore[call-overload]
+    program = link.compile_c("int main(void);\nint main(void) { return 0; }\n", "main.c", tiny.triple, musl=True)
+    link.link_program([program], tmp_path / "program", tiny.triple)
+    with link.prepared(tiny.triple):
+        assert len(started) == 2
+    assert all(process.returncode is not None for process in started)

@@ -19,7 +19,7 @@ from ..kernels.elements import BLOCK, BYTE, Rounding
 from ..kernels.spec import SIGNED, Conv, Flip, Map, Patches, Pixels, Planes, Vta, Window, WindowOp
 from ..kernels.vta import tiling
 from ..kernels.vta.accelerator import Accelerator
-from . import vta_choice, vta_fusion, vta_layers
+from . import vta_choice, vta_fusion, vta_layers, vta_stem
 from .bytes.linear import retake
 from .layers import Layer, Network, Param, Storage, needed
 from .plan import VTA, Refusal
@@ -137,7 +137,7 @@ class _Rewriter:
         return vta_layers.ends_of(rounding)
 
     def _patched(self, layer: Layer) -> Layer:
-        """A convolution of the network's input, as one of 1x1 on patches that the host makes."""
+        """A convolution of the network's input, as one of what the host makes of it: the way that a VTA takes less for."""
         spec, words = layer.spec, layer.reads[0]
         assert isinstance(spec, Conv)
         maker = self.makers[words]
@@ -147,36 +147,31 @@ class _Rewriter:
         assert isinstance(weight, Param)
         if pixels.rounding is None or pixels.rounding.zero != vta_layers.SIGNED:
             raise Refuse("its zero point is not 0; quantize with the scheme 'power-of-two'")
-        top, left = spec.pad
-        reach = [
-            (size - 1) * step + (taps - 1) * spread + 1
-            for size, step, taps, spread in zip(
-                (spec.out_height, spec.out_width), spec.stride, spec.kernel, spec.dilation, strict=True
-            )
-        ]
-        frame = (top, left, max(0, reach[0] - top - spec.height), max(0, reach[1] - left - spec.width))
         signed = Rounding(0, *_FULL)
-        framed = replace(pixels, slots=pixels.channels, frame=frame, rounding=signed, out_element=SIGNED)
-        patches = Patches(
-            spec.batch, pixels.channels, framed.lines, framed.line // framed.slots, spec.out_height, spec.out_width,
-            spec.kernel, spec.stride, spec.dilation,
-        )  # fmt: skip
-        key = (words, patches)
+        found = [(way, self._of(way, layer)) for way in vta_stem.ways(spec, pixels, weight.array, signed)]
+        way, made = min(found, key=lambda pair: self._cycles(pair[1]))
+        key = (words, way.patches)
         if key not in self.patches:
             source = maker.reads[0]
-            image = Storage(f"{source.name}:framed", spec.batch, framed.size, dtype=SIGNED)
-            self.layers.append(Layer("quantize", maker.nodes, framed, [(source, "")], image, maker.value))
-            size = (spec.out_height * spec.out_width, patches.blocks, np.arange(patches.depth))
-            made = Storage(f"{layer.value}:patches", spec.batch, *size, dtype=SIGNED)
-            self.layers.append(Layer("patches", [], patches, [(image, "")], made, made.name))
-            self.patches[key] = made
-        flat = weight.array.transpose(0, 2, 3, 1).reshape(len(weight.array), -1)[:, :, None, None]
-        pointwise = replace(
-            spec, channels=patches.blocks * BLOCK, height=spec.out_height, width=spec.out_width, kernel=(1, 1),
-            stride=(1, 1), pad=(0, 0), dilation=(1, 1), planar=False,
-        )  # fmt: skip
-        operands = [(self.patches[key], "in_stride"), Param("weight", flat), *layer.operands[2:]]
-        return replace(layer, spec=pointwise, operands=operands)
+            image = Storage(f"{source.name}:framed", spec.batch, way.framed.size, dtype=SIGNED)
+            self.layers.append(Layer("quantize", maker.nodes, way.framed, [(source, "")], image, maker.value))
+            self.patches[key] = made.reads[0]
+            name = made.reads[0].name
+            self.layers.append(Layer("patches", [], way.patches, [(image, "")], made.reads[0], name))
+        made.operands[0] = (self.patches[key], "in_stride")
+        return made
+
+    def _of(self, way: vta_stem.Way, layer: Layer) -> Layer:
+        """A convolution computed in a certain way."""
+        size = (way.spec.height * way.spec.width, way.patches.blocks, np.arange(way.patches.depth))
+        given = Storage(f"{layer.value}:{way.name}", way.spec.batch, *size, dtype=SIGNED)
+        operands = [(given, "in_stride"), Param("weight", way.weight), *layer.operands[2:]]
+        return replace(layer, spec=way.spec, operands=operands)
+
+    def _cycles(self, layer: Layer) -> int:
+        """What a VTA takes for a layer; where there is none to ask, nothing."""
+        steps = vta_layers.convert(layer, self.range_of)
+        return 0 if self.accelerator is None else vta_choice.cycles(steps, self.accelerator)
 
     def _multiplied(self, layer: Layer, made: Layer) -> None:
         """The VTA's accumulators go to memory of their own, and the host makes floats of them."""

@@ -15,6 +15,8 @@ from ..kernels.vta.accelerator import FASTER, Accelerator
 from .layers import Layer
 from .plan import HOST, VTA, Compared
 
+_NEVER = 1 << 62
+
 
 def compared(layer: Layer, steps: Sequence[Layer], accelerator: Accelerator) -> Compared | None:
     """Who computes a layer; None for one that a VTA's multipliers are made for.
@@ -27,19 +29,23 @@ def compared(layer: Layer, steps: Sequence[Layer], accelerator: Accelerator) -> 
     if not alone and not (isinstance(spec, Conv) and spec.groups > 1):
         return None
     board = accelerator.board
-    cycles = 0
-    for step in steps:
-        assert isinstance(step.spec, Vta)
-        cycles += tiling.cost(step.spec, accelerator, tiling.choose(step.spec, accelerator))
     size = sum(storage.bytes for storage in (*layer.reads, layer.output))
     rate = board.host.depthwise if alone else board.host.grouped
-    vta, host = board.milliseconds(cycles), board.host.computed(spec.macs, rate, size)
+    vta, host = board.milliseconds(cycles(steps, accelerator)), board.host.computed(spec.macs, rate, size)
     crossing = board.host.crossed(size, flushed=board.wiring.flushed)
     device = VTA if vta <= host + crossing else HOST
     if accelerator.depthwise != FASTER:
         device = VTA if accelerator.depthwise == "vta" else HOST
     node = (layer.nodes or [layer.value])[-1]
     return Compared(node, layer.op, device, round(vta, 4), round(host, 4), round(crossing, 4))
+
+
+def cycles(steps: Sequence[Layer], accelerator: Accelerator) -> int:
+    """What a VTA takes for steps by the model of their tiles; more than it ever takes where one does not fit."""
+    specs = [step.spec for step in steps if isinstance(step.spec, Vta)]
+    if any(tiling.refused(spec, accelerator) for spec in specs):
+        return _NEVER
+    return sum(tiling.cost(spec, accelerator, tiling.choose(spec, accelerator)) for spec in specs)
 
 
 def reason(found: Compared, accelerator: Accelerator) -> str:

@@ -251,6 +251,12 @@ def choose(spec: Vta, accelerator: Accelerator) -> Tiling:
     Raises:
         DeployError: (kind ``vta``) none fits.
     """
+    return _chosen(spec.canonical(), accelerator)
+
+
+@lru_cache(maxsize=4096)
+def _chosen(spec: Vta, accelerator: Accelerator) -> Tiling:
+    """Blocks of a network repeat their layers."""
     found = best(spec, accelerator, 1)
     if not found:
         message = f"{accelerator.name} cannot compute a {spec.describe()}: {refused(spec, accelerator)}"

@@ -1,8 +1,9 @@
 """How long networks take on a VTA, by the cycle model, against the least that their layers can take.
 
-    python benchmarks/vta.py                                   # five networks on pynq, as docs/perf/vta.md has them
+    python benchmarks/vta.py                                   # five networks on two boards, as docs/perf/vta.md has
     python benchmarks/vta.py resnet18 --boards zcu104 de10nano # one network on other boards
-    python benchmarks/vta.py resnet18 --double                 # with what the model assumes of memory doubled
+    python benchmarks/vta.py resnet18 --double                 # only with what the model assumes of memory doubled
+    python benchmarks/vta.py resnet18 --boards pynq --tuned DB # with the choices that `tune` has found
     python benchmarks/vta.py inception_v4 --layers             # each step: its tiling, its time, its bound
 
 Networks of the zoo with seeded weights, quantized on random pictures by the target's own choices: the time depends on
@@ -11,8 +12,9 @@ larger of two numbers: GEMM's steps with the leanest epilogue, and the bytes tha
 counts what does not meet padding. `utilisation` is the network's multiply-adds over what GEMM could do in all cycles.
 `chisel_convolutions`: cycles of the convolutions behind the stem, with their residual adds, on de10nano, whose hardware
 is upstream's Chisel design.
-Exit status 1 where a network on pynq takes longer than `LIMITS` or `CHISEL` allow, or more than `RATIO` times its
-bound.
+Without --double and --json the table follows again with what is assumed doubled, streams cut anew for that.
+Exit status 1 where a network on pynq or zcu104 takes longer than `LIMITS` or `CHISEL` allow, or more than `RATIO` times
+its bound.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -42,6 +45,11 @@ from inception_deploy.targets.vta import cycles
 from inception_deploy.targets.vta.assemble import Work, assemble
 from inception_deploy.targets.vta.pieces import spans
 from inception_deploy.targets.vta.replay import step_cycles
+from inception_deploy.tuning.tuned import load as load_tuned
+
+if TYPE_CHECKING:
+    from inception_deploy.kernels.vta.tiling import Tiling
+    from inception_deploy.targets.base import Target
 
 LIMITS = {
     "resnet18": (90.0, 0.82),
@@ -50,7 +58,7 @@ LIMITS = {
     "inception_v4": (655.0, 0.83),
     "inception_resnet_v2": (700.0, 0.74),
 }
-"""Milliseconds at most and utilisation at least, on pynq."""
+"""Milliseconds at most and utilisation at least, on pynq; on zcu104 as many cycles."""
 
 CHISEL = {"resnet18": 7_450_000}
 """Cycles of `chisel_convolutions` at most; upstream published 7.73 million, of its simulation of the hardware."""
@@ -58,36 +66,77 @@ CHISEL = {"resnet18": 7_450_000}
 RATIO = 1.05
 """Cycles over the bound, at most."""
 
+LIMITED = ("pynq", "zcu104")
+
+SHOWN = ("network", "board", "profile", "ms", "utilisation", "cycles", "bound")
+"""What --json has of a row."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; 1 where a limit is passed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*", default=list(LIMITS), help="of the zoo")
-    parser.add_argument("--boards", nargs="+", default=["pynq"], choices=list(BOARDS), help="default: pynq")
+    parser.add_argument(
+        "--boards", nargs="+", default=list(LIMITED), choices=list(BOARDS), help="default: both limited"
+    )
     parser.add_argument("--double", action="store_true", help="double the latencies and overheads that are assumed")
+    parser.add_argument("--tuned", type=Path, metavar="DB", help="of `tune`, for one network on one board")
     parser.add_argument("--layers", action="store_true", help="print every step")
     parser.add_argument("--json", action="store_true", help="print a list of rows instead of a table")
     options = parser.parse_args(arguments)
-    boards = {name: doubled(row) if options.double else row for name, row in BOARDS.items()}
-    rows: list[dict[str, Any]] = []
-    for name in map(models.resolve, options.networks):
-        plan = lower(quantized(name), targets.parse("vta:pynq").at("int8"))
-        found = {board: measured(name, plan, boards[board]) for board in options.boards}
-        chisel = None
-        if name in CHISEL:
-            chisel = behind_the_stem(found.get(_CHISEL) or measured(name, plan, boards[_CHISEL]))
-        rows += [{**row, "chisel_convolutions": chisel} for row in found.values()]
+    if options.tuned and (len(options.networks) > 1 or len(options.boards) > 1 or options.double):
+        parser.error("--tuned is for one network on one board, as it is assumed to be")
+    plans = {name: lower(quantized(name), target_of("pynq")) for name in map(models.resolve, options.networks)}
+    rows = measurements(plans, options.boards, options.tuned, double=options.double)
     if options.json:
-        shown = rows if options.layers else [{key: row[key] for key in row if key != "layers"} for row in rows]
-        print(json.dumps(shown, indent=2))
+        print(json.dumps(rows if options.layers else [{key: row[key] for key in SHOWN} for row in rows], indent=2))
     else:
-        print(table([{key: value for key, value in row.items() if key != "layers"} for row in rows]))
-        for row in rows if options.layers else []:
-            print(f"\n{row['network']} on {row['board']}\n\n{table(row['layers'])}")
+        show(rows, options.layers)
+    if not options.json and not options.double and not options.tuned:
+        print(f"\nAssumed of {', '.join(options.boards)}: {assumed(options.boards)}. With these doubled:\n")
+        show(measurements(plans, options.boards, None, double=True), options.layers)
     missed = [] if options.double else [line for row in rows if (line := missing(row))]
     for line in missed:
         print(line, file=sys.stderr)
     return int(bool(missed))
+
+
+def target_of(board: str, tuned: Path | None = None, network: str = "") -> Target:
+    """A board, with the choices of a database where there is one."""
+    target = targets.parse(f"vta:{board}").at("int8")
+    return target if tuned is None else load_tuned(tuned, network, target)
+
+
+def measurements(
+    plans: Mapping[str, Plan], names: Sequence[str], tuned: Path | None, *, double: bool
+) -> list[dict[str, Any]]:
+    """A row for each network and board."""
+    boards = {name: doubled(row) if double else row for name, row in BOARDS.items()}
+    rows: list[dict[str, Any]] = []
+    for name, plan in plans.items():
+        found = {board: measured(name, plan, boards[board], tuned) for board in names}
+        chisel = None
+        if name in CHISEL:
+            chisel = behind_the_stem(found.get(_CHISEL) or measured(name, plan, boards[_CHISEL]))
+        rows += [{**row, "chisel_convolutions": chisel} for row in found.values()]
+    return rows
+
+
+def show(rows: Sequence[dict[str, Any]], layers: bool) -> None:
+    """Print a table of networks, and of their steps."""
+    print(table([{key: value for key, value in row.items() if key != "layers"} for row in rows]))
+    for row in rows if layers else []:
+        print(f"\n{row['network']} on {row['board']}\n\n{table(row['layers'])}")
+
+
+def assumed(names: Sequence[str]) -> str:
+    """What nobody has measured of boards, in words."""
+    return "; ".join(
+        dict.fromkeys(
+            f"{row.overhead} cycles an instruction, {row.latency} until bytes arrive, {row.row_latency} a row of it"
+            for row in (BOARDS[name] for name in names)
+        )
+    )
 
 
 _CHISEL = "de10nano"
@@ -115,10 +164,11 @@ def quantized(name: str) -> onnx.ModelProto:
     return Quantizer(model, list(pictures)).quantize(recipe).model
 
 
-def measured(name: str, plan: Plan, board: Board) -> dict[str, Any]:
+def measured(name: str, plan: Plan, board: Board, tuned: Path | None = None) -> dict[str, Any]:
     """A network on a board; each of its steps in `layers`."""
+    choose = target_of(board.name, tuned, name).schedule if tuned else None
     at = Accelerator(board.name, targets.parse("vta:pynq").vta.config, board)  # type: ignore[attr-defined]
-    found = [work for numbers in spans(plan) for work in [works(plan, numbers, at)]]
+    found = [work for numbers in spans(plan) for work in [works(plan, numbers, at, choose)]]
     taken = 0
     lines: list[dict[str, Any]] = []
     count = moved = 0
@@ -146,13 +196,16 @@ def measured(name: str, plan: Plan, board: Board) -> dict[str, Any]:
     return {**row, "layers": lines}
 
 
-def works(plan: Plan, numbers: Sequence[int], at: Accelerator) -> list[tuple[Work, str]]:
-    """A span's steps with tilings for a board, and their operators."""
+def works(
+    plan: Plan, numbers: Sequence[int], at: Accelerator, choose: Callable[[Vta], Tiling] | None
+) -> list[tuple[Work, str]]:
+    """A span's steps with tilings for a board, the first choice or another, and their operators."""
     found = []
     for step in (plan.steps[number] for number in numbers):
         spec = plan.kernels[step.kernel].spec
         assert isinstance(spec, Vta)
-        found.append((Work(step.name, spec, tiling.choose(spec, at), step.args), step.op))
+        cut = choose(spec) if choose else tiling.choose(spec, at)
+        found.append((Work(step.name, spec, cut, step.args), step.op))
     return found
 
 
@@ -169,9 +222,10 @@ def line(work: Work, op: str, taken: int, at: Accelerator) -> dict[str, Any]:
 
 def missing(row: dict[str, Any]) -> str | None:
     """What a row misses of its limits."""
-    if row["board"] != "pynq" or row["network"] not in LIMITS:
+    if row["board"] not in LIMITED or row["network"] not in LIMITS:
         return None
     most, least = LIMITS[row["network"]]
+    most = round(most * BOARDS["pynq"].mhz / BOARDS[row["board"]].mhz, 1)
     chisel, limit = row["chisel_convolutions"], CHISEL.get(row["network"])
     slow = limit is not None and chisel > limit
     if row["ms"] <= most and row["utilisation"] >= least and row["ratio"] <= RATIO and not slow:

@@ -137,7 +137,7 @@ class _Rewriter:
         return vta_layers.ends_of(rounding)
 
     def _patched(self, layer: Layer) -> Layer:
-        """A convolution of the network's input, as one of what the host makes of it: the way that a VTA takes less for."""
+        """A convolution of the network's input, as one of what the host makes of it, as the VTA is fastest."""
         spec, words = layer.spec, layer.reads[0]
         assert isinstance(spec, Conv)
         maker = self.makers[words]

@@ -1,7 +1,7 @@
 """A convolution of the network's own few channels, as one that a VTA's blocks of channels suit.
 
-Patches: all pixels of a window become channels, and the convolution is one of 1x1. The host writes each pixel as often as
-windows cover it.
+Patches: all pixels of a window become channels, and the convolution is one of 1x1. The host writes each pixel as often
+as windows cover it.
 Space to depth: the pixels that a stride steps over become channels, and the convolution has stride 1 and fewer taps.
 The host writes each pixel once, but blocks are less full: 12 of 16 channels for 3 and a stride of 2.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from inception_deploy.errors import DeployError
@@ -251,7 +251,21 @@ def choose(spec: Vta, accelerator: Accelerator) -> Tiling:
     Raises:
         DeployError: (kind ``vta``) none fits.
     """
-    return _chosen(spec.canonical(), accelerator)
+    return _chosen(_timed(spec), accelerator)
+
+
+def _timed(spec: Vta) -> Vta:
+    """What the time depends on: how many instructions there are, and not the numbers in them."""
+    stages = tuple(
+        replace(
+            stage,
+            shift=15 * shifts(stage.shift),
+            low=None if stage.low is None else 0,
+            high=None if stage.high is None else 0,
+        )
+        for stage in spec.stages
+    )
+    return replace(spec, stages=stages).canonical()
 
 
 @lru_cache(maxsize=4096)
@@ -317,12 +331,12 @@ class _Model:
         board, config = accelerator.board, accelerator.config
         self.spec, self.at, self.tiling = spec, accelerator, tiling
         self.transfer = board.overhead + board.latency
-        whole = next(iter(tiles(spec, tiling)))
         counts = [
             -(-size // most)
             for size, most in (
                 (spec.height, tiling.rows), (spec.width, tiling.columns), (spec.out_blocks, tiling.blocks))
         ]  # fmt: skip
+        whole = Tile(0, spec.height // counts[0], 0, spec.width // counts[1], 0, spec.out_blocks // counts[2])
         self.counts, self.parts, self.groups = counts, counts[0] * counts[1], counts[2]
         self.number = self.parts * self.groups * (spec.batch // config.batch)
         # pieces are as alike as can be

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = Path(__file__).resolve().parents[2] / "benchmarks" / "vta.py"
 
 
@@ -41,6 +43,7 @@ def test_a_row_a_board_and_a_line_a_step() -> None:
     assert rows[1]["ms"] < rows[0]["ms"]
 
 
+@pytest.mark.slow
 def test_json_is_a_list_of_seven_things_and_tuning_makes_nothing_slower(tmp_path: Path) -> None:
     """By the database of `tune`, of the network that it tuned."""
     tune = [sys.executable, "-m", "inception_deploy", "tune", "--model", "lenet5", "--target", "vta:pynq"]

@@ -24,7 +24,7 @@ ENCODINGS = {"avx_vnni": ("avx512_vnni", ["+avx512vnni", "+avx512vl"])}
 
 def operands(dot: Dot) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Random numbers; the extremes, whose products would saturate a sum of 16 bits; an accumulator at its end."""
-    random, count = np.random.default_rng(0), dot.lanes * dot.depth
+    random, count = np.random.default_rng(0), dot.count
     first, second = np.iinfo(dot.first), np.iinfo(dot.second)
     some = (
         random.integers(first.min, first.max, count, dot.first, endpoint=True),
@@ -52,7 +52,7 @@ def kernel(dot: Dot) -> Any:
     from inception_deploy.kernels.bytes.math import dot as call
     from inception_deploy.kernels.emit import Emitter, load
 
-    wide = dot.lanes * dot.depth
+    wide = dot.count
     em = Emitter("k", [("total", "int32"), ("first", dot.word), ("second", dot.second), ("dst", "int32")])
     with em.units():
         total, first = (load(em.buffers[name], 0, dot.lanes) for name in ("total", "first"))
@@ -119,8 +119,16 @@ def test_the_meaning_is_a_sum_of_products(dot: Dot) -> None:
         got = dot.meaning(total, first, second)
         for lane in range(dot.lanes):
             run = dot.run or dot.depth
-            at = [part * dot.lanes * run + lane * run + i for part in range(dot.depth // run) for i in range(run)]
-            exact = int(total[lane]) + sum(int(first[i]) * int(second[i]) for i in at)
+            at = (
+                []
+                if dot.rows > 1
+                else [part * dot.lanes * run + lane * run + i for part in range(dot.depth // run) for i in range(run)]
+            )
+            pairs = [(i, i) for i in at]
+            if dot.rows > 1:
+                row, column = divmod(lane, dot.lanes // dot.rows)
+                pairs = [(row * dot.depth + i, column * dot.depth + i) for i in range(dot.depth)]
+            exact = int(total[lane]) + sum(int(first[i]) * int(second[j]) for i, j in pairs)
             ends = (-(2**31), 2**31 - 1)
             want = min(max(exact, ends[0]), ends[1]) if dot.saturates else (exact + 2**31) % 2**32 - 2**31
             assert got[lane] == want

@@ -23,7 +23,8 @@ from .conftest import Builder
 
 SIZE = (2, 3, 14, 13)
 
-DOTS = {"cortex-a72": "smlal2+sadalp", "cortex-a76": "sdot", "cortex-a9": "vmlal.s16"}
+DOTS = {"cortex-a72": "smlal2+sadalp", "cortex-a76": "sdot", "cortex-a9": "vmlal.s16",
+        "neoverse-v1": "smmla"}  # fmt: skip
 """Each kind of core, and what it multiplies with."""
 
 
@@ -82,6 +83,8 @@ QUICK = {
     ("cortex-a76", mobile, "float-scale"),
     ("cortex-a9", lenet, "power-of-two"),
     ("cortex-a72", shuffled, "power-of-two"),
+    ("neoverse-v1", inception, "power-of-two"),
+    ("neoverse-v1", mobile, "float-scale"),
 }
 
 CASES = [
@@ -104,6 +107,7 @@ def test_every_bit_is_the_references(
 @pytest.mark.parametrize(
     ("name", "isa", "scheme"),
     [("lenet5", "cortex-a72", "power-of-two"), ("googlenet", "cortex-a76", "float-scale"),
+     ("googlenet", "neoverse-v1", "float-scale"),
      ("mobilenet_v1", "cortex-a9", "float-scale")],
 )  # fmt: skip
 def test_networks_of_the_zoo(name: str, isa: str, scheme: str, tmp_path: Path) -> None:
@@ -118,8 +122,11 @@ def check(model: onnx.ModelProto, pictures: np.ndarray, scheme: str, isa: str, f
     """Quantized, compiled and run, on pictures inside and outside of the calibrated range."""
     quantized = quantize(model, list(pictures), scheme=scheme).model
     used = held(quantized, pictures[: SIZE[0]], isa, folder)
-    assert used == {DOTS[isa]}
+    assert used - STEM.get(isa, set()) == {DOTS[isa]}
 
+
+STEM = {"neoverse-v1": {"sdot"}}
+"""What multiplies the network's own input, whose pixels have too few channels."""
 
 WIDE = {**DOTS, "cortex-a76": "smlal", "cortex-a72": "smlal"}
 """What multiplies by 16 bits."""

@@ -25,6 +25,26 @@ MULTIPLY = {VMLA: "; ModuleID = 'multiply'\n" + "".join(map(_by_lane, range(4)))
 """By the name of an instruction: the functions `vmla0` to `vmla3` of it, which are inlined where they are called."""
 
 
+def _joined(name: str, kind: str, size: int, places: range) -> str:
+    v = f"<{size} x {kind}>"
+    halves = [*places, *(size + place for place in places)]
+    return f"""define internal {v} @{name}({v} %a, {v} %b) alwaysinline {{
+  %r = shufflevector {v} %a, {v} %b, <{size} x i32> <{", ".join(f"i32 {place}" for place in halves)}>
+  ret {v} %r
+}}
+"""
+
+
+HALVES = "; ModuleID = 'halves'\n" + "".join(
+    _joined(f"{name}{size}", kind, size, range(start * size // 2, (start + 1) * size // 2))
+    for kind, size in (("i32", 4), ("i8", 16))
+    for start, name in enumerate(("lower", "upper"))
+)
+"""``lower4`` and ``upper4``, of vectors of int32, and ``lower16`` and ``upper16``, of bytes: the same halves of two
+vectors as one.
+"""
+
+
 def sums_of_pairs(second: str) -> str:
     """An LLVM module for bytes on AArch64: `pairs` and `pairs4` add to one and to four vectors of int32 the products
     of a vector of int8 with as many others, two by two (`dots.Dot.run`); `lay0` to `lay3` put four bytes of sixteen

@@ -26,6 +26,8 @@ class Dot:
         first, second: types of the operands' elements, `lanes * depth` of them each.
         adds: it takes the accumulator; without, an addition of its own follows.
         saturates: its sum stops at the ends of int32, instead of going round.
+        rows: it multiplies two matrices of so many rows, `[rows, depth]` and the second transposed; lanes are the
+            product's elements, row by row.
         run: numbers of a lane that lie side by side; all lanes' first runs come before their second ones.
         pairs: it adds two products in 16 bits, which hold all but twice -128 * -128: for weights that have no two
             -128 in one sum (`pairs_fit`).
@@ -43,6 +45,7 @@ class Dot:
     depth: int
     adds: bool = True
     saturates: bool = False
+    rows: int = 1
     run: int = 0
     pairs: bool = False
     code: str = ""
@@ -50,7 +53,7 @@ class Dot:
     def __post_init__(self) -> None:
         if self.depth % (self.run or self.depth):
             raise ValueError(f"{self.name}: {self.depth} numbers are no whole runs of {self.run}")
-        fills = self.depth * self.bits == 32 or (self.depth, self.bits) == (1, 16)
+        fills = self.depth * self.bits == 32 * self.rows or (self.depth, self.bits) == (1, 16)
         if np.dtype(self.first).itemsize != np.dtype(self.second).itemsize or not fills:
             raise ValueError(f"{self.name}: {self.depth} of {self.first} and of {self.second} fill no lane of 32 bits")
 
@@ -62,7 +65,12 @@ class Dot:
     @property
     def word(self) -> str:
         """The integer that holds a lane's numbers of the first operand."""
-        return f"int{self.depth * self.bits}"
+        return f"int{min(32, self.depth * self.bits)}"
+
+    @property
+    def count(self) -> int:
+        """Elements of an operand."""
+        return self.lanes * self.depth // self.rows
 
     @property
     def offset(self) -> int:
@@ -70,11 +78,15 @@ class Dot:
         return 128 if self.first == "int8" else 0
 
     def meaning(self, total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """int32 `[lanes]` and twice `[lanes * depth]` to int32 `[lanes]`."""
+        """int32 `[lanes]` and twice `[count]` to int32 `[lanes]`."""
+        ends = np.iinfo(np.int32)
+        if self.rows > 1:
+            left, right = (part.astype(np.int64).reshape(-1, self.depth) for part in (first, second))
+            turned: np.ndarray = (total.astype(np.int64) + (left @ right.T).ravel()).astype(np.int32)
+            return turned
         products = first.astype(np.int64) * second.astype(np.int64)
         run = self.run or self.depth
         wide = total.astype(np.int64) + products.reshape(-1, self.lanes, run).sum((0, 2))
-        ends = np.iinfo(np.int32)
         found: np.ndarray = (wide.clip(ends.min, ends.max) if self.saturates else wide).astype(np.int32)
         return found
 
@@ -93,6 +105,9 @@ VPDPWSSD_256 = Dot("vpdpwssd (VEX)", "llvm.x86.avx512.vpdpwssd.256", ("avx_vnni"
 
 SDOT = Dot("sdot", "llvm.aarch64.neon.sdot", ("asimddp",), "int8", "int8", 4, 4)
 
+SMMLA = Dot("smmla", "llvm.aarch64.neon.smmla.v4i32.v16i8", ("i8mm",), "int8", "int8", 4, 8, rows=2)
+"""Two pixels by two outputs, eight channels each: twice what sdot does."""
+
 SMLAL = Dot("smlal", "llvm.aarch64.neon.smull", ("asimd",), "int16", "int16", 4, 1, adds=False)
 """Of bytes that were widened, like all that every ARM core has. LLVM makes one instruction of it and its addition."""
 
@@ -110,7 +125,7 @@ VMLAL = Dot("vmlal.s16", "llvm.arm.neon.vmulls", ("neon",), "int16", "int16", 4,
 
 DOTS: dict[str, Dot] = {
     dot.name: dot
-    for dot in (VPDPBUSD, VPDPBUSD_256, VPDPWSSD, VPDPWSSD_256, VPMADDWD, SDOT, SADALP, SADALP_ANY, SMLAL, VMLAL)
+    for dot in (VPDPBUSD, VPDPBUSD_256, VPDPWSSD, VPDPWSSD_256, VPMADDWD, SMMLA, SDOT, SADALP, SADALP_ANY, SMLAL, VMLAL)
 }
 
 

@@ -14,6 +14,7 @@ Taps outside of the image are left out, as in fp32. The zero point they would ha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from ..arm import HALVES
 from ..cut import split
 from ..dots import DOTS, Dot
 from ..elements import BLOCK
@@ -54,6 +56,9 @@ MOST_OF_PAIRS = 16
 """Accumulators of a tile beside 4 weights, 4 pixels, 4 patterns that spread a word, one of those and 2 products: all
 registers of AArch64.
 """
+
+MOST_OF_SQUARES = 24
+"""The same beside 3 pairs of pixels and 2 weights, which each of them takes."""
 
 LANE_WORDS = 8
 """Words that an instruction takes out of a register lane by lane, where there are registers for a pixel's words."""
@@ -95,7 +100,7 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
     most = conv.MOST_OF_MANY if many else conv.MOST_OF_FEW
     if many and dot.lanes == NEON and dot.depth > 1:
-        most = MOST_OF_PAIRS if dot.code else conv.MOST_BY_LANE
+        most = MOST_OF_PAIRS if dot.code else MOST_OF_SQUARES if dot.rows > 1 else conv.MOST_BY_LANE
     chosen = replace(conv.tiled(words, isa, ConvSchedule(isa.lanes, 1, 1), most), k_block=0)
     if spec.kernel[1] >= WIDE_KERNEL and chosen.pixels > WIDE_PIXELS:
         chosen = conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
@@ -110,7 +115,8 @@ def _with_dot(schedule: ConvSchedule, dot: Dot, many: bool) -> DotSchedule:
 def _dot_for(spec: Conv, isa: Isa) -> Dot | None:
     """The first instruction that takes the weights."""
     bits = 8 * np.dtype(spec.weight_element).itemsize
-    return next((dot for dot in isa.dots if dot.bits >= bits and (spec.pairs_fit or not dot.pairs)), None)
+    able = (dot for dot in isa.dots if dot.bits >= bits and (spec.pairs_fit or not dot.pairs))
+    return next((dot for dot in able if not (spec.planar and dot.rows > 1)), None)
 
 
 def space(spec: Conv, isa: Isa) -> Iterator[tuple[DotSchedule, dict[str, tuple[int, ...]]]]:
@@ -192,21 +198,10 @@ class _Bytes(conv.Direct):
         lanes = self.schedule.lanes
         src0 = image_[0] if self.changed else tirx.floordiv(image_[0], self.depth)
         add0, dst0 = image_[1], image_[2]
-        acc = em.local(width * self.wide, "int32")
-        rows_seen = load(em.buffers["sets"], y) if spec.row_sets > 1 else 0
-        first_set = em.let(rows_seen * spec.column_sets, "set")
+        acc = self.started(group, y, x, width)
 
         def slot(p: int, v: int) -> int:
             return (p * vectors + v) * lanes
-
-        for v in range(vectors):
-            starts: dict[int, Expr] = {}
-            for p in range(width):
-                seen = self.column_set[x + p] if isinstance(x, int) and not spec.pointwise else self.whole
-                if seen not in starts:
-                    at = (first_set + seen) * spec.out_channels + (group * vectors + v) * lanes
-                    starts[seen] = em.let(load(em.buffers["bias"], at, lanes), "start")
-                em.store(acc, slot(p, v), starts[seen])
 
         step, spread = spec.stride[1], spec.dilation[1]
         near = em.local(width * self.in_lanes, self.dot.word, "near") if self.changed else em.buffers["src"]
@@ -256,13 +251,37 @@ class _Bytes(conv.Direct):
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
             self.fetch_ahead(group, b, turn)
             self.rows(y, lambda r, iy: taps(b, r, iy))
+        self.finished(acc, (group, y, x, width), add0, dst0)
+
+    def started(self, group: Expr, y: Expr, x: int | Expr, width: int) -> Any:
+        """A tile's sums, a pixel's vectors side by side, with the bias in them."""
+        em, spec, lanes, vectors = self.emitter, self.spec, self.schedule.lanes, self.schedule.vectors
+        acc = em.local(width * self.wide, "int32")
+        rows_seen = load(em.buffers["sets"], y) if spec.row_sets > 1 else 0
+        first_set = em.let(rows_seen * spec.column_sets, "set")
+        for v in range(vectors):
+            starts: dict[int, Expr] = {}
+            for p in range(width):
+                seen = self.column_set[x + p] if isinstance(x, int) and not spec.pointwise else self.whole
+                if seen not in starts:
+                    at = (first_set + seen) * spec.out_channels + (group * vectors + v) * lanes
+                    starts[seen] = em.let(load(em.buffers["bias"], at, lanes), "start")
+                em.store(acc, (p * vectors + v) * lanes, starts[seen])
+        return acc
+
+    def finished(self, acc: Any, where: tuple[Expr, Expr, int | Expr, int], add0: Expr, dst0: Expr) -> None:
+        """Round and store a tile's sums, which lie as `started` made them."""
+        em, lanes, vectors = self.emitter, self.schedule.lanes, self.schedule.vectors
+        group, y, x, width = where
         # where a block is four vectors they become bytes together: one store, and fewer instructions that narrow
         wide = BLOCK if lanes == NEON and vectors * lanes % BLOCK == 0 else lanes
         for v in range(0, vectors, wide // lanes):
             at = em.let(self.out_index(group, v, y, x), "at")
             factor = em.let(load(em.buffers["factor"], (group * vectors + v) * lanes, wide), "factor")
             for p in range(width):
-                self.finish(load(acc, slot(p, v), wide), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK)
+                self.finish(
+                    load(acc, (p * vectors + v) * lanes, wide), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK
+                )
 
     def looped(self, count: int) -> Expr:
         """`count`; where pairs are broadcast from memory (x86), in a form that LLVM does not see through: it would
@@ -313,9 +332,85 @@ class _Bytes(conv.Direct):
         em.store(em.buffers["dst"], dst_at, narrow(q))
 
 
+class _Squares(_Bytes):
+    """With an instruction that multiplies two pixels by two outputs. A pair of pixels has its sums of four outputs in
+    two vectors, the first of them for two outputs; a pixel outside of the image, or beside an odd one, is zeros.
+    """
+
+    def tile(
+        self,
+        image_: tuple[Expr, Expr, Expr],
+        group: Expr,
+        y: Expr,
+        x: int | Expr,
+        width: int,
+        blocks: tuple[int, int],
+        turn: Expr,
+    ) -> None:
+        """See `Direct.tile`."""
+        em, spec, vectors, lanes = self.emitter, self.spec, self.schedule.vectors, self.schedule.lanes
+        src0, add0, dst0 = image_
+        acc = self.started(group, y, x, width)
+        pairs = -(-width // 2)
+        sums = em.local(pairs * 2 * self.wide, "int32", "sums")
+
+        def half(which: int, kind: str, a: Expr, b: Expr) -> Expr:
+            name = ("lower", "upper")[which] + kind.partition("x")[2]
+            return em.inline(HALVES, name, kind, a, b)
+
+        def slot(pair: int, v: int, which: int) -> int:
+            return ((pair * vectors + v) * 2 + which) * lanes
+
+        def of(p: int, v: int) -> Expr:
+            return load(acc, (min(p, width - 1) * vectors + v) * lanes, lanes)
+
+        for pair, v, which in itertools.product(range(pairs), range(vectors), (0, 1)):
+            em.store(sums, slot(pair, v, which), half(which, "int32x4", of(2 * pair, v), of(2 * pair + 1, v)))
+
+        step, spread = spec.stride[1], spec.dilation[1]
+
+        def taps(block: Expr, r: Expr, iy: Expr) -> None:
+            base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
+            for s in range(spec.kernel[1]):
+                inside = set(self.columns(x, width, s))
+                if not inside:
+                    continue
+                pixels = [
+                    em.let(self.bytes(base + (p * step + s * spread) * self.pixel if p in inside else None), "pixel")
+                    for p in range(2 * pairs)
+                ]
+                for part in (0, 1):
+                    two = [em.let(half(part, "int8x16", pixels[2 * i], pixels[2 * i + 1]), "two") for i in range(pairs)]
+                    at = panel + (s * self.in_lanes + part) * (self.wide * self.depth)
+                    for v, which in itertools.product(range(vectors), (0, 1)):
+                        w = em.let(
+                            load(em.buffers["weight"], at + (2 * v + which) * self.dot.count, self.dot.count), "w"
+                        )
+                        for i in range(pairs):
+                            place = slot(i, v, which)
+                            em.store(sums, place, dot(em, self.dot, load(sums, place, lanes), two[i], w))
+
+        with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
+            self.fetch_ahead(group, b, turn)
+            self.rows(y, lambda r, iy: taps(b, r, iy))
+        for p, v in itertools.product(range(width), range(vectors)):
+            first, second = (load(sums, slot(p // 2, v, which), lanes) for which in (0, 1))
+            em.store(acc, (p * vectors + v) * lanes, half(p % 2, "int32x4", first, second))
+        self.finished(acc, (group, y, x, width), add0, dst0)
+
+    def bytes(self, at: Expr | None) -> Expr:
+        """A pixel of a block as the instruction takes it; zeros for none."""
+        if at is None:
+            return splat(tirx.const(0, "int8"), self.pixel)
+        value = load(self.emitter.buffers["src"], at, self.pixel)
+        lowered = value ^ splat(tirx.const(self.dot.offset, "uint8"), self.pixel)
+        return tirx.reinterpret(f"int8x{self.pixel}", lowered)
+
+
 def emit(spec: Conv, schedule: DotSchedule, name: str) -> list[tirx.PrimFunc]:
     """The convolution as a TIR function of the emitter's C signature."""
-    return [_Bytes(spec, schedule, name).emit()]
+    kind = _Squares if schedule.row.rows > 1 else _Bytes
+    return [kind(spec, schedule, name).emit()]
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:

@@ -42,12 +42,12 @@ def dot(em: Emitter, row: Dot, acc: Expr, words: Expr, weights: Expr) -> Expr:
     that is code, four times as many at once too.
     """
     dtype = f"int32x{row.lanes}"
-    first = tirx.reinterpret(f"{row.first}x{row.lanes * row.depth}", words)
+    first = tirx.reinterpret(f"{row.first}x{row.count}", words)
     if row.code:
         many = _lanes(acc) // row.lanes
         name = row.llvm if many == 1 else f"{row.llvm}{many}"
         return em.inline(row.code, name, str(acc.ty.dtype), acc, first, weights)
-    if row.adds and row.lanes == NEON and row.first == row.second:
+    if row.adds and row.lanes == NEON and row.first == row.second and row.rows == 1:
         # what is the same word in all lanes comes last: the instruction takes it out of a register by its number
         return tirx.call_llvm_pure_intrin(dtype, row.llvm, acc, weights, first)
     if row.adds:

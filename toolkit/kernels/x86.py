@@ -29,3 +29,29 @@ define internal <32 x i16> @narrow32(<16 x float> %a, <16 x float> %b) alwaysinl
 }
 """
 """The machine's instructions that round to bfloat16, which TVM has no type for. Inlined where they are called."""
+
+VPMADDWD_SUM = """; ModuleID = 'vpmaddwd'
+define internal <8 x i32> @vpmaddwd_sum(<8 x i32> %sum, <16 x i16> %a, <16 x i16> %b) alwaysinline {
+  %p = call { <8 x i32>, <8 x i32> } asm "vpmaddwd $3, $2, $1; vpaddd $1, $0, $0", "=x,=&x,x,x,0"
+    (<16 x i16> %a, <16 x i16> %b, <8 x i32> %sum)
+  %r = extractvalue { <8 x i32>, <8 x i32> } %p, 0
+  ret <8 x i32> %r
+}
+"""
+"""A sum and the products of pairs as two instructions side by side: where they are apart LLVM makes all products first,
+has no registers left for them, and keeps sums on the stack (docs/perf/cpu-int8.md).
+"""
+
+WORDS_OF = """; ModuleID = 'words_of'
+define internal <8 x i32> @words_of(ptr %p, i32 %constant, i32 %i) alwaysinline {
+  %q = getelementptr inbounds i32, ptr %p, i32 %constant
+  %r = getelementptr inbounds i32, ptr %q, i32 %i
+  %w = load i32, ptr %r, align 4
+  %v = insertelement <8 x i32> poison, i32 %w, i32 0
+  %b = shufflevector <8 x i32> %v, <8 x i32> poison, <8 x i32> zeroinitializer
+  ret <8 x i32> %b
+}
+"""
+"""A word in all lanes, from an address and two indices: LLVM adds up a single index in 32 bits for each word, and
+lengthens it. A second buffer at the address would do, but TVM tells LLVM that buffers are never the same memory.
+"""

@@ -15,6 +15,8 @@ from inception_deploy.kernels.spec import Conv
 from inception_deploy.kernels.vector import conv
 from inception_deploy.verify import bound
 
+from ...cases.assembly import assembly, innermost
+
 AVX2 = next(isa for isa in ISAS if isa.name == "avx2")
 
 
@@ -78,7 +80,11 @@ def test_a_tile_leaves_registers_for_its_operands(spec: Conv) -> None:
 def test_no_sum_is_spilled_in_the_innermost_loop(name: str) -> None:
     """A sum that goes through the stack once a step takes twice the time (docs/perf/cpu-avx2.md)."""
     spec = SHAPES[name]
-    loops = [body for body in _innermost(_assembly(spec)) if "vfmadd" in body]
+    loops = [
+        body
+        for body in innermost(assembly(conv.emit(spec, conv.choose(spec, AVX2), "kernel"), "cpu:avx2"))
+        if "vfmadd" in body
+    ]
     assert loops
     assert not [body for body in loops if re.search(r"vmov[au]ps\s+%ymm\d+, -?\d*\(%rsp\)", body)]
 
@@ -88,32 +94,4 @@ def _aligned(array: np.ndarray) -> np.ndarray:
     memory = np.zeros(array.size + 16, np.float32)
     found = memory[(-memory.ctypes.data % 64) // 4 :][: array.size].reshape(array.shape)
     found[...] = array
-    return found
-
-
-def _assembly(spec: Conv) -> str:
-    """What LLVM makes of a kernel."""
-    import tvm
-
-    from inception_deploy.targets.objects import PIPELINE
-
-    (func,) = conv.emit(spec, conv.choose(spec, AVX2), "kernel")
-    target = tvm.target.Target(targets.parse("cpu:avx2").tvm_target())
-    arguments = {"BindTarget": [target]}
-    passes = [getattr(tvm.tirx.transform, name)(*arguments.get(name, [])) for name in PIPELINE["passes"]]
-    with target, tvm.transform.PassContext(opt_level=PIPELINE["opt_level"]):
-        module = tvm.transform.Sequential(passes)(tvm.IRModule({"kernel": func}))
-        return str(tvm.get_global_func(PIPELINE["build"])(module, target).inspect_source("asm"))
-
-
-def _innermost(assembly: str) -> list[str]:
-    """Loops without a jump inside: from a label to the jump back to it."""
-    lines, labels, found = assembly.splitlines(), dict[str, int](), list[str]()
-    for number, line in enumerate(lines):
-        if label := re.match(r"(\.LBB\w+):", line):
-            labels[label[1]] = number
-        elif (jump := re.match(r"\s+j\w+\s+(\.LBB\w+)", line)) and jump[1] in labels:
-            body = lines[labels[jump[1]] + 1 : number]
-            if not any(re.match(r"\s+j|\.LBB", inside) for inside in body):
-                found.append("\n".join(body))
     return found

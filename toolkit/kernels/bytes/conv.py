@@ -32,6 +32,7 @@ from ..isa import Isa
 from ..spec import Conv, tap_sets
 from ..vector import conv
 from ..vector.conv import ConvSchedule
+from ..x86 import WORDS_OF
 from .math import added, broadcast, dot, joined, narrow, real, rounded, widen
 
 PIXEL = 4
@@ -47,9 +48,9 @@ WIDE_KERNEL, WIDE_PIXELS = 5, 6
 (docs/perf/cpu-int8.md).
 """
 
-FEW_VECTORS, FEW_PIXELS = 2, 4
-"""A tile for 16 registers and widened bytes: 8 sums, the weights of 2 vectors, a word of inputs and a product. With
-more sums LLVM spills (docs/perf/cpu-int8.md).
+FEW_VECTORS, FEW_PIXELS = 2, 6
+"""A tile for 16 registers and widened bytes: 12 sums, the weights of 2 vectors, a word of inputs and a product
+(docs/perf/cpu-int8.md).
 """
 
 MOST_OF_PAIRS = 16
@@ -59,6 +60,14 @@ registers of AArch64.
 
 MOST_OF_SQUARES = 24
 """The same beside 3 pairs of pixels and 2 weights, which each of them takes."""
+
+PANEL_BYTES, PANEL_UNITS = 24 * 1024, 8
+"""Widened pixels that a unit of a pointwise kernel keeps for all of its outputs: most of a first-level cache of 32 KiB.
+And the units that there are to be at least (docs/perf/cpu-int8.md).
+"""
+
+MOST_PANEL_BYTES = 96 * 1024
+"""The same at most, on a thread's stack."""
 
 LANE_WORDS = 8
 """Words that an instruction takes out of a register lane by lane, where there are registers for a pixel's words."""
@@ -70,9 +79,12 @@ class DotSchedule(ConvSchedule):
 
     Attributes:
         dot: the instruction, a name of `dots.DOTS`; `lanes` are its. Of widened bytes `unroll` counts words.
+        parts: 0, or of a pointwise kernel of widened bytes: a unit widens the pixels of its `rows` tiles once, and does
+            one of so many parts of the outputs with them.
     """
 
     dot: str = ""
+    parts: int = 0
 
     @property
     def row(self) -> Dot:
@@ -96,7 +108,7 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
         return _with_dot(found, dot, many)
     if dot.depth == 2 and not many and row > 1 and even:
         tile = ConvSchedule(dot.lanes, FEW_VECTORS, max(split(row, FEW_PIXELS)))
-        return _with_dot(conv.balanced(words, tile), dot, many)
+        return _shared(spec, _with_dot(conv.balanced(words, tile), dot, many))
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
     most = conv.MOST_OF_MANY if many else conv.MOST_OF_FEW
     if many and dot.lanes == NEON and dot.depth > 1:
@@ -110,6 +122,24 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
 def _with_dot(schedule: ConvSchedule, dot: Dot, many: bool) -> DotSchedule:
     found = DotSchedule(**vars(schedule), dot=dot.name)
     return replace(found, unroll=LANE_WORDS) if dot.depth == 1 and many else found
+
+
+def _shared(spec: Conv, schedule: DotSchedule) -> DotSchedule:
+    """With pixels that are widened once for many outputs, where that is possible."""
+    if not _sharing(spec, replace(schedule, parts=1)) or 2 * schedule.pixels * spec.channels > MOST_PANEL_BYTES:
+        return schedule
+    tiles = len(conv.tile_widths(spec, schedule))
+    groups = spec.out_channels // (schedule.lanes * schedule.vectors)
+    rows = max(1, min(tiles, PANEL_BYTES // (2 * schedule.pixels * spec.channels)))
+    blocks = -(-tiles // rows)
+    parts = next((n for n in range(1, groups) if groups % n == 0 and blocks * n >= PANEL_UNITS), groups)
+    return replace(schedule, rows=rows, parts=parts, rows_outer=False, fetch=0)
+
+
+def _sharing(spec: Conv, schedule: DotSchedule) -> int:
+    """`DotSchedule.parts`; 0 where it has no meaning."""
+    widened = schedule.unroll == 1 and schedule.row.bits > 8 and schedule.row.depth > 1
+    return schedule.parts if widened and spec.pointwise and spec.groups == 1 else 0
 
 
 def _dot_for(spec: Conv, isa: Isa) -> Dot | None:
@@ -126,8 +156,13 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[DotSchedule, dict[str, tuple[i
     words = (PIXEL if spec.planar else BLOCK) // dot.depth
     unrolled = tuple(count for count in (1, 2, 4, LANE_WORDS) if count <= words)
     for schedule, knobs in conv.space(_in_words(spec, dot), isa):
-        own = {"unroll": unrolled if dot.bits > 8 else (1,), "k_block": (0,)}
-        yield DotSchedule(**vars(schedule), dot=dot.name), {**knobs, **own}
+        own = {"unroll": unrolled if dot.bits > 8 else (1,), "k_block": (0,), "parts": (0,)}
+        made = DotSchedule(**vars(schedule), dot=dot.name)
+        room = 2 * made.rows * made.pixels * spec.channels <= MOST_PANEL_BYTES
+        if room and not made.rows_outer and _sharing(spec, replace(made, parts=1)):
+            groups = spec.out_channels // (made.lanes * made.vectors)
+            own["parts"] = (0, *(n for n in (1, 2, 4, 8) if groups % n == 0))
+        yield made, {**knobs, **own}
 
 
 def features(spec: Conv, schedule: DotSchedule, threads: int) -> list[float]:
@@ -142,6 +177,8 @@ def _in_words(spec: Conv, dot: Dot) -> Conv:
 
 def units(spec: Conv, schedule: DotSchedule) -> int:
     """Work units of the kernel."""
+    if parts := _sharing(spec, schedule):
+        return spec.batch * conv.row_blocks(spec, schedule) * parts
     return conv.units(spec, schedule)
 
 
@@ -163,12 +200,17 @@ class _Bytes(conv.Direct):
     lie, else bytes.
     """
 
+    schedule: DotSchedule
+
     def __init__(self, spec: Conv, schedule: DotSchedule, name: str) -> None:
         self.dot = schedule.row
         self.itemsize = np.dtype(spec.weight_element).itemsize
         self.depth = self.dot.depth
         self.widened = self.dot.bits > 8
         self.changed = self.widened or self.dot.offset > 0
+        self.shared: Any = None  # the widened pixels of the tiles from `first` on
+        self.first: Expr = 0
+        self.in_memory = self.widened and schedule.unroll == 1 and self.depth > 1  # pairs, broadcast from there (x86)
         source = "uint8" if self.changed else "int32"
         pointers = [(n, source if n == "src" else element) for n, element in spec.pointers]
         super().__init__(spec, schedule, Emitter(name, pointers))
@@ -204,22 +246,24 @@ class _Bytes(conv.Direct):
             return (p * vectors + v) * lanes
 
         step, spread = spec.stride[1], spec.dilation[1]
-        near = em.local(width * self.in_lanes, self.dot.word, "near") if self.changed else em.buffers["src"]
+        # Words that are broadcast from memory: all columns of a kernel row, because taps share them.
+        reach = (width - 1) * step + (spec.kernel[1] - 1) * spread + 1 if self.in_memory else width
+        near = em.buffers["src"]
+        if self.changed:
+            near = em.local(reach * self.in_lanes, self.dot.word, "near")
+        slab = 0 if self.shared is None else em.let((turn - self.first) * self.slab, "slab")
 
         count = min(self.schedule.unroll, self.in_lanes)
         few = em.local(width * count, self.dot.word, "few") if count > 1 else None
         narrow = 8 * self.itemsize < self.dot.bits
         wider = em.local(self.wide * self.depth, self.dot.second, "w") if narrow else None
 
-        def multiply(panel: Expr, s: int, word: Expr, source: Any, words: dict[int, Expr]) -> None:
-            """One word of a column of taps: where it lies in `source`, by the pixel of the tile."""
+        def multiply(panel: Expr, s: int, word: Expr, words: dict[int, Expr]) -> None:
+            """One word of a column of taps, which is in all lanes, by the pixel of the tile."""
             at = panel + (s * self.in_lanes + word) * (self.wide * self.depth)
             weights = self.weights(at, wider)
-            for p, place in words.items():
-                if self.dot.code:
-                    a = em.let(broadcast(em, self.dot, source, place - word, word, self.in_lanes), "a")
-                else:
-                    a = em.let(splat(load(source, place), lanes), "a")
+            for p, value in words.items():
+                a = em.let(value, "a")
                 for v, w in weights.items():
                     held = BLOCK if self.dot.code else lanes
                     em.store(acc, slot(p, v), dot(em, self.dot, load(acc, slot(p, v), held), a, w))
@@ -227,9 +271,23 @@ class _Bytes(conv.Direct):
         def taps(block: Expr, r: Expr, iy: Expr) -> None:
             """All columns and words of one kernel row."""
             base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
+            seen = [{p: p * step + s * spread for p in self.columns(x, width, s)} for s in range(spec.kernel[1])]
+            of_block: Expr = None
+            if self.shared is not None:
+                of_block = tirx.address_of(load(self.shared, slab + block * (self.widest * self.in_lanes)))
+                of_block = em.let(of_block, "of_block")
+            elif self.in_memory:
+                for column in sorted({column for of in seen for column in of.values()}):
+                    em.store(near, column * self.in_lanes, self.words(base + column * self.pixel))
+
+            def wide(place: Expr, source: Any = near) -> Expr:
+                return splat(load(source, place), lanes)
+
             for s in range(spec.kernel[1]):
-                places = {p: base + (p * step + s * spread) * self.pixel for p in self.columns(x, width, s)}
-                if self.changed:
+                places = {p: base + column * self.pixel for p, column in seen[s].items()}
+                if self.in_memory:
+                    places = {p: column * self.in_lanes for p, column in seen[s].items()}
+                elif self.changed:
                     for p, place in places.items():
                         em.store(near, p * self.in_lanes, self.words(place))
                     places = {p: p * self.in_lanes for p in places}
@@ -237,16 +295,22 @@ class _Bytes(conv.Direct):
                     # A loop, so that `near` stays in memory: a broadcast from there is one load. Or there are
                     # registers for some words of each pixel, whose lanes the instruction broadcasts itself.
                     with em.loop(self.looped(self.in_lanes // count), "words") as i:
+                        if of_block is not None:
+                            call = (WORDS_OF, "words_of", f"int32x{lanes}", of_block)
+                            multiply(panel, s, i, {p: em.inline(*call, place, i) for p, place in places.items()})
+                            continue
                         if count == 1:
-                            multiply(panel, s, i, near, {p: place + i for p, place in places.items()})
+                            multiply(panel, s, i, {p: wide(place + i) for p, place in places.items()})
                             continue
                         for p, place in places.items():
                             em.store(few, p * count, load(near, place + i * count, count))
                         for word in range(count):
-                            multiply(panel, s, i * count + word, few, {p: p * count + word for p in places})
+                            words = {p: wide(p * count + word, few) for p in places}
+                            multiply(panel, s, i * count + word, words)
                     continue
                 for word in range(self.in_lanes if places else 0):
-                    multiply(panel, s, word, near, {p: place + word for p, place in places.items()})
+                    laid = {p: broadcast(em, self.dot, near, place, word, self.in_lanes) for p, place in places.items()}
+                    multiply(panel, s, word, laid)
 
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
             self.fetch_ahead(group, b, turn)
@@ -283,11 +347,50 @@ class _Bytes(conv.Direct):
                     load(acc, (p * vectors + v) * lanes, wide), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK
                 )
 
+    @property
+    def widest(self) -> int:
+        """Pixels of the widest tile."""
+        return conv.tile_widths(self.spec, self.schedule)[0]
+
+    @property
+    def slab(self) -> int:
+        """Words of a tile's pixels, where they are shared."""
+        return self.in_blocks * self.widest * self.in_lanes
+
+    def emit(self) -> tirx.PrimFunc:
+        """The whole kernel."""
+        em, spec, parts = self.emitter, self.spec, _sharing(self.spec, self.schedule)
+        if not parts:
+            return super().emit()
+        count, rows = conv.row_blocks(spec, self.schedule), self.schedule.rows
+        extent, each = len(conv.tile_widths(spec, self.schedule)), self.groups // parts
+        with em.units() as unit:
+            rest = em.let(tirx.floormod(unit, count * parts), "rest") if spec.batch > 1 else unit
+            n = em.let(tirx.floordiv(unit, count * parts), "n") if spec.batch > 1 else 0
+            image_ = (n * spec.in_stride, n * spec.add_stride, n * spec.out_stride)
+            block, part = em.let(tirx.floordiv(rest, parts)), em.let(tirx.floormod(rest, parts))
+            self.first = em.let(block * rows, "first")
+            end = em.let(tirx.min(self.first + rows, extent), "end")
+            self.shared = em.local(min(rows, extent) * self.slab, self.dot.word, "shared")
+
+            def share(x: Expr, width: int, t: Expr) -> None:
+                slab = em.let((t - self.first) * self.slab, "slab")
+                with em.loop(self.in_blocks, "block") as b:
+                    base = self.source(image_[0], 0, b, 0, x)
+                    for p in range(width):
+                        at = slab + (b * self.widest + p) * self.in_lanes
+                        em.store(self.shared, at, self.words(base + p * self.pixel))
+
+            self.each_tile(self.first, end, share)
+            with em.loop(each, "group", part * each) as group:
+                self.tiles(image_, group, self.first, end, (0, self.in_blocks))
+        return em.finish()
+
     def looped(self, count: int) -> Expr:
         """`count`; where pairs are broadcast from memory (x86), in a form that LLVM does not see through: it would
         unroll narrow tiles and keep `near` in registers, where each word takes a shuffle and sums are spilled.
         """
-        if self.schedule.unroll > 1 or self.dot.depth == 1:
+        if not self.in_memory:
             return count
         return count + tirx.min(self.emitter.lo, tirx.const(0, "int32"))
 
@@ -435,4 +538,5 @@ CONV: Family[Conv, DotSchedule] = Family(
     space,
     features,
     layout=lambda schedule: schedule.vectors,
+    version=2,
 )

@@ -10,11 +10,15 @@ from ..dots import Dot
 from ..elements import Addition, Product, Rounding
 from ..emit import NEON, Emitter, Expr, const, load, splat
 from ..spec import Map
+from ..x86 import VPMADDWD_SUM
 
 ROUNDER, ROUNDER_BITS = 1.5 * 2**23, 0x4B400000
 """A float among whole ones: added to a small number, it leaves its nearest integer in the lowest bits (the sum's bits
 less the float's own).
 """
+
+SUMS = {"llvm.x86.avx2.pmadd.wd": (VPMADDWD_SUM, "vpmaddwd_sum")}
+"""Products whose sum LLVM is not left to order: a module of its language, and the function."""
 
 
 def whole(value: int, lanes: int) -> Expr:
@@ -43,6 +47,9 @@ def dot(em: Emitter, row: Dot, acc: Expr, words: Expr, weights: Expr) -> Expr:
     """
     dtype = f"int32x{row.lanes}"
     first = tirx.reinterpret(f"{row.first}x{row.count}", words)
+    if row.llvm in SUMS:
+        module, name = SUMS[row.llvm]
+        return em.inline(module, name, dtype, acc, first, weights)
     if row.code:
         many = _lanes(acc) // row.lanes
         name = row.llvm if many == 1 else f"{row.llvm}{many}"

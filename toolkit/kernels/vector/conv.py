@@ -519,7 +519,11 @@ class Direct:
     def tiles(
         self, image_: tuple[Expr, Expr, Expr], group: Expr, first: Expr, end: Expr, blocks: tuple[int, int]
     ) -> None:
-        """Tiles `first .. end` of a pointwise convolution: the wider ones come first."""
+        """Tiles `first .. end` of a pointwise convolution."""
+        self.each_tile(first, end, lambda x, width, t: self.tile(image_, group, 0, x, width, blocks, t))
+
+    def each_tile(self, first: Expr, end: Expr, body: Any) -> None:
+        """Calls `body(x, width, t)` for tiles `first .. end` of a row: the wider ones come first."""
         em = self.emitter
         widths = tile_widths(self.spec, self.schedule)
         wider = widths.count(widths[0])
@@ -528,8 +532,7 @@ class Direct:
                 continue
             start = em.let(tirx.max(first, begin), "start")
             with em.loop(tirx.max(tirx.min(end, stop) - start, 0), "t", start) as t:
-                x = em.let(wider * widths[0] + (t - wider) * width if begin else t * width, "x")
-                self.tile(image_, group, 0, x, width, blocks, t)
+                body(em.let(wider * widths[0] + (t - wider) * width if begin else t * width, "x"), width, t)
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""

@@ -181,17 +181,37 @@ static int infer(id_model *model, const void *const *inputs, void *const *output
   return code;
 }
 
-static int run(id_model *model, const void *const *inputs, void *const *outputs, double *seconds) {
-  if (!model || !inputs || !outputs) return ID_ERROR_ARGUMENT;
+static int all_there(const id_model *model, const void *const *inputs, void *const *outputs) {
+  if (!model || !inputs || !outputs) return 0;
   for (uint32_t i = 0; i < model->tables->info.input_count; ++i)
-    if (!inputs[i]) return ID_ERROR_ARGUMENT;
+    if (!inputs[i]) return 0;
   for (uint32_t i = 0; i < model->tables->info.output_count; ++i)
-    if (!outputs[i]) return ID_ERROR_ARGUMENT;
+    if (!outputs[i]) return 0;
+  return 1;
+}
+
+static int run(id_model *model, const void *const *inputs, void *const *outputs, double *seconds) {
+  if (!all_there(model, inputs, outputs)) return ID_ERROR_ARGUMENT;
   if (!model->survives_fork && getpid() != model->process) return ID_ERROR_FORKED;
   if (atomic_exchange_explicit(&model->busy, 1, memory_order_acquire)) return ID_ERROR_BUSY;
   atomic_store_explicit(&model->failed, -1, memory_order_relaxed);
   id_forget();
   const int code = infer(model, inputs, outputs, seconds);
+  atomic_store_explicit(&model->busy, 0, memory_order_release);
+  return code;
+}
+
+int id_run_async(id_model *model, const void *const *inputs, void *const *outputs, void *stream) {
+  if (!all_there(model, inputs, outputs)) return ID_ERROR_ARGUMENT;
+  id_forget();
+  if (model->tables->span_count != 1 || !device(model, model->tables->spans[0].device)->run_async) {
+    id_say("the model is not for a GPU alone, and has no streams");
+    return ID_ERROR_ARGUMENT;
+  }
+  if (!model->survives_fork && getpid() != model->process) return ID_ERROR_FORKED;
+  if (atomic_exchange_explicit(&model->busy, 1, memory_order_acquire)) return ID_ERROR_BUSY;
+  const uint32_t at = model->tables->spans[0].device;
+  const int code = device(model, at)->run_async(model->states[at], inputs, outputs, stream);
   atomic_store_explicit(&model->busy, 0, memory_order_release);
   return code;
 }

@@ -6,9 +6,12 @@
  * GPU alone. */
 #include <stdlib.h>
 
+#include "common.h"
 #include "cuda_driver.h"
 #include "cuda_tables.h"
 #include "cuda_weights.h"
+
+#define ID_CUDA_ALIGNMENT 16 /* of a buffer: kernels move so much at once */
 
 typedef struct cuda {
   const id_site *site;
@@ -23,7 +26,10 @@ typedef struct cuda {
   cu_pointer *memories; /* per row of the table; 0 for those that are not this device's */
   cu_pointer *values;   /* of every argument of every launch */
   void **arguments;     /* their addresses, as the driver takes them */
-  cu_executable *graphs; /* per span of the model; NULL for those of other devices */
+  cu_pointer *bound;    /* per row: where the steps find it; of a port, this device's copy or the caller's own buffer */
+  cu_graph *drawn;      /* per span of the model; NULL for those of other devices */
+  cu_executable *graphs; /* made of them */
+  cu_node *nodes;       /* per launch */
   cu_event *events;     /* for id_profile: one before every step, and one at the end; NULL until wanted */
 } cuda;
 
@@ -52,10 +58,76 @@ static int copy_ports(const cuda *self, uint32_t kind, const void *const *inputs
   return ID_OK;
 }
 
+static int is_port(const id_memory *memory) { return memory->kind == ID_MEMORY_INPUT || memory->kind == ID_MEMORY_OUTPUT; }
+
+static cu_kernel_node node_of(const cuda *self, uint32_t launch) {
+  const id_cuda_launch *it = &self->tables->launches[launch];
+  const cu_kernel_node what = {self->functions[it->function], it->grid[0], it->grid[1], it->grid[2], it->threads, 1, 1, 0,
+                               self->arguments + it->first_arg, NULL, NULL, NULL};
+  return what;
+}
+
+/* Give a launch the addresses in `bound`, from the next time on that its graph is launched. */
+static int bind_launch(cuda *self, cu_executable graph, uint32_t launch) {
+  const id_cuda_tables *tables = self->tables;
+  const uint32_t first = tables->launches[launch].first_arg;
+  const uint32_t end = launch + 1 < tables->launch_count ? tables->launches[launch + 1].first_arg : tables->arg_count;
+  int changed = 0;
+  for (uint32_t i = first; i < end; ++i) {
+    const cu_pointer value = self->bound[tables->args[i].memory] + tables->args[i].offset;
+    changed |= value != self->values[i];
+    self->values[i] = value;
+  }
+  if (!changed) return ID_OK;
+  const cu_kernel_node what = node_of(self, launch);
+  if (self->driver.node_set(graph, self->nodes[launch], &what) == CU_SUCCESS) return ID_OK;
+  for (uint32_t i = first; i < end; ++i) self->values[i] = 0; /* so that the next time it is tried again */
+  return ID_ERROR_DEVICE;
+}
+
+/* The same of all of this device's launches. */
+static int bind(cuda *self) {
+  const id_tables *model = self->site->tables;
+  for (uint32_t i = 0; i < model->span_count; ++i) {
+    if (model->spans[i].device != self->site->device) continue;
+    for (uint32_t step = model->spans[i].first; step < model->spans[i].last; ++step) {
+      const id_cuda_code *code = model->calls[step].code;
+      for (uint32_t k = 0; k < code->launch_count; ++k) {
+        const int bound = bind_launch(self, self->graphs[i], code->first_launch + k);
+        if (bound != ID_OK) return bound;
+      }
+    }
+  }
+  return ID_OK;
+}
+
 static int cuda_begin(void *state, const void *const *inputs, void *const *outputs) {
   cuda *self = state;
   self->is_current = enter(self);
-  return self->is_current ? copy_ports(self, ID_MEMORY_INPUT, inputs, outputs) : ID_ERROR_DEVICE;
+  if (!self->is_current) return ID_ERROR_DEVICE;
+  for (uint32_t i = 0; i < self->site->tables->memory_count; ++i) self->bound[i] = self->memories[i];
+  const int code = bind(self);
+  return code == ID_OK ? copy_ports(self, ID_MEMORY_INPUT, inputs, outputs) : code;
+}
+
+static int cuda_run_async(void *state, const void *const *inputs, void *const *outputs, void *stream) {
+  cuda *self = state;
+  const id_tables *model = self->site->tables;
+  for (uint32_t i = 0; i < model->memory_count; ++i) {
+    const id_memory *it = &model->memories[i];
+    if (!is_port(it) || !is_mine(self, it)) continue;
+    const cu_pointer given = (cu_pointer)(uintptr_t)(it->kind == ID_MEMORY_INPUT ? inputs[it->port] : outputs[it->port]);
+    if (given % ID_CUDA_ALIGNMENT) {
+      id_say("a buffer does not begin at a multiple of %d bytes", ID_CUDA_ALIGNMENT);
+      return ID_ERROR_ARGUMENT;
+    }
+    self->bound[i] = given;
+  }
+  if (!enter(self)) return ID_ERROR_DEVICE;
+  int code = bind(self);
+  if (code == ID_OK && self->driver.graph_launch(self->graphs[0], stream) != CU_SUCCESS) code = ID_ERROR_DEVICE;
+  leave(self);
+  return code;
 }
 
 static int cuda_wait(void *state) {
@@ -200,7 +272,9 @@ static int resolve_arguments(cuda *self) {
   const uint32_t count = self->tables->arg_count;
   self->values = calloc((size_t)count + 1, sizeof *self->values);
   self->arguments = calloc((size_t)count + 1, sizeof *self->arguments);
-  if (!self->values || !self->arguments) return ID_ERROR_MEMORY;
+  self->bound = calloc((size_t)self->site->tables->memory_count + 1, sizeof *self->bound);
+  if (!self->values || !self->arguments || !self->bound) return ID_ERROR_MEMORY;
+  for (uint32_t i = 0; i < self->site->tables->memory_count; ++i) self->bound[i] = self->memories[i];
   for (uint32_t i = 0; i < count; ++i) {
     self->values[i] = self->memories[self->tables->args[i].memory] + self->tables->args[i].offset;
     self->arguments[i] = &self->values[i];
@@ -208,49 +282,50 @@ static int resolve_arguments(cuda *self) {
   return ID_OK;
 }
 
-/* A node for every launch of a step. `nodes`: by the numbers of the launches. */
-static int add_step(const cuda *self, cu_graph graph, uint32_t step, cu_node *nodes, cu_node *after) {
+/* A node for every launch of a step. */
+static int add_step(const cuda *self, cu_graph graph, uint32_t step, cu_node *after) {
   const id_cuda_code *code = self->site->tables->calls[step].code;
   for (uint32_t i = code->first_launch; i < code->first_launch + code->launch_count; ++i) {
     const id_cuda_launch *it = &self->tables->launches[i];
     size_t count = 0;
     for (uint32_t k = 0; k < it->after_count; ++k) {
-      const cu_node node = nodes[self->tables->after[it->first_after + k]];
+      const cu_node node = self->nodes[self->tables->after[it->first_after + k]];
       if (node) after[count++] = node; /* what is of an earlier span is done */
     }
-    const cu_kernel_node what = {self->functions[it->function], it->grid[0], it->grid[1], it->grid[2], it->threads, 1, 1, 0,
-                                 self->arguments + it->first_arg, NULL, NULL, NULL};
-    if (self->driver.graph_add_kernel(&nodes[i], graph, after, count, &what) != CU_SUCCESS) return ID_ERROR_DEVICE;
+    const cu_kernel_node what = node_of(self, i);
+    if (self->driver.graph_add_kernel(&self->nodes[i], graph, after, count, &what) != CU_SUCCESS) return ID_ERROR_DEVICE;
   }
   return ID_OK;
 }
 
-static int make_graph(const cuda *self, const id_span *span, cu_executable *made) {
-  const uint32_t launches = self->tables->launch_count;
-  cu_node *nodes = calloc(2 * (size_t)launches + 1, sizeof *nodes);
-  if (!nodes) return ID_ERROR_MEMORY;
-  cu_graph graph = NULL;
-  int code = self->driver.graph_create(&graph, 0) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
-  if (code == ID_OK) {
-    for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step)
-      code = add_step(self, graph, step, nodes, nodes + launches);
-    if (code == ID_OK && self->driver.graph_instantiate(made, graph, 0) != CU_SUCCESS) {
-      *made = NULL;
-      code = ID_ERROR_DEVICE;
-    }
-    self->driver.graph_destroy(graph);
+/* The graph of a span. It stays as long as what is made of it, whose nodes are known by its own. */
+static int make_graph(const cuda *self, const id_span *span, cu_graph *drawn, cu_executable *made) {
+  cu_node *after = calloc((size_t)self->tables->launch_count + 1, sizeof *after);
+  if (!after) return ID_ERROR_MEMORY;
+  int code = ID_OK;
+  if (self->driver.graph_create(drawn, 0) != CU_SUCCESS) {
+    *drawn = NULL;
+    code = ID_ERROR_DEVICE;
   }
-  free(nodes);
+  for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step) code = add_step(self, *drawn, step, after);
+  if (code == ID_OK && self->driver.graph_instantiate(made, *drawn, 0) != CU_SUCCESS) {
+    *made = NULL;
+    code = ID_ERROR_DEVICE;
+  }
+  free(after);
   return code;
 }
 
 static int make_graphs(cuda *self) {
   const id_tables *model = self->site->tables;
   self->graphs = calloc((size_t)model->span_count + 1, sizeof *self->graphs);
-  if (!self->graphs) return ID_ERROR_MEMORY;
+  self->drawn = calloc((size_t)model->span_count + 1, sizeof *self->drawn);
+  self->nodes = calloc((size_t)self->tables->launch_count + 1, sizeof *self->nodes);
+  if (!self->graphs || !self->drawn || !self->nodes) return ID_ERROR_MEMORY;
   int code = ID_OK;
   for (uint32_t i = 0; i < model->span_count && code == ID_OK; ++i)
-    if (model->spans[i].device == self->site->device) code = make_graph(self, &model->spans[i], &self->graphs[i]);
+    if (model->spans[i].device == self->site->device) 
+      code = make_graph(self, &model->spans[i], &self->drawn[i], &self->graphs[i]);
   return code;
 }
 
@@ -298,6 +373,8 @@ static void give_back(cuda *self) {
   destroy_events(self);
   for (uint32_t i = 0; self->graphs && i < self->site->tables->span_count; ++i)
     if (self->graphs[i]) driver->executable_destroy(self->graphs[i]);
+  for (uint32_t i = 0; self->drawn && i < self->site->tables->span_count; ++i)
+    if (self->drawn[i]) driver->graph_destroy(self->drawn[i]);
   for (uint32_t i = 0; self->memories && i < self->site->tables->memory_count; ++i)
     if (self->memories[i] && self->site->tables->memories[i].kind == ID_MEMORY_WEIGHTS)
       id_cuda_weights_give(driver, self->memories[i]);
@@ -319,6 +396,9 @@ static void cuda_close(void *state, int child) {
   }
   free(self->events);
   free(self->graphs);
+  free(self->drawn);
+  free(self->nodes);
+  free(self->bound);
   free(self->memories);
   free(self->modules);
   free(self->functions);
@@ -336,5 +416,6 @@ const id_device id_cuda_device = {
     .run = cuda_run,
     .wait = cuda_wait,
     .end = cuda_end,
+    .run_async = cuda_run_async,
     .survives_fork = cuda_survives_fork,
 };

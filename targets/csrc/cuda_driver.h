@@ -60,6 +60,7 @@ enum { CU_STREAM_NON_BLOCKING = 1 };
   X(graph_add_kernel, "cuGraphAddKernelNode_v2",                                                                               \
     (cu_node * node, cu_graph graph, const cu_node *after, size_t count, const cu_kernel_node *what))                          \
   X(graph_instantiate, "cuGraphInstantiateWithFlags", (cu_executable * made, cu_graph graph, unsigned long long flags))        \
+  X(node_set, "cuGraphExecKernelNodeSetParams_v2", (cu_executable made, cu_node node, const cu_kernel_node *what))              \
   X(graph_launch, "cuGraphLaunch", (cu_executable graph, cu_stream stream))                                                    \
   X(graph_destroy, "cuGraphDestroy", (cu_graph graph))                                                                         \
   X(executable_destroy, "cuGraphExecDestroy", (cu_executable made))                                                            \

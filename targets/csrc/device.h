@@ -41,6 +41,10 @@ typedef struct id_device {
   /* Give the outputs; `code` is what became of the inference so far. Nothing of the caller's may be in use afterwards, even on failure. */
   int (*end)(void *state, void *const *outputs, int code);
 
+  /* One inference on buffers of the device, all of the model's steps, put into a stream of the device and not waited for. NULL where
+   * there are no streams. */
+  int (*run_async)(void *state, const void *const *inputs, void *const *outputs, void *stream);
+
   /* Whether an inference may run in the child of a fork(). */
   int (*survives_fork)(const void *state);
 

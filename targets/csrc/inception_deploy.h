@@ -143,6 +143,15 @@ ID_API int id_threads(const id_model *model);
  */
 ID_API int id_run(id_model *model, const void *const *inputs, void *const *outputs);
 
+/* One inference on a GPU's own memory, put into a stream and not waited for: nothing is copied, and nothing is done by the processor.
+ *
+ * inputs, outputs: as id_run takes them, but addresses in the memory of the GPU that the handle is open on, multiples of 16. They have to
+ * stay there until the stream has come so far, and so has the handle.
+ * stream: a CUstream of that GPU's primary context; NULL for its default stream. Inferences of one handle follow each other in whatever
+ * streams they are. A model that is not for a GPU alone refuses (ID_ERROR_ARGUMENT). Libraries of before lack the function.
+ */
+ID_API int id_run_async(id_model *model, const void *const *inputs, void *const *outputs, void *stream);
+
 /* One inference with a clock: `seconds_per_step` receives the wall time of each of id_describe()->step_count steps. Steps run one
  * after the other, each on all threads, so their sum is more than id_run takes. */
 ID_API int id_profile(id_model *model, const void *const *inputs, void *const *outputs, double *seconds_per_step);

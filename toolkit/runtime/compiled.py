@@ -10,10 +10,13 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from ..errors import DeployError
+from . import dlpack
+from .dlpack import DeviceTensor
 
 ABI_VERSION = 1
 """`ID_ABI_VERSION` of `targets/csrc/inception_deploy.h`."""
@@ -133,6 +136,43 @@ class CompiledModel:
         outputs, _ = self._call(arrays, None)
         return outputs
 
+    def run_on_device(self, *tensors: Any, stream: int = 1) -> list[DeviceTensor]:
+        """One inference on a GPU's own memory, put into a stream of it and not waited for. Nothing is copied.
+
+        Args:
+            tensors: one for each input that knows DLPack, of PyTorch or CuPy, say: on the first visible GPU,
+                contiguous, of exactly its shape and dtype. They must live until the stream has come so far; PyTorch
+                sees to that for its current stream.
+            stream: as the array API counts CUDA's: 1 for the default one, or a CUstream, such as
+                ``torch.cuda.current_stream().cuda_stream``.
+
+        Returns:
+            One tensor for each output, which ``torch.from_dlpack`` takes as it lies. The model must not be closed
+            before the stream has come so far.
+
+        Raises:
+            DeployError: ``input``, where a tensor does not fit; ``device``, ``memory``; ``closed``; ``runtime``, where
+                the model is not for a GPU alone.
+        """
+        if not hasattr(self._library, "id_run_async") or not self.target.startswith("cuda"):
+            message = f"a model for {self.target} takes no tensors of a GPU"
+            raise DeployError(message, kind="runtime", got=self.target, allowed="a bundle for cuda")
+        self._check_count(tensors)
+        places = [
+            dlpack.address(tensor, port.shape, port.dtype, f"input {port.name}", stream or 1)
+            for tensor, port in zip(tensors, self.inputs, strict=True)
+        ]
+        outputs = [dlpack.DeviceTensor(port.shape, port.dtype, stream or 1) for port in self.outputs]
+        ins = (ctypes.c_void_p * max(1, len(places)))(*(place for place, _ in places))
+        outs = (ctypes.c_void_p * max(1, len(outputs)))(*(output.address for output in outputs))
+        with self._lock:
+            if self._handle is None:
+                raise DeployError("the model was closed", kind="closed")
+            code = self._library.id_run_async(self._handle, ins, outs, ctypes.c_void_p(stream or 1))
+        if code:
+            raise _error(self._library, code, self.target)
+        return outputs
+
     def profile(self, *arrays: np.ndarray) -> list[StepTime]:
         """The time of every step, each run alone on all threads; their sum exceeds what `run` takes."""
         seconds = (ctypes.c_double * max(1, self._info.step_count))()
@@ -185,7 +225,7 @@ class CompiledModel:
             raise _error(self._library, code, self.target)
         return outputs, code
 
-    def _check(self, arrays: tuple[np.ndarray, ...]) -> None:
+    def _check_count(self, arrays: tuple[Any, ...]) -> None:
         if len(arrays) != len(self.inputs):
             names = ", ".join(port.name for port in self.inputs)
             raise DeployError(
@@ -194,6 +234,9 @@ class CompiledModel:
                 got=len(arrays),
                 allowed=len(self.inputs),
             )
+
+    def _check(self, arrays: tuple[np.ndarray, ...]) -> None:
+        self._check_count(arrays)
         for array, port in zip(arrays, self.inputs, strict=True):
             if array.shape != port.shape or array.dtype != np.dtype(port.dtype):
                 got, allowed = f"{array.dtype} {list(array.shape)}", f"{port.dtype} {list(port.shape)}"
@@ -355,6 +398,8 @@ def _declare(library: ctypes.CDLL, path: Path, plan: int) -> _IdInfo:
         pointers = ctypes.POINTER(ctypes.c_void_p)
         library.id_run.argtypes = (ctypes.c_void_p, pointers, pointers)
         library.id_profile.argtypes = (ctypes.c_void_p, pointers, pointers, ctypes.POINTER(ctypes.c_double))
+        if hasattr(library, "id_run_async"):  # libraries of before lack it
+            library.id_run_async.argtypes = (ctypes.c_void_p, pointers, pointers, ctypes.c_void_p)
         library.id_close.argtypes = (ctypes.c_void_p,)
         library.id_close.restype = None
     except AttributeError as error:

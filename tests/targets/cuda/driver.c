@@ -32,7 +32,7 @@ static unsigned char finished[MAX_THREADS], *stacks;
 static unsigned int current;
 static void (*running)(void **);
 static void **running_arguments;
-static int backwards, launches;
+static int backwards, launches, copies, updates;
 
 EXPORT void sim_barrier(void) { swapcontext(&fibers[current], &scheduler); }
 
@@ -95,6 +95,8 @@ EXPORT void fake_device(int count, int compute_capability) { devices = count; ca
 EXPORT void fake_backwards(int yes) { backwards = yes; }
 EXPORT int fake_live(void) { return live; } /* allocations, modules, streams, events and context references not yet given back */
 EXPORT int fake_allocated(void) { return (int)allocated; } /* bytes */
+EXPORT int fake_copies(void) { return copies; } /* between the host and the device */
+EXPORT int fake_updates(void) { return updates; } /* of nodes of graphs */
 EXPORT int fake_launches(void) { return launches; }
 EXPORT int fake_loaded(void) { return loaded; } /* e_flags of the image that was loaded last: its architecture */
 EXPORT void fake_fail(const char *function, int after) { /* the call of `function` that comes after `after` others fails */
@@ -121,7 +123,7 @@ static double ticks;
 /* A graph: kernels with the numbers of those before them. Its nodes run in any order that these allow: as they were added, or, backwards,
  * the last one that is ready first, which a dependency that nobody stated does not survive. */
 typedef struct node { operation what; size_t *before, count; } node;
-struct graph { node **nodes; size_t count; };
+struct graph { node **nodes; size_t count; struct graph *of; }; /* `of`: what it was made of */
 
 static int run_kernel(const operation *it) {
   void *pointers[MAX_ARGUMENTS];
@@ -148,6 +150,12 @@ static int run_graph(const graph *it) {
   return code;
 }
 
+static void forget(graph *it) {
+  for (size_t i = 0; i < it->count; ++i) free(it->nodes[i]->before), free(it->nodes[i]);
+  free(it->nodes);
+  free(it);
+}
+
 static operation *append(void) {
   if (queued == room) {
     room = room ? 2 * room : 64;
@@ -162,11 +170,11 @@ static int drain(void) {
   for (size_t i = 0; i < queued && code == SUCCESS; ++i) {
     operation *it = &queue[i];
     ticks += 0.5; /* milliseconds: every operation takes as long */
-    if (it->what == COPY) memcpy(it->to, it->from, it->bytes);
+    if (it->what == COPY) ++copies, memcpy(it->to, it->from, it->bytes);
     if (it->what == FILL) memset(it->to, it->value, it->bytes);
     if (it->what == RECORD) *it->time = ticks;
     if (it->what == LAUNCH) code = run_kernel(it);
-    if (it->what == GRAPH) code = run_graph(it->nodes);
+    if (it->what == GRAPH) code = run_graph(it->nodes), forget((graph *)it->nodes);
   }
   queued = 0;
   return code;
@@ -338,25 +346,38 @@ EXPORT int cuGraphAddKernelNode_v2(node **made, graph *to, node *const *after, s
   to->nodes[to->count++] = *made = it;
   return SUCCESS;
 }
-EXPORT int cuGraphInstantiateWithFlags(graph **made, graph *of, unsigned long long flags) {
-  ENTER(OUT_OF_MEMORY);
-  if (flags) return INVALID_VALUE;
-  *made = calloc(1, sizeof **made);
-  (*made)->nodes = calloc(of->count + 1, sizeof *of->nodes);
-  (*made)->count = of->count;
+static graph *copy_of(graph *of) {
+  graph *made = calloc(1, sizeof *made);
+  made->nodes = calloc(of->count + 1, sizeof *of->nodes);
+  made->count = of->count, made->of = of;
   for (size_t i = 0; i < of->count; ++i) {
-    node *copy = (*made)->nodes[i] = malloc(sizeof *copy);
+    node *copy = made->nodes[i] = malloc(sizeof *copy);
     *copy = *of->nodes[i];
     copy->before = calloc(copy->count + 1, sizeof *copy->before);
     memcpy(copy->before, of->nodes[i]->before, copy->count * sizeof *copy->before);
   }
+  return made;
+}
+EXPORT int cuGraphInstantiateWithFlags(graph **made, graph *of, unsigned long long flags) {
+  ENTER(OUT_OF_MEMORY);
+  if (flags) return INVALID_VALUE;
+  *made = copy_of(of);
   ++live;
   return SUCCESS;
 }
+/* From the next launch on. The node is the graph's that was instantiated, which has to be there still. */
+EXPORT int cuGraphExecKernelNodeSetParams_v2(graph *made, node *which, const kernel_node *what) {
+  ENTER(INVALID_VALUE);
+  for (size_t i = 0; i < made->of->count; ++i)
+    if (made->of->nodes[i] == which) {
+      ++updates;
+      return make_launch(&made->nodes[i]->what, what->function, (sim_index){what->gx, what->gy, what->gz},
+                         (sim_index){what->bx, what->by, what->bz}, what->shared, what->arguments, what->extra);
+    }
+  return INVALID_VALUE;
+}
 static int free_graph(graph *it) {
-  for (size_t i = 0; i < it->count; ++i) free(it->nodes[i]->before), free(it->nodes[i]);
-  free(it->nodes);
-  free(it);
+  forget(it);
   --live;
   return SUCCESS;
 }
@@ -366,7 +387,7 @@ EXPORT int cuGraphLaunch(graph *it, void *stream) {
   ENTER(LAUNCH_FAILED);
   (void)stream;
   operation *made = append();
-  made->what = GRAPH, made->nodes = it;
+  made->what = GRAPH, made->nodes = copy_of(it); /* what is changed later is for later launches */
   return SUCCESS;
 }
 

@@ -37,6 +37,20 @@ def emit(kernel: Kernel) -> Any:
 
 def compile_tir(func: Any, tvm_target: dict[str, Any]) -> bytes:
     """A function of TIR as a relocatable object file."""
+    built = _built(func, tvm_target)
+    # a file of memory: on a full disk LLVM would end the process
+    with os.fdopen(os.memfd_create("kernel.o"), "rb") as file:
+        built.write_to_file(f"/proc/self/fd/{file.fileno()}", "o")
+        return file.read()
+
+
+def assembly(func: Any, tvm_target: dict[str, Any]) -> str:
+    """What `compile_tir` compiles, to be read."""
+    return str(_built(func, tvm_target).inspect_source("asm"))
+
+
+def _built(func: Any, tvm_target: dict[str, Any]) -> Any:
+    """A function of TIR as a module of TVM's."""
     import tvm
     from tvm import tirx
 
@@ -45,11 +59,7 @@ def compile_tir(func: Any, tvm_target: dict[str, Any]) -> bytes:
     passes = [getattr(tirx.transform, name)(*arguments.get(name, [])) for name in PIPELINE["passes"]]
     module = tvm.IRModule({str(func.attrs["global_symbol"]): func})
     with target, tvm.transform.PassContext(opt_level=PIPELINE["opt_level"], config=PIPELINE["config"]):
-        built = tvm.get_global_func(PIPELINE["build"])(tvm.transform.Sequential(passes)(module), target)
-    # a file of memory: on a full disk LLVM would end the process
-    with os.fdopen(os.memfd_create("kernel.o"), "rb") as file:
-        built.write_to_file(f"/proc/self/fd/{file.fileno()}", "o")
-        return file.read()
+        return tvm.get_global_func(PIPELINE["build"])(tvm.transform.Sequential(passes)(module), target)
 
 
 def object_key(tir: str, tvm_target: dict[str, Any]) -> str:

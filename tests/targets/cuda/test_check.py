@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -84,6 +85,39 @@ def test_says_what_is_right_and_what_is_not_installed(check, run) -> None:
     text = (run.out / "cuda_check.md").read_text()
     assert "| lenet5 | fp32 | 1 |" in text
     assert "Without tensorrt" in text
+
+
+ALONE = """
+import ctypes, importlib.abc, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"tvm", "torch", "onnx", "onnxruntime", "ziglang", "nvidia", "timm", "torchvision"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+driver, kernels = (ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL) for path in sys.argv[1:3])
+driver.fake_kernels(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(kernels, "table"))))
+driver.fake_device(1, 90)
+import runpy
+sys.argv = sys.argv[3:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_it_takes_bundles_and_a_checkout_alone(simulated, prepared, tmp_path) -> None:
+    """No TVM, no PyTorch, no ONNX, no compiler: a process that has none of them."""
+    folder, kernels = prepared
+    libraries = (str(simulated.folder / "libcuda.so.1"), kernels._name)
+    script = (str(SCRIPT), "--bundles", str(folder), "--out", str(tmp_path / "out"), "--minutes", "2")
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, *libraries, *script], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "out" / "cuda_check.json").read_text())
+    assert found["card"]["name"] == "simulated"
+    (row,) = found["verified"]
+    assert row["ok"], row
+    assert not found.get("failed"), found
+    assert (tmp_path / "out" / "cuda_check.md").is_file()
 
 
 def test_a_wrong_answer_fails_the_check(check, run, tmp_path) -> None:

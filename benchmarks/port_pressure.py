@@ -1,14 +1,16 @@
 """What the inner loops of the fp32 convolutions would take on CPUs that are not here: an estimate by llvm-mca.
 
-    apt-get install llvm                          # llvm-mca; a newer one knows newer cores (16 for Zen 4, 15 for Alder Lake)
+    apt-get install llvm                          # llvm-mca; a newer one knows newer cores (16 for Zen 4)
     python benchmarks/port_pressure.py
     python benchmarks/port_pressure.py --mca llvm-mca-19 --json
 
-For each layer the innermost loop with most sums is taken from the machine code that the default schedule
-gives, and llvm-mca counts its cycles on each core's ports, with every load in the first-level cache. The share is that
-of the two vector multiply-adds a cycle that all of these cores issue (of 512 bits one on some: `FMAS`). It says
-whether the register tile, the loads and the loop's overhead fit the ports. It says nothing of caches, and is only as
-good as LLVM's tables. A core that this llvm-mca does not know is left out, and said. Exit status 1 where llvm-mca is missing.
+For each layer the innermost loop with most sums is taken from the machine code that the default schedule gives, and
+llvm-mca counts its cycles on each core's ports, with every load in the first-level cache. The share is that of the two
+vector multiply-adds a cycle that all of these cores issue (of 512 bits one on some: `FMAS`). It says whether the
+register tile, the loads and the loop's overhead fit the ports. It says nothing of caches, and is only as good as LLVM's
+tables: that of Zen 3 in LLVM 14 issues one multiply-add of 256 bits a cycle, and those of Ice Lake and Sapphire Rapids
+in LLVM 19 one of 512 bits, where the machines do two. A core that this llvm-mca does not know is left out, and said.
+Exit status 1 where llvm-mca is missing.
 """
 
 from __future__ import annotations

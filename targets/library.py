@@ -31,6 +31,7 @@ EXPORTS = (
         "id_run_async",
     ),
     "id_threads",
+    *("id_phases", "id_watch"),
 )
 """The C interface, `csrc/inception_deploy.h`."""
 

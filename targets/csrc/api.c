@@ -168,16 +168,39 @@ static int run_spans(id_model *model, double *seconds) {
   return code;
 }
 
-static int infer(id_model *model, const void *const *inputs, void *const *outputs, double *seconds) {
+/* Where the threads of an inference put down what they did. */
+typedef struct id_account {
+  double *seconds;
+  uint32_t *first_steps;
+} id_account;
+
+static uint32_t phases_of(const id_model *model, uint32_t at) {
+  return device(model, at)->phases ? device(model, at)->phases(model->states[at]) : 0;
+}
+
+/* Give every device its part of the account, one behind the other; or take it back, where there is none. */
+static void watch(id_model *model, const id_account *account) {
+  uint32_t before = 0;
+  for (uint32_t i = 0; i < model->tables->device_count; ++i) {
+    const uint32_t phases = phases_of(model, i);
+    double *seconds = account ? account->seconds + (size_t)before * (model->threads + 1) : NULL;
+    if (phases) device(model, i)->watch(model->states[i], seconds, account ? account->first_steps + before : NULL);
+    before += phases;
+  }
+}
+
+static int infer(id_model *model, const void *const *inputs, void *const *outputs, double *seconds, const id_account *account) {
   const uint32_t devices = model->tables->device_count;
   int code = ID_OK;
   uint32_t begun = 0;
+  if (account) watch(model, account);
   for (; begun < devices && code == ID_OK; ++begun) code = device(model, begun)->begin(model->states[begun], inputs, outputs);
   if (code == ID_OK) code = run_spans(model, seconds);
   for (uint32_t i = 0; i < begun; ++i) {
     const int ended = device(model, i)->end(model->states[i], outputs, code);
     if (code == ID_OK) code = ended;
   }
+  if (account) watch(model, NULL);
   return code;
 }
 
@@ -190,13 +213,13 @@ static int all_there(const id_model *model, const void *const *inputs, void *con
   return 1;
 }
 
-static int run(id_model *model, const void *const *inputs, void *const *outputs, double *seconds) {
+static int run(id_model *model, const void *const *inputs, void *const *outputs, double *seconds, const id_account *account) {
   if (!all_there(model, inputs, outputs)) return ID_ERROR_ARGUMENT;
   if (!model->survives_fork && getpid() != model->process) return ID_ERROR_FORKED;
   if (atomic_exchange_explicit(&model->busy, 1, memory_order_acquire)) return ID_ERROR_BUSY;
   atomic_store_explicit(&model->failed, -1, memory_order_relaxed);
   id_forget();
-  const int code = infer(model, inputs, outputs, seconds);
+  const int code = infer(model, inputs, outputs, seconds, account);
   atomic_store_explicit(&model->busy, 0, memory_order_release);
   return code;
 }
@@ -216,10 +239,21 @@ int id_run_async(id_model *model, const void *const *inputs, void *const *output
   return code;
 }
 
-int id_run(id_model *model, const void *const *inputs, void *const *outputs) { return run(model, inputs, outputs, NULL); }
+int id_run(id_model *model, const void *const *inputs, void *const *outputs) { return run(model, inputs, outputs, NULL, NULL); }
 
 int id_profile(id_model *model, const void *const *inputs, void *const *outputs, double *seconds_per_step) {
-  return seconds_per_step ? run(model, inputs, outputs, seconds_per_step) : ID_ERROR_ARGUMENT;
+  return seconds_per_step ? run(model, inputs, outputs, seconds_per_step, NULL) : ID_ERROR_ARGUMENT;
+}
+
+uint32_t id_phases(const id_model *model) {
+  uint32_t phases = 0;
+  for (uint32_t i = 0; model && i < model->tables->device_count; ++i) phases += phases_of(model, i);
+  return phases;
+}
+
+int id_watch(id_model *model, const void *const *inputs, void *const *outputs, double *seconds, uint32_t *first_steps) {
+  const id_account account = {seconds, first_steps};
+  return seconds && first_steps ? run(model, inputs, outputs, NULL, &account) : ID_ERROR_ARGUMENT;
 }
 
 int id_failed_step(const id_model *model) {

@@ -33,6 +33,9 @@ typedef struct cpu {
   _Atomic int failed;    /* a step, or -1 */
   double *seconds;       /* per phase; NULL outside of id_profile */
   double phase_start;
+  double *watched;       /* [phases of all spans][1 + threads], of the inference in progress; NULL outside of id_watch */
+  uint32_t *watched_steps;
+  double *account;       /* the rows of `watched` for the span in progress; NULL for no clock */
 } cpu;
 
 /* -- one chunk ---------------------------------------------------------------------------------------------------- */
@@ -86,6 +89,7 @@ static void work(void *context, uint32_t worker) {
     const id_share *shares = chunking->shares + (size_t)phase * chunking->workers;
     id_claim *claims = self->claims + (size_t)phase * chunking->workers;
     uint32_t taken = 0;
+    const double begun = self->account ? id_seconds() : 0;
     if (chunking->serial[phase]) {
       taken = do_serial(self, shares[0], &claims[0].next);
     } else {
@@ -94,11 +98,13 @@ static void work(void *context, uint32_t worker) {
         taken += do_share(self, shares[owner], &claims[owner].next);
       }
     }
+    if (self->account && taken) self->account[(size_t)phase * (chunking->workers + 1) + 1 + worker] = id_seconds() - begun;
     /* Who reports the last chunk opens the next phase; who took none has nothing to report, and may be late. */
     if (taken && atomic_fetch_add_explicit(&self->done, taken, memory_order_acq_rel) + taken == phase_chunks(chunking, phase)) {
-      if (self->seconds) {
+      if (self->seconds || self->account) {
         const double now = id_seconds();
-        self->seconds[phase] = now - self->phase_start;
+        if (self->seconds) self->seconds[phase] = now - self->phase_start;
+        if (self->account) self->account[(size_t)phase * (chunking->workers + 1)] = now - self->phase_start;
         self->phase_start = now;
       }
       atomic_store_explicit(&self->done, 0, memory_order_relaxed);
@@ -116,7 +122,7 @@ static void work_together(cpu *self) {
   for (size_t i = 0; i < claims; ++i) atomic_store_explicit(&self->claims[i].next, 0, memory_order_relaxed);
   atomic_store_explicit(&self->done, 0, memory_order_relaxed);
   atomic_store_explicit(&self->phase->value, 0, memory_order_relaxed);
-  if (self->seconds) self->phase_start = id_seconds();
+  if (self->seconds || self->account) self->phase_start = id_seconds();
   id_team_begin(self->team);
   work(self, 0);
   id_team_end(self->team);
@@ -183,6 +189,35 @@ static int chunk_all(cpu *self, id_chunking **chunkings, int per_step) {
   return ID_OK;
 }
 
+/* The phases of the spans before one; with the number of spans, of all. */
+static uint32_t phases_before(const cpu *self, uint32_t span) {
+  uint32_t phases = 0;
+  for (uint32_t i = 0; i < span; ++i)
+    if (self->tables->spans[i].device == self->site->device) phases += self->waves[i].phases;
+  return phases;
+}
+
+static uint32_t cpu_phases(const void *state) {
+  const cpu *self = state;
+  return self->team ? phases_before(self, self->tables->span_count) : 0;
+}
+
+static void cpu_watch(void *state, double *seconds, uint32_t *first_steps) {
+  cpu *self = state;
+  self->watched = seconds;
+  self->watched_steps = first_steps;
+}
+
+/* Where the account of a span goes, with nothing in it yet. */
+static void open_account(cpu *self, uint32_t span) {
+  const id_chunking *chunking = self->chunking;
+  const uint32_t before = phases_before(self, span);
+  self->account = self->watched + (size_t)before * (chunking->workers + 1);
+  memset(self->account, 0, (size_t)chunking->phases * (chunking->workers + 1) * sizeof *self->account);
+  for (uint32_t i = 0; i < chunking->phases; ++i)
+    self->watched_steps[before + i] = chunking->chunks[chunking->shares[(size_t)i * chunking->workers].begin].step;
+}
+
 static int cpu_run(void *state, uint32_t span, double *seconds, uint32_t *failed) {
   cpu *self = state;
   if (seconds) {
@@ -191,6 +226,8 @@ static int cpu_run(void *state, uint32_t span, double *seconds, uint32_t *failed
   }
   self->chunking = seconds ? &self->steps[span] : &self->waves[span];
   self->seconds = seconds ? seconds + self->tables->spans[span].first : NULL;
+  self->account = NULL;
+  if (self->watched && !seconds) open_account(self, span);
   atomic_store_explicit(&self->failed, -1, memory_order_relaxed);
   if (self->team)
     work_together(self);
@@ -308,6 +345,8 @@ const id_device id_cpu_device = {
     .begin = cpu_begin,
     .run = cpu_run,
     .end = cpu_end,
+    .phases = cpu_phases,
+    .watch = cpu_watch,
     .survives_fork = cpu_survives_fork,
     .maps_weights = 1,
     .uses_threads = 1,

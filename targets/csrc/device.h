@@ -45,6 +45,11 @@ typedef struct id_device {
    * there are no streams. */
   int (*run_async)(void *state, const void *const *inputs, void *const *outputs, void *stream);
 
+  /* How many phases an inference has in which its threads wait for each other, and the account of the next one: the
+   * next inference fills it as id_watch says, where it is not NULL. Both members may be NULL: nothing to tell. */
+  uint32_t (*phases)(const void *state);
+  void (*watch)(void *state, double *seconds, uint32_t *first_steps);
+
   /* Whether an inference may run in the child of a fork(). */
   int (*survives_fork)(const void *state);
 

@@ -156,6 +156,18 @@ ID_API int id_run_async(id_model *model, const void *const *inputs, void *const 
  * after the other, each on all threads, so their sum is more than id_run takes. */
 ID_API int id_profile(id_model *model, const void *const *inputs, void *const *outputs, double *seconds_per_step);
 
+/* How many phases id_watch gives an account of: waves, or several small ones that one thread does; 0 where one thread does everything, or
+ * all work is done by devices. */
+ID_API uint32_t id_phases(const id_model *model);
+
+/* One inference as id_run does it, with a clock for every thread.
+ *
+ * seconds: for each phase 1 + id_threads() numbers: its wall time, then how long each thread was at work in it, that of the caller first.
+ *   What is missing to the wall time is waiting: for work that cannot be shared out evenly, or for the processor.
+ * first_steps: for each phase the index of its first step.
+ */
+ID_API int id_watch(id_model *model, const void *const *inputs, void *const *outputs, double *seconds, uint32_t *first_steps);
+
 /* The index of the step that made the last id_run or id_profile return ID_ERROR_KERNEL; -1 where none did. */
 ID_API int id_failed_step(const id_model *model);
 

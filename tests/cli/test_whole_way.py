@@ -189,6 +189,14 @@ def test_inspect_a_bundle_and_its_onnx(call, exported: Path) -> None:
     assert "it multiplies float32, not bytes" in call("inspect", exported).out
     assert document["memory"]["arena_bytes"] > 0
     assert {join["op"] for join in document["branches"]} >= {"Concat"}
+    waiting = result.document["waiting"]
+    if len(os.sched_getaffinity(0)) > 1:
+        assert waiting["phases"] > 0
+        assert all(0 <= share <= 1 for share in waiting["idle"])
+        assert waiting["worst"][0]["idle_ms"] >= waiting["worst"][-1]["idle_ms"]
+        assert "threads wait" in call("inspect", exported).out
+    else:
+        assert waiting is None
     plain = call("inspect", exported / "model.onnx", "--json").document
     assert plain["kind"] == "onnx"
     assert plain["parameters"] == document["parameters"]

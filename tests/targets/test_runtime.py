@@ -57,6 +57,26 @@ def test_branches_of_one_wave_meet_in_the_next(tiny, build, pixels, threads) -> 
             np.testing.assert_array_equal(model.run(pixels)[0], 210 * tiny.chained(pixels, 1))
 
 
+@pytest.mark.parametrize("threads", THREADS)
+@pytest.mark.parametrize("macs", [0, 10_000_000], ids=["serial", "parallel"])
+def test_each_thread_accounts_for_its_time(tiny, build, pixels, threads, macs) -> None:
+    """A phase for every wave that is worth several threads, one for all that are not; nobody works longer than it takes,
+    and the next inference keeps no account.
+    """
+    with compiled.load(build(tiny.chain(12, macs=macs)), threads=threads) as model:
+        start = time.perf_counter()
+        phases = model.watch(pixels)
+        taken = 1e3 * (time.perf_counter() - start)
+        assert len(phases) == (0 if threads == 1 else 12 if macs else 1)
+        for phase in phases:
+            assert phase.name
+            assert len(phase.busy_ms) == threads
+            assert 0 < max(phase.busy_ms) <= phase.ms
+            assert min(phase.busy_ms) >= 0
+        assert sum(phase.ms for phase in phases) <= taken
+        np.testing.assert_array_equal(model.run(pixels)[0], tiny.chained(pixels, 12))
+
+
 def test_outputs_are_fresh_and_in_order(tiny, build, pixels) -> None:
     second = replace(tiny.output, memory="output:1")
     plan = tiny.plan(

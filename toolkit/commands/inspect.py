@@ -63,6 +63,7 @@ def _summary(document: dict[str, Any]) -> Show:
             *_quantized(document["quantization"]),
             ("kernel calls", str(len(document["steps"]))),
             ("tuned", _tuned(document["tuning"])),
+            *_waiting(document.get("waiting")),
         ]
     return table(("", ""), rows)
 
@@ -87,6 +88,16 @@ def _quantized(how: dict[str, Any] | None) -> list[tuple[str, str]]:
     scheme = f"{how['scheme']}, calibrated on {how['images']} pictures" if known else "that of the file"
     share = f"{how['integer_macs_percent']:g} % of the multiply-adds" if "integer_macs_percent" in how else "not known"
     return [("scheme", scheme), ("in integers", share), ("in float", floats)]
+
+
+def _waiting(found: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """How long each thread waits for the others, and where most."""
+    if found is None:
+        return []
+    shares = ", ".join(f"{100 * share:.1f} %" for share in found["idle"])
+    worst = found["worst"][0]
+    where = f"most at {worst['name']}, {worst['idle_ms']:.3f} ms"
+    return [("threads wait", f"{shares} of {found['ms']:.2f} ms in {found['phases']} phases; {where}")]
 
 
 def _tuned(tuning: dict[str, Any] | None) -> str:

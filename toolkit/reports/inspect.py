@@ -14,6 +14,7 @@ from ..feeds import feed
 from ..lower.plan import VTA
 from ..progress import NONE, Progress
 from ..runtime import bundle as bundles
+from .waiting import waiting
 
 if TYPE_CHECKING:
     import onnx
@@ -37,7 +38,8 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
         ones with what either takes), and
         ``steps``: one row a kernel call, with the ``family`` of its kernel, those that would have been preferred and
         do not compute it (``refused``: a reason each), ``ms`` (median of several runs, each step alone), ``share``
-        of their sum, and ``runs_ms``, each run; None where the target does not run here.
+        of their sum, and ``runs_ms``, each run; and ``waiting``, how long threads wait for each other
+        (`reports.waiting`); None where the target does not run here.
 
         Where onnx is not installed, what is read from the ONNX of a bundle is None, and ``not_read`` says why.
 
@@ -109,6 +111,7 @@ def describe(
         raise DeployError(message, kind="bundle", got=len(plan["steps"]), allowed=len(compiled.profile(*arrays)))
     profiles = [[step.ms for step in compiled.profile(*arrays)] for _ in range(runs)]
     steps = _steps(plan["steps"], profiles)
+    document["waiting"] = waiting(compiled, arrays, runs)
     return document | {"steps": steps, "refusals": [_measured(row, steps) for row in document["refusals"]]}
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import struct
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -98,6 +99,21 @@ class StepTime:
     macs: int
 
 
+@dataclass(frozen=True)
+class PhaseTime:
+    """What the threads did in a phase, one or several waves, of one inference.
+
+    Attributes:
+        name: the last network node that its first kernel call does the work of.
+        ms: of the phase.
+        busy_ms: of each thread, the caller's first; the rest of the phase it waited.
+    """
+
+    name: str
+    ms: float
+    busy_ms: tuple[float, ...]
+
+
 class CompiledModel:
     """A loaded model. `run` may be called from several threads; the calls then wait for each other.
 
@@ -133,8 +149,7 @@ class CompiledModel:
         Raises:
             DeployError: ``input``, where an array does not fit; ``kernel``, where a step fails; ``closed``.
         """
-        outputs, _ = self._call(arrays, None)
-        return outputs
+        return self._call(arrays, self._library.id_run)
 
     def run_on_device(self, *tensors: Any, stream: int = 1) -> list[DeviceTensor]:
         """One inference on a GPU's own memory, put into a stream of it and not waited for. Nothing is copied.
@@ -176,12 +191,36 @@ class CompiledModel:
     def profile(self, *arrays: np.ndarray) -> list[StepTime]:
         """The time of every step, each run alone on all threads; their sum exceeds what `run` takes."""
         seconds = (ctypes.c_double * max(1, self._info.step_count))()
-        self._call(arrays, seconds)
+        self._call(arrays, lambda handle, ins, outs: self._library.id_profile(handle, ins, outs, seconds))
         steps = (self._info.steps[i] for i in range(self._info.step_count))
         return [
             StepTime(step.name.decode(), step.op.decode(), 1e3 * time, step.macs)
             for step, time in zip(steps, seconds, strict=False)
         ]
+
+    def watch(self, *arrays: np.ndarray) -> list[PhaseTime]:
+        """What every thread did in one inference, computed as `run` does it; nothing where one thread does everything,
+        or the library is of before there was such a clock.
+        """
+        if not hasattr(self._library, "id_watch"):
+            return []
+        self._library.id_phases.argtypes = (ctypes.c_void_p,)
+        self._library.id_phases.restype = ctypes.c_uint32
+        with self._lock:
+            count = 0 if self._handle is None else self._library.id_phases(self._handle)
+        wide = 1 + self.threads
+        seconds, first = (ctypes.c_double * max(1, count * wide))(), (ctypes.c_uint32 * max(1, count))()
+
+        def call(handle: Any, ins: Any, outs: Any) -> int:
+            pointers = ctypes.POINTER(ctypes.c_void_p)
+            doubles, numbers = ctypes.POINTER(ctypes.c_double), ctypes.POINTER(ctypes.c_uint32)
+            self._library.id_watch.argtypes = (ctypes.c_void_p, pointers, pointers, doubles, numbers)
+            return int(self._library.id_watch(handle, ins, outs, seconds, first))
+
+        self._call(arrays, call)
+        rows = [[1e3 * value for value in seconds[i * wide : (i + 1) * wide]] for i in range(count)]
+        names = [self._info.steps[number].name.decode() for number in first[:count]]
+        return [PhaseTime(name, row[0], tuple(row[1:])) for name, row in zip(names, rows, strict=True)]
 
     def close(self) -> None:
         """Stop its threads and free its memory. Nothing happens the second time."""
@@ -202,9 +241,8 @@ class CompiledModel:
         if getattr(self, "_handle", None) is not None:
             self.close()
 
-    def _call(
-        self, arrays: tuple[np.ndarray, ...], seconds: ctypes.Array[ctypes.c_double] | None
-    ) -> tuple[list[np.ndarray], int]:
+    def _call(self, arrays: tuple[np.ndarray, ...], inference: Callable[[Any, Any, Any], int]) -> list[np.ndarray]:
+        """One inference by a function of the library that takes the handle, the inputs and the outputs."""
         self._check(arrays)
         kept = [np.ascontiguousarray(array) for array in arrays]
         outputs = [_aligned_empty(port) for port in self.outputs]
@@ -213,17 +251,14 @@ class CompiledModel:
         with self._lock:
             if self._handle is None:
                 raise DeployError("the model was closed", kind="closed")
-            if seconds is None:
-                code = self._library.id_run(self._handle, ins, outs)
-            else:
-                code = self._library.id_profile(self._handle, ins, outs, seconds)
+            code = inference(self._handle, ins, outs)
             if code == _KERNEL:
                 step = self._info.steps[self._library.id_failed_step(self._handle)]
                 message = f"step {step.name.decode()} ({step.op.decode()}) failed{_detail(self._library)}"
                 raise DeployError(message, kind="kernel")
         if code:
             raise _error(self._library, code, self.target)
-        return outputs, code
+        return outputs
 
     def _check_count(self, arrays: tuple[Any, ...]) -> None:
         if len(arrays) != len(self.inputs):

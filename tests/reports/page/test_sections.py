@@ -89,6 +89,8 @@ def test_layers_and_their_spread(facts: Facts) -> None:
     assert "3x3 conv" in said
     assert "1 concat that costs nothing" in said
     assert "was not observed" in said
+    assert "in whole inferences" in said
+    assert "the threads wait" in said
 
 
 def test_a_bundle_for_another_machine_measures_nothing(facts: Facts) -> None:

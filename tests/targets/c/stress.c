@@ -40,14 +40,21 @@ static void *work(void *argument) {
       wrong = 1;
       break;
     }
+    /* Exactly as large as the header says, for the sanitizers. */
+    double *account = malloc((size_t)id_phases(model) * (1 + (size_t)threads) * sizeof *account + 1);
+    uint32_t *first = malloc(id_phases(model) * sizeof *first + 1);
     for (int run = 0; run < 20; ++run) {
       memset(out, 0, COUNT * sizeof *out);
-      const int result = run % 5 == 4 ? id_profile(model, inputs, outputs, seconds) : id_run(model, inputs, outputs);
+      const int result = run % 5 == 4   ? id_profile(model, inputs, outputs, seconds)
+                         : run % 5 == 2 ? id_watch(model, inputs, outputs, account, first)
+                                        : id_run(model, inputs, outputs);
       if (result != ID_OK || memcmp(out, wanted, COUNT * sizeof *out) != 0) {
         printf("run %d: code %d, or other values\n", run, result);
         wrong = 1;
       }
     }
+    free(account);
+    free(first);
     id_close(model);
   }
   free(buffer);

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ..facts import Facts
 from ..layers import Layer
@@ -42,6 +43,7 @@ def content(facts: Facts) -> Iterable[Markup]:
             "single times and was not observed."
         )
         yield figure(waves(facts.inspected["steps"], facts.threads), told, scrolls="Waves over threads")
+        yield from _waiting(facts.inspected.get("waiting"))
         yield from _roofline(facts, total)
         yield from _slowest(facts.layers, total)
     yield from _operators(facts)
@@ -49,6 +51,24 @@ def content(facts: Facts) -> Iterable[Markup]:
     yield folded(
         f"All {several(len(rows), 'layer')}",
         table("All layers, in the order in which they run", _COLUMNS, rows, right=(2, 3, 4, 5, 6, 7)),
+    )
+
+
+def _waiting(found: Mapping[str, Any] | None) -> Iterable[Markup]:
+    """What was observed of the threads in whole inferences: how long each waits, and where they lose most."""
+    if not found:
+        return
+    shares = ", ".join(map(percent, found["idle"]))
+    yield paragraph(
+        f"Observed in whole inferences: of {ms(found['ms'])} in {several(found['phases'], 'phase')} the threads wait "
+        f"{shares}, the caller's first."
+    )
+    rows = [(code(row["name"]), ms(row["ms"]), ms(row["idle_ms"])) for row in found["worst"]]
+    yield folded(
+        "Where threads wait most",
+        table(
+            "Phases by what all threads together wait", ("first kernel call of", "takes", "waiting"), rows, right=(1, 2)
+        ),
     )
 
 

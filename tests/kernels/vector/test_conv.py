@@ -29,6 +29,8 @@ def of(channels: int, outputs: int, size: int, kernel: tuple[int, int], stride: 
 
 SHAPES = {
     "pointwise": of(64, 48, 13, (1, 1)),
+    "pointwise, deep": of(512, 48, 13, (1, 1)),
+    "pointwise, deep, few tiles": of(512, 48, 7, (1, 1)),
     "3x3": of(32, 32, 19, (3, 3)),
     "3x3, one tile a row": of(32, 32, 5, (3, 3)),
     "3x3, stride 2": of(32, 32, 27, (3, 3), 2),
@@ -76,7 +78,13 @@ def test_a_tile_leaves_registers_for_its_operands(spec: Conv) -> None:
     assert schedule.pixels == 1 or tile + schedule.vectors + 1 <= AVX2.registers
 
 
-@pytest.mark.parametrize("name", ["pointwise", "3x3", "3x3, stride 2", "1x7"])
+def test_deep_weights_are_done_in_parts_that_stay_in_the_first_level_cache() -> None:
+    """A group of 512 channels has 32 KB of them, which is all of it (docs/perf/cpu-avx2.md, step 3)."""
+    names = ("pointwise", "pointwise, deep", "pointwise, deep, few tiles")
+    assert [conv.choose(SHAPES[name], AVX2).k_block for name in names] == [0, 8, 16]
+
+
+@pytest.mark.parametrize("name", ["pointwise", "pointwise, deep", "3x3", "3x3, stride 2", "1x7"])
 def test_no_sum_is_spilled_in_the_innermost_loop(name: str) -> None:
     """A sum that goes through the stack once a step takes twice the time (docs/perf/cpu-avx2.md)."""
     spec = SHAPES[name]

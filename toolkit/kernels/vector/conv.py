@@ -51,6 +51,11 @@ K_BLOCK, LEAST_UNITS = 8, 8
 The units that it is to keep: four for each of the two threads that this was measured with.
 """
 
+DEEP = {16: 256, 8: 512}
+"""By the lanes of a vector, from how many channels on. With 8 a group's weights then are 32 KB, all of the first-level
+cache: measured (docs/perf/cpu-avx2.md, step 3).
+"""
+
 MANY_REGISTERS, MOST_OF_MANY, MOST_OF_FEW = 32, 18, 12
 """Accumulators of a tile by the registers: measured, with more of them LLVM 22 spills (docs/perf/cpu-fp32.md, step
 1).
@@ -226,18 +231,21 @@ def _streamed(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     """How weights come to the tiles, as measuring showed it (docs/perf/tuning.md).
 
     A group of few tiles fetches nothing for the next one: each tile's share would be a burst. Nor does a k x k kernel
-    ahead of itself. Where a vector is a block, deep pointwise convolutions do a few blocks for all tiles of a larger
-    unit before the next blocks, so that these weights stay in the first-level cache.
+    ahead of itself. On x86, deep pointwise convolutions do a few blocks for all tiles of a larger unit before the next
+    blocks, so that these weights stay in the first-level cache.
     """
     turns = len(tile_widths(spec, schedule)) * (1 if spec.pointwise else spec.out_height)
     if turns < LEAST_TURNS or (schedule.fetch > 0 and not spec.pointwise):
         schedule = replace(schedule, fetch=0)
-    if not spec.pointwise or turns == 1 or schedule.lanes < BLOCK or spec.channels < 2 * K_BLOCK * BLOCK:
+    least = DEEP.get(schedule.lanes)
+    if not spec.pointwise or turns == 1 or least is None or spec.channels < least:
         return schedule
     groups = spec.out_channels // (schedule.lanes * schedule.vectors)
     # as many units as can be shared out evenly
     most = max(1, turns * groups // LEAST_UNITS)
-    return replace(schedule, k_block=K_BLOCK, rows=max(schedule.rows, min(8 * schedule.rows, turns, most)))
+    # of few tiles each has its sums written and read again less often
+    block = K_BLOCK if schedule.lanes == BLOCK or turns >= 2 * K_BLOCK else 2 * K_BLOCK
+    return replace(schedule, k_block=block, rows=max(schedule.rows, min(8 * schedule.rows, turns, most)))
 
 
 def balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:

@@ -56,12 +56,12 @@ def test_layers_of_other_scales_are_one_task() -> None:
     assert tasks_.key_of(layer("conv", specs[1], "")) == found[0].key
 
 
-@pytest.mark.parametrize("isa", ["avx512-vnni", "avx2", "cortex-a72", "cortex-a76"])
+@pytest.mark.parametrize("isa", ["avx512-vnni", "avx2", "cortex-a9", "cortex-a72", "cortex-a76"])
 def test_choices_for_bytes(isa: str) -> None:
     """They come back from their knobs, and only widened bytes are unrolled."""
     name = f"{'arm' if 'cortex' in isa else 'cpu'}:{isa}"
     target = replace(targets.parse(name), precision=targets.precision.rows("int8")[0])
-    words = (1, 2, 4, 8) if isa == "avx2" else (1,)
+    words = (1, 2, 4, 8) if isa in ("avx2", "cortex-a9") else (1,)
     spec = tasks_.plain(bytes_conv(7, 0.5))
     task = tasks_.Task(spec, False, 1, ("a",))
     space, random = Space(task, target), Random(3)

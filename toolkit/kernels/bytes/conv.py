@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -120,8 +120,13 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
 
 
 def _with_dot(schedule: ConvSchedule, dot: Dot, many: bool) -> DotSchedule:
-    found = DotSchedule(**vars(schedule), dot=dot.name)
+    found = _of_dot(schedule, dot)
     return replace(found, unroll=LANE_WORDS) if dot.depth == 1 and many else found
+
+
+def _of_dot(schedule: ConvSchedule, dot: Dot) -> DotSchedule:
+    """What every convolution's schedule says, without what a family of floats adds to it."""
+    return DotSchedule(**{field.name: getattr(schedule, field.name) for field in fields(ConvSchedule)}, dot=dot.name)
 
 
 def _shared(spec: Conv, schedule: DotSchedule) -> DotSchedule:
@@ -157,7 +162,7 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[DotSchedule, dict[str, tuple[i
     unrolled = tuple(count for count in (1, 2, 4, LANE_WORDS) if count <= words)
     for schedule, knobs in conv.space(_in_words(spec, dot), isa):
         own = {"unroll": unrolled if dot.bits > 8 else (1,), "k_block": (0,), "parts": (0,)}
-        made = DotSchedule(**vars(schedule), dot=dot.name)
+        made = _of_dot(schedule, dot)
         room = 2 * made.rows * made.pixels * spec.channels <= MOST_PANEL_BYTES
         if room and not made.rows_outer and _sharing(spec, replace(made, parts=1)):
             groups = spec.out_channels // (made.lanes * made.vectors)

@@ -30,7 +30,8 @@ def main() -> int:
     model, digits = DATA / f"digits_{options.network}.safetensors", DATA / "digits_heldout.npz"
     try:
         with progress.terminal() as bar:
-            idp.export(model, options.output, target=options.target, calibration=digits, force=True, progress=bar)
+            taken = {"calibration": digits, "effort": "fast", "force": True}  # the effort by default takes a minute
+            idp.export(model, options.output, target=options.target, **taken, progress=bar)
             seen = idp.evaluate(options.output, digits, runtime=["compiled"], progress=bar)
             vta = idp.inspect(options.output, progress=bar)["vta"]
     except idp.DeployError as error:

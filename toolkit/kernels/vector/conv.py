@@ -440,7 +440,7 @@ class Direct:
             else:
                 for column in columns:
                     if column[1]:
-                        lanes_of([column], min(unroll, BY_LANE))
+                        lanes_of([column], unroll if near is None else BY_LANE)
 
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
             self.fetch_ahead(group, b, turn)

@@ -21,6 +21,13 @@ def test_there_is_one_version() -> None:
     assert f"\nversion: {idp.__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+def test_setuptools_takes_the_project_file() -> None:
+    """The environment of a developer is older than a wrong line in it, and goes on working."""
+    check = "from setuptools.config.pyprojecttoml import read_configuration; read_configuration('pyproject.toml')"
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_addresses_are_the_citations_and_none_is_published_that_leads_nowhere() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     urls = dict(re.findall(r'^(\w+) = "(https://[^"]+)"$', text.split("[project.urls]")[1].split("\n[")[0], flags=re.M))

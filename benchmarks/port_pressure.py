@@ -23,14 +23,13 @@ import subprocess
 import sys
 from typing import Any
 
-import tvm
 from rich.console import Console
 from rich.table import Table
 
 from inception_deploy import targets
 from inception_deploy.kernels.spec import Conv
 from inception_deploy.kernels.vector import conv
-from inception_deploy.targets.objects import PIPELINE
+from inception_deploy.targets.objects import assembly, innermost
 
 LAYERS = {
     "1x1 512-512 at 14x14": Conv(1, 512, 14, 14, 512, 14, 14, (1, 1)),
@@ -64,7 +63,7 @@ def main() -> int:
     rows = []
     for target, cores in CORES.items():
         for layer, spec in LAYERS.items():
-            body = hottest(assembly(spec, target))
+            body = hottest(code(spec, target))
             rows += [row(options.mca, target, layer, body, core) for core in cores if core in known]
     missing = sorted({core for cores in CORES.values() for core in cores} - known)
     if options.json:
@@ -87,29 +86,19 @@ def knows(mca: str, core: str) -> bool:
     return done.returncode == 0 and "not a recognized processor" not in done.stderr
 
 
-def assembly(spec: Conv, target: str) -> str:
+def code(spec: Conv, target: str) -> str:
     """What LLVM makes of a layer's kernel with the default schedule."""
     goal = targets.parse(target)
     (function,) = conv.emit(spec, conv.choose(spec, goal.isa), "kernel")
-    machine = tvm.target.Target(goal.tvm_target())
-    arguments = {"BindTarget": [machine]}
-    passes = [getattr(tvm.tirx.transform, name)(*arguments.get(name, [])) for name in PIPELINE["passes"]]
-    with machine, tvm.transform.PassContext(opt_level=PIPELINE["opt_level"]):
-        module = tvm.transform.Sequential(passes)(tvm.IRModule({"kernel": function}))
-        return str(tvm.get_global_func(PIPELINE["build"])(module, machine).inspect_source("asm"))
+    return assembly(function, goal.tvm_target())
 
 
 def hottest(text: str) -> str:
-    """Of the loops without a jump inside the one with most sums, that is the widest tile's, its jump back included."""
-    lines, labels, found = text.splitlines(), dict[str, int](), list[str]()
-    for number, line in enumerate(lines):
-        if label := re.match(r"(\.LBB\w+):", line):
-            labels[label[1]] = number
-        elif (jump := re.match(r"\s+j\w+\s+(\.LBB\w+)", line)) and jump[1] in labels:
-            body = lines[labels[jump[1]] + 1 : number]
-            if not any(re.match(r"\s+j|\.LBB", inside) for inside in body):
-                code = [one for one in body if not re.match(r"\s*(#|\.)", one)]
-                found.append("\n".join([f"{jump[1]}:", *code, line]))
+    """Of the innermost loops the one with most sums, that is the widest tile's: its instructions and its label."""
+    found = []
+    for loop in innermost(text):
+        label, *body = loop.splitlines()
+        found.append("\n".join([label, *(line for line in body if not re.match(r"\s*(#|\.)", line))]))
     return max(found, key=lambda body: (len(set(re.findall(r"vfmadd.*(%[yz]mm\d+)$", body, re.M))), -len(body)))
 
 

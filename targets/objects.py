@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -47,6 +48,19 @@ def compile_tir(func: Any, tvm_target: dict[str, Any]) -> bytes:
 def assembly(func: Any, tvm_target: dict[str, Any]) -> str:
     """What `compile_tir` compiles, to be read."""
     return str(_built(func, tvm_target).inspect_source("asm"))
+
+
+def innermost(text: str) -> list[str]:
+    """Of x86 `assembly` the loops without a jump inside: from the label to the jump back to it, both included."""
+    lines, labels, found = text.splitlines(), dict[str, int](), list[str]()
+    for number, line in enumerate(lines):
+        if label := re.match(r"(\.LBB\w+):", line):
+            labels[label[1]] = number
+        elif (jump := re.match(r"\s+j\w+\s+(\.LBB\w+)", line)) and jump[1] in labels:
+            start = labels[jump[1]]
+            if not any(re.match(r"\s+j|\.LBB", inside) for inside in lines[start + 1 : number]):
+                found.append("\n".join(lines[start : number + 1]))
+    return found
 
 
 def _built(func: Any, tvm_target: dict[str, Any]) -> Any:

@@ -16,9 +16,9 @@ from inception_deploy.kernels.elements import BLOCK
 from inception_deploy.kernels.spec import Conv
 from inception_deploy.lower.lower import kernel_of
 from inception_deploy.targets.link import link_shared
-from inception_deploy.targets.objects import compile_kernel
+from inception_deploy.targets.objects import assembly, compile_kernel, innermost
 
-from ...cases.assembly import assembly, innermost
+from ...cases.aligned import aligned
 
 TARGET = targets.parse("cpu:avx2").at("int8")
 
@@ -67,7 +67,7 @@ def test_every_sum(spec: Conv, tmp_path: Path) -> None:
         bias, factor = np.zeros(spec.out_channels, np.int32), np.ones(spec.out_channels, np.float32)
         dst = np.zeros((spec.batch, spec.out_channels // BLOCK, spec.out_height, spec.out_width, BLOCK), np.float32)
         packed = conv.pack_weight(weight, spec, schedule)
-        arrays = [_aligned(array) for array in (src, packed, bias, factor, dst)]
+        arrays = [aligned(array) for array in (src, packed, bias, factor, dst)]
         args = (ctypes.c_void_p * len(arrays))(*[array.ctypes.data for array in arrays])
         assert getattr(ctypes.CDLL(str(library)), kernel.symbol)(args, 0, kernel.units) == 0
         got = arrays[-1].transpose(0, 1, 4, 2, 3).reshape(wanted.shape)
@@ -78,16 +78,7 @@ def test_every_sum(spec: Conv, tmp_path: Path) -> None:
 def test_the_inner_loop_has_products_and_their_words_alone(name: str) -> None:
     """No sum goes through the stack, and no index is made longer for a word (docs/perf/cpu-int8.md)."""
     spec = SHAPES[name]
-    code = assembly(conv.emit(spec, conv.choose(spec, TARGET.isa), "kernel"), "cpu:avx2")
+    code = assembly(conv.emit(spec, conv.choose(spec, TARGET.isa), "kernel")[0], TARGET.tvm_target())
     loops = [body for body in innermost(code) if "vpmaddwd" in body]
     assert loops
     assert not [body for body in loops if re.search(r"vmov\w+\s+%ymm\d+, -?\d*\(%rsp\)|movslq", body)]
-
-
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """The same at an address that is a multiple of 64."""
-    memory = np.zeros(array.nbytes + 64, np.uint8)
-    start = -memory.ctypes.data % 64
-    found = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    found[...] = array
-    return found

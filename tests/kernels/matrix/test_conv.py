@@ -22,6 +22,8 @@ from inception_deploy.kernels.matrix import conv as matrix_conv
 from inception_deploy.kernels.spec import Conv, Frame, tile_pixels
 from inception_deploy.verify import bound
 
+from ...cases.aligned import aligned
+
 ROUNDING = {"bfloat16": 2.0**-8, PAIR: 2.0**-17, WIDE: 0.0}
 """What storing a value as an element changes at most, of the value itself."""
 
@@ -59,15 +61,6 @@ def run(target: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., 
             assert function(pointers, first, end) == 0
 
     return call
-
-
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy at a multiple of 64 bytes."""
-    raw = np.empty(array.nbytes + 64, np.uint8)
-    start = -raw.ctypes.data % 64
-    kept = raw[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    kept[...] = array
-    return kept
 
 
 def rounded(array: np.ndarray) -> np.ndarray:

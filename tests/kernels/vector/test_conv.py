@@ -13,11 +13,13 @@ from inception_deploy.kernels.elements import BLOCK
 from inception_deploy.kernels.isa import ISAS
 from inception_deploy.kernels.spec import Conv
 from inception_deploy.kernels.vector import conv
+from inception_deploy.targets.objects import assembly, innermost
 from inception_deploy.verify import bound
 
-from ...cases.assembly import assembly, innermost
+from ...cases.aligned import aligned
 
 AVX2 = next(isa for isa in ISAS if isa.name == "avx2")
+TARGET = targets.parse("cpu:avx2").tvm_target()
 
 
 def of(channels: int, outputs: int, size: int, kernel: tuple[int, int], stride: int = 1, **more: bool) -> Conv:
@@ -36,6 +38,7 @@ SHAPES = {
     "3x3, stride 2": of(32, 32, 27, (3, 3), 2),
     "1x7": of(32, 64, 17, (1, 7)),
     "7x7 of a picture": of(3, 32, 31, (7, 7), 2, planar=True),
+    "3x3 of five planes": of(5, 32, 19, (3, 3), planar=True),
     "dense": of(256, 64, 1, (1, 1)),
 }
 
@@ -60,7 +63,7 @@ def test_columns_apart_give_the_sum(spec: Conv, tmp_path) -> None:
     dst = np.zeros((spec.out_channels // BLOCK, spec.out_height, spec.out_width, BLOCK), np.float32)
     src = x if spec.planar else x.reshape(-1, BLOCK, spec.height, spec.width).transpose(0, 2, 3, 1)
     packed = conv.pack_weight(weight, spec, conv.choose(spec, target.isa))
-    arrays = [_aligned(array) for array in (src, packed, bias, dst)]
+    arrays = [aligned(array) for array in (src, packed, bias, dst)]
     args = (ctypes.c_void_p * 4)(*[array.ctypes.data for array in arrays])
     assert getattr(ctypes.CDLL(str(library)), kernel.symbol)(args, 0, kernel.units) == 0
     (top, left), step = spec.pad, spec.stride[0]
@@ -90,16 +93,8 @@ def test_no_sum_is_spilled_in_the_innermost_loop(name: str) -> None:
     spec = SHAPES[name]
     loops = [
         body
-        for body in innermost(assembly(conv.emit(spec, conv.choose(spec, AVX2), "kernel"), "cpu:avx2"))
+        for body in innermost(assembly(conv.emit(spec, conv.choose(spec, AVX2), "kernel")[0], TARGET))
         if "vfmadd" in body
     ]
     assert loops
     assert not [body for body in loops if re.search(r"vmov[au]ps\s+%ymm\d+, -?\d*\(%rsp\)", body)]
-
-
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that begins a cache line."""
-    memory = np.zeros(array.size + 16, np.float32)
-    found = memory[(-memory.ctypes.data % 64) // 4 :][: array.size].reshape(array.shape)
-    found[...] = array
-    return found

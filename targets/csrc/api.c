@@ -213,14 +213,22 @@ static int all_there(const id_model *model, const void *const *inputs, void *con
   return 1;
 }
 
+/* Take the model for an inference; who may not says why. */
+static int take(id_model *model) {
+  if (!model->survives_fork && getpid() != model->process) return ID_ERROR_FORKED;
+  return atomic_exchange_explicit(&model->busy, 1, memory_order_acquire) ? ID_ERROR_BUSY : ID_OK;
+}
+
+static void give(id_model *model) { atomic_store_explicit(&model->busy, 0, memory_order_release); }
+
 static int run(id_model *model, const void *const *inputs, void *const *outputs, double *seconds, const id_account *account) {
   if (!all_there(model, inputs, outputs)) return ID_ERROR_ARGUMENT;
-  if (!model->survives_fork && getpid() != model->process) return ID_ERROR_FORKED;
-  if (atomic_exchange_explicit(&model->busy, 1, memory_order_acquire)) return ID_ERROR_BUSY;
+  int code = take(model);
+  if (code != ID_OK) return code;
   atomic_store_explicit(&model->failed, -1, memory_order_relaxed);
   id_forget();
-  const int code = infer(model, inputs, outputs, seconds, account);
-  atomic_store_explicit(&model->busy, 0, memory_order_release);
+  code = infer(model, inputs, outputs, seconds, account);
+  give(model);
   return code;
 }
 
@@ -231,11 +239,11 @@ int id_run_async(id_model *model, const void *const *inputs, void *const *output
     id_say("the model is not for a GPU alone, and has no streams");
     return ID_ERROR_ARGUMENT;
   }
-  if (!model->survives_fork && getpid() != model->process) return ID_ERROR_FORKED;
-  if (atomic_exchange_explicit(&model->busy, 1, memory_order_acquire)) return ID_ERROR_BUSY;
+  int code = take(model);
+  if (code != ID_OK) return code;
   const uint32_t at = model->tables->spans[0].device;
-  const int code = device(model, at)->run_async(model->states[at], inputs, outputs, stream);
-  atomic_store_explicit(&model->busy, 0, memory_order_release);
+  code = device(model, at)->run_async(model->states[at], inputs, outputs, stream);
+  give(model);
   return code;
 }
 

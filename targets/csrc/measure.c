@@ -7,23 +7,12 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "inception_deploy.h"
+#include "measure.h"
 
 /* Bytes of a work unit; inception_deploy.tuning.trial.UNIT. */
 #define UNIT 4096
 #define LINE 64
 #define MAX_STEPS 4096
-
-/* TVMFFIAny of tvm-ffi 0.1: a value with its type. */
-typedef struct any {
-  int32_t type;
-  uint32_t zero;
-  union {
-    int64_t integer;
-    double real;
-  } value;
-} any;
-enum { ANY_INT = 1, ANY_FLOAT = 3 };
 
 static id_model *model;
 static double seconds[MAX_STEPS];
@@ -78,8 +67,7 @@ static int integer(any *result, int64_t value) {
   return 0;
 }
 
-/* measure(threads) -> 0, or a code of inception_deploy.h: all steps once. */
-ID_API int __tvm_ffi_measure(void *self, const any *arguments, int32_t count, any *result) {
+int __tvm_ffi_measure(void *self, const any *arguments, int32_t count, any *result) {
   (void)self;
   void *none[1] = {NULL};
   if (count != 1 || arguments[0].type != ANY_INT || id_describe()->step_count > MAX_STEPS)
@@ -90,8 +78,7 @@ ID_API int __tvm_ffi_measure(void *self, const any *arguments, int32_t count, an
   return integer(result, code);
 }
 
-/* sample(i) -> seconds of the i-th run of steps between two preparations; negative after the last. */
-ID_API int __tvm_ffi_sample(void *self, const any *arguments, int32_t count, any *result) {
+int __tvm_ffi_sample(void *self, const any *arguments, int32_t count, any *result) {
   (void)self;
   const id_info *info = id_describe();
   const int64_t wanted = count == 1 && arguments[0].type == ANY_INT ? arguments[0].value.integer : -1;
@@ -110,8 +97,7 @@ ID_API int __tvm_ffi_sample(void *self, const any *arguments, int32_t count, any
   return 0;
 }
 
-/* finish() -> 0: gives back threads and memory. */
-ID_API int __tvm_ffi_finish(void *self, const any *arguments, int32_t count, any *result) {
+int __tvm_ffi_finish(void *self, const any *arguments, int32_t count, any *result) {
   (void)self, (void)arguments, (void)count;
   id_close(model);
   model = NULL;

@@ -3,22 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "inception_deploy.h"
-
-/* As in measure.c. */
-typedef struct any {
-  int32_t type;
-  uint32_t zero;
-  union {
-    int64_t integer;
-    double real;
-  } value;
-} any;
-enum { ANY_INT = 1 };
-
-int __tvm_ffi_measure(void *self, const any *arguments, int32_t count, any *result);
-int __tvm_ffi_sample(void *self, const any *arguments, int32_t count, any *result);
-int __tvm_ffi_finish(void *self, const any *arguments, int32_t count, any *result);
+#include "measure.h"
 
 static any call(int (*function)(void *, const any *, int32_t, any *), int64_t argument) {
   any given = {ANY_INT, 0, {argument}}, result = {0, 0, {0}};

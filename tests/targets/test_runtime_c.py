@@ -44,7 +44,7 @@ def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> su
 
 
 @pytest.mark.parametrize("compiler", COMPILERS or [pytest.param("", marks=needs_compiler)])
-@pytest.mark.parametrize("name", [*CPU, *cuda_library.SOURCES, "measure.c"])
+@pytest.mark.parametrize("name", [*CPU, *cuda_library.SOURCES, "measure.c", "measure_main.c"])
 def test_the_runtime_is_strict_c11(compiler, name, tmp_path) -> None:
     run(compiler, *STRICT, "-O2", "-Wconversion", "-Wshadow", "-c", link.CSRC / name, "-o", tmp_path / "out.o")
 

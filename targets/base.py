@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -43,6 +43,9 @@ class Target(ABC):
     name: str
     isa: Isa
     precision: Precision = field(default=MULTIPLY_ADDS, kw_only=True)
+
+    several: ClassVar[bool] = True
+    """A bundle for it can hold several plans."""
 
     @property
     def kind(self) -> str:
@@ -211,23 +214,17 @@ class Target(ABC):
         return target
 
     # -- the work ----------------------------------------------------------------------------------------------------
-    @abstractmethod
     def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
         """Compile a Plan; gives the names of the files written into `folder`."""
+        return self.build_all([plan], folder, progress)
 
-    @property
-    def several(self) -> bool:
-        """A bundle for it can hold several plans (`build_all`)."""
-        return False
-
+    @abstractmethod
     def build_all(self, plans: Sequence[Any], folder: Path, progress: Progress | None = None) -> list[str]:
         """`build` of the plans of one network for several numbers of images, the fewest first.
 
         Raises:
             UsageError: (kind ``batch``) it takes one.
         """
-        self.check_several(len(plans))
-        return self.build(plans[0], folder, progress)
 
     def check_several(self, plans: int) -> None:
         """UsageError (kind ``batch``) where a bundle for it holds fewer plans than that."""

@@ -127,13 +127,6 @@ class Cpu(Target):
 
         return options(spec) if isinstance(spec, Conv) else []
 
-    def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
-        return self.build_all([plan], folder, progress)
-
-    @property
-    def several(self) -> bool:
-        return True
-
     def build_all(self, plans: Sequence[Any], folder: Path, progress: Progress | None = None) -> list[str]:
         from . import cpu_library, program
         from .library import write_library

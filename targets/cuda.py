@@ -93,13 +93,6 @@ class Cuda(Target):
             return None
         return f"the GPU here is sm_{major}{minor}, which does not run code for {', '.join(self.archs)}"
 
-    def build(self, plan: Any, folder: Path, progress: Progress | None = None) -> list[str]:
-        return self.build_all([plan], folder, progress)
-
-    @property
-    def several(self) -> bool:
-        return True
-
     def build_all(self, plans: Sequence[Any], folder: Path, progress: Progress | None = None) -> list[str]:
         from .cuda_compile import compile_kernels
         from .cuda_library import write_library

@@ -20,18 +20,8 @@ HEADER = "inception_deploy.h"
 
 EXPORTS = (
     *("id_close", "id_describe", "id_describe_plan", "id_detail", "id_error", "id_failed_step", "id_missing_feature"),
-    *(
-        "id_open",
-        "id_open_at",
-        "id_open_plan",
-        "id_open_with_driver",
-        "id_plans",
-        "id_profile",
-        "id_run",
-        "id_run_async",
-    ),
-    "id_threads",
-    *("id_phases", "id_watch"),
+    *("id_open", "id_open_at", "id_open_plan", "id_open_with_driver", "id_phases", "id_plans", "id_profile", "id_run"),
+    *("id_run_async", "id_threads", "id_watch"),
 )
 """The C interface, `csrc/inception_deploy.h`."""
 

@@ -6,10 +6,11 @@ What a VTA computes becomes streams of instructions (`vta.assemble`); the rest a
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from inception_deploy.errors import DeployError, UsageError, nearest
 from inception_deploy.kernels.elements import BLOCK
@@ -43,6 +44,8 @@ class VtaTarget(Target):
         vta: the configuration on a board.
         board: its row's name; ``sim`` for the simulator on this machine.
     """
+
+    several: ClassVar[bool] = False
 
     vta: Accelerator = field(kw_only=True)
     board: str = field(kw_only=True)
@@ -159,11 +162,13 @@ class VtaTarget(Target):
             "assumed": f"{board.overhead}, {board.latency}, {board.row_latency} and {board.drain} cycles",
         }
 
-    def build(self, plan: Plan, folder: Path, progress: Progress | None = None) -> list[str]:
+    def build_all(self, plans: Sequence[Plan], folder: Path, progress: Progress | None = None) -> list[str]:
         from . import vta_library
         from .objects import compile_kernels
         from .vta.streams import streams
 
+        self.check_several(len(plans))
+        plan = plans[0]
         kernels = [kernel for kernel in plan.kernels.values() if not isinstance(kernel.spec, Vta)]
 
         def host(isa: Isa) -> vta_library.Host:

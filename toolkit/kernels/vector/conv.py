@@ -22,7 +22,7 @@ from tvm import tirx
 from ..arm import MULTIPLY
 from ..cut import runs, split
 from ..elements import BLOCK, WIDE
-from ..emit import Emitter, Expr, clamp, fma, load, splat
+from ..emit import NEON, Emitter, Expr, clamp, fma, load, splat
 from ..family import Family, of_vectors
 from ..isa import Isa
 from ..spec import Conv
@@ -67,7 +67,7 @@ one loop LLVM keeps the inputs that several columns share, and spills accumulato
 they are where inputs are taken by the lane: a weight of one column is then near enough for pairs of loads.
 """
 
-BY_LANE = 4
+BY_LANE = NEON
 """Lanes of the vectors, of which instructions multiply with one lane: NEON's."""
 
 MOST_BY_LANE = 20

@@ -32,7 +32,7 @@ from ..spec import Conv
 from . import parts
 from .emit import QUAD, REALS, GpuEmitter, both, div, fma, inside, mod
 from .epilogue import outputs
-from .parts import SPLITS, Cut
+from .parts import MEETING, SPLITS, Cut
 
 QUADS = BLOCK // QUAD
 """Quads of a channel block."""
@@ -102,11 +102,10 @@ class Shape:
 
 
 # -- choice ----------------------------------------------------------------------------------------------------------
-_MULTIPROCESSORS = 108  # an A100's; an H100 has 132
+MULTIPROCESSORS = 108  # an A100's; an H100 has 132
 _RESIDENT_THREADS = 512  # what 128 registers a thread leave room for
 _LATENCY = 500.0  # cycles a step takes at least: it waits for device memory, or for a barrier
 _LAUNCH = 4000.0  # cycles from one launch to the next
-_MEETING = 1500.0  # until the last part has been counted, and has read the others
 _BYTES_A_CYCLE = 900.0  # of the second-level cache
 
 
@@ -132,7 +131,7 @@ def cycles(spec: Conv, schedule: GemmSchedule) -> float:
     """
     shape = Shape.of(spec)
     blocks, steps = math.prod(extents(spec, schedule)), -(-shape.steps // schedule.split)
-    each = -(-blocks // _MULTIPROCESSORS)
+    each = -(-blocks // MULTIPROCESSORS)
     resident = min(each, max(1, _RESIDENT_THREADS // schedule.threads))
     # four schedulers issue one multiply-add of a warp each; reads of shared memory take turns
     arithmetic = schedule.tm * schedule.tn * BLOCK * schedule.threads / 128
@@ -141,7 +140,7 @@ def cycles(spec: Conv, schedule: GemmSchedule) -> float:
     total = -(-each // resident) * (steps + 2) * step + _LAUNCH
     if schedule.split > 1:
         sums = spec.batch * spec.out_channels * spec.out_height * spec.out_width * 4 * schedule.split
-        total += _MEETING + 2 * sums / _BYTES_A_CYCLE
+        total += MEETING + 2 * sums / _BYTES_A_CYCLE
     return total
 
 

@@ -34,10 +34,10 @@ from ..family import Family, of_gpu
 from ..isa import Isa
 from ..spec import Conv
 from . import parts
-from .conv import Shape, extents, program, tiles, units
+from .conv import MULTIPROCESSORS, Shape, extents, program, tiles, units
 from .emit import GpuEmitter, both, div, inside, mod
 from .epilogue import epilogue_of
-from .parts import SPLITS
+from .parts import MEETING, SPLITS
 
 LINE, CHUNK = 64, 16
 """Bytes of a row of shared memory, which is how deep a step is, and of what a thread copies at once."""
@@ -151,14 +151,12 @@ def row_of(spec: Conv, schedule: MmaSchedule) -> Row:
 
 
 # -- choice -----------------------------------------------------------------------------------------------------------
-_MULTIPROCESSORS = 108  # an A100's; an H100 has 132
 _PRODUCTS = 1024.0  # multiply-adds of a multiprocessor in a cycle (A100 whitepaper, table 1)
 _RESIDENT_SHARED = 96 << 10
 _BYTES_A_CYCLE = 24.0  # that each multiprocessor gets from the second-level cache
 _LATENCY = 600.0  # cycles from a copy to its arrival, shared by the stages that wait
 _LAUNCH = 3000.0
 _SPLIT_THREADS = 256  # with more, what adds up the parts does not fit the registers
-_MEETING = 1500.0  # until the last part has been counted, and has read the others
 
 
 def choose(spec: Conv, bn: int | None = None, by: str = "") -> MmaSchedule:
@@ -182,7 +180,7 @@ def choose(spec: Conv, bn: int | None = None, by: str = "") -> MmaSchedule:
 def cycles(spec: Conv, schedule: MmaSchedule) -> float:
     """How long the convolution takes in the model: blocks go round the multiprocessors, a few at a time."""
     blocks, depth = math.prod(extents(spec, schedule)), -(-steps(spec) // schedule.split)
-    each = -(-blocks // _MULTIPROCESSORS)
+    each = -(-blocks // MULTIPROCESSORS)
     resident = min(each, max(1, _RESIDENT_SHARED // schedule.shared_bytes))
     products = schedule.bm * schedule.bn * LINE / itemsize(spec) / (_PRODUCTS * row_of(spec, schedule).speed)
     copies = LINE * (schedule.bm + schedule.bn) / _BYTES_A_CYCLE
@@ -190,7 +188,7 @@ def cycles(spec: Conv, schedule: MmaSchedule) -> float:
     total = -(-each // resident) * (depth + schedule.stages) * step + _LAUNCH
     if schedule.split > 1:
         sums = spec.batch * spec.out_channels * spec.out_height * spec.out_width * 4 * schedule.split
-        total += _MEETING + 2 * sums / (_BYTES_A_CYCLE * _MULTIPROCESSORS)
+        total += MEETING + 2 * sums / (_BYTES_A_CYCLE * MULTIPROCESSORS)
     return total
 
 

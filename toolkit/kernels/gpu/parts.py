@@ -22,6 +22,9 @@ from .emit import QUAD, GpuEmitter
 SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
 """How many parts to choose from."""
 
+MEETING = 1500.0
+"""Cycles until the last part has been counted, and has read the others (assumed)."""
+
 PARTS, COUNTS = "parts", "counts"
 """The pointers of the two memories."""
 

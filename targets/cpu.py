@@ -118,14 +118,20 @@ class Cpu(Target):
         return f"this machine ({platform.machine()}) lacks {', '.join(short)}" if short else None
 
     def winograd(self, spec: Spec) -> tuple[int, int] | None:
-        from inception_deploy.kernels.vector.winograd import pays
+        from inception_deploy.kernels.bytes import winograd as integers
+        from inception_deploy.kernels.vector import winograd as reals
 
-        return pays(spec, lanes=self.isa.lanes) if isinstance(spec, Conv) else None
+        if not isinstance(spec, Conv):
+            return None
+        return integers.pays(spec, self.isa) if spec.quantized else reals.pays(spec, lanes=self.isa.lanes)
 
     def winograd_options(self, spec: Spec) -> list[tuple[int, int]]:
-        from inception_deploy.kernels.vector.winograd import options
+        from inception_deploy.kernels.bytes import winograd as integers
+        from inception_deploy.kernels.vector import winograd as reals
 
-        return options(spec) if isinstance(spec, Conv) else []
+        if not isinstance(spec, Conv):
+            return []
+        return integers.options(spec, self.isa) if spec.quantized else reals.options(spec)
 
     def build_all(self, plans: Sequence[Any], folder: Path, progress: Progress | None = None) -> list[str]:
         from . import cpu_library, program

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inception_deploy.kernels.spec import Conv
-from inception_deploy.kernels.toom_cook import Transforms, transform_weight, transforms
+from inception_deploy.kernels.toom_cook import Transforms, transform_integers, transform_weight, transforms, whole
 from inception_deploy.kernels.vector.winograd import OUTPUTS, pays
 from inception_deploy.verify import bound
 
@@ -39,6 +39,26 @@ def test_the_error_in_fp32_is_below_1e_5(taps: int, outputs: int) -> None:
     got = ((kernel @ g.T) * (data @ bt.T)).sum(1, dtype=np.float32) @ at.T
     expected = sum(data[:, :, k : k + outputs].astype(np.float64) * kernel[:, k, None] for k in range(taps)).sum(1)
     assert np.sqrt(((got - expected) ** 2).mean() / (expected**2).mean()) < bound("kernels")
+
+
+@pytest.mark.parametrize(("outputs", "taps"), [(2, 3), (3, 3), (4, 3), (2, 5), (1, 3)])
+def test_whole_numbers_give_a_multiple_of_the_correlation(outputs: int, taps: int) -> None:
+    """Exactly, with the extremes of bytes, and nothing grows more than is said."""
+    found, rng = whole(outputs, taps), np.random.default_rng(0)
+    bt, g, at = (np.array([[int(v) for v in row] for row in matrix]) for matrix in (found.bt, found.g, found.at))
+    data = rng.choice([0, 255], (200, outputs + taps - 1))
+    kernel = rng.choice([-128, 127], (200, taps))
+    moved, filters = data @ bt.T, kernel @ g.T
+    for row, filter_, got in zip(data, kernel, (moved * filters) @ at.T, strict=True):
+        np.testing.assert_array_equal(got, found.divisor * np.correlate(row, filter_, "valid"))
+    of_data, of_kernel = found.growth()
+    assert np.abs(moved).max() == 255 * of_data
+    assert np.abs(filters).max() <= 128 * of_kernel
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(OverflowError, match=r"weights up to 128 do not fit 16 bits when transformed for \(2, 2\)"):
+        transform_integers(np.full((1, 1, 5, 5), -128, np.int16), (2, 2))
 
 
 def test_too_many_points_are_refused() -> None:

@@ -52,8 +52,20 @@ def test_layers_of_other_scales_are_one_task() -> None:
     inside = replace(bytes_conv(1, 0.5), addition=Addition((0, 3), (0, 0), 0.5, Rounding(1, 1, 255), inside=0))
     specs = [bytes_conv(0, 0.5), bytes_conv(9, 0.25, sets=3), bytes_conv(0, 3, shift=True), inside]
     found = tasks_.tasks_of([layer("conv", spec, str(number)) for number, spec in enumerate(specs)])
-    assert [(task.layers, task.eligible) for task in found] == [(("0", "1"), False), (("2",), False), (("3",), False)]
+    assert [(task.layers, task.eligible) for task in found] == [(("0", "1"), True), (("2",), True), (("3",), True)]
     assert tasks_.key_of(layer("conv", specs[1], "")) == found[0].key
+
+
+def test_winograds_tiles_are_choices_where_bytes_are_widened() -> None:
+    spec = tasks_.plain(bytes_conv(7, 0.5))
+    task = tasks_.Task(spec, True, 1, ("a",))
+    for name, some in (("avx2", True), ("avx512-vnni", False)):
+        target = replace(targets.parse(f"cpu:{name}"), precision=targets.precision.rows("int8")[0])
+        space = Space(task, target)
+        found = {group.base.outputs for group in space.groups}
+        assert (found - {None} != set()) == some
+        for choice in space.sample(Random(3), 30):
+            assert choice_of(knobs(choice), task, target) == choice
 
 
 @pytest.mark.parametrize("isa", ["avx512-vnni", "avx2", "cortex-a9", "cortex-a72", "cortex-a76"])

@@ -67,6 +67,9 @@ its zero point: nothing else changes, and every instruction set that multiplies 
 ones. What each number means is `quantize.arith`'s.
 """
 
+SHORT = "int16"
+"""What Winograd's transforms make of bytes: whole numbers, whose products are summed in int32."""
+
 ELEMENTS: dict[str, Element] = {
     "float32": Element(BLOCK, BLOCK, "float32"),
     BF16: Element(2 * BLOCK, 2 * BLOCK, "uint16"),

@@ -13,6 +13,7 @@ from .bytes import border as bytes_border
 from .bytes import conv as bytes_conv
 from .bytes import pick as bytes_pick
 from .bytes import simple as bytes_simple
+from .bytes import winograd as bytes_winograd
 from .family import Family
 from .gpu import conv as gpu_conv
 from .gpu import dense as gpu_dense
@@ -23,7 +24,7 @@ from .gpu import simple as gpu_simple
 from .isa import ISAS, Isa
 from .matrix import conv as matrix_conv
 from .matrix import layout as matrix_layout
-from .spec import Conv, Spec, WinogradInput, WinogradOutput
+from .spec import Conv, Spec
 from .vector import conv, extern, simple, window, winograd
 from .vta import family as vta
 from .vta.accelerator import Accelerator
@@ -33,6 +34,7 @@ FAMILIES: tuple[Family[Any, Any], ...] = (
     *matrix_layout.FAMILIES,
     bytes_conv.CONV,
     *bytes_simple.FAMILIES,
+    *bytes_winograd.FAMILIES,
     bytes_pick.PICK,
     *bytes_border.FAMILIES,
     conv.CONV,
@@ -94,6 +96,7 @@ def versions_of(spec: Spec, eligible: bool) -> dict[str, int]:
     own = next(serving, None)
     if own is None:
         raise DeployError(f"no family of kernels computes a {spec.describe()}", kind="kernel", got=spec.describe())
-    transforms = [f for f in FAMILIES if f.kind in (WinogradInput, WinogradOutput)]
+    stages = own.name.partition(".")[0] + ".winograd"
+    transforms = [f for f in FAMILIES if f.name.startswith(stages)]
     found = [own, *(transforms if eligible and isinstance(spec, Conv) else [])]
     return {family.name: VERSIONS[family.name] for family in found}

@@ -10,9 +10,11 @@ and Gray 2015, arXiv:1509.09308.)
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
+from math import gcd, lcm
 
 import numpy as np
 
@@ -81,7 +83,41 @@ def transforms(outputs: int, taps: int) -> Transforms:
     return Transforms(_frozen(bt), _frozen(g), _frozen(at))
 
 
-def _frozen(rows: list[list[Fraction]]) -> Matrix:
+@dataclass(frozen=True)
+class Whole:
+    """`Transforms` of whole numbers, whose outputs are `divisor` times the filter's: of small integers all is exact."""
+
+    bt: Matrix
+    g: Matrix
+    at: Matrix
+    divisor: int
+
+    def growth(self) -> tuple[int, int]:
+        """How many times the data and the filter may become what they were, along this axis: data from 0 on."""
+        ends = [(sum(v for v in row if v > 0), -sum(v for v in row if v < 0)) for row in self.bt]
+        return int(max(map(max, ends))), int(max(sum(map(abs, row)) for row in self.g))
+
+
+@cache
+def whole(outputs: int, taps: int) -> Whole:
+    """F(outputs, taps) in the smallest whole numbers: each product's factors are made whole, and what that multiplies
+    it by is taken out of the way back, up to one divisor for all.
+    """
+    of = transforms(outputs, taps)
+    scales = [_primitive(data) * _primitive(kernel) for data, kernel in zip(of.bt, of.g, strict=True)]
+    at = [[value / scale for value, scale in zip(row, scales, strict=True)] for row in of.at]
+    divisor = lcm(*(value.denominator for row in at for value in row))
+    bt, g = ([[value * _primitive(row) for value in row] for row in matrix] for matrix in (of.bt, of.g))
+    return Whole(_frozen(bt), _frozen(g), _frozen([[value * divisor for value in row] for row in at]), divisor)
+
+
+def _primitive(row: Sequence[Fraction]) -> Fraction:
+    """What makes a row one of whole numbers that have no common factor."""
+    common = lcm(*(value.denominator for value in row))
+    return Fraction(common, gcd(*(int(value * common) for value in row)))
+
+
+def _frozen(rows: Sequence[Sequence[Fraction]]) -> Matrix:
     return tuple(tuple(row) for row in rows)
 
 
@@ -91,3 +127,16 @@ def transform_weight(weight: np.ndarray, outputs: tuple[int, int]) -> np.ndarray
     columns = np.array(transforms(outputs[1], weight.shape[3]).g, np.float64)
     wide = np.einsum("ar,oirs,bs->aboi", rows, weight.astype(np.float64), columns, optimize=True)
     return np.asarray(wide.reshape(-1, *weight.shape[:2]), np.float32)
+
+
+def transform_integers(weight: np.ndarray, outputs: tuple[int, int]) -> np.ndarray:
+    """Filters of integers `[O, I, r, s]` to `[ny * nx, O, I]` by `whole`, as int16.
+
+    Raises:
+        OverflowError: they do not fit.
+    """
+    rows, columns = (np.array(whole(m, r).g).astype(np.int64) for m, r in zip(outputs, weight.shape[2:], strict=True))
+    wide = np.einsum("ar,oirs,bs->aboi", rows, weight.astype(np.int64), columns, optimize=True)
+    if np.abs(wide).max(initial=0) > np.iinfo(np.int16).max:
+        raise OverflowError(f"weights up to {np.abs(weight).max()} do not fit 16 bits when transformed for {outputs}")
+    return np.asarray(wide.reshape(-1, *weight.shape[:2]), np.int16)

@@ -118,7 +118,7 @@ PASSES: tuple[Pass, ...] = (
         "by_winograd",
         by_winograd.rewrite,
         "before waves: a convolution becomes three layers, one after the other",
-        "activations are fp32, for which the transforms are written",
+        "activations are fp32 or bytes, for which the transforms are written",
         lambda kernels: kernels.element == "float32",
     ),
     Pass(

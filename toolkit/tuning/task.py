@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ..kernels.elements import Addition, Rounding
-from ..kernels.spec import Conv, Spec, Stage, Vta, Window
+from ..kernels.spec import Conv, Spec, Stage, Vta, Window, applies
 from ..kernels.vta.bound import shifts
 from ..lower.layers import Layer
 
@@ -85,8 +85,11 @@ def key_of(layer: Layer) -> str | None:
 
 
 def _eligible(layer: Layer) -> bool:
-    """Winograd's algorithm may compute it."""
-    return layer.op == "conv" and isinstance(layer.spec, Conv) and not (layer.spec.tiled or layer.spec.quantized)
+    """Winograd's algorithm may compute it: some target's, of bytes where the shape allows it at all."""
+    spec = layer.spec
+    if layer.op != "conv" or not isinstance(spec, Conv) or spec.tiled:
+        return False
+    return applies(spec) if spec.quantized else True
 
 
 def tasks_of(layers: Iterable[Layer]) -> list[Task]:

@@ -68,13 +68,14 @@ def _calls(spec: Spec, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[s
     if choice.outputs is None or not isinstance(spec, Conv):
         return [_Call(spec.dense(), choice.schedule, tuple(sizes), spec.macs)], sizes
     into, inner, back = (stage.dense() for stage in stages(spec, choice.outputs))
-    data, weight, nothing, products = inner.operands
-    extra = {"data": data, "products": products, "weight": weight, "nothing": nothing}
-    add = ("add",) if "add" in sizes else ()
+    # what each of them reads and writes: between them two buffers, and constants of the products' own
+    extra = {"data" if o.name == "src" else "products" if o.name == "dst" else o.name: o for o in inner.operands}
+    extra = {"nothing" if name == "bias" else name: operand for name, operand in extra.items()}
+    last = ("products", *(operand.name for operand in back.operands[1:]))
     calls = [
         _Call(into, target.schedule(into), ("src", "data")),
-        _Call(inner, choice.schedule, ("data", "weight", "nothing", "products"), spec.macs),
-        _Call(back, target.schedule(back), ("products", "bias", *add, "dst")),
+        _Call(inner, choice.schedule, tuple(extra), spec.macs),
+        _Call(back, target.schedule(back), last),
     ]
     return calls, sizes | {name: operand.bytes for name, operand in extra.items()}
 

@@ -156,7 +156,7 @@ class Tuned(Target):
         return next((found for found in candidates if found is not None and found.choice.outputs is None), None)
 
     def winograd(self, spec: Spec) -> tuple[int, int] | None:
-        found = self.choices.get(key(spec.canonical(), True))
+        found = self.choices.get(key(plain(spec), True))
         return super().winograd(spec) if found is None else found.choice.outputs
 
     def manifest(self) -> dict[str, Any]:

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..elements import BLOCK
-from ..emit import NEON, Emitter, Expr, clamp, load, splat
-from ..spec import Conv, tap_sets
+from ..elements import BLOCK, BYTE
+from ..emit import NEON, Emitter, Expr, load, splat
+from ..spec import Conv, column_sets
 from ..vector import conv
 from ..x86 import WORDS_OF
-from .math import added, broadcast, dot, joined, narrow, real, rounded, widen
+from .math import broadcast, dot, leave
 from .schedule import PIXEL, DotSchedule, sharing
 
 
@@ -38,7 +38,7 @@ class Direct(conv.Direct):
         self.dot = schedule.row
         self.itemsize = np.dtype(spec.weight_element).itemsize
         self.depth = self.dot.depth
-        self.widened = self.dot.bits > 8
+        self.widened = self.dot.bits > 8 and spec.in_element == BYTE
         self.changed = self.widened or self.dot.offset > 0
         self.shared: Any = None  # the widened pixels of the tiles from `first` on
         self.first: Expr = 0
@@ -51,11 +51,7 @@ class Direct(conv.Direct):
         self.in_blocks = 1 if spec.planar else spec.channels // BLOCK
         self.pixel = lanes if self.changed else self.in_lanes
         self.in_plane = spec.height * spec.width * self.pixel
-        columns = tap_sets(spec)[1]
-        known = list(dict.fromkeys(columns))
-        one = spec.column_sets == 1
-        self.column_set = [0 if one else known.index(found) for found in columns]
-        self.whole = 0 if one or (0, spec.kernel[1]) not in known else known.index((0, spec.kernel[1]))
+        self.column_set, self.whole = column_sets(spec)
 
     def tile(
         self,
@@ -253,15 +249,4 @@ class Direct(conv.Direct):
 
     def finish(self, acc: Expr, factor: Expr, add_at: Expr, dst_at: Expr) -> None:
         """The epilogue of one vector, or of a block's."""
-        em, spec = self.emitter, self.spec
-        if spec.rounding is None:
-            em.store(em.buffers["dst"], dst_at, clamp(real(acc) * factor, spec.activation))
-            return
-        how = spec.addition
-        other = None if how is None else widen(load(em.buffers["add"], add_at, int(acc.ty.dtype.lanes)))
-        if how is not None and how.inside is not None:
-            q = joined(acc, other, factor, how)
-        else:
-            q = em.let(rounded(acc, factor, spec.rounding), "q")
-            q = q if how is None else added(q, other, how)
-        em.store(em.buffers["dst"], dst_at, narrow(q))
+        leave(self.emitter, self.spec, acc, factor, add_at, dst_at)

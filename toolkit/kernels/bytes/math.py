@@ -8,8 +8,8 @@ from tvm import tirx
 
 from ..dots import Dot
 from ..elements import Addition, Product, Rounding
-from ..emit import NEON, Emitter, Expr, const, load, splat
-from ..spec import Map
+from ..emit import NEON, Emitter, Expr, clamp, const, load, splat
+from ..spec import Conv, Map, WinogradOutput
 from ..x86 import VPMADDWD_SUM
 
 ROUNDER, ROUNDER_BITS = 1.5 * 2**23, 0x4B400000
@@ -149,6 +149,21 @@ def joined(acc: Expr, b: Expr, factor: Expr, how: Addition) -> Expr:
         total = acc + tirx.shift_left(other, factor - whole(how.inside, lanes))
         return rounded(total, factor, how.rounding)
     return nearest(real(acc) * factor + real(other) * const(how.factor, lanes), how.rounding)
+
+
+def leave(em: Emitter, spec: Conv | WinogradOutput, acc: Expr, factor: Expr, add_at: Expr, dst_at: Expr) -> None:
+    """Store a convolution's sums, int32 lanes, as bytes or as float32."""
+    if spec.rounding is None:
+        em.store(em.buffers["dst"], dst_at, clamp(real(acc) * factor, spec.activation))
+        return
+    how = spec.addition
+    other = None if how is None else widen(load(em.buffers["add"], add_at, _lanes(acc)))
+    if how is not None and how.inside is not None:
+        q = joined(acc, other, factor, how)
+    else:
+        q = em.let(rounded(acc, factor, spec.rounding), "q")
+        q = q if how is None else added(q, other, how)
+    em.store(em.buffers["dst"], dst_at, narrow(q))
 
 
 def averaged(acc: Expr, times: Expr, shift: Expr, how: Rounding) -> Expr:

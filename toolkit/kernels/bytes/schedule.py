@@ -146,7 +146,7 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[DotSchedule, dict[str, tuple[i
     words = (PIXEL if spec.planar else BLOCK) // dot.depth
     unrolled = tuple(count for count in (1, 2, 4, LANE_WORDS) if count <= words)
     for schedule, knobs in conv.space(_in_words(spec, dot), isa):
-        own = {"unroll": unrolled if dot.bits > 8 else (1,), "k_block": (0,), "parts": (0,)}
+        own = {"unroll": unrolled if dot.bits > 8 and spec.quantized else (1,), "k_block": (0,), "parts": (0,)}
         made = _of_dot(schedule, dot)
         room = 2 * made.rows * made.pixels * spec.channels <= MOST_PANEL_BYTES
         if room and not made.rows_outer and sharing(spec, replace(made, parts=1)):

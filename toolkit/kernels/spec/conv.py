@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..elements import BYTE, TILED, Addition, Rounding, element_of
+from ..elements import BYTE, SHORT, TILED, Addition, Rounding, element_of
 from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result, source, window_words
 from .layout import Pixels
 
@@ -30,6 +30,8 @@ class Conv(Spec):
         out[n, o, y, x] = act(bias[o] + add[n, o, y, x]
                               + sum_{i, r, s} in[n, i, y*sh + r*dh - pt, x*sw + s*dw - pl] * weight[o, i, r, s])
 
+    Of whole numbers of 16 bits (`elements.SHORT`) it is the int32 sum alone, which may go round.
+
     A product of pairs is `high * high + high * low + low * high`; the product of both low halves, at most 2^-18 of the
     whole, is left out (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For
     Higher-Precision Computations, 2019).
@@ -41,8 +43,8 @@ class Conv(Spec):
     zero point is of bytes as the instruction takes them, `Dot.offset` lower than they lie. A shift's ``2^(n-1)`` is in
     the bias too.
 
-    Pointers: input, weight, bias, [of bytes: factor, a number a channel, weights of the windows, where they differ, row
-    sets, one an output row, where there are several,] [add,] output (of each).
+    Pointers: input, weight, [but of int16: bias,] [of bytes: factor, a number a channel, weights of the windows, where
+    they differ, row sets, one an output row, where there are several,] [add,] output (of each).
 
     Attributes:
         channels: input channels that one output channel reads (one group's), whole blocks unless `planar`.
@@ -62,6 +64,8 @@ class Conv(Spec):
             and j of each, ``clamp((m acc + (bias << j) + 2^(n+j-1)) >> (n + j))`` (`arith.weigh`); the bias has its
             ``2^(n-1)`` as ever.
         pairs_fit: of bytes: two products of one sum are never more than 16 bits hold (`dots.Dot.pairs`).
+        sum_bits: of bytes: 26 where the weights prove that no sum of products needs more, whatever the inputs
+            (signed); else 32.
         row_sets, column_sets: how many sets of kernel rows, and of kernel columns, output pixels see (of bytes).
     """
 
@@ -95,6 +99,7 @@ class Conv(Spec):
     column_sets: int = 1
     weight_element: str = "int8"
     pairs_fit: bool = False
+    sum_bits: int = 32
 
     @property
     def pointwise(self) -> bool:
@@ -158,6 +163,8 @@ class Conv(Spec):
                 size = self.batch * tile_pixels(self, self.channels, NONE, self.in_element).size
         weight = self.weight_element if self.quantized else self.in_element
         found = [source(size, self.in_element), constant("weight", self.out_channels * deep, weight)]
+        if self.in_element == SHORT:
+            return *found, result(self.batch * self.out_channels * there, self.out_element)
         if self.quantized:
             sets = self.row_sets * self.column_sets
             shift = self.rounding is not None and self.rounding.shift
@@ -226,3 +233,15 @@ def tap_sets(spec: Conv) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         return found
 
     return axis(spec.out_height, spec.height, 0), axis(spec.out_width, spec.width, 1)
+
+
+def column_sets(spec: Conv) -> tuple[list[int], int]:
+    """Of bytes: which of its sets of kernel columns each output column sees, and the set of all columns (0 where no
+    output sees them).
+    """
+    seen = tap_sets(spec)[1]
+    known = list(dict.fromkeys(seen))
+    if spec.column_sets == 1:
+        return [0] * len(seen), 0
+    every = (0, spec.kernel[1])
+    return [known.index(found) for found in seen], known.index(every) if every in known else 0

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..elements import BLOCK
+from ..elements import BLOCK, BYTE, SHORT, Addition, Rounding
 from .base import Operand, Spec, constant, mapped, result, source
 from .conv import Conv
 
@@ -15,9 +15,13 @@ class _Winograd(Spec):
     """What both transforms have.
 
     Attributes:
+        height, width: of the input. pad: pixels that the first tile begins before it.
         outputs, taps: m and r of F(m, r) along rows and columns; n = m + r - 1. A tile starts every `outputs` pixels.
         out_height, out_width: of the convolution.
         band: how many tile rows are done, from the one on that a pointer tells; 0 for all of them.
+        in_element: of the convolution. Of bytes all is in whole numbers (`toom_cook.whole`): the transformed data are
+            `elements.SHORT`, the products int32, and a pixel outside of the image is a byte 0, which `Conv`'s bias
+            knows.
     """
 
     batch: int
@@ -27,6 +31,14 @@ class _Winograd(Spec):
     outputs: tuple[int, int]
     taps: tuple[int, int]
     band: int
+    height: int
+    width: int
+    pad: tuple[int, int]
+    in_element: str = "float32"
+
+    @property
+    def quantized(self) -> bool:
+        return self.in_element == BYTE
 
     @property
     def tiles(self) -> tuple[int, int]:
@@ -44,10 +56,19 @@ class _Winograd(Spec):
         (my, mx), (ry, rx) = self.outputs, self.taps
         return (my + ry - 1) * (mx + rx - 1)
 
+    def between(self, element: str) -> int:
+        """The size of what lies between the transforms, whose element this is."""
+        return mapped(element, self.batch, self.points * self.blocks, math.prod(self.tiles))
+
     @property
-    def products(self) -> int:
-        """The size of what lies between the transforms."""
-        return mapped("float32", self.batch, self.points * self.blocks, math.prod(self.tiles))
+    def data_element(self) -> str:
+        """Of the transformed data."""
+        return SHORT if self.quantized else self.in_element
+
+    @property
+    def sum_element(self) -> str:
+        """Of the products."""
+        return "int32" if self.quantized else self.in_element
 
     @property
     def first_row(self) -> list[Operand]:
@@ -61,20 +82,15 @@ class WinogradInput(_Winograd):
     tile rows * columns`.
 
     Pointers: input, [first tile row (int32),] output.
-
-    Attributes:
-        pad: pixels that the first tile begins before the image.
     """
 
-    height: int
-    width: int
-    pad: tuple[int, int]
     in_stride: int = 0
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        given = source(mapped("float32", self.batch, self.blocks, self.height * self.width))
-        return given, *self.first_row, result(self.products, stride="")
+        given = source(mapped(self.in_element, self.batch, self.blocks, self.height * self.width), self.in_element)
+        element = self.data_element
+        return given, *self.first_row, result(self.between(element), element, stride="")
 
 
 @dataclass(frozen=True)
@@ -82,29 +98,67 @@ class WinogradOutput(_Winograd):
     """The way back, with the convolution's epilogue: `[N][ny * nx][blocks][tiles][16]` to
     `[N][blocks][out_height][out_width][16]`, `blocks` those of the output.
 
-    Pointers: input, [first tile row (int32),] bias, [add,] output.
+    Pointers: input, [first tile row (int32),] bias, [of bytes: factor, row sets, where there are several,] [add,]
+    output.
+
+    Attributes:
+        out_element, rounding, addition, row_sets, column_sets: of bytes, as in `Conv`.
     """
 
     add: bool = False
     activation: tuple[float, float] | None = None
     add_stride: int = 0
     out_stride: int = 0
+    out_element: str = "float32"
+    rounding: Rounding | None = None
+    addition: Addition | None = None
+    row_sets: int = 1
+    column_sets: int = 1
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        size = mapped("float32", self.batch, self.blocks, self.out_height * self.out_width)
-        add = [source(size, stride="add_stride", name="add")] if self.add else []
-        bias = constant("bias", mapped("float32", 1, self.blocks, 1))
-        return source(self.products, stride=""), *self.first_row, bias, *add, result(size)
+        channels, size = self.blocks * BLOCK, self.batch * self.blocks * BLOCK * self.out_height * self.out_width
+        found = [source(self.between(self.sum_element), self.sum_element, stride=""), *self.first_row]
+        if self.quantized:
+            shift = self.rounding is not None and self.rounding.shift
+            found += [constant("bias", self.row_sets * self.column_sets * channels, "int32")]
+            found += [constant("factor", channels, "int32" if shift else "float32")]
+            found += [constant("sets", self.out_height, "int32")] if self.row_sets > 1 else []
+        else:
+            found.append(constant("bias", channels))
+        if self.add:
+            found.append(source(size, self.in_element, "add_stride", "add"))
+        return *found, result(size, self.out_element)
+
+    @property
+    def convolution(self) -> Conv:
+        """What it is a stage of, in as much as that says which taps an output sees."""
+        channels, sets = self.blocks * BLOCK, (self.row_sets, self.column_sets)
+        into, out = (self.height, self.width), (self.out_height, self.out_width)
+        whole = Conv(self.batch, BLOCK, *into, channels, *out, self.taps, pad=self.pad, in_element=self.in_element)
+        return replace(whole, row_sets=sets[0], column_sets=sets[1])
+
+
+def applies(spec: Conv) -> bool:
+    """Winograd's algorithm can compute it, in whatever numbers: one group, one pixel a step, more than one tap."""
+    one = spec.groups == 1 and spec.stride == spec.dilation == (1, 1)
+    return one and max(spec.kernel) > 1 and not (spec.planar or spec.weighed)
 
 
 def stages(spec: Conv, outputs: tuple[int, int], band: int = 0) -> tuple[WinogradInput, Conv, WinogradOutput]:
     """What the three layers compute that do the work of one convolution, or of `band` tile rows of it; their strides
     are those of one image.
     """
-    size = (spec.out_height, spec.out_width, outputs, spec.kernel, band)
-    into = WinogradInput(spec.batch, spec.channels // BLOCK, *size, spec.height, spec.width, spec.pad)
-    back = WinogradOutput(spec.batch, spec.out_channels // BLOCK, *size, spec.add, spec.activation)
+    size = (spec.out_height, spec.out_width, outputs, spec.kernel, band, spec.height, spec.width, spec.pad)
+    into = WinogradInput(spec.batch, spec.channels // BLOCK, *size, spec.in_element)
+    back = WinogradOutput(spec.batch, spec.out_channels // BLOCK, *size, spec.in_element, spec.add, spec.activation)
     points, tiles = into.points, into.tiles[0] * into.tiles[1]
     inner = Conv(spec.batch, spec.channels, 1, tiles, points * spec.out_channels, 1, tiles, (1, 1), groups=points)
+    if spec.quantized:
+        element = into.data_element
+        inner = replace(inner, in_element=element, weight_element=element, out_element=into.sum_element)
+        kept = {
+            name: getattr(spec, name) for name in ("out_element", "rounding", "addition", "row_sets", "column_sets")
+        }
+        back = replace(back, **kept)
     return into, inner, back

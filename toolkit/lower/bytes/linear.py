@@ -170,6 +170,13 @@ def pairs_fit(weight: np.ndarray) -> bool:
     return weight.dtype == np.int8 and int((weight == np.iinfo(np.int8).min).sum(1).max(initial=0)) < 2
 
 
+def sum_bits(weight: np.ndarray) -> int:
+    """`Conv.sum_bits` of `[O, I, r, s]`: no sum of some of its products with bytes leaves the range."""
+    wide = weight.astype(np.int64)
+    most = max(int(one.clip(0).sum((1, 2, 3)).max(initial=0)) for one in (wide, -wide))
+    return 26 if most * 255 < 1 << 25 else 32
+
+
 def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[Conv, np.ndarray, list[Param]]:
     """What a zero point adds to the bias, for each set of taps that an output sees.
 
@@ -189,6 +196,7 @@ def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[
         rows, columns = list(dict.fromkeys(of_row)), list(dict.fromkeys(of_column))
     biases = [bias - zero * sums[:, r0:r1, s0:s1].sum((1, 2)) for r0, r1 in rows for s0, s1 in columns]
     operands = [Param("raw", np.array([rows.index(seen) for seen in of_row], np.int32))] if len(rows) > 1 else []
-    spec = replace(spec, row_sets=len(rows), column_sets=len(columns), pairs_fit=pairs_fit(weight))
+    spec = replace(spec, row_sets=len(rows), column_sets=len(columns))
+    spec = replace(spec, pairs_fit=pairs_fit(weight), sum_bits=sum_bits(weight))
     # An accumulator wraps on its way; what it comes to fits, because the insertion saw to that.
     return spec, np.array(biases, np.int64).astype(np.int32), operands

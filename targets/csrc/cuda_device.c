@@ -35,7 +35,7 @@ typedef struct cuda {
 
 static int is_mine(const cuda *self, const id_memory *memory) { return memory->device == self->site->device; }
 
-static int enter(const cuda *self) { return self->driver.context_push(self->context) == CU_SUCCESS; }
+static int enter(const cuda *self) { return ID_CUDA(&self->driver, context_push, self->context) == CU_SUCCESS; }
 
 static void leave(const cuda *self) {
   cu_context popped;
@@ -51,8 +51,8 @@ static int copy_ports(const cuda *self, uint32_t kind, const void *const *inputs
     const id_memory *it = &model->memories[i];
     if (it->kind != kind || !is_mine(self, it)) continue;
     const int code = kind == ID_MEMORY_INPUT
-                         ? self->driver.copy_in(self->memories[i], inputs[it->port], (size_t)it->bytes, self->stream)
-                         : self->driver.copy_out(outputs[it->port], self->memories[i], (size_t)it->bytes, self->stream);
+                         ? ID_CUDA(&self->driver, copy_in, self->memories[i], inputs[it->port], (size_t)it->bytes, self->stream)
+                         : ID_CUDA(&self->driver, copy_out, outputs[it->port], self->memories[i], (size_t)it->bytes, self->stream);
     if (code != CU_SUCCESS) return ID_ERROR_DEVICE;
   }
   return ID_OK;
@@ -80,7 +80,7 @@ static int bind_launch(cuda *self, cu_executable graph, uint32_t launch) {
   }
   if (!changed) return ID_OK;
   const cu_kernel_node what = node_of(self, launch);
-  if (self->driver.node_set(graph, self->nodes[launch], &what) == CU_SUCCESS) return ID_OK;
+  if (ID_CUDA(&self->driver, node_set, graph, self->nodes[launch], &what) == CU_SUCCESS) return ID_OK;
   for (uint32_t i = first; i < end; ++i) self->values[i] = 0; /* so that the next time it is tried again */
   return ID_ERROR_DEVICE;
 }
@@ -125,21 +125,21 @@ static int cuda_run_async(void *state, const void *const *inputs, void *const *o
   }
   if (!enter(self)) return ID_ERROR_DEVICE;
   int code = bind(self);
-  if (code == ID_OK && self->driver.graph_launch(self->graphs[0], stream) != CU_SUCCESS) code = ID_ERROR_DEVICE;
+  if (code == ID_OK && ID_CUDA(&self->driver, graph_launch, self->graphs[0], stream) != CU_SUCCESS) code = ID_ERROR_DEVICE;
   leave(self);
   return code;
 }
 
 static int cuda_wait(void *state) {
   const cuda *self = state;
-  return self->driver.stream_wait(self->stream) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
+  return ID_CUDA(&self->driver, stream_wait, self->stream) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
 }
 
 static int launch_step(const cuda *self, uint32_t step) {
   const id_cuda_code *code = self->site->tables->calls[step].code;
   for (uint32_t i = code->first_launch; i < code->first_launch + code->launch_count; ++i) {
     const id_cuda_launch *it = &self->tables->launches[i];
-    if (self->driver.launch(self->functions[it->function], it->grid[0], it->grid[1], it->grid[2], it->threads, 1, 1, 0,
+    if (ID_CUDA(&self->driver, launch, self->functions[it->function], it->grid[0], it->grid[1], it->grid[2], it->threads, 1, 1, 0,
                             self->stream, self->arguments + it->first_arg, NULL) != CU_SUCCESS)
       return ID_ERROR_KERNEL;
   }
@@ -147,7 +147,7 @@ static int launch_step(const cuda *self, uint32_t step) {
 }
 
 static int record(const cuda *self, uint32_t event) {
-  return self->driver.event_record(self->events[event], self->stream) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
+  return ID_CUDA(&self->driver, event_record, self->events[event], self->stream) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
 }
 
 static void destroy_events(cuda *self) {
@@ -163,7 +163,7 @@ static int make_events(cuda *self) {
   self->events = calloc((size_t)steps + 1, sizeof *self->events);
   if (!self->events) return ID_ERROR_MEMORY;
   for (uint32_t i = 0; i <= steps; ++i)
-    if (self->driver.event_create(&self->events[i], 0) != CU_SUCCESS) {
+    if (ID_CUDA(&self->driver, event_create, &self->events[i], 0) != CU_SUCCESS) {
       destroy_events(self);
       return ID_ERROR_DEVICE;
     }
@@ -174,7 +174,7 @@ static int read_events(cuda *self, const id_span *span, double *seconds) {
   int code = cuda_wait(self);
   for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step) {
     float milliseconds = 0;
-    if (self->driver.event_elapsed(&milliseconds, self->events[step], self->events[step + 1]) != CU_SUCCESS) code = ID_ERROR_DEVICE;
+    if (ID_CUDA(&self->driver, event_elapsed, &milliseconds, self->events[step], self->events[step + 1]) != CU_SUCCESS) code = ID_ERROR_DEVICE;
     seconds[step] = 1e-3 * (double)milliseconds;
   }
   return code;
@@ -182,7 +182,7 @@ static int read_events(cuda *self, const id_span *span, double *seconds) {
 
 static int cuda_run(void *state, uint32_t index, double *seconds, uint32_t *failed) {
   cuda *self = state;
-  if (!seconds) return self->driver.graph_launch(self->graphs[index], self->stream) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
+  if (!seconds) return ID_CUDA(&self->driver, graph_launch, self->graphs[index], self->stream) == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
   const id_span *span = &self->site->tables->spans[index];
   int code = make_events(self);
   for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step) {
@@ -211,14 +211,15 @@ static int cuda_end(void *state, void *const *outputs, int code) {
 /* The newest architecture whose code this device runs; NULL where there is none. */
 static const id_cuda_architecture *architecture(const cuda *self) {
   int major, minor;
-  if (self->driver.device_attribute(&major, CU_COMPUTE_CAPABILITY_MAJOR, self->ordinal) != CU_SUCCESS ||
-      self->driver.device_attribute(&minor, CU_COMPUTE_CAPABILITY_MINOR, self->ordinal) != CU_SUCCESS)
+  if (ID_CUDA(&self->driver, device_attribute, &major, CU_COMPUTE_CAPABILITY_MAJOR, self->ordinal) != CU_SUCCESS ||
+      ID_CUDA(&self->driver, device_attribute, &minor, CU_COMPUTE_CAPABILITY_MINOR, self->ordinal) != CU_SUCCESS)
     return NULL;
   const id_cuda_architecture *best = NULL;
   for (uint32_t i = 0; i < self->tables->architecture_count; ++i) {
     const id_cuda_architecture *it = &self->tables->architectures[i];
     if (it->major == major && it->minor <= minor && (!best || it->minor > best->minor)) best = it;
   }
+  if (!best) id_say("the GPU is sm_%d%d, and the model has code for none that it runs", major, minor);
   return best;
 }
 
@@ -230,10 +231,10 @@ static int load_kernels(cuda *self) {
   self->functions = calloc((size_t)tables->function_count + 1, sizeof *self->functions);
   if (!self->modules || !self->functions) return ID_ERROR_MEMORY;
   for (uint32_t i = 0; i < tables->module_count; ++i)
-    if (self->driver.module_load(&self->modules[i], chosen->images[i]) != CU_SUCCESS) return ID_ERROR_DEVICE;
+    if (ID_CUDA(&self->driver, module_load, &self->modules[i], chosen->images[i]) != CU_SUCCESS) return ID_ERROR_DEVICE;
   for (uint32_t i = 0; i < tables->function_count; ++i) {
     const id_cuda_function *it = &tables->functions[i];
-    if (self->driver.module_function(&self->functions[i], self->modules[it->module], it->name) != CU_SUCCESS)
+    if (ID_CUDA(&self->driver, module_function, &self->functions[i], self->modules[it->module], it->name) != CU_SUCCESS)
       return ID_ERROR_DEVICE;
   }
   return ID_OK;
@@ -244,9 +245,9 @@ static int fill(const cuda *self, cu_pointer pointer, const id_memory *memory) {
   int code = CU_SUCCESS;
   /* As on a CPU: no NaN of an earlier owner can come into the padding of a layer. */
   if (memory->kind == ID_MEMORY_ARENA && memory->bytes)
-    code = self->driver.memory_set(pointer, 0, (size_t)memory->bytes, self->stream);
+    code = ID_CUDA(&self->driver, memory_set, pointer, 0, (size_t)memory->bytes, self->stream);
   if (memory->kind == ID_MEMORY_COUNTERS && memory->bytes)
-    code = self->driver.words_set(pointer, 0, (size_t)memory->bytes / 4, self->stream);
+    code = ID_CUDA(&self->driver, words_set, pointer, 0, (size_t)memory->bytes / 4, self->stream);
   return code == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
 }
 
@@ -293,7 +294,7 @@ static int add_step(const cuda *self, cu_graph graph, uint32_t step, cu_node *af
       if (node) after[count++] = node; /* what is of an earlier span is done */
     }
     const cu_kernel_node what = node_of(self, i);
-    if (self->driver.graph_add_kernel(&self->nodes[i], graph, after, count, &what) != CU_SUCCESS) return ID_ERROR_DEVICE;
+    if (ID_CUDA(&self->driver, graph_add_kernel, &self->nodes[i], graph, after, count, &what) != CU_SUCCESS) return ID_ERROR_DEVICE;
   }
   return ID_OK;
 }
@@ -303,12 +304,12 @@ static int make_graph(const cuda *self, const id_span *span, cu_graph *drawn, cu
   cu_node *after = calloc((size_t)self->tables->launch_count + 1, sizeof *after);
   if (!after) return ID_ERROR_MEMORY;
   int code = ID_OK;
-  if (self->driver.graph_create(drawn, 0) != CU_SUCCESS) {
+  if (ID_CUDA(&self->driver, graph_create, drawn, 0) != CU_SUCCESS) {
     *drawn = NULL;
     code = ID_ERROR_DEVICE;
   }
   for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step) code = add_step(self, *drawn, step, after);
-  if (code == ID_OK && self->driver.graph_instantiate(made, *drawn, 0) != CU_SUCCESS) {
+  if (code == ID_OK && ID_CUDA(&self->driver, graph_instantiate, made, *drawn, 0) != CU_SUCCESS) {
     *made = NULL;
     code = ID_ERROR_DEVICE;
   }
@@ -331,7 +332,7 @@ static int make_graphs(cuda *self) {
 
 /* With the context current. */
 static int prepare(cuda *self) {
-  if (self->driver.stream_create(&self->stream, CU_STREAM_NON_BLOCKING) != CU_SUCCESS) {
+  if (ID_CUDA(&self->driver, stream_create, &self->stream, CU_STREAM_NON_BLOCKING) != CU_SUCCESS) {
     self->stream = NULL;
     return ID_ERROR_DEVICE;
   }
@@ -353,10 +354,14 @@ static int cuda_open(const id_site *site, void **state) {
   int code = id_cuda_load(&self->driver);
   if (code != ID_OK) return code;
   const cu_driver *driver = &self->driver;
-  if (driver->device_count(&count) != CU_SUCCESS || count < 1) return ID_ERROR_DEVICE;
+  if (ID_CUDA(driver, device_count, &count) != CU_SUCCESS) return ID_ERROR_DEVICE;
+  if (count < 1) {
+    id_say("the NVIDIA driver finds no GPU");
+    return ID_ERROR_DEVICE;
+  }
   /* The first one that is visible: CUDA_VISIBLE_DEVICES chooses. */
-  if (driver->device_get(&self->ordinal, 0) != CU_SUCCESS || !architecture(self)) return ID_ERROR_DEVICE;
-  if (driver->context_retain(&self->context, self->ordinal) != CU_SUCCESS) {
+  if (ID_CUDA(driver, device_get, &self->ordinal, 0) != CU_SUCCESS || !architecture(self)) return ID_ERROR_DEVICE;
+  if (ID_CUDA(driver, context_retain, &self->context, self->ordinal) != CU_SUCCESS) {
     self->context = NULL;
     return ID_ERROR_DEVICE;
   }

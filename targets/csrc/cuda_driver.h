@@ -27,6 +27,8 @@ typedef struct cu_kernel_node {
   cu_context context; /* NULL for the current one */
 } cu_kernel_node;
 
+typedef int cu_attribute; /* an enumeration */
+
 enum { CU_SUCCESS = 0, CU_OUT_OF_MEMORY = 2 };
 enum { CU_COMPUTE_CAPABILITY_MAJOR = 75, CU_COMPUTE_CAPABILITY_MINOR = 76 };
 enum { CU_STREAM_NON_BLOCKING = 1 };
@@ -36,7 +38,7 @@ enum { CU_STREAM_NON_BLOCKING = 1 };
   X(init, "cuInit", (unsigned int flags))                                                                                      \
   X(device_count, "cuDeviceGetCount", (int *count))                                                                            \
   X(device_get, "cuDeviceGet", (int *device, int ordinal))                                                                     \
-  X(device_attribute, "cuDeviceGetAttribute", (int *value, int attribute, int device))                                         \
+  X(device_attribute, "cuDeviceGetAttribute", (int *value, cu_attribute attribute, int device))                                \
   X(context_retain, "cuDevicePrimaryCtxRetain", (cu_context * context, int device))                                            \
   X(context_release, "cuDevicePrimaryCtxRelease_v2", (int device))                                                             \
   X(context_push, "cuCtxPushCurrent_v2", (cu_context context))                                                                 \
@@ -67,7 +69,8 @@ enum { CU_STREAM_NON_BLOCKING = 1 };
   X(event_create, "cuEventCreate", (cu_event * event, unsigned int flags))                                                     \
   X(event_record, "cuEventRecord", (cu_event event, cu_stream stream))                                                         \
   X(event_elapsed, "cuEventElapsedTime", (float *milliseconds, cu_event start, cu_event end))                                  \
-  X(event_destroy, "cuEventDestroy_v2", (cu_event event))
+  X(event_destroy, "cuEventDestroy_v2", (cu_event event))                                                                      \
+  X(error_name, "cuGetErrorName", (int code, const char **name))
 
 typedef struct cu_driver {
 #define ID_CUDA_MEMBER(member, name, parameters) int(*member) parameters;
@@ -75,7 +78,22 @@ typedef struct cu_driver {
 #undef ID_CUDA_MEMBER
 } cu_driver;
 
-/* Load libcuda.so.1, look up every function and initialise it. Returns an ID_ code. The library is never unloaded: it keeps threads of
+/* Call a function of the driver. Where it fails, id_detail names it and the driver's error. */
+#define ID_CUDA(driver, member, ...) id_cuda_told((driver), id_cuda_names.member, (driver)->member(__VA_ARGS__))
+
+typedef struct cu_names {
+#define ID_CUDA_NAME(member, name, parameters) const char *member;
+  ID_CUDA_FUNCTIONS(ID_CUDA_NAME)
+#undef ID_CUDA_NAME
+} cu_names;
+
+extern const cu_names id_cuda_names;
+
+/* Returns `code`. Of several failures since id_forget the first is told: what comes after it is its consequence. */
+int id_cuda_told(const cu_driver *driver, const char *function, int code);
+
+/* Load libcuda.so.1, look up every function and initialise it. Returns an ID_ code; where that is an error,
+ * id_detail says why. The library is never unloaded: it keeps threads of
  * its own, and other users of the GPU in the process share it. */
 int id_cuda_load(cu_driver *driver);
 

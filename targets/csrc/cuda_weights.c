@@ -22,7 +22,7 @@ static atomic_flag lock = ATOMIC_FLAG_INIT;
 
 int id_cuda_allocate(const cu_driver *driver, cu_pointer *pointer, uint64_t bytes) {
   if (bytes > SIZE_MAX) return ID_ERROR_MEMORY;
-  const int code = driver->memory_allocate(pointer, bytes ? (size_t)bytes : 1);
+  const int code = ID_CUDA(driver, memory_allocate, pointer, bytes ? (size_t)bytes : 1);
   if (code != CU_SUCCESS) *pointer = 0;
   return code == CU_SUCCESS ? ID_OK : code == CU_OUT_OF_MEMORY ? ID_ERROR_MEMORY : ID_ERROR_DEVICE;
 }
@@ -36,9 +36,9 @@ static held *find(int ordinal, const id_memory *memory) {
 static int make(const cu_driver *driver, held *it, const unsigned char *data, cu_stream stream) {
   const int code = id_cuda_allocate(driver, &it->pointer, it->bytes);
   if (code != ID_OK || !it->bytes) return code;
-  const int copied = driver->copy_in(it->pointer, data + it->first, (size_t)it->bytes, stream);
+  const int copied = ID_CUDA(driver, copy_in, it->pointer, data + it->first, (size_t)it->bytes, stream);
   /* Waited for here: the next handle that takes them has a stream of its own. */
-  return driver->stream_wait(stream) == CU_SUCCESS && copied == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
+  return ID_CUDA(driver, stream_wait, stream) == CU_SUCCESS && copied == CU_SUCCESS ? ID_OK : ID_ERROR_DEVICE;
 }
 
 static int take(const cu_driver *driver, int ordinal, const id_memory *memory, const unsigned char *data, cu_stream stream,

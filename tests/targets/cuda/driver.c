@@ -19,7 +19,7 @@
 #define STACK (64 * 1024)
 #define PAGE 4096
 
-enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500,
+enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, NOT_READY = 600,
        LAUNCH_FAILED = 719 };
 
 typedef struct { unsigned int x, y, z; } sim_index;
@@ -85,7 +85,8 @@ static int run_grid(const sim_kernel *kernel, void **arguments, sim_index grid, 
 
 /* -- what tests set and ask ----------------------------------------------------------------------------------------- */
 static const sim_kernel *kernels;
-static int capability = 90, devices = 1, live, in_context, loaded;
+static int capability = 90, devices = 1, live, loaded;
+static _Thread_local int in_context; /* as the driver has it: each thread has its own stack of contexts */
 static char failing[64];
 static size_t allocated;
 static int failing_after;
@@ -188,6 +189,10 @@ static int wait_for_all(int failed) {
 
 /* -- the driver's interface ------------------------------------------------------------------------------------------ */
 EXPORT int cuInit(unsigned int flags) { return fails(__func__) ? NO_DEVICE : flags ? INVALID_VALUE : SUCCESS; }
+EXPORT int cuGetErrorName(int code, const char **name) {
+  *name = code == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : code == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : "CUDA_ERROR_OTHER";
+  return SUCCESS;
+}
 EXPORT int cuDeviceGetCount(int *count) { *count = devices; return SUCCESS; }
 EXPORT int cuDeviceGet(int *device, int ordinal) { *device = ordinal; return ordinal < devices ? SUCCESS : INVALID_VALUE; }
 EXPORT int cuDeviceGetName(char *name, int length, int device) { (void)device; snprintf(name, (size_t)length, "simulated"); return SUCCESS; }
@@ -402,6 +407,7 @@ EXPORT int cuEventRecord(void *event, void *stream) {
 }
 EXPORT int cuEventElapsedTime(float *milliseconds, void *start, void *end) {
   ENTER(INVALID_VALUE);
+  if (queued) return NOT_READY;
   *milliseconds = (float)(*(double *)end - *(double *)start);
   return SUCCESS;
 }

@@ -184,6 +184,7 @@ def test_what_fails_while_opening_is_given_back(gpu, network, function):
         with pytest.raises(DeployError) as caught:
             compiled.load(network.folder)
         assert caught.value.kind == kind
+        assert f"{function}: CUDA_ERROR_" in caught.value.message
         assert gpu.library.fake_live() == 0
     gpu.library.fake_fail(b"", 0)
     with compiled.load(network.folder) as model:
@@ -228,6 +229,7 @@ def test_a_run_that_fails_can_be_repeated(gpu, network, function):
         with pytest.raises(DeployError) as caught:
             model.run(network.x)
         assert caught.value.kind == "device"
+        assert f"{function}: CUDA_ERROR_" in caught.value.message
         right(network, model.run(network.x))
 
 
@@ -314,6 +316,7 @@ else:
     if done.stdout.strip() == "there is one":
         pytest.skip("this machine has an NVIDIA driver")
     assert done.stdout.splitlines() == [
-        "device cuda: no device or driver that the library was built for, or it failed",
+        "device cuda: no device or driver that the library was built for, or it failed: there is no NVIDIA driver "
+        "(libcuda.so.1)",
         "no NVIDIA driver (libcuda.so.1) on this machine",
     ]

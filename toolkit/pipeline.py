@@ -569,7 +569,7 @@ def layout(plan: Plan) -> dict[str, Any]:
         }
         for s in plan.steps
     ]
-    tables = {name: getattr(plan, name) for name in ("memories", "placements", "kept", "compared")}
+    tables = {name: getattr(plan, name) for name in ("memories", "placements", "kept", "compared", "siblings")}
     return {"steps": steps, **{name: [dict(vars(row)) for row in rows] for name, rows in tables.items()}}
 
 

@@ -31,13 +31,18 @@ class Work:
     """A step to be done.
 
     Attributes:
-        args: as the spec's `operands`, the output last. Tiles lie at multiples of their size in their memory.
+        args: as the spec's `operands`, the outputs last. Tiles lie at multiples of their size in their memory.
     """
 
     name: str
     spec: Vta
     tiling: Tiling
     args: tuple[Ref, ...]
+
+    @property
+    def outputs(self) -> tuple[Ref, ...]:
+        """Where it stores."""
+        return self.args[-len(self.spec.outputs) :]
 
 
 class Relocation(NamedTuple):
@@ -90,7 +95,7 @@ def assemble(steps: Sequence[Work], accelerator: Accelerator) -> Stream:
     Raises:
         DeployError: (kind ``vta``) an argument is not aligned to its elements, or the stream does not prove safe.
     """
-    maker = _Assembler(accelerator, {work.args[-1].memory for work in steps})
+    maker = _Assembler(accelerator, {ref.memory for work in steps for ref in work.outputs})
     contexts = Contexts()
     for work in steps:
         contexts = maker.step(work, contexts)

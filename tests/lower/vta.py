@@ -10,7 +10,7 @@ from inception_deploy.kernels.vta import meaning
 from inception_deploy.kernels.vta.accelerator import Accelerator
 from inception_deploy.kernels.vta.boards import BOARDS
 from inception_deploy.kernels.vta.config import Config
-from inception_deploy.lower import on_vta
+from inception_deploy.lower import on_vta, vta_siblings
 from inception_deploy.lower.layers import Layer, Network, Param, Storage
 from inception_deploy.lower.walk import read
 from inception_deploy.quantize import integer_network
@@ -30,15 +30,17 @@ class Executed:
     def __init__(self, model: onnx.ModelProto, x: np.ndarray, accelerator: Accelerator = PYNQ) -> None:
         network = read(model, byte_offset=128, weighs=True)
         on_vta.rewrite(network, 128, accelerator)
+        vta_siblings.join(network, accelerator)
         self.begin(network, integer_network.read(model).run({model.graph.input[0].name: x}))
-        last = {layer.output: number for number, layer in enumerate(self.network.layers)}
+        last = {storage: number for number, layer in enumerate(self.network.layers) for storage in layer.writes}
         for number, layer in enumerate(self.network.layers):
             if not isinstance(layer.spec, Vta):
                 self.host(layer)
                 continue
             self._vta(layer)
-            if last[layer.output] == number:
-                self.compare(layer)
+            for storage in layer.writes:
+                if last[storage] == number:
+                    self.compare(storage)
 
     def begin(self, network: Network, exact: dict[str, np.ndarray]) -> None:
         """Nothing is computed yet; `exact`: the value of every tensor."""
@@ -123,17 +125,18 @@ class Executed:
         for operand, given in zip(spec.operands, operands, strict=False):
             assert operand.size == given.size, operand
         made = meaning.compute(spec, operands)
-        rows, columns = slice(spec.corner[0], None), slice(spec.corner[1], None)
+        made = made.reshape(spec.batch, -1, *made.shape[-3:])
         rows = slice(spec.corner[0], spec.corner[0] + spec.height)
         columns = slice(spec.corner[1], spec.corner[1] + spec.width)
-        goal = self.part(layer.output)
-        goal.reshape(spec.batch, spec.planes * spec.out_blocks, *spec.map, 16)[:, :, rows, columns] = made.reshape(
-            spec.batch, -1, *made.shape[-3:]
-        )
+        first = 0
+        for storage, share in zip(layer.writes, spec.outputs, strict=True):
+            count = spec.planes * share.blocks
+            goal = self.part(storage).reshape(spec.batch, count, *spec.map, 16)
+            goal[:, :, rows, columns] = made[:, first : first + count]
+            first += count
 
-    def compare(self, layer: Layer) -> None:
-        """Its output with the exact value, where that has one."""
-        storage = layer.output
+    def compare(self, storage: Storage) -> None:
+        """What lies there with the exact value, where that has one."""
         value = self.exact.get(storage.name)
         if value is None or value.dtype != np.int8:
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -234,7 +235,22 @@ def _accelerated(vta: dict[str, Any]) -> list[Show]:
             for row in vta["compared"]
         ]
         shows += [line(""), table(columns, found, right=(2, 3, 4)), line("all in ms, estimated")]
+    if vta["siblings"]:
+        families = [
+            (_family(row["nodes"]), f"{row['apart']:.3f}", _milliseconds(row["together"]), row["reason"] or "as one")
+            for row in vta["siblings"]
+        ]
+        titles = ("convolutions of the same pixels", "apart", "as one", "done")
+        shows += [line(""), table(titles, families, right=(1, 2)), line("in ms, estimated")]
     return shows
+
+
+def _family(nodes: Sequence[str]) -> str:
+    return nodes[0] if len(nodes) == 1 else f"{nodes[0]} and {len(nodes) - 1} more"
+
+
+def _milliseconds(count: float | None) -> str:
+    return "-" if count is None else f"{count:.3f}"
 
 
 def _who(compared: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..kernels.elements import ELEMENTS, element_of
 from ..kernels.spec import Spec
-from .plan import Compared, Refusal
+from .plan import Compared, Refusal, Siblings
 
 
 @dataclass(eq=False)
@@ -177,6 +177,7 @@ class Network:
 
     Attributes:
         kept: quantized layers that the host computes beside an accelerator. compared: those that either may compute.
+        siblings: those that an accelerator computes as one step, or might have.
         copies: for each input, memory that an aligned copy of it may take; known with `arenas`, when all is placed.
         arenas: bytes of each device's arena, by `Storage.device`.
     """
@@ -187,6 +188,7 @@ class Network:
     refusals: list[Refusal] = field(default_factory=list)
     kept: list[Refusal] = field(default_factory=list)
     compared: list[Compared] = field(default_factory=list)
+    siblings: list[Siblings] = field(default_factory=list)
     copies: list[Storage] = field(default_factory=list)
     arenas: dict[str, int] = field(default_factory=dict)
 

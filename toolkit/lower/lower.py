@@ -12,7 +12,7 @@ import onnx
 
 from ..kernels.elements import TILED
 from ..kernels.spec import Spec, Vta
-from . import by_winograd, elements, on_tiles, on_vta, place, siblings
+from . import by_winograd, elements, on_tiles, on_vta, place, siblings, vta_siblings
 from .alike import Alike
 from .dump import text
 from .kernel_set import KernelSet
@@ -96,6 +96,13 @@ PASSES: tuple[Pass, ...] = (
         "on_vta",
         lambda network, kernels: on_vta.rewrite(network, kernels.host_offset, kernels.accelerator),
         "first: it decides which device does each layer",
+        "the target is a VTA with its host",
+        lambda kernels: kernels.accelerator is not None,
+    ),
+    Pass(
+        "vta_siblings",
+        lambda network, kernels: vta_siblings.join(network, kernels.accelerator),
+        "after on_vta: it joins steps that are what a VTA computes, windows included",
         "the target is a VTA with its host",
         lambda kernels: kernels.accelerator is not None,
     ),
@@ -279,6 +286,7 @@ def _lower(
         refusals=tuple(network.refusals),
         kept=tuple(network.kept),
         compared=tuple(network.compared),
+        siblings=tuple(network.siblings),
     )
 
 

@@ -190,12 +190,30 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Siblings:
+    """Convolutions of an accelerator that read the same pixels, and may be one step or several: in milliseconds.
+
+    Attributes:
+        joined: they are one step.
+        apart, together: what either takes; None where they cannot be one.
+        reason: why they are not; "" where they are.
+    """
+
+    nodes: tuple[str, ...]
+    joined: bool
+    apart: float
+    together: float | None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Plan:
     """Kernel calls in order, with every address fixed. See docs/architecture.md.
 
     Attributes:
         kept: quantized layers that an accelerator's host computes, with the reasons.
         compared: layers for which both were estimated.
+        siblings: convolutions that an accelerator might do as one step, with both estimates.
     """
 
     target: str
@@ -209,6 +227,7 @@ class Plan:
     refusals: tuple[Refusal, ...] = ()
     kept: tuple[Refusal, ...] = ()
     compared: tuple[Compared, ...] = ()
+    siblings: tuple[Siblings, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:

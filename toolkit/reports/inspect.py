@@ -35,7 +35,8 @@ def inspect(path: Path, *, threads: int | None = None, progress: Progress = NONE
         ``placement``, ``refusals``, ``passes``, ``tuning`` and ``quantization`` (None where there was none), ``vta``
         (None, or `targets.vta.estimate` with the share of the multiply-adds that are done there, ``macs_percent``, and
         quantized layers that the host computes, ``kept``, with their reasons, and ``compared``, depthwise and grouped
-        ones with what either takes), and
+        ones with what either takes, and ``siblings``, convolutions of the same pixels with what one step of them takes
+        and what several do), and
         ``steps``: one row a kernel call, with the ``family`` of its kernel, those that would have been preferred and
         do not compute it (``refused``: a reason each), ``ms`` (median of several runs, each step alone), ``share``
         of their sum, and ``runs_ms``, each run; and ``waiting``, how long threads wait for each other
@@ -139,7 +140,7 @@ def _accelerated(bundle: bundles.Bundle, plan: Mapping[str, Any]) -> dict[str, A
         row |= {"op": step["op"], "macs": step["macs"]}
     macs = sum(step["macs"] for step in plan["steps"])
     share = 100 * sum(step["macs"] for step in theirs) / macs if macs else 0.0
-    told = {name: plan.get(name, []) for name in ("kept", "compared")}
+    told = {name: plan.get(name, []) for name in ("kept", "compared", "siblings")}
     return {**found, "macs_percent": round(share, 2), **told}
 
 

@@ -119,6 +119,7 @@ _LAYOUT = {
     ],
     "kept": Missing([{"node": str, "op": str, "reason": str}]),
     "compared": Missing([{"node": str, "op": str, "device": str, "vta": float, "host": float, "crossing": float}]),
+    "siblings": Missing([{"nodes": [str], "joined": bool, "apart": float, "together": Nullable(float), "reason": str}]),
 }
 PLAN = {**_LAYOUT, "plans": Missing([_LAYOUT])}
 

@@ -219,6 +219,10 @@ VTA: dict[str, Any] = {
     "timeline": {"load": [1.0, 0.25], "compute": [0.0, 1.0], "store": [0.0, 0.5]},
     "kept": [{"node": "tanh", "op": "table", "reason": f"no instruction {EVIL}"}],
     "compared": [{"node": EVIL, "op": "depthwise", "device": "cpu", "vta": 4.26, "host": 1.2, "crossing": 2.31}],
+    "siblings": [
+        {"nodes": [EVIL, "b"], "joined": True, "apart": 7.04, "together": 6.58, "reason": ""},
+        {"nodes": ["c"], "joined": False, "apart": 5.19, "together": None, "reason": "shifted otherwise"},
+    ],
 }  # fmt: skip
 
 
@@ -231,7 +235,8 @@ def test_an_accelerators_share_its_time_and_what_stays_on_the_host(facts: Facts)
     said = text(page)
     for told in ("estimate of a cycle model for pynq at 100 MHz", "1.250", "30,000", "25,000", "1.20", "0.3 ms",
                  "compute waits for bus", "120 kB", "no instruction", "100 % of the multiply-adds",
-                 "4.26 ms", "1.2 ms", "2.31 ms", "estimated"):  # fmt: skip
+                 "4.26 ms", "1.2 ms", "2.31 ms", "estimated",
+                 "7.04 ms", "6.58 ms", "as one", "5.19 ms", "shifted otherwise"):  # fmt: skip
         assert told in said, told
     assert "Busy over time: load 62.5 %, compute 50.0 %, store 25.0 %." in page
     page = render(replace(made, simulated="the VTA is simulated: times are the simulator's"))

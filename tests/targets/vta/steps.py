@@ -73,7 +73,7 @@ class Network:
         for number, layer in enumerate(layers):
             spec, operands, refs = layer.spec, [], []
             rest, inputs, terms = iter(constants_of(spec, self.random)), iter(layer.inputs), iter(spec.terms)
-            for operand in spec.operands[:-1]:
+            for operand in spec.operands[: -len(spec.outputs)]:
                 if operand.role == "input":
                     at_layer, term = next(inputs), next(terms)
                     place, value = self._input(spec, term) if at_layer is None else self.wanted[at_layer]
@@ -86,7 +86,7 @@ class Network:
                     self.weights += bytes(-len(self.weights) % 4096)
             value = meaning.compute(spec, operands)
             self.wanted.append((self.end, value))
-            refs.append(Ref(ARENA, self._place(spec.operands[-1].bytes)))
+            refs += [Ref(ARENA, self._place(one.bytes)) for one in spec.operands[-len(spec.outputs) :]]
             self.works.append(Work(f"layer{number}", spec, layer.tiling or choose(spec, at), tuple(refs)))
         self.stream = assemble(self.works, at)
 
@@ -106,16 +106,22 @@ class Network:
         base = BASES[ARENA]
         contents = [(base + place, value.tobytes()) for place, value in self.given]
         contents += [(BASES[UOPS], self.stream.uops or bytes(4)), (BASES[WEIGHTS], bytes(self.weights) or bytes(4))]
-        spaces = [(base + work.args[-1].offset, work.spec.operands[-1].bytes) for work in self.works]
-        dram = Dram.of(contents, spaces, self.at.config.inp_bytes)
+        spaces = [
+            [(base + ref.offset, one.bytes)
+             for ref, one in zip(work.outputs, work.spec.operands[-len(work.outputs) :], strict=True)]
+            for work in self.works
+        ]  # fmt: skip
+        dram = Dram.of(contents, [space for several in spaces for space in several], self.at.config.inp_bytes)
         simulate(self.stream.at(BASES), self.at.config, PROFILES[profile or self.at.board.executes], dram)
         found = []
-        for work, (address, size) in zip(self.works, spaces, strict=True):
+        for work, several in zip(self.works, spaces, strict=True):
             spec, (high, wide) = work.spec, work.spec.map
-            lanes = (spec.rows, spec.block)
-            stored = np.frombuffer(dram.read(address, size), np.int8).reshape(-1, high, wide, *lanes)
+            images, lanes = spec.batch // spec.rows, (spec.rows, spec.block)
+            outputs = [
+                np.frombuffer(dram.read(*space), np.int8).reshape(images, -1, high, wide, *lanes) for space in several
+            ]
             top, left = spec.corner
-            found.append(stored[:, top : top + spec.height, left : left + spec.width])
+            found.append(np.concatenate(outputs, 1)[:, :, top : top + spec.height, left : left + spec.width])
         return found
 
     def check(self, profile: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.spec import Pooling, Reads, Reduce, Stage, Term, Vta
+from inception_deploy.kernels.spec import Pooling, Reads, Reduce, Share, Stage, Term, Vta
 from inception_deploy.kernels.vta import isa, tiling
 from inception_deploy.kernels.vta.bound import bound
 from inception_deploy.kernels.vta.config import Config
@@ -91,7 +92,16 @@ def steps(draw: st.DrawFn, block: int = 16, rows: int = 1) -> Vta:
         corner = (draw(st.integers(0, 2)), draw(st.integers(0, 2)))
         whole = tuple(n + c + draw(st.integers(0, 2)) for n, c in zip(outer, corner, strict=True))
         found = replace(found, whole=whole, corner=corner)
+    if special > 0:
+        found = replace(found, split=draw(st.sampled_from([(), *shares(out_blocks)])))
     return found
+
+
+def shares(blocks: int) -> Iterator[tuple[Share, ...]]:
+    """All ways to give so many blocks to several outputs."""
+    for last in range(1, blocks):
+        for first in [(Share(blocks - last),), *shares(blocks - last)]:
+            yield (*first, Share(last))
 
 
 @given(st.data())

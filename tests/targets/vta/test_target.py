@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 import inception_deploy as idp
 from inception_deploy import models, targets
+from inception_deploy.cli import main
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.graph.driver import optimise
 from inception_deploy.kernels.vta.accelerator import Accelerator
@@ -27,6 +28,8 @@ from inception_deploy.sources import capture
 from inception_deploy.targets.vta_target import VtaTarget
 
 from ...lower import test_integers as networks
+from ...lower import test_vta_siblings as siblings
+from ...lower.conftest import Builder
 from ...lower.test_zoo_lower import BLOCKS
 from .whole import Simulated
 
@@ -81,6 +84,37 @@ def test_who_does_depthwise_convolutions_is_a_part_of_the_name(tmp_path: Path):
     with pytest.raises(UsageError, match="'depthwise=gpu' is no option of target vta:pynq") as error:
         targets.parse("vta:pynq,depthwise=gpu")
     assert error.value.allowed == ["depthwise=faster", "depthwise=vta", "depthwise=host"]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("board", ["pynq", "de10nano"])
+def test_siblings_are_one_step_and_every_bit_is_the_references(board: str, batch: int, tmp_path: Path) -> None:
+    """A tile goes into a slice of a concat and into buffers beside it."""
+    b = Builder()
+    model, x = siblings.network(b, siblings.block(b, siblings.trunk(b, batch)))
+    values = integer_network.read(model).run({model.graph.input[0].name: x})
+    made = Simulated(model, values, simulated(board))
+    assert not made.wrong
+    assert set(made.compared) == made.stored
+    assert [row.joined for row in made.plan.siblings] == [True, False]
+    assert not exact(model, x, board, tmp_path)
+
+
+def test_inspect_says_who_shares_its_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    b = Builder()
+    model, pictures = siblings.floating(b, siblings.block(b, siblings.trunk(b, 1)))
+    onnx.save(model, str(tmp_path / "net.onnx"))
+    np.savez(tmp_path / "pictures.npz", inputs=pictures)
+    bundle = tmp_path / "bundle"
+    idp.export(tmp_path / "net.onnx", bundle, target="vta:sim", calibration=tmp_path / "pictures.npz", effort="fast")
+    joined, alone = idp.inspect(bundle)["vta"]["siblings"]
+    assert joined["joined"]
+    assert joined["together"] < joined["apart"]
+    assert not alone["joined"]
+    assert main(["inspect", str(bundle)]) == 0
+    said = capsys.readouterr().out
+    assert f"{joined['nodes'][0]} and 2 more" in said
+    assert alone["reason"] in said
 
 
 def written(folder: Path, **changes: int) -> Path:

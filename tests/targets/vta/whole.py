@@ -53,7 +53,7 @@ class Simulated(Executed):
             works.append(Work(step.name, kernel.spec, kernel.schedule, step.args))
         made = assemble(works, self.target.vta)
         arena = BASES[memory_of(ARENA, VTA)]
-        written = list(dict.fromkeys(layers[number].output for number in numbers))
+        written = {storage: layers[number] for number in numbers for storage in layers[number].writes}
         roots = {storage.root for storage in written}
         memory = next(row for row in self.plan.memories if row.name == memory_of(WEIGHTS, VTA))
         contents = [(arena + root.offset, held.tobytes()) for root, held in self.memory.items() if root.device == VTA]
@@ -67,11 +67,11 @@ class Simulated(Executed):
         for root in roots:
             held = np.frombuffer(dram.read(arena + root.offset, root.bytes), np.int8)
             self.memory[root] = held.reshape(root.batch, root.blocks, root.pixels, 16).copy()
-        for layer in {layers[number].output: layers[number] for number in numbers}.values():
+        for storage, layer in written.items():
             assert isinstance(layer.spec, Vta)
             if layer.spec.planes == 1:
-                self.stored.add(layer.output.name)
-            self.compare(layer)
+                self.stored.add(storage.name)
+            self.compare(storage)
 
 
 def placed(model: onnx.ModelProto, target: VtaTarget) -> tuple[Network, Plan]:

@@ -16,15 +16,15 @@ from .border import Flip, Patches, Planes
 from .conv import Conv, Output, column_sets, pointer_of, tap_sets, tile_pixels
 from .layout import Frame, Pack, Pick, Pixels, Unpack
 from .simple import PARTIAL, ChannelNorm, Extern, Map, Softmax
-from .vta import SIGNED, Pooling, Reads, Reduce, Stage, Term, Vta
+from .vta import SIGNED, Pooling, Reads, Reduce, Share, Stage, Term, Vta
 from .window import GlobalAverage, Window, WindowOp
 from .winograd import WinogradInput, WinogradOutput, applies, stages
 
 __all__ = [
     "NONE", "PARTIAL", "SIGNED", "ChannelNorm", "Conv", "Extern", "Flip", "Frame", "Frame4", "GlobalAverage", "Map",
-    "Operand", "Output", "Pack", "Patches", "Pick", "Pixels", "Planes", "Pooling", "Reads", "Reduce", "Softmax",
-    "Spec", "Stage", "Term", "Unpack", "Vta", "Window", "WindowOp", "WinogradInput", "WinogradOutput", "applies",
-    "column_sets", "decode", "pointer_of", "stages", "tap_sets", "tile_pixels",
+    "Operand", "Output", "Pack", "Patches", "Pick", "Pixels", "Planes", "Pooling", "Reads", "Reduce", "Share",
+    "Softmax", "Spec", "Stage", "Term", "Unpack", "Vta", "Window", "WindowOp", "WinogradInput", "WinogradOutput",
+    "applies", "column_sets", "decode", "pointer_of", "stages", "tap_sets", "tile_pixels",
 ]  # fmt: skip
 
 KINDS: dict[str, type[Spec]] = {

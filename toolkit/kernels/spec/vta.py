@@ -9,9 +9,9 @@ All activations are signed bytes in blocks of channels. A step is one or more st
     acc = acc + bias
     acc = clamp(acc >> (shift + shifts[channel]), low, high)
 
-The last stage's accumulators are stored as int8, or as they are, in `planes` of bytes. Rounding is in the bias:
-``2^(n - 1)``. A shift to the right floors. No sum leaves int32: who makes the spec proves that from the
-weights. `kernels.vta.meaning` computes it in numpy.
+The last stage's accumulators are stored as int8, or as they are, in `planes` of bytes; the first blocks of channels may
+go to one output, the next ones to another. Rounding is in the bias: ``2^(n - 1)``. A shift to the right floors. No sum
+leaves int32: who makes the spec proves that from the weights. `kernels.vta.meaning` computes it in numpy.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from .base import Operand, Spec, constant, result, source, window_words
+from .conv import pointer_of
 
 SIGNED = "int8"
 """The element of activations that a VTA reads and writes."""
@@ -129,9 +130,17 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Share:
+    """One output of several: so many blocks of channels, and the distance between its images."""
+
+    blocks: int
+    out_stride: int = 0
+
+
+@dataclass(frozen=True)
 class Vta(Spec):
     """One step of a VTA. Pointers: of each stage in turn, of each of its terms the input and its tiles, then what the
-    bias takes (tiles: the constant vector and the tiles; words: the words) and the shifts; the output is last.
+    bias takes (tiles: the constant vector and the tiles; words: the words) and the shifts; the outputs are last.
 
     Activations are ``[N / rows, blocks, H, W, rows, B]``, B the block; strides are those of `rows` images. Constants:
     tiles int8 ``[out_blocks or 1, depth, r, s, B outputs, B inputs]``; the constant vector int8 ``[rows, B]``; bias
@@ -146,6 +155,8 @@ class Vta(Spec):
         whole: height and width of the map that the output is a rectangle of; None where it is all of it.
         corner: where in it the rectangle begins.
         rows: images that are computed at once: of a VTA's tile.
+        split: the outputs of several convolutions that read the same pixels, one after the other; then `out_blocks` is
+            their sum, `out_stride` means nothing, and there is one plane.
     """
 
     batch: int
@@ -160,6 +171,12 @@ class Vta(Spec):
     corner: tuple[int, int] = (0, 0)
     rows: int = 1
     out_stride: int = 0
+    split: tuple[Share, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[Share, ...]:
+        """All outputs, also where there is one."""
+        return self.split or (Share(self.out_blocks, self.out_stride),)
 
     @property
     def inner(self) -> tuple[int, int]:
@@ -200,8 +217,10 @@ class Vta(Spec):
                 found.append(constant(f"bias{at}", self.out_blocks * self.rows * self.block, "int32"))
             if stage.shifts:
                 found.append(constant(f"shifts{at}", self.out_blocks * self.rows * self.block, "int32"))
-        pixels = self.batch * self.planes * self.out_blocks * math.prod(self.map)
-        return (*found, result(pixels * self.block, SIGNED))
+        pixels = self.batch * self.planes * math.prod(self.map) * self.block
+        for index, share in enumerate(self.outputs):
+            found.append(result(pixels * share.blocks, SIGNED, name=pointer_of(index)))
+        return tuple(found)
 
     def with_strides(self, inputs: Mapping[str, int], outputs: Sequence[int]) -> Vta:
         numbers = iter(range(len(self.terms)))
@@ -209,15 +228,19 @@ class Vta(Spec):
             replace(stage, terms=tuple(replace(t, in_stride=inputs[f"in_stride{next(numbers)}"]) for t in stage.terms))
             for stage in self.stages
         )
-        return replace(self, stages=stages, out_stride=outputs[0])
+        if not self.split:
+            return replace(self, stages=stages, out_stride=outputs[0])
+        split = (replace(share, out_stride=stride) for share, stride in zip(self.split, outputs, strict=True))
+        return replace(self, stages=stages, split=tuple(split))
 
     def canonical(self) -> Vta:
-        return self.with_strides({f"in_stride{number}": 0 for number in range(len(self.terms))}, [0])
+        strides = {f"in_stride{number}": 0 for number in range(len(self.terms))}
+        return self.with_strides(strides, [0] * len(self.outputs))
 
     def describe(self) -> str:
         """For example ``1088-192 1x1 @17x17``."""
         first = max(self.terms, key=lambda term: term.steps)
-        deep, out = first.blocks * self.block, self.out_blocks * self.block
+        deep, out = first.blocks * self.block, "+".join(str(share.blocks * self.block) for share in self.outputs)
         more = f" + {len(self.terms) - 1} more" if len(self.terms) > 1 else ""
         words = f"{deep}-{out} {window_words(first.kernel, first.stride, self.inner)}{more}"
         if self.pooling is None:

@@ -254,15 +254,26 @@ class _Emitter:
             covered |= self.clamp(tile, stage, where, area, half)
         if not covered:
             self.walk(AluOp.SHR, goal.base, goal.size, 0)  # a reset leaves something else in OUT
+        self.store(image, tile, goal)
+
+    def store(self, image: int, tile: Tile, goal: Area) -> None:
+        """Put a tile into the outputs that its blocks belong to."""
+        spec = self.spec
         high, wide = spec.map
         top, left = tile.top + spec.corner[0], tile.left + spec.corner[1]
         part = Rect(top, top + tile.rows, left, left + tile.columns)
-        offset = image * self.images(spec.out_stride, spec.planes * spec.out_blocks * high * wide)
-        blocks = range(tile.first, tile.first + tile.blocks)
         for plane in range(spec.planes):
             self.shift(goal.base, goal.size, 8 if plane else 0)
-            first = offset + plane * spec.out_blocks * high * wide
-            self.blocks(Memory.OUT, self.pointers[-1].output, first, (high, wide), goal.base, blocks, part)
+            begin = 0  # the first block of an output
+            for number, share in enumerate(spec.outputs):
+                size = share.blocks * high * wide
+                offset = image * self.images(share.out_stride, spec.planes * size) + plane * size
+                blocks = range(max(tile.first, begin), min(tile.first + tile.blocks, begin + share.blocks))
+                if blocks:
+                    sram = goal.base + (blocks.start - tile.first) * goal.plane
+                    own = range(blocks.start - begin, blocks.stop - begin)
+                    self.blocks(Memory.OUT, self.pointers[-1].output + number, offset, (high, wide), sram, own, part)
+                begin += share.blocks
 
     def images(self, stride: int, packed: int) -> int:
         """Elements from one image to the next."""

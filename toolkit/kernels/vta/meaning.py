@@ -21,8 +21,8 @@ def compute(spec: Vta, operands: Sequence[NDArray[np.generic]]) -> Int8:
             ``[N / rows, blocks, H, W, rows, B]``.
 
     Returns:
-        int8 ``[N / rows, out_blocks, H, W, rows, B]`` without an axis of one row, the spec's rectangle alone; of
-        several planes ``[N / rows, planes, out_blocks, H, W, rows, B]``.
+        int8 ``[N / rows, out_blocks, H, W, rows, B]`` without an axis of one row, the spec's rectangle alone; several
+        outputs one after the other; of several planes ``[N / rows, planes, out_blocks, H, W, rows, B]``.
 
     Raises:
         OverflowError: an accumulator leaves int32, or a result that is not clamped leaves int8.

@@ -126,7 +126,7 @@ class Where:
         self.ones = next(numbers) if stage.bias == "tiles" else -1
         self.bias = next(numbers) if stage.bias else -1
         self.shifts = next(numbers) if stage.shifts else -1
-        self.output = next(numbers)
+        self.output = next(numbers)  # the first of them
 
 
 def pointers(spec: Vta) -> list[Where]:
@@ -357,7 +357,8 @@ class _Model:
         self.aside = self.beside = self.waits = 0.0  # of shortcuts: computed, loaded
         self.lists: list[float] = []  # cycles that loading the lists of a tile takes
         self.bus = stored * config.inp_bytes / board.bus_bytes
-        self.store = self.bus + self.transfer + board.row_latency * (
+        stores = 1 + (len(spec.outputs) - 1) / self.groups
+        self.store = self.bus + stores * self.transfer + board.row_latency * (
             self.blocks if columns == spec.width else self.blocks * rows)  # fmt: skip
         gemm, alu, instructions = self.size + (stored if spec.pooling else 0), 0.0, 1.0
         uops = 0.0

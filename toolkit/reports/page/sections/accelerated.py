@@ -62,6 +62,15 @@ def content(facts: Facts) -> Iterable[Markup]:
         ]  # fmt: skip
         columns = ("layer", "operator", "VTA", "host", "handed over", "done by")
         yield table("Depthwise and grouped convolutions, estimated", columns, both, right=(2, 3, 4))
+    if vta["siblings"]:
+        yield heading("One step or several")
+        families = [
+            (", ".join(row["nodes"]), ms(row["apart"]), "-" if row["together"] is None else ms(row["together"]),
+             row["reason"] or "as one")
+            for row in vta["siblings"]
+        ]  # fmt: skip
+        titles = ("layers", "apart", "as one", "done")
+        yield table("Convolutions of the same pixels, estimated", titles, families, right=(1, 2))
 
 
 def _steps(vta: Mapping[str, Any], mhz: float) -> Markup:

@@ -103,13 +103,16 @@ def test_who_adds_pools_or_reads_through_another_window_stays_alone() -> None:
     assert not splits(made.network)
 
 
-def test_biases_of_more_and_of_fewer_tiles() -> None:
+@pytest.mark.parametrize("first", [True, False])
+def test_biases_of_more_and_of_fewer_tiles(first: bool) -> None:
     """A bias that takes two tiles beside one of one: the other's second tile adds nothing."""
     b = Builder()
     x = trunk(b, 1)
+    if not first:
+        before = b.op("Relu", b.conv(x, 48, 16, (1, 1)))
     far = b.op("Conv", x, b.constant(np.full((16, 48, 1, 1), 0.02)), b.constant(np.linspace(-6, 6, 16)))
-    near = b.conv(x, 48, 16, (1, 1))
-    made = Executed(*network(b, b.op("Concat", b.op("Relu", far), b.op("Relu", near), axis=1)))
+    sides = [b.op("Relu", far), b.op("Relu", b.conv(x, 48, 16, (1, 1))) if first else before]
+    made = Executed(*network(b, b.op("Concat", *sides, axis=1)))
     assert not made.wrong
     assert splits(made.network) == [[1, 1]]
     (step,) = [layer for layer in made.network.layers if layer.also]

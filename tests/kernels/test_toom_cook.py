@@ -41,16 +41,19 @@ def test_the_error_in_fp32_is_below_1e_5(taps: int, outputs: int) -> None:
     assert np.sqrt(((got - expected) ** 2).mean() / (expected**2).mean()) < bound("kernels")
 
 
-@pytest.mark.parametrize(("outputs", "taps"), [(2, 3), (3, 3), (4, 3), (2, 5), (1, 3)])
-def test_whole_numbers_give_a_multiple_of_the_correlation(outputs: int, taps: int) -> None:
+@pytest.mark.parametrize(
+    ("outputs", "taps", "stride"),
+    [(2, 3, 1), (3, 3, 1), (4, 3, 1), (2, 5, 1), (1, 3, 1), (2, 3, 2), (3, 3, 2), (4, 3, 2), (3, 5, 2), (2, 7, 3)],
+)
+def test_whole_numbers_give_a_multiple_of_the_correlation(outputs: int, taps: int, stride: int) -> None:
     """Exactly, with the extremes of bytes, and nothing grows more than is said."""
-    found, rng = whole(outputs, taps), np.random.default_rng(0)
+    found, rng = whole(outputs, taps, stride), np.random.default_rng(0)
     bt, g, at = (np.array([[int(v) for v in row] for row in matrix]) for matrix in (found.bt, found.g, found.at))
-    data = rng.choice([0, 255], (200, outputs + taps - 1))
+    data = rng.choice([0, 255], (200, (outputs - 1) * stride + taps))
     kernel = rng.choice([-128, 127], (200, taps))
     moved, filters = data @ bt.T, kernel @ g.T
     for row, filter_, got in zip(data, kernel, (moved * filters) @ at.T, strict=True):
-        np.testing.assert_array_equal(got, found.divisor * np.correlate(row, filter_, "valid"))
+        np.testing.assert_array_equal(got, found.divisor * np.correlate(row, filter_, "valid")[::stride])
     of_data, of_kernel = found.growth()
     assert np.abs(moved).max() == 255 * of_data
     assert np.abs(filters).max() <= 128 * of_kernel

@@ -35,6 +35,12 @@ def sums(b: Builder, x: str) -> str:
     return b.conv(b.op("Relu", b.op("Add", b.conv(y, 16, 16, pads=[1, 1, 1, 1]), y)), 16, 8, pads=[1, 1, 1, 1])
 
 
+def halves(b: Builder, x: str) -> str:
+    """Stride 2, on maps of odd and of even sizes."""
+    y = b.op("Relu", b.conv(signed(b, x), 16, 20, pads=[1, 1, 1, 1], strides=[2, 2]))
+    return b.conv(b.conv(y, 20, 16, pads=[1, 1, 1, 1]), 16, 8, pads=[0, 1, 1, 0], strides=[2, 2])
+
+
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
     """A function: from now on every layer that can is done in tiles of so many outputs, as far as its kernel goes."""
@@ -63,6 +69,8 @@ CASES = [
     (edges, "float-scale-int8", (2, 3), {}),
     (sums, "float-scale", (3, 3), {}),
     (sums, "power-of-two", (4, 4), {}),
+    (halves, "float-scale", (2, 2), {}),
+    (halves, "power-of-two", (4, 3), {}),
     (branches, "float-scale", (2, 2), {}),
     (residual, "power-of-two", (4, 4), {"add": "accumulator"}),
     (averaged(1), "power-of-two", (4, 3), {"average": "summed"}),

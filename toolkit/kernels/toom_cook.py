@@ -52,12 +52,18 @@ def _times(polynomial: list[Fraction], root: Fraction) -> list[Fraction]:
 
 
 @cache
-def transforms(outputs: int, taps: int) -> Transforms:
+def transforms(outputs: int, taps: int, stride: int = 1) -> Transforms:
     """The matrices of F(outputs, taps); F(m, 1) and F(1, r) among them.
+
+    With a stride, an output is the sum of filters with every stride-th tap on every stride-th element, each with
+    matrices of its own: ``stride * outputs + taps - stride`` products and as many elements, where there are at least as
+    many taps as the stride.
 
     Raises:
         ValueError: more points would be needed than there are good ones.
     """
+    if stride > 1:
+        return _strided(outputs, taps, stride)
     size = outputs + taps - 1
     if taps == 1:
         one = tuple(tuple(Fraction(i == j) for j in range(outputs)) for i in range(outputs))
@@ -83,6 +89,19 @@ def transforms(outputs: int, taps: int) -> Transforms:
     return Transforms(_frozen(bt), _frozen(g), _frozen(at))
 
 
+def _strided(outputs: int, taps: int, stride: int) -> Transforms:
+    size = stride * outputs + taps - stride
+    bt, g, at = [], [], [list[Fraction]() for _ in range(outputs)]
+    for phase in range(stride):
+        of = transforms(outputs, len(range(phase, taps, stride)))
+        for data, kernel in zip(of.bt, of.g, strict=True):
+            bt.append([data[i // stride] if i % stride == phase else Fraction(0) for i in range(size)])
+            g.append([kernel[k // stride] if k % stride == phase else Fraction(0) for k in range(taps)])
+        for row, part in zip(at, of.at, strict=True):
+            row.extend(part)
+    return Transforms(_frozen(bt), _frozen(g), _frozen(at))
+
+
 @dataclass(frozen=True)
 class Whole:
     """`Transforms` of whole numbers, whose outputs are `divisor` times the filter's: of small integers all is exact."""
@@ -99,11 +118,11 @@ class Whole:
 
 
 @cache
-def whole(outputs: int, taps: int) -> Whole:
-    """F(outputs, taps) in the smallest whole numbers: each product's factors are made whole, and what that multiplies
+def whole(outputs: int, taps: int, stride: int = 1) -> Whole:
+    """`transforms` in the smallest whole numbers: each product's factors are made whole, and what that multiplies
     it by is taken out of the way back, up to one divisor for all.
     """
-    of = transforms(outputs, taps)
+    of = transforms(outputs, taps, stride)
     scales = [_primitive(data) * _primitive(kernel) for data, kernel in zip(of.bt, of.g, strict=True)]
     at = [[value / scale for value, scale in zip(row, scales, strict=True)] for row in of.at]
     divisor = lcm(*(value.denominator for row in at for value in row))
@@ -129,13 +148,14 @@ def transform_weight(weight: np.ndarray, outputs: tuple[int, int]) -> np.ndarray
     return np.asarray(wide.reshape(-1, *weight.shape[:2]), np.float32)
 
 
-def transform_integers(weight: np.ndarray, outputs: tuple[int, int]) -> np.ndarray:
+def transform_integers(weight: np.ndarray, outputs: tuple[int, int], stride: tuple[int, int] = (1, 1)) -> np.ndarray:
     """Filters of integers `[O, I, r, s]` to `[ny * nx, O, I]` by `whole`, as int16.
 
     Raises:
         OverflowError: they do not fit.
     """
-    rows, columns = (np.array(whole(m, r).g).astype(np.int64) for m, r in zip(outputs, weight.shape[2:], strict=True))
+    axes = zip(outputs, weight.shape[2:], stride, strict=True)
+    rows, columns = (np.array(whole(*axis).g).astype(np.int64) for axis in axes)
     wide = np.einsum("ar,oirs,bs->aboi", rows, weight.astype(np.int64), columns, optimize=True)
     if np.abs(wide).max(initial=0) > np.iinfo(np.int16).max:
         raise OverflowError(f"weights up to {np.abs(weight).max()} do not fit 16 bits when transformed for {outputs}")

@@ -65,8 +65,11 @@ def forward(em: Emitter, spec: WinogradInput, matrices: Matrices, zero: Expr, re
         read: the vector at a place of the input.
     """
     lanes, dtype = zero.ty.dtype.lanes, str(zero.ty.dtype).partition("x")[0]
-    (my, mx), (ry, rx), (top, left) = spec.outputs, spec.taps, spec.pad
-    ny, nx = my + ry - 1, mx + rx - 1
+    (my, mx), (ny, nx), (top, left) = (
+        (m * step for m, step in zip(spec.outputs, spec.stride, strict=True)),
+        spec.reach,
+        spec.pad,
+    )
     down, across = matrices
     rows, columns = spec.tiles
     plane = rows * columns * BLOCK
@@ -130,8 +133,7 @@ def back(
         leaving: how the outputs of channels from a slot on are stored.
         alike: a column of tiles' outputs are all stored in the same way as those beside them.
     """
-    (my, mx), (ry, rx) = spec.outputs, spec.taps
-    ny, nx = my + ry - 1, mx + rx - 1
+    (my, mx), (ny, nx) = spec.outputs, spec.reach
     down, across = matrices
     rows, columns = spec.tiles
     plane = rows * columns * BLOCK

@@ -57,7 +57,10 @@ def _split(layer: Layer, outputs: tuple[int, int], room: int) -> list[Layer]:
     assert source.slots is not None
     assert layer.output.slots is not None
     points = stages(spec, outputs)[0].points
-    filters = (transform_integers if spec.quantized else transform_weight)(weight.array, outputs)
+    if spec.quantized:
+        filters = transform_integers(weight.array, outputs, spec.stride)
+    else:
+        filters = transform_weight(weight.array, outputs)
     wide = np.zeros((points, spec.out_channels, spec.channels), filters.dtype)
     wide[np.ix_(np.arange(points), layer.output.slots, source.slots)] = filters
     packed = Param("physical", wide.reshape(points * spec.out_channels, spec.channels, 1, 1))

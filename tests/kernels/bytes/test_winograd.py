@@ -31,6 +31,12 @@ def of(channels: int, outputs: int, size: tuple[int, int], kernel: tuple[int, in
     return replace(Conv(1, channels, *size, outputs, *size, kernel, pad=pad, in_element="uint8"), **more)
 
 
+def halved(channels: int, outputs: int, size: tuple[int, int], **more: object) -> Conv:
+    """A padded 3x3 convolution with stride 2."""
+    small = {"out_height": (size[0] + 1) // 2, "out_width": (size[1] + 1) // 2, "stride": (2, 2)}
+    return of(channels, outputs, size, **small, **more)
+
+
 def on_this_machine(spec: Spec, arrays: list[np.ndarray], folder: Path, number: int) -> np.ndarray:
     """What a kernel makes of its operands; the last one is its result."""
     kernel = kernel_of(TARGET, spec, None)
@@ -52,6 +58,7 @@ CASES = [
     ]
     for outputs in options(replace(of(channels, 16, size, kernel), sum_bits=26), TARGET.isa)
 ]
+CASES += [(spec, m) for spec in (halved(32, 16, (9, 12)), halved(16, 16, (4, 4))) for m in options(spec, TARGET.isa)]
 
 
 @pytest.mark.parametrize("largest", [False, True])
@@ -67,11 +74,12 @@ def test_every_sum(spec: Conv, outputs: tuple[int, int], largest: bool, tmp_path
         x[: spec.channels // 2] = 255
     padded = np.pad(x.astype(np.int64), ((0, 0), *((pad, pad) for pad in spec.pad)))
     windows = np.lib.stride_tricks.sliding_window_view(padded, spec.kernel, (1, 2))
+    windows = windows[:, :: spec.stride[0], :: spec.stride[1]]
     wanted = np.einsum("ihwrs,oirs->ohw", windows, weight.astype(np.int64), optimize=True)
     into, inner, back = stages(spec, outputs)
     blocks = x.reshape(-1, BLOCK, spec.height, spec.width).transpose(0, 2, 3, 1)
     data = on_this_machine(into, [blocks, np.zeros(into.operands[-1].size, np.int16)], tmp_path, 0)
-    filters = transform_integers(weight, outputs).reshape(-1, spec.channels, 1, 1)
+    filters = transform_integers(weight, outputs, spec.stride).reshape(-1, spec.channels, 1, 1)
     packed = TARGET.pack_weight(filters, inner, TARGET.schedule(inner))
     sums = on_this_machine(inner, [data, packed, np.zeros(inner.operands[-1].size, np.int32)], tmp_path, 1)
     bias, factor = np.arange(spec.out_channels, dtype=np.int32), np.ones(spec.out_channels, np.float32)
@@ -87,7 +95,10 @@ def test_which_tiles_there_are() -> None:
     assert (4, 4) in options(replace(deep, sum_bits=26), TARGET.isa)
     assert (4, 4) in options(of(64, 64, (14, 14)), TARGET.isa)
     assert not options(of(64, 64, (14, 14), (1, 7)), TARGET.isa)
-    assert not options(replace(deep, stride=(2, 2)), TARGET.isa)
+    assert len(options(halved(64, 64, (14, 14)), TARGET.isa)) == 9
+    assert not options(replace(deep, stride=(2, 1)), TARGET.isa)
+    assert not options(replace(deep, stride=(3, 3)), TARGET.isa)
+    assert not options(halved(16, 16, (9, 9), kernel=(1, 3), pad=(0, 1)), TARGET.isa)
     assert not options(replace(deep, weight_element="int16"), TARGET.isa)
     assert [isa.name for isa in ISAS if options(deep, isa)] == ["avx2"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from tvm import tirx
 
 from ..elements import BLOCK, BYTE
-from ..emit import NEON, Emitter, Expr, load, splat
+from ..emit import Emitter, Expr, load, splat
 from ..spec import Conv, column_sets
 from ..vector import conv
 from ..x86 import WORDS_OF
@@ -165,8 +165,8 @@ class Direct(conv.Direct):
         """Round and store a tile's sums, which lie as `started` made them."""
         em, lanes, vectors = self.emitter, self.schedule.lanes, self.schedule.vectors
         group, y, x, width = where
-        # where a block is four vectors they become bytes together: one store, and fewer instructions that narrow
-        wide = BLOCK if lanes == NEON and vectors * lanes % BLOCK == 0 else lanes
+        # vectors of a block become bytes together: one store, and fewer instructions that narrow
+        wide = BLOCK if vectors * lanes % BLOCK == 0 else lanes
         for v in range(0, vectors, wide // lanes):
             at = em.let(self.out_index(group, v, y, x), "at")
             factor = em.let(load(em.buffers["factor"], (group * vectors + v) * lanes, wide), "factor")

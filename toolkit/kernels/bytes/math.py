@@ -98,7 +98,8 @@ def nearest(value: Expr, how: Rounding) -> Expr:
     lanes = _lanes(value)
     # The bounds are whole numbers: to bound before rounding gives the same, and what is bounded is small. No `clamp`:
     # no integer is a NaN, which the lower bound takes the place of here.
-    low, high = (const(float(bound - how.zero), lanes) for bound in (how.low, how.high))
+    # A bound of -0 does what 0 does, and is no number whose maximum LLVM makes two instructions of in wide vectors.
+    low, high = (const(float(bound - how.zero) or -0.0, lanes) for bound in (how.low, how.high))
     bounded = tirx.min(tirx.max(value, low), high)
     bits = tirx.reinterpret(_vector("int32", lanes), bounded + const(ROUNDER, lanes))
     return bits + whole(how.zero - ROUNDER_BITS, lanes)

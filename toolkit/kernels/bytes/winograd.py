@@ -9,6 +9,7 @@ sum has at most 32 - k bits: the weights prove it (`Conv.sum_bits`), or the numb
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..emit import Emitter, Expr, load, splat
 from ..family import Family, of_bytes
 from ..isa import Isa
 from ..spec import Conv, WinogradInput, WinogradOutput, applies, column_sets, stages
+from ..toom_cook import Whole
 from ..toom_cook import whole as matrices
 from ..transform import Leave, back, forward
 from ..vector.conv import ConvSchedule
@@ -33,6 +35,9 @@ from .schedule import DotSchedule, choose, features, pack_weight, space, units
 OUTPUTS = {1: (1,), 3: (2, 3, 4)}
 """Taps along an axis to outputs a tile."""
 
+MOST_STRIDE = 2
+"""Further apart, outputs share too little."""
+
 _BYTE, _WEIGHT, _SHORT = 255, 128, 2**15
 """The largest byte and weight, and what 16 bits do not hold."""
 
@@ -43,7 +48,7 @@ def options(spec: Conv, isa: Isa) -> list[tuple[int, int]]:
     """
     if not spec.quantized or spec.weight_element != "int8" or VPMADDWD not in isa.dots[:1]:
         return []
-    if not applies(spec) or any(taps not in OUTPUTS for taps in spec.kernel):
+    if not applies(spec) or any(taps not in OUTPUTS for taps in spec.kernel) or max(spec.stride) > MOST_STRIDE:
         return []
     tiles = [(high, wide) for high in OUTPUTS[spec.kernel[0]] for wide in OUTPUTS[spec.kernel[1]]]
     return [outputs for outputs in tiles if _fits(spec, outputs)]
@@ -51,17 +56,22 @@ def options(spec: Conv, isa: Isa) -> list[tuple[int, int]]:
 
 def _fits(spec: Conv, outputs: tuple[int, int]) -> bool:
     """Transformed data and weights fit 16 bits, whatever they are, and so does a sum what a shift leaves of 32."""
-    (data, kernel), (across, along) = (matrices(m, r).growth() for m, r in zip(outputs, spec.kernel, strict=True))
+    (data, kernel), (across, along) = (one.growth() for one in _matrices(outputs, spec.kernel, spec.stride))
     if 2 * data * across * _BYTE >= _SHORT or kernel * along * _WEIGHT >= _SHORT:
         return False
-    room = 32 - _divisor(outputs, spec.kernel)[1]
+    room = 32 - _divisor(_matrices(outputs, spec.kernel, spec.stride))[1]
     most = spec.channels * math.prod(spec.kernel) * _BYTE * _WEIGHT
     return spec.sum_bits <= room or most < 1 << (room - 1)
 
 
-def _divisor(outputs: tuple[int, int], taps: tuple[int, int]) -> tuple[int, int]:
+def _matrices(outputs: tuple[int, int], taps: tuple[int, int], stride: tuple[int, int]) -> list[Whole]:
+    """Along the rows and along the columns."""
+    return [matrices(*axis) for axis in zip(outputs, taps, stride, strict=True)]
+
+
+def _divisor(both: Sequence[Whole]) -> tuple[int, int]:
     """What the way back multiplies by: the odd part and the power of two."""
-    product = math.prod(matrices(m, r).divisor for m, r in zip(outputs, taps, strict=True))
+    product = math.prod(one.divisor for one in both)
     power = (product & -product).bit_length() - 1
     return product >> power, power
 
@@ -98,7 +108,7 @@ _WORTH = 0.9
 def emit_input(spec: WinogradInput, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """B^T d B of every tile, a pixel of a block in a vector."""
     em = Emitter(name, spec.pointers)
-    down, across = (matrices(m, r).bt for m, r in zip(spec.outputs, spec.taps, strict=True))
+    down, across = (one.bt for one in _matrices(spec.outputs, spec.taps, spec.stride))
     dtype = f"{SHORT}x{BLOCK}"
     zero = splat(tirx.const(0, SHORT), BLOCK)
     return [forward(em, spec, (down, across), zero, lambda at: tirx.Cast(dtype, load(em.buffers["src"], at, BLOCK)))]
@@ -107,8 +117,8 @@ def emit_input(spec: WinogradInput, _schedule: SimpleSchedule, name: str) -> lis
 def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """A^T m A of every tile over the divisor, then the convolution's epilogue."""
     em, lanes = Emitter(name, spec.pointers), schedule.lanes
-    down, across = (matrices(m, r).at for m, r in zip(spec.outputs, spec.taps, strict=True))
-    odd, shift = _divisor(spec.outputs, spec.taps)
+    both = _matrices(spec.outputs, spec.taps, spec.stride)
+    (down, across), (odd, shift) = (one.at for one in both), _divisor(both)
     inverse = int(np.array(pow(odd, -1, 2**32), np.uint32).view(np.int32))
     sets, every = column_sets(spec.convolution)
     channels, wide = spec.blocks * BLOCK, spec.outputs[1]

@@ -16,7 +16,8 @@ class _Winograd(Spec):
 
     Attributes:
         height, width: of the input. pad: pixels that the first tile begins before it.
-        outputs, taps: m and r of F(m, r) along rows and columns; n = m + r - 1. A tile starts every `outputs` pixels.
+        outputs, taps: m and r of F(m, r) along rows and columns; n = stride * m + r - stride. A tile starts every
+            `stride * outputs` pixels.
         out_height, out_width: of the convolution.
         band: how many tile rows are done, from the one on that a pointer tells; 0 for all of them.
         in_element: of the convolution. Of bytes all is in whole numbers (`toom_cook.whole`): the transformed data are
@@ -35,6 +36,7 @@ class _Winograd(Spec):
     width: int
     pad: tuple[int, int]
     in_element: str = "float32"
+    stride: tuple[int, int] = (1, 1)
 
     @property
     def quantized(self) -> bool:
@@ -53,8 +55,13 @@ class _Winograd(Spec):
     @property
     def points(self) -> int:
         """Products a tile, ny * nx."""
-        (my, mx), (ry, rx) = self.outputs, self.taps
-        return (my + ry - 1) * (mx + rx - 1)
+        return math.prod(self.reach)
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """ny and nx: what a tile reads of the input, and products along an axis."""
+        (my, mx), (ry, rx), (sy, sx) = self.outputs, self.taps, self.stride
+        return sy * my + ry - sy, sx * mx + rx - sx
 
     def between(self, element: str) -> int:
         """The size of what lies between the transforms, whose element this is."""
@@ -135,14 +142,16 @@ class WinogradOutput(_Winograd):
         """What it is a stage of, in as much as that says which taps an output sees."""
         channels, sets = self.blocks * BLOCK, (self.row_sets, self.column_sets)
         into, out = (self.height, self.width), (self.out_height, self.out_width)
-        whole = Conv(self.batch, BLOCK, *into, channels, *out, self.taps, pad=self.pad, in_element=self.in_element)
-        return replace(whole, row_sets=sets[0], column_sets=sets[1])
+        whole = Conv(self.batch, BLOCK, *into, channels, *out, self.taps, self.stride, self.pad)
+        return replace(whole, in_element=self.in_element, row_sets=sets[0], column_sets=sets[1])
 
 
 def applies(spec: Conv) -> bool:
-    """Winograd's algorithm can compute it, in whatever numbers: one group, one pixel a step, more than one tap."""
-    one = spec.groups == 1 and spec.stride == spec.dilation == (1, 1)
-    return one and max(spec.kernel) > 1 and not (spec.planar or spec.weighed)
+    """Winograd's algorithm can compute it, in whatever numbers: one group, more than one tap, and, with a stride, as
+    many along each axis.
+    """
+    some = max(spec.kernel) > 1 if spec.stride == (1, 1) else min(spec.kernel) >= max(spec.stride) == min(spec.stride)
+    return some and spec.groups == 1 and spec.dilation == (1, 1) and not (spec.planar or spec.weighed)
 
 
 def stages(spec: Conv, outputs: tuple[int, int], band: int = 0) -> tuple[WinogradInput, Conv, WinogradOutput]:
@@ -150,8 +159,9 @@ def stages(spec: Conv, outputs: tuple[int, int], band: int = 0) -> tuple[Winogra
     are those of one image.
     """
     size = (spec.out_height, spec.out_width, outputs, spec.kernel, band, spec.height, spec.width, spec.pad)
-    into = WinogradInput(spec.batch, spec.channels // BLOCK, *size, spec.in_element)
-    back = WinogradOutput(spec.batch, spec.out_channels // BLOCK, *size, spec.in_element, spec.add, spec.activation)
+    how = (spec.in_element, spec.stride)
+    into = WinogradInput(spec.batch, spec.channels // BLOCK, *size, *how)
+    back = WinogradOutput(spec.batch, spec.out_channels // BLOCK, *size, *how, spec.add, spec.activation)
     points, tiles = into.points, into.tiles[0] * into.tiles[1]
     inner = Conv(spec.batch, spec.channels, 1, tiles, points * spec.out_channels, 1, tiles, (1, 1), groups=points)
     if spec.quantized:

@@ -21,7 +21,7 @@ OUTPUTS = {1: (1,), 3: (2, 4), 5: (2, 4), 7: (2, 4)}
 
 def options(spec: Conv) -> list[tuple[int, int]]:
     """The tiles that a convolution can be computed with; none where Winograd's algorithm does not apply to it."""
-    if spec.in_element != "float32" or not applies(spec):
+    if spec.in_element != "float32" or spec.stride != (1, 1) or not applies(spec):
         return []
     if any(taps not in OUTPUTS for taps in spec.kernel):
         return []

@@ -5,6 +5,7 @@
     python benchmarks/int8.py --effort normal              # quantized as measuring chooses, not by the defaults
     python benchmarks/int8.py --noise 0.3                  # the same digits in noise, which float32 misreads as well
     python benchmarks/int8.py --switches NETWORK ...       # what each method, switch and repair costs or gains
+    python benchmarks/int8.py --vta                        # what a VTA's two choices cost or gain, and on its simulator
     python benchmarks/int8.py --zoo irv2 inception_v4      # full-size, seeded weights: SQNR and agreement on photos
     python benchmarks/int8.py --latency irv2               # onnxruntime on our int8 and on its own default int8
 
@@ -31,7 +32,9 @@ import onnx
 from numpy.typing import NDArray
 from PIL import Image
 
+from inception_deploy import targets
 from inception_deploy.graph import driver
+from inception_deploy.lower.lower import lower
 from inception_deploy.models import trained
 from inception_deploy.quantize.culprit import Ratio
 from inception_deploy.quantize.effort import EFFORTS, Effort, choose, split
@@ -42,6 +45,7 @@ from inception_deploy.quantize.ranges import METHODS
 from inception_deploy.quantize.repair import Repairs
 from inception_deploy.quantize.runner import Runner
 from inception_deploy.quantize.scheme import SCHEMES, Choices
+from inception_deploy.runtime import compiled
 from inception_deploy.runtime.preprocessing import from_dict, prepare
 from inception_deploy.sources import resolve
 
@@ -67,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("networks", nargs="*", type=Path, help="trained .safetensors (default: the committed ones)")
     parser.add_argument("--noise", type=float, default=0.0, metavar="SIGMA", help="on pixels from 0 to 1")
     parser.add_argument("--switches", action="store_true", help="every method, switch and repair, on digits")
+    parser.add_argument("--vta", action="store_true", help="the choices of target vta, and its simulator, on digits")
     parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="networks of the zoo, on photos")
     parser.add_argument("--latency", metavar="NAME", help="a network of the zoo in onnxruntime, ours against its own")
     parser.add_argument("--scheme", nargs="+", default=list(BARS), help=f"schemes to measure, of {', '.join(SCHEMES)}")
@@ -86,6 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
             for row in (
                 switches(file, options.scheme, options.threads, options.noise)
                 if options.switches
+                else vta(file, options.threads)
+                if options.vta
                 else digits(file, options.scheme, options.threads, options.noise, options.effort)
             )
         ]
@@ -236,6 +243,40 @@ def variants(scheme: str) -> Iterator[tuple[str, Recipe]]:
     for name in ("equalise", "bias", "rounding"):
         yield name, replace(plain, repairs=Repairs(**{name: True}))
     yield "equalise, bias, rounding", replace(plain, repairs=Repairs(True, True, True))
+
+
+def vta(file: Path, threads: int) -> Rows:
+    """Top-1 and SQNR before and after the choices of target ``vta``, and top-1 of the streams on its simulator."""
+    target = targets.parse("vta:sim").at("int8")
+    own = target.choices_by_default()
+    quantizer, held_out = digits_quantizer(file, threads, 0.0)
+    labels = np.array([picture.label for picture in held_out])
+    reference = outputs(quantizer, held_out, None, threads)
+    row: dict[str, Any] = {"network": file.stem.removeprefix("digits_")}
+    row["fp32"] = 100 * float((reference.argmax(axis=1) == labels).mean())
+    made: QuantizedModel | None = None
+    for name, choices in (
+        ("default", Choices()),
+        (f"add {own.add}", Choices(add=own.add)),
+        (f"average {own.average}", Choices(average=own.average)),
+        ("both", own),
+    ):
+        made = quantizer.quantize(Recipe(target.scheme_by_default, choices=choices))
+        got = outputs(quantizer, held_out, made, threads)
+        ratio = Ratio()
+        ratio.add(reference, got)
+        row |= {name: 100 * float((got.argmax(axis=1) == labels).mean()), f"{name} SQNR dB": ratio.db}
+    assert made is not None
+    with tempfile.TemporaryDirectory() as folder:
+        target.build(lower(made.model, target), Path(folder))
+        with compiled.load(Path(folder)) as model:
+            got = np.concatenate([model.run(picture.pixels[None])[0] for picture in held_out])
+    row["simulated"] = 100 * float((got.argmax(axis=1) == labels).mean())
+    drop, allowed = row["fp32"] - row["simulated"], bar(file, target.scheme_by_default)
+    print(f"{file.stem}: simulated {row['simulated']:.2f}", file=sys.stderr)
+    if allowed is not None and drop > allowed:
+        row["missed"] = f"the simulator loses {drop:.2f} points of at most {allowed}"
+    return [row]
 
 
 # -- the zoo ----------------------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ PROFILES: Mapping[str, Profile] = {
         ),
         Profile(
             "chisel", "the Chisel design: de10nano, RTL simulation", shift=Shift.IMMEDIATE_WIDE, immediate_src=True,
-            stale_alu=True, empty_loops=False, strict_memory=True, tokens=255, uop_depth=2048,
+            stale_alu=True, empty_loops=False, strict_memory=True, commands=512, tokens=255, uop_depth=2048,
         ),
         Profile(
             "fsim", "upstream's functional simulator", acc_8bit=True, mul=True, shift=Shift.BOUNDED, own_output=False,

@@ -30,6 +30,7 @@ import numpy as np
 
 from inception_deploy.errors import DeployError
 from inception_deploy.feeds import feed
+from inception_deploy.kernels.cards import card_of
 from inception_deploy.runtime import bundle as bundles
 from inception_deploy.runtime import compiled
 from inception_deploy.verify import tolerance
@@ -41,13 +42,15 @@ NETWORKS = (
 """Small ones first: what is wrong shows soonest there."""
 
 BATCHES = (1, 8, 32)
-PRECISIONS = ("fp32", "tf32", "fp16", "bf16")
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8")
 TIMED = ("irv2", "inception_v4", "inception_v3", "googlenet", "resnet50")
 _ATTRIBUTES = {"multiprocessors": 16, "clock_khz": 13, "memory_clock_khz": 36, "bus_bits": 37, "l2_bytes": 38}
 """CUdevice_attribute."""
-_PRODUCTS_PER_MULTIPROCESSOR = {"fp32": 683, "tf32": 1024, "fp16": 2048, "bf16": 2048}
-"""Multiply-adds a cycle of an H100 on tensor cores, of fp32 in three products of bf16; an A100 has half
-of all (whitepapers)."""
+_SPEED = {"fp32": 1 / 3, "tf32": 0.5, "fp16": 1.0, "bf16": 1.0, "int8": 2.0}
+"""Products of tensor cores, times those of 16 bits; of fp32 as three of bf16."""
+
+CALIBRATION = 4
+"""Random pictures that an int8 network's scales are from: what they are makes no difference to its time."""
 
 
 @dataclass
@@ -79,6 +82,11 @@ class Run:
         text = json.dumps(self.results, indent=2) + "\n"
         (self.out / "cuda_check.json").write_text(text, encoding="utf-8")
         (self.out / "cuda_check.md").write_text(markdown(self.results), encoding="utf-8")
+
+
+def beside(bundle: Path, what: str) -> Path:
+    """A file of the preparation's that belongs to a bundle."""
+    return bundle.parent / f"{bundle.name}.{what}"
 
 
 def place(folder: Path, name: str, precision: str, batch: int) -> Path:
@@ -119,7 +127,7 @@ def verified(run: Run) -> None:
                 arrays = feed(opened.manifest["inputs"])
                 ours = model.run(*arrays.values())
                 again = model.run(*arrays.values())
-            wanted = np.load(path.with_suffix(".expected.npy"))
+            wanted = np.load(beside(path, "expected.npy"))
             error = float(np.abs(ours[0] - wanted).max() / np.abs(wanted).max())
             same = all(np.array_equal(a, b) for a, b in zip(ours, again, strict=True))
             row |= {"max_rel": error, "tolerance": limit, "repeats": same, "ok": bool(error <= limit and same)}
@@ -168,24 +176,37 @@ def latency(run: Run) -> None:
 def layers(run: Run) -> None:
     """Time of each layer, from CUDA events, next to the least that its bytes and its multiply-adds need."""
     rows = run.results["layers"] = {}
-    chip = run.results["card"]
+    rates = floors(run.results["card"])
     for key, path in run.folders():
         if key["network"] not in TIMED or key["batch"] != 1 or run.left < 5:
             continue
         with bundles.open(path) as opened, compiled.load(opened.folder) as model:
             arrays = list(feed(opened.manifest["inputs"]).values())
             passes = [model.profile(*arrays) for _ in range(10)]
+            moved = [step.get("bytes") for step in opened.document(bundles.PLAN)["steps"]]
+        moved = moved if len(moved) == len(passes[0]) else [None] * len(passes[0])
         found = []
-        for steps in zip(*passes, strict=True):
-            entry: dict[str, Any] = {"layer": steps[0].name, "op": steps[0].op, "macs": steps[0].macs}
+        for size, *steps in zip(moved, *passes, strict=True):
+            entry: dict[str, Any] = {"layer": steps[0].name, "op": steps[0].op, "macs": steps[0].macs, "bytes": size}
             entry["us"] = 1e3 * statistics.median(step.ms for step in steps)
-            if {"multiprocessors", "clock_khz"} <= chip.keys():
-                each = _PRODUCTS_PER_MULTIPROCESSOR[key["precision"]]
-                rate = chip["multiprocessors"] * each * chip["clock_khz"] * 1e3
-                entry["floor_us"] = 1e6 * steps[0].macs / rate
+            if "products" in rates:
+                entry["products_us"] = 1e6 * steps[0].macs / (rates["products"] * _SPEED[key["precision"]])
+            if "bytes" in rates and size is not None:
+                entry["bytes_us"] = 1e6 * size / rates["bytes"]
             found.append(entry)
         rows[f"{key['network']} {key['precision']}"] = sorted(found, key=lambda entry: -entry["us"])
         run.write()
+
+
+def floors(chip: dict[str, Any]) -> dict[str, float]:
+    """What the card does in a second at the most, as far as the driver tells: ``products`` of 16 bits, ``bytes``."""
+    found = {}
+    if {"major", "minor", "multiprocessors", "clock_khz"} <= chip.keys():
+        each = card_of(f"sm_{chip['major']}{chip['minor']}").products
+        found["products"] = 1e3 * chip["multiprocessors"] * each * chip["clock_khz"]
+    if {"memory_clock_khz", "bus_bits"} <= chip.keys():
+        found["bytes"] = 1e3 * 2 * chip["memory_clock_khz"] * chip["bus_bits"] / 8  # two a clock
+    return found
 
 
 STAGES: tuple[Callable[[Run], None], ...] = (card, verified, sanitized, latency, layers)
@@ -301,12 +322,12 @@ def markdown(results: dict[str, Any]) -> str:
         lines += [
             f"## Slowest layers of {name}",
             "",
-            "| layer | op | us | floor of its products, us |",
-            "|---|---|---|---|",
+            "| layer | op | us | floor of its products, us | of its bytes, us |",
+            "|---|---|---|---|---|",
         ]
         for entry in entries[:20]:
-            floor = f"{entry['floor_us']:.1f}" if "floor_us" in entry else ""
-            lines.append(f"| {entry['layer']} | {entry['op']} | {entry['us']:.1f} | {floor} |")
+            least = " | ".join(f"{entry[k]:.1f}" if k in entry else "" for k in ("products_us", "bytes_us"))
+            lines.append(f"| {entry['layer']} | {entry['op']} | {entry['us']:.1f} | {least} |")
         lines.append("")
     for stage, why in results.get("failed", {}).items():
         lines += [f"Stage {stage} failed: {why}", ""]
@@ -319,7 +340,6 @@ def markdown(results: dict[str, Any]) -> str:
 def prepare(folder: Path, target: str, networks: list[str], batches: list[int], precisions: list[str]) -> None:
     """Export every network for a GPU, with the answer that onnxruntime gives on this CPU."""
     import inception_deploy as idp
-    from inception_deploy.bundles import engines
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in networks:
@@ -327,11 +347,35 @@ def prepare(folder: Path, target: str, networks: list[str], batches: list[int], 
             path = place(folder, name, precision, batch)
             if not path.exists():
                 print(path, file=sys.stderr)
-                idp.export(name, path, target=target, batch=batch, precision=precision)
+                more = {"calibration": calibration(folder, name)} if precision == "int8" else {}
+                idp.export(name, path, target=target, batch=batch, precision=precision, **more)
             with bundles.open(path) as opened:
-                arrays = feed(opened.manifest["inputs"]).values()
-                wanted = engines.make("onnxruntime", opened).run(*arrays)[0]
-            np.save(path.with_suffix(".expected.npy"), wanted)
+                np.save(beside(path, "expected.npy"), expected(opened, precision))
+
+
+def calibration(folder: Path, name: str) -> Path:
+    """Random pictures for a network, prepared."""
+    from inception_deploy import models
+
+    path = folder / f"{name}.calibration.npz"
+    if not path.exists():
+        shape = (CALIBRATION, *models.spec(name).input)
+        np.savez(path, images=np.random.default_rng(0).standard_normal(shape, dtype=np.float32))
+    return path
+
+
+def expected(opened: Any, precision: str) -> np.ndarray:
+    """The first output for `feed`, on this CPU: onnxruntime's, and of integers the reference's, bit for bit."""
+    import onnx
+
+    from inception_deploy.bundles import engines
+    from inception_deploy.quantize import integer_network
+
+    given = feed(opened.manifest["inputs"])
+    if precision == "int8":
+        model = onnx.load(opened.folder / bundles.INT8_ONNX)
+        return np.asarray(integer_network.reference(model, given)[0])
+    return np.asarray(engines.make("onnxruntime", opened).run(*given.values())[0])
 
 
 def check(run: Run) -> bool:

@@ -37,10 +37,10 @@ def names() -> list[str]:
 
 
 def boards() -> list[str]:
-    """Names of boards and servers that `parse` takes for the target of their cores."""
+    """Names of boards, servers and cards that `parse` takes for the target of their cores."""
     from inception_deploy.kernels.isa import ISAS
 
-    return [board for isa in ISAS for board in isa.boards]
+    return [*(board for isa in ISAS for board in isa.boards), *_module("cuda").cards("cuda")]
 
 
 def parse(text: str) -> Target:

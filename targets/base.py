@@ -207,7 +207,7 @@ class Target(ABC):
         return self.tvm_target()
 
     def tvm_target(self) -> dict[str, Any]:
-        """TVM's description of a CPU, which may be an accelerator's host."""
+        """TVM's description of a GPU, or of a CPU, which may be an accelerator's host."""
         target: dict[str, Any] = {"kind": "llvm", "mtriple": self.isa.mtriple, "mcpu": self.isa.mcpu}
         if self.isa.mattr:
             target["mattr"] = list(self.isa.mattr)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError
+from inception_deploy.kernels.cards import CARDS, named
 from inception_deploy.kernels.elements import PAIRS, TF32
 from inception_deploy.kernels.isa import ISAS, gpu
 
@@ -41,7 +42,8 @@ class Cuda(Target):
     """GPUs of one or more architectures.
 
     Attributes:
-        archs: as NVIDIA's compiler names them, oldest first. `isa` is the oldest: what runs there runs on all.
+        archs: as NVIDIA's compiler names them, oldest first. `isa` is the oldest: what runs there runs on all, and
+            what is cut for its card is good enough for the others.
     """
 
     archs: tuple[str, ...]
@@ -51,8 +53,9 @@ class Cuda(Target):
 
         return {
             "kind": self.kind,
-            "variant": ",".join(self.archs),
+            "variant": self.name.partition(":")[2] or ",".join(self.archs),
             "archs": list(self.archs),
+            "card": self.isa.of_card.name,
             "compiler": compiler().name,
             "options": list(OPTIONS),
             "host": host_triple(),
@@ -65,6 +68,12 @@ class Cuda(Target):
         return replace(
             self, precision=row, isa=replace(self.isa, floats=row.needs if row.needs in (PAIRS, TF32) else "")
         )
+
+    def tvm_target(self) -> dict[str, Any]:
+        return {"kind": "cuda", "arch": self.archs[0]}
+
+    def judge(self) -> dict[str, Any]:
+        return {"kind": "cuda", "archs": ",".join(self.archs), "card": self.isa.of_card.name}
 
     def needs(self) -> str:
         return f"an NVIDIA GPU of {' or '.join(self.archs)} and its driver"
@@ -130,18 +139,26 @@ def names(kind: str) -> list[str]:
     return [kind, *(f"{kind}:{arch}" for arch in KNOWN)]
 
 
+def cards(kind: str) -> list[str]:
+    """`cuda` with each of the cards that there is a row for."""
+    return [f"{kind}:{card.name}" for card in CARDS]
+
+
 def parse(kind: str, suffix: str) -> Cuda:
-    """`cuda`, `cuda:sm_90`, `cuda:sm_80,sm_90`.
+    """`cuda`, `cuda:sm_90`, `cuda:sm_80,sm_90`; `cuda:h200`, the architecture of a card, cut for that card.
 
     Raises:
-        UsageError: something that is no architecture, or an older one than sm_75.
+        UsageError: something that is no architecture and no card, or an older one than sm_75.
     """
     if not suffix:
         return Cuda(kind, gpu(DEFAULT[0]), DEFAULT)
+    if card := named(suffix):
+        return Cuda(f"{kind}:{suffix}", gpu(card.arch, card), (card.arch,))
     archs = suffix.split(",")
     for arch in archs:
         if not re.fullmatch(r"sm_\d{2,3}", arch) or int(arch[3:]) < _OLDEST:
-            message = f"there is no target '{kind}:{suffix}': '{arch}' is not an architecture from sm_{_OLDEST} on"
-            raise UsageError(message, kind="target", got=f"{kind}:{suffix}", allowed=names(kind))
+            reason = f"'{arch}' is not an architecture from sm_{_OLDEST} on, nor a card"
+            message = f"there is no target '{kind}:{suffix}': {reason}"
+            raise UsageError(message, kind="target", got=f"{kind}:{suffix}", allowed=[*names(kind), *cards(kind)])
     ordered = tuple(sorted(set(archs), key=lambda arch: int(arch[3:])))
     return Cuda(f"{kind}:{suffix}", gpu(ordered[0]), ordered)

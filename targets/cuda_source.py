@@ -29,7 +29,25 @@ typedef unsigned long long uint64_t;
 #define ushort unsigned short
 """
 
-HELPERS = """\
+COMPOSED = """\
+ID_HELPERS void id_mma_half(float &d0, float &d1, float &d2, float &d3, uint a0, uint a1, uint a2, uint a3, uint b0,
+                            uint b1) {
+  id_mma_half_8(d0, d1, d2, d3, a0, a1, b0);
+  id_mma_half_8(d0, d1, d2, d3, a2, a3, b1);
+}
+ID_HELPERS void id_mma_bytes(int &d0, int &d1, int &d2, int &d3, uint a0, uint a1, uint a2, uint a3, uint b0, uint b1) {
+  id_mma_bytes_8(d0, d1, a0, b0);
+  id_mma_bytes_8(d0, d1, a2, b1);
+  id_mma_bytes_8(d2, d3, a1, b0);
+  id_mma_bytes_8(d2, d3, a3, b1);
+}
+"""
+"""What sm_75 has for the same products, in two halves of the depth: of 16 bits m16n8k8; of bytes m8n8k16, of half the
+rows. Registers hold the same numbers.
+"""
+
+HELPERS = (
+    """\
 #if !defined(ID_SIMULATED) && !defined(ID_HELPERS)
 #define ID_HELPERS static __device__ __forceinline__
 /* Of `parts` blocks, whether this is the last to come here: it sees what the others wrote before, and the counter is 0
@@ -68,6 +86,30 @@ ID_HELPERS void id_split(uint &high, uint &low, uint first, uint second) {
   const float c = a - __int_as_float((int)(high << 16)), d = b - __int_as_float((int)(high & 0xffff0000u));
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(low) : "f"(d), "f"(c));
 }
+/* sm_75 copies at once, and the barrier behind the wait shows it to the others. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+ID_HELPERS void id_copy_async(void *to, const void *from, int bytes) {
+  uint4 value = {0, 0, 0, 0};
+  if (bytes) value = *(const uint4 *)from;
+  *(uint4 *)to = value;
+}
+ID_HELPERS void id_copy_word(void *to, const void *from, int bytes) { *(uint *)to = bytes ? *(const uint *)from : 0; }
+ID_HELPERS void id_copy_commit() {}
+template <int N> ID_HELPERS void id_copy_wait() {}
+ID_HELPERS void id_mma_half_8(float &d0, float &d1, float &d2, float &d3, uint a0, uint a1, uint b) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(d0), "+f"(d1), "+f"(d2), "+f"(d3)
+      : "r"(a0), "r"(a1), "r"(b));
+}
+ID_HELPERS void id_mma_bytes_8(int &d0, int &d1, uint a, uint b) {
+  asm("mma.sync.aligned.m8n8k16.row.col.s32.u8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+      : "+r"(d0), "+r"(d1)
+      : "r"(a), "r"(b));
+}
+"""
+    + COMPOSED
+    + """\
+#else
 /* D += A * B: 16 x 8 sums over 32 bytes of a row of A and of a column of B, in a warp's registers. */
 #define ID_MMA(name, sum, kind, mode)                                                                          \
   ID_HELPERS void name(sum &d0, sum &d1, sum &d2, sum &d3, uint a0, uint a1, uint a2, uint a3, uint b0, uint b1) { \
@@ -80,13 +122,6 @@ ID_MMA(id_mma_brain, float, "m16n8k16.row.col.f32.bf16.bf16.f32", "+f")
 /* Of fp32: 16 x 8 sums over 8 numbers, of which the lowest 13 bits count for nothing. */
 ID_MMA(id_mma_tf32, float, "m16n8k8.row.col.f32.tf32.tf32.f32", "+f")
 ID_MMA(id_mma_bytes, int, "m16n8k32.row.col.s32.u8.s8.s32", "+r")
-/* Four 8 x 8 matrices of 16-bit numbers; lane 8 m + r gives the address of row r of matrix m. */
-ID_HELPERS void id_ldmatrix(uint &r0, uint &r1, uint &r2, uint &r3, const void *row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3)
-               : "r"((uint)__cvta_generic_to_shared(row))
-               : "memory");
-}
 /* 16 bytes to shared memory: `bytes` of them, 16 or 0, from `from`, the rest zeros. They are there after the wait. */
 ID_HELPERS void id_copy_async(void *to, const void *from, int bytes) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint)__cvta_generic_to_shared(to)),
@@ -102,9 +137,18 @@ ID_HELPERS void id_copy_word(void *to, const void *from, int bytes) {
 ID_HELPERS void id_copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 template <int N> ID_HELPERS void id_copy_wait() { asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory"); }
 #endif
+/* Four 8 x 8 matrices of 16-bit numbers; lane 8 m + r gives the address of row r of matrix m. */
+ID_HELPERS void id_ldmatrix(uint &r0, uint &r1, uint &r2, uint &r3, const void *row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r0), "=r"(r1), "=r"(r2), "=r"(r3)
+               : "r"((uint)__cvta_generic_to_shared(row))
+               : "memory");
+}
+#endif
 """
+)
 """What kernels call: instructions that CUDA C has no name for without NVIDIA's headers. PTX ISA: cvt, mma, ldmatrix,
-cp.async (sm_80 and later; nothing is compiled of what nobody calls).
+cp.async (nothing is compiled of what nobody calls).
 """
 
 _FIRST = 'extern "C" __global__'

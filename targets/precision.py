@@ -92,14 +92,14 @@ PRECISIONS: tuple[Precision, ...] = (
         arithmetic="products of bf16 on tensor cores, summed in fp32; everything else in fp32, kept in bf16",
         stage="compiled-bf16",
         element=BRAIN,
-        needs="halves",
+        needs=BRAIN,
     ),
     Precision(
         name="fp16",
         arithmetic="products of fp16 on tensor cores, summed in fp32; everything else in fp32, kept in fp16",
         stage="compiled-fp16",
         element=HALF,
-        needs="halves",
+        needs=HALF,
     ),
 )
 """Of one name the best first."""

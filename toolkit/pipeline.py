@@ -48,6 +48,7 @@ from .targets.precision import Settled, settle
 from .tuning.shipped import for_this_machine
 from .tuning.tuned import Tuned
 from .tuning.tuned import load as load_tuned
+from .tuning.tuned import precisions as tuned_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from .lower.plan import Plan, Port
+    from .lower.plan import Plan, Port, Step
     from .targets.base import Target
 
     Results = Mapping[str, check.Outputs]
@@ -91,7 +92,7 @@ def export(
     Args:
         precision: what to compute in; None for int8 where the model is a quantized ONNX, and fp32 otherwise.
         quantization: how a float model becomes int8; for that precision only.
-        tuned: a database of `tune`, whose choices of kernels are taken: of fp32, or of int8.
+        tuned: a database of `tune`, whose choices of kernels are taken: of one precision.
         shipped: without `tuned`, take what the package knows of this machine's core.
         verified: compare every stage with the one before it, and write nothing where one is outside its tolerance.
         keep_stages: put the ONNX from before our graph passes into the bundle too, and the layers after each lowering
@@ -122,7 +123,7 @@ def export(
         message = "--require-int8 is a percentage, for int8"
         raise UsageError(message, kind="usage", got=require_int8, allowed="0 to 100, with --precision int8")
     if tuned is not None:
-        _refuse_tuned(precision or "fp32", None)
+        _refuse_tuned(precision or "fp32", tuned_precisions(goal))
     goal.check_several(1 + len(batches))
     if onnx_only and batches:
         message = "--onnx-only compiles nothing, and so has no plans for several numbers of images"
@@ -285,7 +286,7 @@ class _Export:
             wanted = "fp32"
         settled = settle(target, wanted, quantized=quantized)
         if self.wanted.tuned is not None:
-            _refuse_tuned(settled.target.precision.name, target.precision.name)
+            _refuse_tuned(settled.target.precision.name, [target.precision.name])
         return settled
 
     def quantize(self, model: onnx.ModelProto, outputs: Results) -> tuple[onnx.ModelProto, Results]:
@@ -514,13 +515,8 @@ FOREIGN: Mapping[str, Any] = {"scheme": None, "method": None, "images": 0, "repa
 """What is known of how a file came to its integers that somebody else quantized."""
 
 
-def _refuse_tuned(precision: str, measured: str | None) -> None:
-    """UsageError where there is nothing tuned for a precision.
-
-    Args:
-        measured: what the database is of; None where it was not read yet.
-    """
-    known = (measured,) if measured else ("fp32", "int8")
+def _refuse_tuned(precision: str, known: Sequence[str]) -> None:
+    """UsageError where there is nothing tuned for a precision, but for others."""
     if precision not in known:
         message = f"--tuned is for {' and '.join(known)}, and the export is in {precision}"
         raise UsageError(message, kind="usage", got=precision, allowed=[f"--precision {name}" for name in known])
@@ -565,12 +561,19 @@ def layout(plan: Plan) -> dict[str, Any]:
             "device": s.device,
             "wave": s.wave,
             "macs": s.macs,
+            "bytes": operand_bytes(plan, s),
             "output": s.output,
         }
         for s in plan.steps
     ]
     tables = {name: getattr(plan, name) for name in ("memories", "placements", "kept", "compared", "siblings")}
     return {"steps": steps, **{name: [dict(vars(row)) for row in rows] for name, rows in tables.items()}}
+
+
+def operand_bytes(plan: Plan, step: Step) -> int:
+    """What a step reads and writes at the least: each operand once; 0 where its device keeps to itself what it does."""
+    spec = plan.kernels[step.kernel].spec if step.kernel in plan.kernels else None
+    return sum(operand.bytes for operand in spec.operands) if spec is not None else 0
 
 
 def _told(quantization: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.errors import UsageError
-from inception_deploy.kernels.elements import PAIR, PAIRS, TF32
+from inception_deploy.kernels.elements import HALF, PAIR, PAIRS, TF32
 from inception_deploy.targets import cpu
 from inception_deploy.targets.precision import PRECISIONS, Precision, names, of, rows, settle
 from inception_deploy.verify import TOLERANCES
@@ -36,6 +36,8 @@ def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
         ("cuda:sm_90", "fp32", True, ("fp32", "float32", False), None),
         ("cuda:sm_90", "fp32-exact", False, ("fp32-exact", "float32", False), None),
         ("cuda:sm_75", "fp32-exact", False, ("fp32-exact", "float32", False), None),
+        ("cuda:sm_75", "fp16", False, ("fp16", HALF, False), None),
+        ("cuda:sm_75", "int8", False, ("int8", "float32", True), None),
         ("cuda", "tf32", False, ("tf32", "float32", False), None),
     ],
 )
@@ -52,7 +54,7 @@ def test_what_is_settled(
 def test_how_tensor_cores_take_fp32() -> None:
     """It is the same in memory: the kernels' machine says it."""
     goal = targets.parse("cuda:sm_75,sm_90")
-    assert goal.precisions == ["fp32", "fp32-exact", "int8"]
+    assert goal.precisions == ["fp32", "fp32-exact", "int8", "fp16"]
     goal = targets.parse("cuda:sm_90")
     assert [goal.at(name).isa.floats for name in ("fp32", "fp32-exact", "tf32", "fp16")] == [PAIRS, "", TF32, ""]
     assert settle(goal, "fp32", quantized=True).target.isa.floats == ""

@@ -26,8 +26,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=("fp32", "int8"),
-        help="whose kernels (default: int8 for a quantized ONNX and for vta, otherwise fp32)",
+        metavar="P",
+        help="whose kernels: fp32 or int8, of cuda fp16 and bf16 too (default: int8 for a quantized ONNX and for vta, "
+        "otherwise fp32)",
     )
     parser.add_argument(
         "--scheme",
@@ -120,6 +121,7 @@ COMMAND = Command(
     "search for faster kernels of a network",
     "inception-deploy tune --model irv2 --target cpu --trials 64 -o irv2.db\n"
     "inception-deploy tune --model googlenet --precision int8 --trials 64 -o googlenet-int8.db\n"
+    "inception-deploy tune --model irv2 --target cuda:sm_90 --precision fp16 --trials 200 -o irv2-h100.db\n"
     "inception-deploy tune --model resnet18 --target vta:pynq --trials 200 -o resnet18-pynq.db\n"
     "inception-deploy tune --model mobilenet_v1 --target rpi4 --trials 200 -o pi.db --device ssh://pi@raspberrypi.local\n"
     "inception-deploy tune --model v4 --target arm:cortex-a72 -o pi.db --trials 500 --tracker 10.0.0.2:9190 --key pi4",

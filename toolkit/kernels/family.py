@@ -59,7 +59,7 @@ def _none(_schedule: Any) -> Any:
     return None
 
 
-def _own(_spec: Any, schedule: Any, _layout: Any) -> Any:
+def _own(_spec: Any, _isa: Any, schedule: Any, _layout: Any) -> Any:
     return schedule
 
 
@@ -82,11 +82,12 @@ class Family(Generic[S, T]):
         emit: the kernel, as TIR functions of the symbol given: one on a CPU, one a launch on a GPU.
         pack: a convolution's weight `[O, I, r, s]` (physical channels, one group's I) in the kernel's order.
         space: what a search tries: schedules, each with the values that some of its fields may take instead.
-        features: a schedule as numbers for tuning's cost model, by the threads that run it.
+        features: a schedule as numbers for tuning's cost model, by the threads that run it, or a GPU's
+            multiprocessors.
         program: the launches of a kernel on a GPU; None on a CPU.
         layout: what of a schedule the packing of weights depends on; None where it depends on nothing of it.
-        repacked: a schedule for a spec that packs weights as another one does, whose `layout` is given beside the
-            spec's own.
+        repacked: a schedule for a spec on an instruction set that packs weights as another one does, whose `layout`
+            is given beside the spec's own.
         version: what tuning measured is of a version. Raise it when knobs mean something else, or the code changes so
             that what was fastest need not be any more: records of the old one are passed over then.
     """
@@ -102,7 +103,7 @@ class Family(Generic[S, T]):
     features: Callable[[S, T, int], list[float]] = _nothing
     program: Callable[[S, T], Program] | None = None
     layout: Callable[[T], Any] = _none
-    repacked: Callable[[S, T, Any], T] = _own
+    repacked: Callable[[S, Isa, T, Any], T] = _own
     version: int = 1
 
 

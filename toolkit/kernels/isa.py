@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .arm import VMLA
+from .cards import Card, card_of
 from .dots import (
     DOTS,
     SADALP,
@@ -25,7 +26,7 @@ from .dots import (
     Dot,
     Tile,
 )
-from .elements import PAIRS, TF32, TILED
+from .elements import BRAIN, HALF, PAIRS, TF32, TILED
 
 KINDS = ("cpu", "arm", "cuda")
 
@@ -44,6 +45,7 @@ class Isa:
         tiles: instructions that multiply matrix tiles.
         multiply: what adds products of floats, of `arm.MULTIPLY`, where LLVM's choice is a worse one.
         floats: how tensor cores multiply fp32, `elements.PAIRS` or `TF32`; empty where multiply-adds do.
+        card: the GPU that kernels are first cut for; None of a CPU.
         boards: other names of the target: what people call a machine with it.
         machine: what `platform.machine()` says of hosts that run it.
         mtriple, mcpu, mattr: LLVM's.
@@ -59,6 +61,7 @@ class Isa:
     tiles: tuple[Tile, ...] = ()
     multiply: str = ""
     floats: str = ""
+    card: Card | None = None
     boards: tuple[str, ...] = ()
     machine: str = ""
     mtriple: str = ""
@@ -89,23 +92,31 @@ class Isa:
         return self.kind == "cuda"
 
     @property
+    def of_card(self) -> Card:
+        """The GPU that kernels are first cut for. ValueError of a CPU."""
+        if self.card is None:
+            raise ValueError(f"{self.name} is no GPU")
+        return self.card
+
+    @property
     def tiled(self) -> tuple[str, ...]:
         """The elements that it multiplies tiles of."""
         return TILED if self.tiles else ()
 
     def has(self, need: str) -> bool:
         """It has what a row of `targets.precision` needs."""
-        halves = self.gpu and int(self.name.removeprefix("sm_")) >= OLDEST_HALVES
-        known = {"tiles": bool(self.tiles), "integers": bool(self.dots) or halves, "exact": self.gpu}
-        return {**known, **dict.fromkeys(("halves", PAIRS, TF32), halves)}.get(need, not need)
+        newer = self.gpu and int(self.name.removeprefix("sm_")) >= OLDEST_BRAIN
+        known = {"tiles": bool(self.tiles), "integers": bool(self.dots) or self.gpu}
+        of_gpus = {**dict.fromkeys(("exact", HALF), self.gpu), **dict.fromkeys((BRAIN, PAIRS, TF32), newer)}
+        return {**known, **of_gpus}.get(need, not need)
 
     def worth(self, need: str) -> int:
         """How many products an instruction of what a row of `targets.precision` needs adds up."""
         return max((dot.lanes * dot.depth for dot in self.dots), default=0) if need == "integers" else 0
 
 
-OLDEST_HALVES = 80
-"""The first GPU whose tensor cores kernels are written for: mma.m16n8k16, of bytes m16n8k32, and cp.async."""
+OLDEST_BRAIN = 80
+"""The first GPU whose tensor cores multiply bfloat16 and TF32; before it there are fp16 and bytes."""
 
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
@@ -132,9 +143,13 @@ def named(text: str) -> Isa | None:
     return next((isa for isa in ISAS if isa.kind == "arm" and text in (isa.name, *isa.boards)), None)
 
 
-def gpu(arch: str) -> Isa:
-    """NVIDIA GPUs of an architecture, e.g. ``sm_90``, as its compiler has it. A thread has no vectors."""
-    return Isa(arch, "cuda", 1, 255)
+def gpu(arch: str, card: Card | None = None) -> Isa:
+    """NVIDIA GPUs of an architecture, e.g. ``sm_90``, as its compiler has it. A thread has no vectors.
+
+    Args:
+        card: one of them; None for the one that stands for all (`cards.card_of`).
+    """
+    return Isa(arch, "cuda", 1, 255, card=card or card_of(arch))
 
 
 ISAS: tuple[Isa, ...] = (

@@ -84,12 +84,15 @@ def find(spec: Spec, isa: Isa | Accelerator) -> Found:
     raise DeployError(message, kind="kernel", got=spec.describe(), allowed=[name for name, _ in refused])
 
 
-def versions_of(spec: Spec, eligible: bool) -> dict[str, int]:
+def versions_of(spec: Spec, eligible: bool, *, gpu: bool = False) -> dict[str, int]:
     """The families that the choices for a layer are made of, with their versions.
 
     Args:
         eligible: Winograd's transforms may be among the choices.
+        gpu: of a GPU, where all families of such specs are stated: what multiplies fp32 is the target's to say.
     """
+    if gpu:
+        return {f.name: VERSIONS[f.name] for f in FAMILIES if f.kind is type(spec) and f.program is not None}
     # a spec names its elements, and so the family; which machine it is for does not matter
     kin = [family for family in FAMILIES if family.kind is type(spec)]
     serving = (f for f in kin if len(kin) == 1 or any(f.serves(spec, isa) is None for isa in ISAS))

@@ -56,8 +56,8 @@ class Alike:
         own, family = self._kernels.schedule(spec), self.family(spec).family
         if not isinstance(spec, Conv):
             return own
+        machine: Any = self._kernels.machine(spec)
         if self._kernels.family(spec).family is not family:
-            machine: Any = self._kernels.machine(spec)
             own = family.choose(spec, machine)
         layout = family.layout(own)
         if layout is None:
@@ -69,11 +69,11 @@ class Alike:
             return own
         first, packed = self._schedules.get(image), self._packed.get(weights, {})
         if first is None:
-            return own if layout in packed or not packed else family.repacked(spec, own, next(iter(packed)))
+            return own if layout in packed or not packed else family.repacked(spec, machine, own, next(iter(packed)))
         if layout == family.layout(first):
             return own
         # a CPU's tile is as good for any number of images; a GPU's has to fill it
-        return first if family.program is None else family.repacked(spec, own, family.layout(first))
+        return first if family.program is None else family.repacked(spec, machine, own, family.layout(first))
 
 
 def _of_an_image(spec: Spec) -> Spec:

@@ -104,6 +104,7 @@ _LAYOUT = {
             "refused": Maybe(MapOf(str)),
             "wave": Maybe(_COUNT),
             "macs": _COUNT,
+            "bytes": Missing(_COUNT),
             "output": str,
         }
     ],

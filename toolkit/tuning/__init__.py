@@ -2,7 +2,7 @@
 
 tasks     a network's layers that have knobs, equal ones once           (task.py)
 space     the choices of a task: algorithm and schedule                 (space.py)
-trial     a choice and the default side by side in a small library      (trial.py, targets/csrc/measure.c)
+trial     a choice and the default side by side in a small library      (trial.py, gpu_trial.py, csrc/measure.c)
 measure   TVM's MetaSchedule builder and runners, here or over RPC      (measure.py, devices.py)
 search    what to measure next: a learned model and expected gains      (model.py, features.py, search.py)
 database  MetaSchedule's JSON database, one record a measurement        (database.py)

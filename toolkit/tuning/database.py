@@ -29,6 +29,7 @@ from typing import Any
 from .. import artifact
 from ..errors import DeployError
 from ..kernels.spec import decode
+from ..lower.plan import GPU
 from ..targets.base import Target
 from .space import Space
 from .task import Task
@@ -140,7 +141,7 @@ class Database:
         import tvm
         from tvm.s_tir import meta_schedule as ms
 
-        module = workload(task)
+        module = workload(task, gpu=target.device == GPU)
         schedule = scheduled(module, values, space.domains())
         entry = self._store.commit_workload(module)
         arguments = ms.arg_info.ArgInfo.from_entry_func(module, False)
@@ -314,8 +315,12 @@ def _corrupt(folder: Path, reason: str) -> DeployError:
 
 
 # -- a task as a module of TVM, a choice as a trace ------------------------------------------------------------------
-def workload(task: Task) -> Any:
-    """The task as an IRModule: the kernel's arguments, what it computes as an attribute, and a block for the knobs."""
+def workload(task: Task, *, gpu: bool = False) -> Any:
+    """The task as an IRModule: the kernel's arguments, what it computes as an attribute, and a block for the knobs.
+
+    Args:
+        gpu: it is computed on one.
+    """
     import tvm
     from tvm import te
 
@@ -332,7 +337,7 @@ def workload(task: Task) -> Any:
     result = te.compute((found["dst"].size,), element, name=_BLOCK)
     from ..kernels.table import versions_of
 
-    stated = {"eligible": task.eligible, "versions": versions_of(task.spec, task.eligible)}
+    stated = {"eligible": task.eligible, "versions": versions_of(task.spec, task.eligible, gpu=gpu)}
     document = json.dumps({**task.spec.encode(), **stated}, sort_keys=True)
     function = te.create_prim_func([*reads, result]).with_attr({"global_symbol": "main", _SPEC: document})
     return tvm.IRModule({"main": function})

@@ -16,7 +16,10 @@ from statistics import median
 from typing import Any
 
 from ..errors import DeployError
-from ..targets.cpu import Cpu
+from ..lower.plan import GPU
+from ..targets.base import Target
+from ..targets.cuda import Cuda
+from . import gpu_trial
 from .database import FAILED, knobs_of, scheduled, task_of, workload
 from .space import Choice, Space, choice_of, knobs
 from .task import Task
@@ -44,7 +47,7 @@ class Timing:
         return tuple(reference * own / other for own, other in zip(self.choice, self.default, strict=True))
 
 
-def make_builder(target: Cpu, setting: Setting, folder: Path, *, programs: bool = False) -> Any:
+def make_builder(target: Any, setting: Setting, folder: Path, *, programs: bool = False) -> Any:
     """A MetaSchedule builder: a module annotated with knobs becomes a trial's library in `folder`.
 
     It builds in this process. MetaSchedule's own starts a process a candidate and imports all of TVM's intrinsics
@@ -62,7 +65,10 @@ def make_builder(target: Cpu, setting: Setting, folder: Path, *, programs: bool 
         space = Space(task, target)
         choice = choice_of(knobs_of(s_tir.Schedule(module)), task, target)
         place = Path(tempfile.mkdtemp(dir=folder)) / "trial.so"
-        build(task.spec, [space.default, choice], target, setting, place, program=programs)
+        if isinstance(target, Cuda):
+            gpu_trial.build(task.spec, [space.default, choice], target, place)
+        else:
+            build(task.spec, [space.default, choice], target, setting, place, program=programs)
         return str(place)
 
     def result(module: Any) -> BuilderResult:
@@ -164,7 +170,7 @@ def local_runners(threads: int) -> Runners:
 class Meter:
     """Builds and runs trials of one target."""
 
-    def __init__(self, target: Cpu, setting: Setting, runners: Runners) -> None:
+    def __init__(self, target: Target, setting: Setting, runners: Runners) -> None:
         self.target = target
         self._folder = Path(tempfile.mkdtemp(prefix="inception-deploy-tune-"))
         self._builder = make_builder(target, setting, self._folder, programs=runners.programs)
@@ -182,8 +188,10 @@ class Meter:
         from tvm.s_tir.meta_schedule.runner import RunnerInput
 
         goal = tvm.target.Target(self.target.tvm_target())
+        gpu = self.target.device == GPU
         modules = [
-            scheduled(workload(task), knobs(choice), _domains(space, choice)).mod for task, space, choice in trials
+            scheduled(workload(task, gpu=gpu), knobs(choice), _domains(space, choice)).mod
+            for task, space, choice in trials
         ]
         built = self._builder.build([BuilderInput(module, goal) for module in modules])
         runnable = [RunnerInput(str(b.artifact_path), "cpu", []) for b in built if b.error_msg is None]

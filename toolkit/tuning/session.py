@@ -30,6 +30,7 @@ from ..sources import resolve
 from ..targets import parse
 from ..targets.base import Target
 from ..targets.cpu import Cpu
+from ..targets.cuda import Cuda
 from ..targets.vta_target import VtaTarget
 from . import database as databases
 from . import modelled, settle, told
@@ -63,14 +64,14 @@ def tune(
     """Search for faster choices of a network's kernels, and keep every measurement in the database `destination`.
 
     Args:
-        precision: ``fp32`` or ``int8``; None for int8 where the network is a quantized one, and fp32 otherwise. A float
-            network is quantized on random pictures: times do not depend on what its scales are.
+        precision: one of `tuned.precisions`; None for int8 where the network is a quantized one, and fp32
+            otherwise. A float network is quantized on random pictures: times do not depend on what its scales are.
         scheme: how it is quantized; None for the target's own.
         trials: choices to judge in all, those of an interrupted run included; defaults are not counted.
         resume: go on with the database that is there.
         tracker, device_key: measure on the devices that TVM's RPC tracker knows by this key, not here.
         device: measure on this one, ``ssh://[user@]host[:port]``.
-        threads: that a network will run on; None for all of this machine's cores.
+        threads: that a network will run on; None for all of this machine's cores. Not of a GPU.
 
     Returns:
         The document of ``tune``.
@@ -91,8 +92,12 @@ def tune(
         got = "--tracker" if tracker else "--device" if device else "--threads"
         message = f"{got} is for what is measured, and the time of {goal.name} follows from a model"
         raise UsageError(message, kind="usage", got=got, allowed="none of --tracker, --device, --threads")
+    if isinstance(goal, Cuda) and (device or threads):
+        got = "--device" if device else "--threads"
+        message = f"{got} is for CPUs; {goal.name} is measured on a GPU of this machine, or on devices of a tracker"
+        raise UsageError(message, kind="usage", got=got, allowed="--tracker and --key, or neither")
     over_ssh = _over_ssh(goal, device, threads, watch) if device else None
-    threads = over_ssh.threads if over_ssh else threads or default_threads()
+    threads = over_ssh.threads if over_ssh else threads or (1 if goal.isa.gpu else default_threads())
     runners: Runners | None = over_ssh
     if runners is None and not goal.modelled:
         runners = _runners(goal, tracker, device_key or "", threads, watch)
@@ -140,6 +145,8 @@ def _runners(goal: Target, tracker: tuple[str, int] | None, key: str, threads: i
     if tracker is None:
         if reason := goal.missing():
             others = "measure on another machine with --device, or on several with --tracker and --key"
+            if isinstance(goal, Cuda):
+                others = f"it takes {goal.needs()}: run tune there, or measure on devices of --tracker with --key"
             message = f"{goal.name} cannot be measured here ({reason}); {others}"
             raise DeployError(message, kind="target", got=goal.name)
         return local_runners(threads)
@@ -159,14 +166,14 @@ def _measured(
     watch: Stopwatch,
 ) -> dict[str, Any]:
     """Search by measuring, `here` or on devices; the document."""
-    assert isinstance(goal, Cpu)
     untuned, network = lower(model, goal), layers_for(model, goal)
     of, found = settle.owners(network), tasks_of(network.layers)
     if not found:
         raise told.nothing(opened.identity.model)
     meter = Meter(goal, Setting(threads, len(untuned.weights)), runners)
+    lanes = goal.isa.of_card.multiprocessors if goal.isa.gpu else threads
     try:
-        search = _search(found, opened, meter, threads, trials, watch)
+        search = _search(found, opened, meter, lanes, trials, watch)
     finally:
         meter.close()
     best = better(opened, goal)

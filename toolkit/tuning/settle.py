@@ -24,7 +24,7 @@ from ..lower.layers import Network
 from ..lower.plan import Plan
 from ..progress import Stopwatch
 from ..runtime import compiled
-from ..targets.cpu import Cpu
+from ..targets.base import Target
 from .database import Database
 from .task import key_of
 
@@ -73,7 +73,7 @@ def wins(ratios: Sequence[float]) -> bool:
 class Contest:
     """Networks of one model on this machine, which run in turns."""
 
-    def __init__(self, goal: Cpu, plans: Mapping[str, Plan], threads: int, watch: Stopwatch) -> None:
+    def __init__(self, goal: Target, plans: Mapping[str, Plan], threads: int, watch: Stopwatch) -> None:
         self._folder = tempfile.TemporaryDirectory()
         self.plans = dict(plans)
         self.models = {}
@@ -122,7 +122,7 @@ class Contest:
 
 
 def settle(
-    goal: Cpu,
+    goal: Target,
     untuned: Plan,
     lower: Callable[[frozenset[str]], Plan],
     winners: frozenset[str],

@@ -80,7 +80,7 @@ def _calls(spec: Spec, choice: Choice, target: Cpu) -> tuple[list[_Call], dict[s
     return calls, sizes | {name: operand.bytes for name, operand in extra.items()}
 
 
-class _Arena:
+class Arena:
     """Buffers one after the other in the arena, each at the start of a unit."""
 
     def __init__(self) -> None:
@@ -89,11 +89,11 @@ class _Arena:
     def take(self, size: int) -> int:
         """The offset of `size` fresh bytes. One unit more lies behind: kernels fetch a little ahead."""
         offset = self.bytes
-        self.bytes += _whole(size) + UNIT
+        self.bytes += whole(size) + UNIT
         return offset
 
 
-def _whole(size: int) -> int:
+def whole(size: int) -> int:
     """`size` bytes as whole units."""
     return -(-size // UNIT) * UNIT
 
@@ -103,8 +103,8 @@ def plan(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting) -
     ways = [_calls(spec, choice, target) for choice in choices]
     names = dict.fromkeys(name for _, found in ways for name in found)
     sizes = {name: max(found[name] for _, found in ways if name in found) for name in names}
-    arena = _Arena()
-    produced = _whole(sizes["src"]) + UNIT + _whole(sizes.get("add", 0))
+    arena = Arena()
+    produced = whole(sizes["src"]) + UNIT + whole(sizes.get("add", 0))
     order = ["src", *(["add"] if "add" in sizes else []), *(n for n in sizes if n not in ("src", "add", "weight"))]
     where = {name: arena.take(sizes[name]) for name in order}
     weights = sizes.get("weight", 0)
@@ -125,7 +125,7 @@ def plan(spec: Spec, choices: Sequence[Choice], target: Cpu, setting: Setting) -
     for number in range(ROUNDS * len(ways)):
         way = chosen(number, len(ways))
         prepare("sweep", region + number % parts * sweep, sweep)
-        prepare("produce", where["src"], _whole(produced))
+        prepare("produce", where["src"], whole(produced))
         addresses = {**where, "weight": panels[number % len(panels)]}
         for call in ways[way][0]:
             kernel = kernel_of(target, call.spec, call.schedule)

@@ -15,6 +15,7 @@ from ..kernels.spec import Spec
 from ..lower.lower import symbol_of
 from ..targets.base import Target
 from ..targets.cpu import Cpu
+from ..targets.cuda import Cuda
 from ..targets.precision import Precision
 from ..targets.vta_target import VtaTarget
 from . import settle
@@ -67,38 +68,39 @@ def better(database: Database, target: Target) -> dict[str, Better]:
 
 
 def tunable(target: Target, precision: str = "fp32") -> Target:
-    """The target at fp32 or int8, which are what is tuned, where its kernels have knobs that are searched; of a VTA at
-    int8.
+    """The target at one of `precisions`, where its kernels have knobs that are searched.
 
     Raises:
-        UsageError: ``target``, whose kernels have none; ``precision``, in which it has no kernels of its own.
+        UsageError: ``precision``, in which it has no kernels of its own.
     """
-    if isinstance(target, VtaTarget):
-        return target.at(precision)
-    if isinstance(target, Cpu):
-        found = target.at(precision)
-        if precision == "int8" and not found.integers:
-            message = f"{target.name} computes int8 in float32, by the kernels of fp32: there is nothing to tune"
-            allowed = "a target with integer kernels, or fp32"
-            raise UsageError(message, kind="precision", got=target.name, allowed=allowed)
-        return found
-    raise UsageError(
-        f"{target.name} cannot be tuned: its kernels have no knobs that tuning searches; "
-        "what can be tuned are the convolutions and pools of cpu and arm targets, and the steps of vta",
-        kind="target", got=target.name, allowed=["cpu", "cpu:...", "arm:...", "vta:..."],
-    )  # fmt: skip
+    if precision not in (known := precisions(target)):
+        message = f"{precision} of {target.name} is not tuned; {', '.join(known)} can be"
+        raise UsageError(message, kind="precision", got=precision, allowed=list(known))
+    found = target.at(precision)
+    if isinstance(found, Cpu) and precision == "int8" and not found.integers:
+        message = f"{target.name} computes int8 in float32, by the kernels of fp32: there is nothing to tune"
+        allowed = "a target with integer kernels, or fp32"
+        raise UsageError(message, kind="precision", got=target.name, allowed=allowed)
+    return found
+
+
+def precisions(target: Target) -> tuple[str, ...]:
+    """What of a target is tuned: on a GPU whatever it computes in."""
+    return tuple(target.precisions) if isinstance(target, Cuda) else ("fp32", "int8")
 
 
 def identity(model: str, target: Target) -> Identity:
     """What a database of this model and target says of itself. The path of a configuration is no part of it: what is
     in the file is.
     """
-    goal = f"{target.name.partition('@')[0]}{IN_INTEGERS * target.integers}"
+    precision = "int8" if target.integers else target.precision.name
+    behind = "" if precision == "fp32" else f"{_AT}{precision}"
+    goal = f"{target.name.partition('@')[0]}{behind}"
     return Identity(model, goal, target.judge(), version("apache-tvm"))
 
 
-IN_INTEGERS = " at int8"
-"""What the target of a database has behind its name where integers were tuned."""
+_AT = " at "
+"""What the target of a database has behind its name, and then the precision, where it is not fp32."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,11 @@ class TunedCpu(Tuned, Cpu):
 
 
 @dataclass(frozen=True)
+class TunedCuda(Tuned, Cuda):
+    """GPUs so."""
+
+
+@dataclass(frozen=True)
 class TunedVta(Tuned, VtaTarget):
     """A VTA with its host so."""
 
@@ -195,7 +202,7 @@ def load(folder: Path, model: str, target: Target) -> Tuned:
         UsageError: ``target``, which has nothing to tune.
         DeployError: ``database``: missing, damaged, or of another model, target or version.
     """
-    base = tunable(target, "int8" if header_target(folder).endswith(IN_INTEGERS) else "fp32")
+    base = tunable(target, header_target(folder).partition(_AT)[2] or "fp32")
     database = read(folder, identity(model, base))
     choices, notes, settled = better(database, base), database.notes(), settle.read(database)
     if settled is None:
@@ -211,6 +218,7 @@ def load(folder: Path, model: str, target: Target) -> Tuned:
 
 def with_choices(base: Target, choices: Mapping[str, Better], digest: str = "") -> Tuned:
     """The target with these choices."""
-    kind, made = (VtaTarget, TunedVta) if isinstance(base, VtaTarget) else (Cpu, TunedCpu)
+    kinds: tuple[tuple[type[Target], type[Tuned]], ...] = ((VtaTarget, TunedVta), (Cuda, TunedCuda), (Cpu, TunedCpu))
+    kind, made = next(pair for pair in kinds if isinstance(base, pair[0]))
     own = {field.name: getattr(base, field.name) for field in fields(kind)}
     return made(**own, choices=choices, digest=digest)

@@ -116,6 +116,10 @@ class Gpu:
         """Let the driver find these kernels, and no others."""
         self.library.fake_kernels(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(kernels, "table"))))
 
+    def add(self, kernels: ctypes.CDLL) -> None:
+        """Let the driver find these kernels, too."""
+        self.library.fake_more_kernels(ctypes.c_void_p(ctypes.addressof(ctypes.c_char.in_dll(kernels, "table"))))
+
     def _host(self, text: str) -> str:
         """The text with what it needs before it, and a function behind each kernel that takes its arguments as the driver gives them."""
         calls = []
@@ -135,17 +139,23 @@ class Gpu:
         counters = np.zeros(program.counters + 1, np.int32)
         pointers = [array.ctypes.data for array in arrays] + [counters.ctypes.data, scratch.ctypes.data]
         assert (COUNTERS, SCRATCH) == (-2, -1)
+        for name, launch in zip(program.symbols("k"), program.launches, strict=True):
+            self._launch(name, (*launch.grid, *launch.block), [pointers[a] for a in launch.args])
+        assert not counters.any(), "a counter is not back at 0"
+
+    def launch(self, name: str, threads: int, arrays: Sequence[np.ndarray]) -> None:
+        """Run an installed kernel in one block, on arrays of the host."""
+        self._launch(name, (1, 1, 1, threads, 1, 1), [array.ctypes.data for array in arrays])
+
+    def _launch(self, name: str, extents: Sequence[int], pointers: Sequence[int]) -> None:
         context, function = ctypes.c_void_p(1), ctypes.c_void_p()
         self.library.cuCtxPushCurrent_v2(context)
-        for name, launch in zip(program.symbols("k"), program.launches, strict=True):
-            assert self.library.cuModuleGetFunction(ctypes.byref(function), None, name.encode()) == 0
-            values = [ctypes.c_void_p(pointers[a]) for a in launch.args]
-            given = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
-            code = self.library.cuLaunchKernel(function, *launch.grid, *launch.block, 0, None, given, None)
-            assert code == 0
+        assert self.library.cuModuleGetFunction(ctypes.byref(function), None, name.encode()) == 0
+        values = [ctypes.c_void_p(pointer) for pointer in pointers]
+        given = (ctypes.c_void_p * len(values))(*(ctypes.addressof(v) for v in values))
+        assert self.library.cuLaunchKernel(function, *extents, 0, None, given, None) == 0
         assert self.library.cuStreamSynchronize(None) == 0
         self.library.cuCtxPopCurrent_v2(ctypes.byref(context))
-        assert not counters.any(), "a counter is not back at 0"
 
 
 @pytest.fixture(scope="session")

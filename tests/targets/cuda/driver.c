@@ -84,14 +84,19 @@ static int run_grid(const sim_kernel *kernel, void **arguments, sim_index grid, 
 }
 
 /* -- what tests set and ask ----------------------------------------------------------------------------------------- */
-static const sim_kernel *kernels;
+enum { MAX_TABLES = 512 };
+static const sim_kernel *tables[MAX_TABLES];
+static int table_count;
+static double block_ms;
 static int capability = 90, devices = 1, live, loaded;
 static _Thread_local int in_context; /* as the driver has it: each thread has its own stack of contexts */
 static char failing[64];
 static size_t allocated;
 static int failing_after;
 
-EXPORT void fake_kernels(const sim_kernel *table) { kernels = table; }
+EXPORT void fake_kernels(const sim_kernel *table) { table_count = 0, tables[0] = table, table_count = table != NULL; }
+EXPORT void fake_more_kernels(const sim_kernel *table) { if (table_count < MAX_TABLES) tables[table_count++] = table; }
+EXPORT void fake_block_ms(double ms) { block_ms = ms; } /* what each block of a launch takes, beside what the launch does */
 EXPORT void fake_device(int count, int compute_capability) { devices = count; capability = compute_capability; }
 EXPORT void fake_backwards(int yes) { backwards = yes; }
 EXPORT int fake_live(void) { return live; } /* allocations, modules, streams, events and context references not yet given back */
@@ -174,7 +179,7 @@ static int drain(void) {
     if (it->what == COPY) ++copies, memcpy(it->to, it->from, it->bytes);
     if (it->what == FILL) memset(it->to, it->value, it->bytes);
     if (it->what == RECORD) *it->time = ticks;
-    if (it->what == LAUNCH) code = run_kernel(it);
+    if (it->what == LAUNCH) code = run_kernel(it), ticks += block_ms * it->grid.x * it->grid.y * it->grid.z;
     if (it->what == GRAPH) code = run_graph(it->nodes), forget((graph *)it->nodes);
   }
   queued = 0;
@@ -200,6 +205,11 @@ EXPORT int cuDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;
   if (attribute == 75) *value = capability / 10;
   else if (attribute == 76) *value = capability % 10;
+  else if (attribute == 16) *value = 132; /* multiprocessors, and the clocks in kHz, the bus and the cache of an H100 */
+  else if (attribute == 13) *value = 1830000;
+  else if (attribute == 36) *value = 2619000;
+  else if (attribute == 37) *value = 5120;
+  else if (attribute == 38) *value = 50 << 20;
   else return INVALID_VALUE;
   return SUCCESS;
 }
@@ -226,11 +236,12 @@ EXPORT int cuModuleUnload(void *module) { ENTER(INVALID_VALUE); free(module); --
 EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) {
   (void)module;
   ENTER(NOT_FOUND);
-  for (const sim_kernel *it = kernels; it && it->name; ++it)
-    if (strcmp(it->name, name) == 0) {
-      *function = (void *)(uintptr_t)it;
-      return SUCCESS;
-    }
+  for (int i = 0; i < table_count; ++i)
+    for (const sim_kernel *it = tables[i]; it->name; ++it)
+      if (strcmp(it->name, name) == 0) {
+        *function = (void *)(uintptr_t)it;
+        return SUCCESS;
+      }
   return NOT_FOUND;
 }
 

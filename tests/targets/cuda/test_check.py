@@ -14,10 +14,11 @@ import numpy as np
 import onnx
 import pytest
 
-from inception_deploy import verify
-from inception_deploy.feeds import feed
+from inception_deploy import artifact
 from inception_deploy.graph import driver
 from inception_deploy.lower.lower import lower
+from inception_deploy.pipeline import layout
+from inception_deploy.quantize import quantize
 from inception_deploy.runtime import bundle as bundles
 from inception_deploy.sources import resolve
 from inception_deploy.targets import cuda, cuda_library
@@ -41,22 +42,31 @@ def check() -> Any:
 
 
 @pytest.fixture(scope="module")
-def prepared(simulated, tmp_path_factory):
+def prepared(check, simulated, tmp_path_factory):
     """What --prepare leaves, with images that only the simulated driver takes; and the kernels."""
     folder = tmp_path_factory.mktemp("bundles")
-    target = cuda.parse("cuda", "sm_90")
     source = resolve.resolve(resolve.Request(model="lenet5", width=0.5))
     model, _ = driver.optimise(source.onnx(lambda _what: None), target="cuda")
-    plan = lower(model, target)
-    cubins = {arch: dict.fromkeys(plan.kernels, fake_cubin(arch)) for arch in target.archs}
-    bundle = folder / "lenet5-fp32-1"
-    bundle.mkdir()
-    cuda_library.write_library(plan, cubins, bundle, triple=simulated.triple)
-    onnx.save(model, bundle / "model.onnx")
-    inputs = [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in plan.inputs]
-    bundles.seal(bundle, tiny_manifest() | {"inputs": inputs, "target": "cuda:sm_90"})
-    np.save(folder / "lenet5-fp32-1.expected.npy", verify.run_onnx(model, feed(inputs))[0])
-    return folder, simulated.compile([kernel_source(kernel) for kernel in plan.kernels.values()])
+    shape = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim][1:]
+    pictures = np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32)
+    kernels = {}
+    for precision, given in (("fp32", model), ("int8", quantize(model, list(pictures)).model)):
+        target = cuda.parse("cuda", "sm_90").at(precision)
+        plan = lower(given, target)
+        kernels |= plan.kernels
+        cubins = {arch: dict.fromkeys(plan.kernels, fake_cubin(arch)) for arch in target.archs}
+        bundle = folder / f"lenet5-{precision}-1"
+        bundle.mkdir()
+        cuda_library.write_library(plan, cubins, bundle, triple=simulated.triple)
+        onnx.save(model, bundle / bundles.ONNX)
+        if precision == "int8":
+            onnx.save(given, bundle / bundles.INT8_ONNX)
+        artifact.dump_json(layout(plan), bundle / bundles.PLAN)
+        inputs = [{"name": port.name, "shape": list(port.shape), "dtype": port.dtype} for port in plan.inputs]
+        bundles.seal(bundle, tiny_manifest() | {"inputs": inputs, "target": "cuda:sm_90"})
+        with bundles.open(bundle) as opened:
+            np.save(check.beside(bundle, "expected.npy"), check.expected(opened, precision))
+    return folder, simulated.compile([kernel_source(kernel) for kernel in kernels.values()])
 
 
 @pytest.fixture
@@ -75,15 +85,18 @@ def test_says_what_is_right_and_what_is_not_installed(check, run) -> None:
     assert check.check(run)
     found = json.loads((run.out / "cuda_check.json").read_text())
     assert found["card"]["name"] == "simulated"
-    (row,) = found["verified"]
-    assert row["ok"]
-    assert row["max_rel"] <= row["tolerance"]
-    (timed,) = found["latency"]
-    assert timed["ms"] == {"ours": 1.0}
-    assert set(timed["without"]) == {"torch", "torch.compile", "onnxruntime", "tensorrt"}
-    assert {entry["op"] for entry in found["layers"]["lenet5 fp32"]} >= {"conv"}
+    assert [(row["precision"], row["ok"]) for row in found["verified"]] == [("fp32", True), ("int8", True)]
+    assert all(row["max_rel"] <= row["tolerance"] for row in found["verified"])
+    for timed in found["latency"]:
+        assert timed["ms"] == {"ours": 1.0}
+        assert set(timed["without"]) == {"torch", "torch.compile", "onnxruntime", "tensorrt"}
+    for precision in ("fp32", "int8"):
+        convs = [entry for entry in found["layers"][f"lenet5 {precision}"] if entry["op"] == "conv"]
+        assert convs
+        assert all(0 < entry["products_us"] < entry["us"] and 0 < entry["bytes_us"] < entry["us"] for entry in convs)
     text = (run.out / "cuda_check.md").read_text()
     assert "| lenet5 | fp32 | 1 |" in text
+    assert "| lenet5 | int8 | 1 | 0.0e+00 | right |" in text, "every bit"
     assert "Without tensorrt" in text
 
 
@@ -114,8 +127,7 @@ def test_it_takes_bundles_and_a_checkout_alone(simulated, prepared, tmp_path) ->
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "out" / "cuda_check.json").read_text())
     assert found["card"]["name"] == "simulated"
-    (row,) = found["verified"]
-    assert row["ok"], row
+    assert [row["ok"] for row in found["verified"]] == [True, True], found
     assert not found.get("failed"), found
     assert (tmp_path / "out" / "cuda_check.md").is_file()
 

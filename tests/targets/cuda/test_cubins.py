@@ -142,7 +142,9 @@ KERNELS = {
     **{f"pairs {t.bm}x{t.bn}": (SPLIT, replace(t, by=PAIRS)) for t in mma.NARROW_TILES},
     **{f"tf32 {t.bm}x{t.bn}": (SPLIT, replace(t, by=TF32)) for t in mma.TILES},
     "pairs split": (SPLIT, replace(mma.NARROW_TILES[1], by=PAIRS, split=4)),
+    **{f"mma narrow {t.bm}x{t.bn}": (HALVES, t) for t in mma.NARROW_TILES[:2]},
     "mma split": (HALVES, replace(mma.TILES[-1], split=4)),
+    "mma split across": (HALVES, replace(mma.TILES[2], split=4, across=True, stages=6)),
     "half stem": (Conv(1, 3, 99, 99, 32, 49, 49, (3, 3), stride=(2, 2), planar=True, out_element=HALF), None),
     "half max": (
         Window(WindowOp.MAX, 1, 4, 35, 35, 17, 17, (3, 3), (2, 2), (0, 0, 0, 0), in_element=HALF, out_element=HALF),
@@ -169,7 +171,8 @@ def everything(arch: str) -> tuple[str, list[str]]:
     texts, symbols = [], []
     for number, (spec, schedule) in enumerate(KERNELS.values()):
         kernel = replace(kernel_of(spec, schedule), symbol=f"k{number}")
-        if kernel.family == "gpu.mma" and not gpu(arch).has("halves"):
+        newer = kernel.family == "gpu.mma" and (kernel.schedule.by or spec.in_element == BRAIN)
+        if newer and not gpu(arch).has(BRAIN):
             continue
         program = family_of(spec, kernel.schedule).program(spec, kernel.schedule)
         texts.append(cuda_compile.kernel_source(kernel))

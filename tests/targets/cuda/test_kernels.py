@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from inception_deploy.kernels.cards import card_of
 from inception_deploy.kernels.elements import BLOCK, BRAIN, HALF, PAIRS, TF32, kept
 from inception_deploy.kernels.gpu import conv, mma
 from inception_deploy.kernels.gpu import simple as gpu_simple
@@ -25,7 +27,9 @@ from inception_deploy.kernels.spec import (
     Window,
     WindowOp,
 )
+from inception_deploy.kernels.table import find
 from inception_deploy.kernels.vector import simple as cpu_simple
+from inception_deploy.targets.cuda_source import COMPOSED
 from inception_deploy.verify import bound
 
 from .conftest import GPU, family_of
@@ -200,7 +204,7 @@ def test_every_tile_of_fp32_on_tensor_cores(gpu, tile, by):
 @pytest.mark.parametrize("name", ["1x1 with addend", "groups", "batch of slices"])
 def test_convolution_of_fp32_on_tensor_cores(gpu, name, by):
     spec = CONVS[name]
-    check_conv(gpu, spec, mma.choose(spec, by=by))
+    check_conv(gpu, spec, mma.choose(spec, GPU.of_card, by=by))
 
 
 def test_pairs_of_whole_numbers_are_exact(gpu):
@@ -240,6 +244,68 @@ def test_halves_are_rounded_as_numpy_does(gpu):
     with np.errstate(over="ignore"):
         want = blocked(x.reshape(1, BLOCK, -1, 1)).reshape(-1).astype(np.float16).view(np.uint16)
     np.testing.assert_array_equal(out, want)
+
+
+HALVES_OF_THE_DEPTH = """
+#define ID_HELPERS static inline
+#define uint unsigned int
+#define id_mma_half id_old_half
+#define id_mma_bytes id_old_bytes
+/* PTX: of A register i is row g + 8 i, of B the one register's k = 2 t + e (bytes: 4 t + e), n = g. */
+static inline void id_mma_half_8(float &d0, float &d1, float &d2, float &d3, uint a0, uint a1, uint b) {
+  const uint mine[6] = {a0, a1, b};
+  uint(*warp)[6] = id_exchange(mine, 3);
+  const uint g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  float *d[4] = {&d0, &d1, &d2, &d3};
+  for (uint i = 0; i < 4; ++i)
+    for (uint k = 0; k < 8; ++k)
+      *d[i] += id_half::of(warp[g * 4 + k / 2][i >> 1], k % 2) * id_half::of(warp[(2 * t + (i & 1)) * 4 + k / 2][2], k % 2);
+}
+static inline void id_mma_bytes_8(int &d0, int &d1, uint a, uint b) {
+  const uint mine[6] = {a, b};
+  uint(*warp)[6] = id_exchange(mine, 2);
+  const uint g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+  int *d[2] = {&d0, &d1};
+  for (uint i = 0; i < 2; ++i)
+    for (uint k = 0; k < 16; ++k)
+      *d[i] += id_unsigned::of(warp[g * 4 + k / 4][0], k % 4) * id_signed::of(warp[(2 * t + i) * 4 + k / 4][1], k % 4);
+}
+COMPOSED
+#undef id_mma_half
+#undef id_mma_bytes
+extern "C" __global__ void both_SUFFIX(TYPE* __restrict__ one, TYPE* __restrict__ other, uint* __restrict__ words);
+extern "C" __global__ void both_SUFFIX(TYPE* __restrict__ one, TYPE* __restrict__ other, uint* __restrict__ words) {
+  __syncthreads();
+  uint *w = words + 6 * threadIdx.x;
+  TYPE *a = one + 4 * threadIdx.x, *b = other + 4 * threadIdx.x;
+  id_mma_SUFFIX(a[0], a[1], a[2], a[3], w[0], w[1], w[2], w[3], w[4], w[5]);
+  id_old_SUFFIX(b[0], b[1], b[2], b[3], w[0], w[1], w[2], w[3], w[4], w[5]);
+}
+"""
+
+
+@pytest.mark.parametrize(("name", "kind", "dtype"), [("half", "float", np.float32), ("bytes", "int", np.int32)])
+def test_what_sm_75_multiplies_in_halves_of_the_depth(gpu, name, kind, dtype):
+    """By PTX's layouts of its two instructions, next to those of the one that later GPUs have; of small whole numbers."""
+    text = HALVES_OF_THE_DEPTH.replace("COMPOSED", COMPOSED).replace("SUFFIX", name).replace("TYPE", kind)
+    gpu.install(gpu.compile([text]))
+    random = np.random.default_rng(5)
+    numbers = random.integers(-8, 9, (32, 12)).astype(np.float16).view(np.uint32)
+    words = numbers if name == "half" else random.integers(0, 2**32, (32, 6), dtype=np.uint32)
+    sums = random.integers(-100, 100, (32, 4)).astype(dtype)
+    one, other = sums.copy(), sums.copy()
+    gpu.launch(f"both_{name}", 32, [one, other, np.ascontiguousarray(words)])
+    np.testing.assert_array_equal(one, other)
+    assert not np.array_equal(one, sums)
+
+
+@pytest.mark.parametrize("schedule", [replace(mma.TILES[-1], split=2), GemmSchedule(4, 4, 8, 8, split=2)])
+def test_blocks_in_the_other_order(gpu, schedule):
+    """Of groups, and of parts whose sums meet."""
+    spec = Conv(2, 64, 5, 9, 96, 5, 9, (3, 3), pad=(1, 1), groups=2)
+    spec = in_halves(spec) if isinstance(schedule, mma.MmaSchedule) else spec
+    check_conv(gpu, spec, replace(schedule, across=True))
+    assert conv.extents(spec, replace(schedule, across=True))[:2] == conv.extents(spec, schedule)[1::-1]
 
 
 def test_split_batch(gpu):
@@ -316,9 +382,36 @@ def test_tiles_divide_their_work():
 
 def test_small_maps_are_split_and_large_ones_are_not():
     small, large = Conv(1, 2080, 8, 8, 192, 8, 8, (1, 1)), Conv(1, 64, 147, 147, 64, 147, 147, (3, 3), pad=(1, 1))
-    assert conv.choose(small).split > 1
-    assert conv.choose(large).split == 1
-    assert conv.choose(large).bm * conv.choose(large).bn >= 64 * 64
+    assert conv.choose(small, GPU.of_card).split > 1
+    assert conv.choose(large, GPU.of_card).split == 1
+    assert conv.choose(large, GPU.of_card).bm * conv.choose(large, GPU.of_card).bn >= 64 * 64
+
+
+def test_the_card_decides_the_first_choice():
+    """An H100 has more multiprocessors than an A100 to give work to, and a T4 fewer."""
+    spec = in_halves(Conv(1, 1088, 17, 17, 192, 17, 17, (1, 1)))
+    blocks = [math.prod(conv.extents(spec, mma.choose(spec, card_of(arch)))) for arch in ("sm_75", "sm_80", "sm_90")]
+    assert blocks == sorted(blocks)
+    assert blocks[0] < blocks[-1]
+    deep = Conv(1, 2080, 8, 8, 192, 8, 8, (1, 1))
+    assert conv.choose(deep, card_of("sm_75")) != conv.choose(deep, card_of("sm_120"))
+
+
+def test_every_choice_of_the_space_fits():
+    """What is searched keeps to a block's shared memory, and its grid to what a launch takes."""
+    for spec in (
+        *map(in_halves, CONVS.values()),
+        *CONVS.values(),
+        in_halves(Conv(64, 16, 299, 299, 32, 299, 299, (1, 1))),
+    ):
+        for isa in (GPU, replace(GPU, floats=PAIRS)):
+            family = find(spec, isa).family
+            for base, values in family.space(spec, isa):
+                for settings in itertools.product(*values.values()):
+                    schedule = replace(base, **dict(zip(values, settings, strict=True)))
+                    assert schedule.shared_bytes <= 48 << 10
+                    assert conv.extents(spec, schedule)[1] <= 65535
+                    assert len(family.features(spec, schedule, 132)) <= 17
 
 
 # -- windows -------------------------------------------------------------------------------------------------------------

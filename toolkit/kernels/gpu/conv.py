@@ -17,13 +17,15 @@ of its own (`gpu.dense`).
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from tvm import tirx
 
+from ..cards import Card
 from ..elements import BLOCK, kept
 from ..emit import Expr, clamp, const, load
 from ..family import Family, Program, of_gpu
@@ -32,7 +34,7 @@ from ..spec import Conv
 from . import parts
 from .emit import QUAD, REALS, GpuEmitter, both, div, fma, inside, mod
 from .epilogue import outputs
-from .parts import MEETING, SPLITS, Cut
+from .parts import MEETING, Cut, splits
 
 QUADS = BLOCK // QUAD
 """Quads of a channel block."""
@@ -49,6 +51,7 @@ class GemmSchedule:
         tm, tn: pixels and output channels of a thread; tn is a multiple of 4.
         ty, tx: threads along pixels (a multiple of 8) and along output channels (a multiple of 4).
         split: parts that the depth is cut into.
+        across: blocks that follow each other share pixels, and not weights.
     """
 
     tm: int
@@ -56,6 +59,7 @@ class GemmSchedule:
     ty: int
     tx: int
     split: int = 1
+    across: bool = False
 
     @property
     def bm(self) -> int:
@@ -71,6 +75,11 @@ class GemmSchedule:
     def threads(self) -> int:
         """Threads of a block."""
         return self.ty * self.tx
+
+    @property
+    def shared_bytes(self) -> int:
+        """Shared memory of a block."""
+        return 2 * QUAD * 4 * (self.bm * ROW + self.bn * QUADS)
 
 
 TILES = (
@@ -102,46 +111,76 @@ class Shape:
 
 
 # -- choice ----------------------------------------------------------------------------------------------------------
-MULTIPROCESSORS = 108  # an A100's; an H100 has 132
-_RESIDENT_THREADS = 512  # what 128 registers a thread leave room for
 _LATENCY = 500.0  # cycles a step takes at least: it waits for device memory, or for a barrier
 _LAUNCH = 4000.0  # cycles from one launch to the next
 _BYTES_A_CYCLE = 900.0  # of the second-level cache
 
 
-def choose(spec: Conv, bn: int | None = None) -> GemmSchedule:
-    """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md.
+def choose(spec: Conv, card: Card, bn: int | None = None) -> GemmSchedule:
+    """The tile and the split that a model of a GPU takes to be fastest. Not measured: see docs/cuda.md.
 
     Args:
         bn: the output channels of a block, which weights are packed for; None for any.
     """
-    shape = Shape.of(spec)
     candidates = [
-        GemmSchedule(t.tm, t.tn, t.ty, t.tx, split)
-        for t in TILES
-        for split in SPLITS
-        if bn in (None, t.bn) and (split == 1 or shape.steps >= 4 * split)
+        replace(tile, split=split) for tile in TILES if bn in (None, tile.bn) for split in splits(Shape.of(spec).steps)
     ]
-    return min(candidates, key=lambda s: cycles(spec, s))
+    return min(candidates, key=lambda s: cycles(spec, s, card))
 
 
-def cycles(spec: Conv, schedule: GemmSchedule) -> float:
+def cycles(spec: Conv, schedule: GemmSchedule, card: Card) -> float:
     """How long the convolution takes in the model: blocks go round the multiprocessors, and a few at a time hide each
     other's waits.
     """
     shape = Shape.of(spec)
     blocks, steps = math.prod(extents(spec, schedule)), -(-shape.steps // schedule.split)
-    each = -(-blocks // MULTIPROCESSORS)
-    resident = min(each, max(1, _RESIDENT_THREADS // schedule.threads))
-    # four schedulers issue one multiply-add of a warp each; reads of shared memory take turns
-    arithmetic = schedule.tm * schedule.tn * BLOCK * schedule.threads / 128
+    each = -(-blocks // card.multiprocessors)
+    resident = min(each, card.resident(schedule.threads, schedule.shared_bytes))
+    # reads of shared memory take turns
+    arithmetic = schedule.tm * schedule.tn * BLOCK * schedule.threads / card.adds
     reads = (schedule.tm + schedule.tn) * QUAD * schedule.threads / 32 * 1.5
     step = max(resident * max(arithmetic, reads), _LATENCY)
-    total = -(-each // resident) * (steps + 2) * step + _LAUNCH
+    total = max(-(-each // resident) * (steps + 2) * step, memory_cycles(spec, card)) + _LAUNCH
     if schedule.split > 1:
         sums = spec.batch * spec.out_channels * spec.out_height * spec.out_width * 4 * schedule.split
         total += MEETING + 2 * sums / _BYTES_A_CYCLE
     return total
+
+
+def memory_cycles(spec: Conv, card: Card) -> float:
+    """How long device memory takes for the weights: nothing else was last seen an inference ago."""
+    return sum(operand.bytes for operand in spec.operands if operand.name == "weight") / card.bytes_a_cycle
+
+
+def space(spec: Conv, _isa: Isa) -> Iterator[tuple[GemmSchedule, dict[str, tuple[int, ...]]]]:
+    """Every tile, with every split and order."""
+    for tile in TILES:
+        yield tile, {"split": splits(Shape.of(spec).steps), "across": orders(spec, tile)}
+
+
+def orders(spec: Conv, schedule: Cut) -> tuple[int, ...]:
+    """The values of `across`: a grid is at most 65535 blocks high."""
+    return (0, 1) if -(-Shape.of(spec).pixels // schedule.bm) <= _MOST_HIGH else (0,)
+
+
+_MOST_HIGH = 65535
+
+
+def features(spec: Conv, schedule: Cut, multiprocessors: int) -> list[float]:
+    """For tuning's model: the tile, what of it and of the GPU is idle, what a block does, and the order."""
+    shape, blocks = Shape.of(spec), math.prod(extents(spec, schedule))
+    rounds = -(-blocks // multiprocessors)
+    return [
+        math.log2(schedule.bm),
+        math.log2(schedule.bn),
+        math.log2(schedule.threads),
+        math.log2(schedule.split),
+        math.log2(rounds),
+        4 * blocks / (rounds * multiprocessors),
+        4 * shape.pixels / (-(-shape.pixels // schedule.bm) * schedule.bm),
+        4 * shape.channels / (tiles(spec, schedule) * schedule.bn),
+        float(schedule.across),
+    ]
 
 
 # -- geometry --------------------------------------------------------------------------------------------------------
@@ -151,8 +190,17 @@ def tiles(spec: Conv, schedule: Cut) -> int:
 
 
 def extents(spec: Conv, schedule: Cut) -> tuple[int, int, int]:
-    """The grid: tiles of pixels, tiles of output channels, parts of the depth."""
-    return -(-Shape.of(spec).pixels // schedule.bm), spec.groups * tiles(spec, schedule), schedule.split
+    """The grid: tiles of pixels, tiles of output channels (in the other order where they go across first), parts of
+    the depth.
+    """
+    down, across = -(-Shape.of(spec).pixels // schedule.bm), spec.groups * tiles(spec, schedule)
+    return (across, down, schedule.split) if schedule.across else (down, across, schedule.split)
+
+
+def block_of(em: GpuEmitter, schedule: Cut) -> tuple[Expr, Expr, Expr]:
+    """A block's tile of pixels, its tile of output channels, and its part of the depth."""
+    first, second, part = em.blocks
+    return (second, first, part) if schedule.across else (first, second, part)
 
 
 def program(spec: Conv, schedule: Cut) -> Program:
@@ -201,7 +249,7 @@ class _Gemm:
         self.sums = em.local(sch.tm * sch.tn, name="sums")
         self.a = em.local(sch.tm * QUAD, name="a")
         self.b = em.local(sch.tn, name="b")
-        pixel_block, self.tile, part = em.blocks
+        pixel_block, self.tile, part = block_of(em, sch)
         self.first_pixel = em.let(pixel_block * sch.bm, "first_pixel")
         self._locate_pixels()
         with em.unrolled(sch.tm * sch.tn) as i:
@@ -380,19 +428,17 @@ def serves(spec: Conv, isa: Isa) -> str | None:
     return of_gpu(isa) or (None if spec.in_element in REALS else f"it multiplies {spec.in_element}")
 
 
-def _choose(spec: Conv, _isa: Isa) -> GemmSchedule:
-    return choose(spec)
-
-
 CONV: Family[Conv, GemmSchedule] = Family(
     "gpu.conv",
     Conv,
     serves,
-    _choose,
+    lambda spec, isa: choose(spec, isa.of_card),
     units,
     emit,
     pack_weight,
     program=program,
+    space=space,
+    features=features,
     layout=lambda schedule: schedule.bn,
-    repacked=lambda spec, _schedule, bn: choose(spec, bn),
+    repacked=lambda spec, isa, _schedule, bn: choose(spec, isa.of_card, bn),
 )

@@ -21,6 +21,7 @@ are summed is free, so weights are packed in it (`_ORDER`), the 16 high halves o
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,16 +29,17 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
+from ..cards import Card
 from ..elements import BLOCK, BRAIN, BYTE, HALF, PAIRS, TF32, bfloat16, element_of, kept
 from ..emit import Expr, load
 from ..family import Family, of_gpu
 from ..isa import Isa
 from ..spec import Conv
 from . import parts
-from .conv import MULTIPROCESSORS, Shape, extents, program, tiles, units
+from .conv import Shape, block_of, extents, features, memory_cycles, orders, program, tiles, units
 from .emit import GpuEmitter, both, div, inside, mod
 from .epilogue import epilogue_of
-from .parts import MEETING, SPLITS
+from .parts import MEETING, splits
 
 LINE, CHUNK = 64, 16
 """Bytes of a row of shared memory, which is how deep a step is, and of what a thread copies at once."""
@@ -92,6 +94,7 @@ class MmaSchedule:
         ym, xn: warps along pixels and along output channels.
         stages: steps in shared memory at a time.
         split: parts that the depth is cut into.
+        across: blocks that follow each other share pixels, and not weights.
         by: how fp32 is multiplied; empty for all else.
     """
 
@@ -101,6 +104,7 @@ class MmaSchedule:
     xn: int
     stages: int = 3
     split: int = 1
+    across: bool = False
     by: str = ""
 
     @property
@@ -151,44 +155,62 @@ def row_of(spec: Conv, schedule: MmaSchedule) -> Row:
 
 
 # -- choice -----------------------------------------------------------------------------------------------------------
-_PRODUCTS = 1024.0  # multiply-adds of a multiprocessor in a cycle (A100 whitepaper, table 1)
-_RESIDENT_SHARED = 96 << 10
 _BYTES_A_CYCLE = 24.0  # that each multiprocessor gets from the second-level cache
 _LATENCY = 600.0  # cycles from a copy to its arrival, shared by the stages that wait
 _LAUNCH = 3000.0
+_STAGES = (2, 3, 4, 6)
+MOST_SHARED = 48 << 10  # bytes of shared memory that a kernel may declare
 _SPLIT_THREADS = 256  # with more, what adds up the parts does not fit the registers
 
 
-def choose(spec: Conv, bn: int | None = None, by: str = "") -> MmaSchedule:
-    """The tile and the split that a model of the machine takes to be fastest. Not measured: see docs/cuda.md.
+def choose(spec: Conv, card: Card, bn: int | None = None, by: str = "") -> MmaSchedule:
+    """The tile and the split that a model of a GPU takes to be fastest. Not measured: see docs/cuda.md.
 
     Args:
         bn: the output channels of a block, which weights are packed for; None for any.
         by: how fp32 is multiplied.
     """
-    depth = steps(spec)
     cut = NARROW_TILES if spec.quantized or by == PAIRS else TILES
     candidates = [
-        replace(tile, split=split, by=by)
-        for tile in cut
-        for split in SPLITS
-        if bn in (None, tile.bn) and (split == 1 or (depth >= 4 * split and tile.threads <= _SPLIT_THREADS))
+        replace(tile, split=split, by=by) for tile in cut if bn in (None, tile.bn) for split in _splits(spec, tile)
     ]
-    return min(candidates, key=lambda schedule: cycles(spec, schedule))
+    return min(candidates, key=lambda schedule: cycles(spec, schedule, card))
 
 
-def cycles(spec: Conv, schedule: MmaSchedule) -> float:
+def _splits(spec: Conv, tile: MmaSchedule) -> tuple[int, ...]:
+    return splits(steps(spec)) if tile.threads <= _SPLIT_THREADS else (1,)
+
+
+def space(spec: Conv, isa: Isa) -> Iterator[tuple[MmaSchedule, dict[str, tuple[int, ...]]]]:
+    """Every tile that the registers hold, with every split and order, and as many stages as fit."""
+    by = _by(spec, isa)
+    narrow = spec.quantized or by == PAIRS
+    for tile in dict.fromkeys(NARROW_TILES if narrow else (*TILES, *NARROW_TILES)):
+        stages = tuple(n for n in _STAGES if replace(tile, stages=n).shared_bytes <= MOST_SHARED)
+        yield (
+            replace(tile, by=by),
+            {"stages": stages, "split": _splits(spec, tile), "across": orders(spec, tile)},
+        )
+
+
+def _features(spec: Conv, schedule: MmaSchedule, multiprocessors: int) -> list[float]:
+    """As of multiply-adds, with the stages and a warp's tile."""
+    own = [float(schedule.stages), math.log2(schedule.wm), math.log2(schedule.wn)]
+    return [*features(spec, schedule, multiprocessors), *own]
+
+
+def cycles(spec: Conv, schedule: MmaSchedule, card: Card) -> float:
     """How long the convolution takes in the model: blocks go round the multiprocessors, a few at a time."""
     blocks, depth = math.prod(extents(spec, schedule)), -(-steps(spec) // schedule.split)
-    each = -(-blocks // MULTIPROCESSORS)
-    resident = min(each, max(1, _RESIDENT_SHARED // schedule.shared_bytes))
-    products = schedule.bm * schedule.bn * LINE / itemsize(spec) / (_PRODUCTS * row_of(spec, schedule).speed)
+    each = -(-blocks // card.multiprocessors)
+    resident = min(each, card.resident(schedule.threads, schedule.shared_bytes))
+    products = schedule.bm * schedule.bn * LINE / itemsize(spec) / (card.products * row_of(spec, schedule).speed)
     copies = LINE * (schedule.bm + schedule.bn) / _BYTES_A_CYCLE
     step = max(resident * max(products, copies), _LATENCY / (schedule.stages - 1))
-    total = -(-each // resident) * (depth + schedule.stages) * step + _LAUNCH
+    total = max(-(-each // resident) * (depth + schedule.stages) * step, memory_cycles(spec, card)) + _LAUNCH
     if schedule.split > 1:
         sums = spec.batch * spec.out_channels * spec.out_height * spec.out_width * 4 * schedule.split
-        total += MEETING + 2 * sums / (_BYTES_A_CYCLE * MULTIPROCESSORS)
+        total += MEETING + 2 * sums / (_BYTES_A_CYCLE * card.multiprocessors)
     return total
 
 
@@ -249,7 +271,7 @@ class _Mma:
         self.b = em.local(self.across * (4 if pairs else 2), "uint32", "b")
         self.raw: Any = em.local(8, "uint32", "raw") if pairs else None
         self.low: Any = em.local(4, "uint32", "low") if pairs else None
-        pixel_block, self.tile, part = em.blocks
+        pixel_block, self.tile, part = block_of(em, sch)
         self.first_pixel = em.let(pixel_block * sch.bm, "first_pixel")
         self._locate()
         with em.unrolled(self.down * self.across * 4) as i:
@@ -456,7 +478,7 @@ def emit(spec: Conv, schedule: MmaSchedule, symbol: str) -> list[Any]:
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:
-    """What `ROWS` has, in blocks or words, on sm_80 and later."""
+    """What `ROWS` has, in blocks or words; of bfloat16 on sm_80 and later."""
     if reason := of_gpu(isa):
         return reason
     known = spec.in_element in ROWS or (spec.in_element == "float32" and isa.floats)
@@ -464,18 +486,25 @@ def serves(spec: Conv, isa: Isa) -> str | None:
         return f"it multiplies {spec.in_element}, and tensor cores {', '.join(ROWS)}"
     if spec.weight_element != "int8" or spec.weighed:
         return "its weights are no bytes, or its windows count differently"
-    return None if isa.has("halves") else f"{isa.name} lacks cp.async and mma.m16n8k16"
+    return None if spec.in_element != BRAIN or isa.has(BRAIN) else f"{isa.name} has no tensor cores for bfloat16"
+
+
+def _by(spec: Conv, isa: Isa) -> str:
+    """How fp32 is multiplied on a GPU."""
+    return isa.floats if spec.in_element == "float32" else ""
 
 
 CONV: Family[Conv, MmaSchedule] = Family(
     "gpu.mma",
     Conv,
     serves,
-    lambda spec, isa: choose(spec, by=isa.floats if spec.in_element == "float32" else ""),
+    lambda spec, isa: choose(spec, isa.of_card, by=_by(spec, isa)),
     units,
     emit,
     pack_weight,
     program=program,
     layout=lambda schedule: schedule.bn,
-    repacked=lambda spec, schedule, bn: choose(spec, bn, schedule.by),
+    space=space,
+    features=_features,
+    repacked=lambda spec, isa, schedule, bn: choose(spec, isa.of_card, bn, schedule.by),
 )

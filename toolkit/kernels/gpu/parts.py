@@ -19,8 +19,13 @@ from ..family import COUNTERS, SCRATCH, Launch, Program
 from ..spec import Conv
 from .emit import QUAD, GpuEmitter
 
-SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
-"""How many parts to choose from."""
+_SPLITS = (1, 2, 3, 4, 6, 8, 12, 16)
+
+
+def splits(steps: int) -> tuple[int, ...]:
+    """How many parts to choose from, of a depth of so many steps."""
+    return tuple(split for split in _SPLITS if split == 1 or steps >= 4 * split)
+
 
 MEETING = 1500.0
 """Cycles until the last part has been counted, and has read the others (assumed)."""
@@ -47,6 +52,10 @@ class Cut(Protocol):
     @property
     def split(self) -> int:
         """Parts that the depth is cut into."""
+
+    @property
+    def across(self) -> bool:
+        """Blocks that follow each other share pixels, and not weights."""
 
 
 def pointers(spec: Conv, schedule: Cut, sums: str = "float32") -> list[tuple[str, str]]:

@@ -625,6 +625,6 @@ CONV: Family[Conv, ConvSchedule] = Family(
     space,
     features,
     layout=lambda schedule: schedule.vectors,
-    repacked=repacked,
+    repacked=lambda spec, _isa, schedule, vectors: repacked(spec, schedule, vectors),
     version=2,
 )

@@ -16,7 +16,7 @@ import os
 import platform
 import shutil
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +28,10 @@ import inception_deploy.verify as verify
 
 from . import __version__, artifact, feeds, judge, serving
 from .bundles import explain
-from .errors import DeployError, UsageError
+from .errors import DeployError, UsageError, nearest
 from .graph import cost, driver, reach
 from .graph.rows import with_rows
-from .kernels.elements import HALF
+from .kernels.elements import HALF, HALVES
 from .lower.lower import lower, lower_alike
 from .lower.plan import reading
 from .progress import NONE, Progress, Stopwatch
@@ -79,6 +79,7 @@ def export(
     shipped: bool = True,
     verified: bool = True,
     keep_stages: bool = False,
+    keep_fp32: Sequence[str] = (),
     require_int8: float | None = None,
     onnx_only: bool = False,
     serve: str | None = None,
@@ -97,6 +98,7 @@ def export(
         verified: compare every stage with the one before it, and write nothing where one is outside its tolerance.
         keep_stages: put the ONNX from before our graph passes into the bundle too, and the layers after each lowering
             pass.
+        keep_fp32: nodes that are computed in fp32, where the network is in fp16 or bf16.
         require_int8: how many percent of the multiply-adds must compute in integers; for int8 only.
         onnx_only: compile nothing; a `destination` that ends in .onnx is the file alone.
         serve: a kind of `serving.KINDS`, whose repository around the bundle `destination` becomes.
@@ -140,7 +142,7 @@ def export(
         raise DeployError(f"target {goal.name} cannot be built here: {reason}", kind="target", got=goal.name)
     wanted = _Wanted(
         goal, precision, quantization, tuned, shipped, verified, keep_stages, require_int8, onnx_only, config,
-        tuple(batches),
+        tuple(batches), tuple(keep_fp32),
     )  # fmt: skip
     written = _file if destination.suffix == ".onnx" else artifact.atomic_folder
     # A calibration's state lies beside the bundle, so that the next export goes on where one was killed.
@@ -186,6 +188,7 @@ class _Wanted:
     onnx_only: bool
     config: Mapping[str, Any] | None
     batches: tuple[int, ...]
+    keep_fp32: tuple[str, ...]
 
 
 class _Export:
@@ -370,11 +373,7 @@ class _Export:
             The target that was built for, the Plan for each number of images, and what could not be checked on this
             machine.
         """
-        target = settled.target
-        if target.element == HALF:
-            ports = feeds.ports(model)
-            given = (feeds.feed(ports, x) for x in self.given.values())
-            reach.require(model, given, largest=reach.LARGEST_HALF, what="fp16")
+        target = self.widened(model, settled.target)
         rows = len(self.stages)
         try:
             plans = self.lower(model, target)
@@ -387,6 +386,32 @@ class _Export:
             self.watch.note(f"{error.message}; compiling again: {target.precision.arithmetic}")
         plans = self.lower(model, target)
         return target, plans, self.build(plans, target, outputs, model)
+
+    def widened(self, model: onnx.ModelProto, target: Target) -> Target:
+        """The target with the nodes that are computed in fp32, where the others are in 16 bits: those asked for, and
+        those that leave fp16's range.
+        """
+        asked = self.wanted.keep_fp32
+        if asked and target.element not in HALVES:
+            message = f"--keep-fp32 is for fp16 and bf16 of cuda, and the export is in {target.precision.name}"
+            raise UsageError(message, kind="usage", got=list(asked), allowed="--target cuda --precision fp16, or bf16")
+        known = [reach.node_name(node) for node in model.graph.node]
+        for name in asked:
+            if name not in known:
+                hint = f"; did you mean {' or '.join(near)}?" if (near := nearest(name, known)) else ""
+                message = f"--keep-fp32: the network has no node '{name}' after our passes{hint}"
+                raise UsageError(message, kind="usage", got=name, allowed=known)
+        far = []
+        if target.element == HALF:
+            ports = feeds.ports(model)
+            given = (feeds.feed(ports, x) for x in self.given.values())
+            far = reach.beyond(model, given, largest=reach.LARGEST_HALF, what="fp16")
+        for row in far:
+            self.watch.note(f"'{row.node}' reaches {row.largest:.3g}, and fp16 ends at 65504: it is computed in fp32")
+        names = sorted({*asked, *(row.node for row in far)})
+        if names:
+            self.facts["in_fp32"] = names
+        return replace(target, in_fp32=frozenset(names)) if names else target
 
     def lower(self, model: onnx.ModelProto, target: Target) -> Sequence[Plan]:
         """The Plan of a model, for each number of images. What they say of the network goes into the manifest."""

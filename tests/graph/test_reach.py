@@ -31,20 +31,30 @@ X = {"x": np.full((1, 4, 2, 2), 3.0, np.float32)}
 
 def test_says_how_far_each_result_goes() -> None:
     model = network(100.0)
-    found = {entry.node: entry.largest for entry in (*reach.constants(model), *reach.results(model, X))}
-    assert found == {"one": 1.0, "two": 100.0, "first": 3.0, "second": 300.0, "tail": 1.0}
+    assert {entry.node: entry.largest for entry in reach.results(model, X)} == {
+        "first": 3.0,
+        "second": 300.0,
+        "tail": 1.0,
+    }
+    assert [(entry.node, entry.largest) for entry in reach.constants(model)] == [("first", 1.0), ("second", 100.0)]
 
 
 def test_what_an_epilogue_sees_is_not_stored() -> None:
     assert "second" not in {entry.node for entry in reach.results(network(-1.0, "Relu"), X)}
 
 
-@pytest.mark.parametrize(("scale", "name"), [(3e4, "second"), (1e5, "two"), (float("inf"), "two")])
-def test_the_first_that_is_too_large_is_named(scale: float, name: str) -> None:
-    with pytest.raises(DeployError, match=f"fp16 ends at 65504, and '{name}' reaches") as caught:
-        reach.require(network(scale), [X], largest=reach.LARGEST_HALF, what="fp16")
+@pytest.mark.parametrize(("scale", "largest"), [(3e4, 9e4), (1e5, 3e5)])
+def test_what_is_too_large_is_named_once(scale: float, largest: float) -> None:
+    """By its result, or by its weight, whichever goes further."""
+    found = reach.beyond(network(scale), [X], largest=reach.LARGEST_HALF, what="fp16")
+    assert found == [reach.Reach("second", largest)]
+
+
+def test_what_fp32_does_not_hold_either_is_refused() -> None:
+    with pytest.raises(DeployError, match="fp16 ends at 65504, and 'second' reaches inf") as caught:
+        reach.beyond(network(float("inf")), [X], largest=reach.LARGEST_HALF, what="fp16")
     assert caught.value.kind == "precision"
 
 
-def test_what_fits_is_taken() -> None:
-    reach.require(network(2e4), [X], largest=reach.LARGEST_HALF, what="fp16")
+def test_what_fits_is_left_alone() -> None:
+    assert reach.beyond(network(2e4), [X], largest=reach.LARGEST_HALF, what="fp16") == []

@@ -40,6 +40,14 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="keep the ONNX from before our graph passes and the layers after each lowering pass in the bundle",
     )
+    parser.add_argument(
+        "--keep-fp32",
+        nargs="+",
+        default=(),
+        metavar="NODE",
+        help="nodes, as the bundle's ONNX names them, that fp16 or bf16 of cuda computes in fp32; those that leave "
+        "fp16's range on the pictures that the export is checked with are, without being named",
+    )
     group.add_argument(
         "--require-int8",
         type=float,
@@ -70,6 +78,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         shipped_records=not options.no_shipped_records,
         verified=not options.no_verify,
         keep_stages=options.keep_stages,
+        keep_fp32=options.keep_fp32,
         require_int8=options.require_int8,
         onnx_only=options.onnx_only,
         serve=options.serve,

@@ -24,36 +24,48 @@ _IN_REGISTERS = ("Relu", "Clip", "Add", "BatchNormalization")
 
 @dataclass(frozen=True)
 class Reach:
-    """The largest absolute value of a node's first output, or of a constant (`node` is its name then)."""
+    """The largest absolute value of a node's first output, or of a weight that it reads."""
 
     node: str
     largest: float
 
 
-def require(model: onnx.ModelProto, given: Iterable[Mapping[str, NDArray[Any]]], *, largest: float, what: str) -> None:
-    """Refuse a network that leaves a range on one of some inputs.
+def beyond(
+    model: onnx.ModelProto, given: Iterable[Mapping[str, NDArray[Any]]], *, largest: float, what: str
+) -> list[Reach]:
+    """The nodes that leave a range on one of some inputs, each once, as far as it goes.
 
     Args:
         largest: that can be kept.
         what: the format, for the message.
 
     Raises:
-        DeployError: (kind ``precision``) names the first node whose result is larger, or the constant.
+        DeployError: (kind ``precision``) names the first node whose result, or weight, is no number in fp32 either.
     """
+    found: dict[str, float] = {}
     for reach in chain(constants(model), chain.from_iterable(results(model, feeds) for feeds in given)):
-        if not reach.largest <= largest:
+        if not np.isfinite(reach.largest):
             message = (
-                f"{what} ends at {largest:g}, and '{reach.node}' reaches {reach.largest:.3g}; compile it in fp32, "
-                "or scale the weights before it"
+                f"{what} ends at {largest:g}, and '{reach.node}' reaches {reach.largest:.3g}, which fp32 does not hold "
+                "either: check the network's weights"
             )
             raise DeployError(message, kind="precision", got=reach.largest, allowed=largest)
+        if reach.largest > largest:
+            found[reach.node] = max(reach.largest, found.get(reach.node, 0.0))
+    return [Reach(*item) for item in found.items()]
 
 
 def constants(model: onnx.ModelProto) -> list[Reach]:
-    """How far each weight goes."""
+    """How far the weights of each node go."""
     arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weights = {name: array for name, array in arrays.items() if array.dtype.kind == "f" and array.ndim > 1}
-    return [Reach(name, float(np.abs(array).max(initial=0.0))) for name, array in weights.items()]
+    most = {name: float(np.abs(array).max(initial=0.0)) for name, array in weights.items()}
+    return [Reach(node_name(node), most[name]) for node in model.graph.node for name in node.input if name in most]
+
+
+def node_name(node: onnx.NodeProto) -> str:
+    """What a node is called here: its name, or its first output's."""
+    return str(node.name or node.output[0])
 
 
 def results(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[Reach]:
@@ -77,6 +89,6 @@ def results(model: onnx.ModelProto, feeds: Mapping[str, NDArray[Any]]) -> list[R
     wide.graph.output.extend(helper.make_empty_tensor_value_info(node.output[0]) for node in floats)
     arrays = run_onnx(wide, dict(feeds)) if floats else []
     return [
-        Reach(node.name or node.output[0], float(np.abs(array).max(initial=0.0)))
+        Reach(node_name(node), float(np.abs(array).max(initial=0.0)))
         for node, array in zip(floats, arrays, strict=True)
     ]

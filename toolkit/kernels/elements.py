@@ -86,6 +86,10 @@ TILED = (BF16, PAIR)
 """What matrix tiles are loaded from."""
 
 
+HALVES = (HALF, BRAIN)
+"""Of 16 bits, in the blocks that fp32 has: any value of a network may be of either."""
+
+
 def bfloat16(values: np.ndarray) -> np.ndarray:
     """The bfloat16 next to each float32, ties to even, as uint16."""
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)

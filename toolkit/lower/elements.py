@@ -1,19 +1,26 @@
 """What each value is kept in, once it is known who reads it.
 
-Given: a network whose blocked values are all of one element. Result: those that no matrix tile reads are fp32 where
-that costs no memory (beside pairs of bfloat16) or where they leave the network; and every spec knows its operands'
-elements.
+Given: a network whose blocked values are all of one element. Result: what a layer in fp32 reads or writes is fp32; so
+is what no matrix tile reads, where that costs no memory (beside pairs of bfloat16) or where it leaves the network; and
+every spec knows its operands' elements.
 """
 
 from __future__ import annotations
 
-from ..kernels.elements import PAIR, TILED, WIDE
+from collections.abc import Set
+
+from ..kernels.elements import HALVES, PAIR, TILED, WIDE
 from ..kernels.spec import Conv, Frame, Spec, Unpack
 from .layers import Layer, Network, Param, Storage
 
 
-def settle(network: Network) -> None:
-    """Choose for every storage with its slices, and fill in the specs' `*_element` fields."""
+def settle(network: Network, in_fp32: Set[str] = frozenset()) -> None:
+    """Choose for every storage with its slices, and fill in the specs' `*_element` fields.
+
+    Args:
+        in_fp32: nodes whose layers are computed in fp32, where values are of 16 bits.
+    """
+    _widen(network, in_fp32)
     kept = _rounded(network)
     for layer in network.layers:
         for storage in (*layer.reads, *layer.writes):
@@ -23,6 +30,17 @@ def settle(network: Network) -> None:
                     part.dtype = WIDE
     for layer in network.layers:
         layer.spec = _told(layer)
+
+
+def _widen(network: Network, in_fp32: Set[str]) -> None:
+    """What the layers of these nodes read and write, whole."""
+    named = [layer for layer in network.layers if not in_fp32.isdisjoint(layer.nodes)]
+    roots = {storage.root for layer in named for storage in (*layer.reads, *layer.writes)}
+    for layer in network.layers:
+        for storage in (*layer.reads, *layer.writes):
+            if storage.root in roots and storage.dtype in HALVES:
+                for part in _chain(storage):
+                    part.dtype = "float32"
 
 
 def _rounded(network: Network) -> set[Storage]:

@@ -57,5 +57,9 @@ class KernelSet(Protocol):
     def element(self) -> str:
         """What float activations are kept in: a name of `kernels.elements.ELEMENTS`."""
 
+    @property
+    def in_fp32(self) -> frozenset[str]:
+        """Nodes that are computed in fp32, where `element` is a shorter one."""
+
     def winograd(self, spec: Spec) -> tuple[int, int] | None:
         """The tile of Winograd's algorithm to use for a convolution; None to compute it directly."""

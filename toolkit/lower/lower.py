@@ -113,7 +113,11 @@ PASSES: tuple[Pass, ...] = (
         _TILES,
         _tiles,
     ),
-    Pass("elements", lambda network, _: elements.settle(network), "when it is known which layers read tiles"),
+    Pass(
+        "elements",
+        lambda network, kernels: elements.settle(network, kernels.in_fp32),
+        "when it is known which layers read tiles",
+    ),
     Pass(
         "siblings",
         lambda network, kernels: siblings.join(network, kernels),

@@ -28,6 +28,7 @@ MANIFEST = {
     "precision": OneOf(("fp32", "fp32-exact", "tf32", "fp16", "bf16", "int8")),
     "arithmetic": Maybe(str),
     "integers": Missing(bool),
+    "in_fp32": Missing([str]),
     "onnx_only": Missing(bool),
     "config": Maybe(dict),
     "inputs": NotEmpty(_INPUT),

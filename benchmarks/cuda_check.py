@@ -2,6 +2,7 @@
 
     python benchmarks/cuda_check.py --prepare bundles --target cuda:sm_90        on any machine: export what is tried
     python benchmarks/cuda_check.py --bundles bundles --out results --minutes 9  on the machine with the GPU
+    python benchmarks/cuda_check.py --records irv2.db --out results              at home: what was tuned, for export
 
 The second command needs the bundles, numpy and this checkout; what else is installed there (onnxruntime with its CUDA
 provider, PyTorch, TensorRT, compute-sanitizer) is measured beside ours, and what is not is said. Results are written
@@ -48,6 +49,9 @@ _ATTRIBUTES = {"multiprocessors": 16, "clock_khz": 13, "memory_clock_khz": 36, "
 """CUdevice_attribute."""
 _SPEED = {"fp32": 1 / 3, "tf32": 0.5, "fp16": 1.0, "bf16": 1.0, "int8": 2.0}
 """Products of tensor cores, times those of 16 bits; of fp32 as three of bf16."""
+
+TRIALS = "trials"
+"""The folder of those beside the bundles."""
 
 CALIBRATION = 4
 """Random pictures that an int8 network's scales are from: what they are makes no difference to its time."""
@@ -209,8 +213,61 @@ def floors(chip: dict[str, Any]) -> dict[str, float]:
     return found
 
 
-STAGES: tuple[Callable[[Run], None], ...] = (card, verified, sanitized, latency, layers)
-"""In order. Nothing is tuned: the templates for GPUs have no search space yet."""
+class _Any(ctypes.Structure):
+    """A value as `csrc/measure.h` passes it."""
+
+    class Value(ctypes.Union):
+        """Of it."""
+
+        _fields_ = (("integer", ctypes.c_int64), ("real", ctypes.c_double))
+
+    _fields_ = (("type", ctypes.c_int32), ("zero", ctypes.c_uint32), ("value", Value))
+
+
+def trial(path: Path, choices: int) -> list[list[float]]:
+    """The seconds of each choice of a trial that `prepare` built, in one pass over its samples."""
+    library = ctypes.CDLL(str(path))
+
+    def call(name: str, argument: int) -> Any:
+        given, result = _Any(1, 0, _Any.Value(integer=argument)), _Any()
+        getattr(library, f"__tvm_ffi_{name}")(None, ctypes.byref(given), 1, ctypes.byref(result))
+        return result.value
+
+    try:
+        if code := call("measure", 1).integer:
+            raise DeployError(f"{path} failed with code {code} of inception_deploy.h", kind="tune")
+        samples = list(itertools.takewhile(lambda s: s >= 0, (call("sample", i).real for i in itertools.count())))
+    finally:
+        call("finish", 0)
+    found: list[list[float]] = [[] for _ in range(choices)]
+    for number, seconds in enumerate(samples):
+        turn, place = divmod(number, choices)
+        found[(place + turn) % choices].append(seconds)  # as `tuning.trial.chosen` orders them
+    return found
+
+
+def tuned(run: Run) -> None:
+    """The choices that `--prepare --trials` built for each layer of a network, next to the default; `--records` makes
+    a database for `export --tuned` of what this finds.
+    """
+    listed = run.bundles / TRIALS / "trials.json"
+    if not listed.is_file():
+        run.results["tuning"] = {"skipped": "no trials were prepared"}
+        return
+    prepared = json.loads(listed.read_text(encoding="utf-8"))
+    ends, rows = time.monotonic() + run.left / 3, []
+    for task in prepared["tasks"]:
+        if time.monotonic() > ends:
+            break
+        seconds = trial(listed.parent / task["library"], len(task["knobs"]))
+        middle = [statistics.median(each) for each in seconds]
+        rows.append({**task, "seconds": seconds, "ratio": min(middle) / middle[0], "default_us": 1e6 * middle[0]})
+        run.results["tuning"] = {**prepared, "tasks": rows, "left": len(prepared["tasks"]) - len(rows)}
+    run.write()
+
+
+STAGES: tuple[Callable[[Run], None], ...] = (card, verified, sanitized, tuned, latency, layers)
+"""In order."""
 
 
 # -- peers ------------------------------------------------------------------------------------------------------------
@@ -318,6 +375,15 @@ def markdown(results: dict[str, Any]) -> str:
             lines.append(f"| {key} | {' | '.join(cells)} | {ratio} |")
         absent = {peer: why for row in rows for peer, why in row["without"].items()}
         lines += ["", *(f"Without {peer}: {why}" for peer, why in absent.items()), ""]
+    if rows := results.get("tuning", {}).get("tasks"):
+        lines += [
+            "## The best of the choices tried, next to the default",
+            "",
+            "| layer | default, us | best / default |",
+        ]
+        lines.append("|---|---|---|")
+        lines += [f"| {row['layer']} | {row['default_us']:.1f} | {row['ratio']:.2f} |" for row in rows]
+        lines.append("")
     for name, entries in results.get("layers", {}).items():
         lines += [
             f"## Slowest layers of {name}",
@@ -351,6 +417,63 @@ def prepare(folder: Path, target: str, networks: list[str], batches: list[int], 
                 idp.export(name, path, target=target, batch=batch, precision=precision, **more)
             with bundles.open(path) as opened:
                 np.save(beside(path, "expected.npy"), expected(opened, precision))
+
+
+def prepare_trials(folder: Path, target: str, network: str, precision: str, choices: int) -> None:
+    """Trials of every layer of a network that has knobs: its default, and what the model of the card likes best."""
+    from inception_deploy import targets
+    from inception_deploy.graph import driver
+    from inception_deploy.kernels.gpu import conv, mma
+    from inception_deploy.lower.lower import layers_for
+    from inception_deploy.sources import resolve
+    from inception_deploy.tuning import gpu_trial
+    from inception_deploy.tuning.space import Space, knobs
+    from inception_deploy.tuning.task import tasks_of
+
+    goal = targets.parse(target).at(precision)
+    source = resolve.resolve(resolve.Request(model=network))
+    model, _ = driver.optimise(source.onnx(lambda _what: None), target="cuda")
+    place = folder / TRIALS
+    place.mkdir(parents=True)
+    rows = []
+    for number, task in enumerate(tasks_of(layers_for(model, goal).layers)):
+        space, cost = Space(task, goal), {"gpu.mma": mma.cycles, "gpu.conv": conv.cycles}
+        family = goal.family(task.spec).family.name
+        if family not in cost:
+            continue
+        every = [
+            group.pick(dict(zip(group.values, values, strict=True)))
+            for group in space.groups
+            for values in itertools.product(*group.values.values())
+        ]
+        every.sort(key=lambda choice: cost[family](task.spec, choice.schedule, goal.isa.of_card))
+        tried = list(dict.fromkeys([space.default, *every]))[: choices + 1]
+        name = f"{number:03}.so"
+        gpu_trial.build(task.spec, tried, goal, place / name)
+        row = {"layer": str(task), "library": name, "spec": task.spec.encode(), "eligible": task.eligible}
+        rows.append({**row, "count": task.count, "knobs": [knobs(choice) for choice in tried]})
+    document = {"network": network, "target": target, "precision": precision, "tasks": rows}
+    (place / "trials.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def records(results: Path, destination: Path) -> int:
+    """A database of what the trials took on a GPU, for `export --tuned`; how many records it has."""
+    from inception_deploy import targets
+    from inception_deploy.kernels.spec import decode
+    from inception_deploy.tuning import database
+    from inception_deploy.tuning.space import Space
+    from inception_deploy.tuning.task import Task
+    from inception_deploy.tuning.tuned import identity
+
+    found = json.loads((results / "cuda_check.json").read_text(encoding="utf-8"))["tuning"]
+    goal = targets.parse(found["target"]).at(found["precision"])
+    with database.create(destination, identity(found["network"], goal)) as opened:
+        for row in found["tasks"]:
+            task = Task(decode(row["spec"]), row["eligible"], row["count"], ())
+            for values, seconds in zip(row["knobs"], row["seconds"], strict=True):
+                for half in (seconds[::2], seconds[1::2]):  # what is confirmed has two records
+                    opened.commit(task, Space(task, goal), values, half, goal)
+        return len(opened.records)
 
 
 def calibration(folder: Path, name: str) -> Path:
@@ -403,6 +526,10 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS, metavar="NAME")
     parser.add_argument("--batches", nargs="+", type=int, default=list(BATCHES), metavar="N")
     parser.add_argument("--precisions", nargs="+", default=list(PRECISIONS), choices=PRECISIONS, metavar="P")
+    parser.add_argument("--trials", type=int, default=0, metavar="N", help="of --prepare: choices to try, a layer (0)")
+    parser.add_argument("--tune", default="irv2", choices=NETWORKS, metavar="NAME", help="whose layers (irv2)")
+    parser.add_argument("--tune-precision", default="fp16", choices=PRECISIONS, metavar="P", help="in which (fp16)")
+    parser.add_argument("--records", type=Path, metavar="DB", help="of the results in --out: a database for --tuned")
     parser.add_argument("--bundles", type=Path, metavar="DIR", help="what --prepare made (OUT/bundles, made now)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the results go")
     parser.add_argument("--minutes", type=float, default=9, help="that all of it may take (9)")
@@ -414,6 +541,11 @@ def main() -> int:
         return 0
     if chosen.prepare:
         prepare(chosen.prepare, chosen.target, chosen.networks, chosen.batches, chosen.precisions)
+        if chosen.trials:
+            prepare_trials(chosen.prepare, chosen.target, chosen.tune, chosen.tune_precision, chosen.trials)
+        return 0
+    if chosen.records and chosen.out:
+        print(f"{records(chosen.out, chosen.records)} records in {chosen.records}")
         return 0
     if not chosen.out:
         parser.error("--out DIR or --prepare DIR is needed")

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pytest
 
 from inception_deploy import artifact
 from inception_deploy.graph import driver
+from inception_deploy.kernels import isa as isas
+from inception_deploy.kernels.cards import card_of
 from inception_deploy.lower.lower import lower
 from inception_deploy.pipeline import layout
 from inception_deploy.quantize import quantize
@@ -23,6 +26,8 @@ from inception_deploy.runtime import bundle as bundles
 from inception_deploy.sources import resolve
 from inception_deploy.targets import cuda, cuda_library
 from inception_deploy.targets.cuda_compile import kernel_source
+from inception_deploy.tuning import gpu_trial
+from inception_deploy.tuning.tuned import load
 
 from ...conftest import tiny_manifest
 from .conftest import fake_cubin
@@ -154,3 +159,29 @@ def test_without_time_nothing_is_claimed(check, run) -> None:
     run.ends = time.monotonic() - 1
     assert not check.check(run)
     assert set(run.results["failed"].values()) == {"no time was left"}
+
+
+def test_trials_are_built_here_run_there_and_make_a_database(check, run, simulated, tmp_path, monkeypatch) -> None:
+    """What is prepared with TVM runs without it; `export --tuned` takes what it found."""
+    kernels = {}
+
+    def compile_kernels(those, archs, _progress=None):
+        kernels.update({kernel.symbol: kernel for kernel in those})
+        return {arch: dict.fromkeys(kernels, fake_cubin(arch)) for arch in archs}
+
+    monkeypatch.setattr(gpu_trial, "compile_kernels", compile_kernels)
+    monkeypatch.setattr(isas, "card_of", lambda arch: replace(card_of(arch), level2_bytes=1 << 14))
+    monkeypatch.setattr(gpu_trial, "LAUNCHES", 1)
+    check.prepare_trials(tmp_path / "bundles", "cuda:sm_90", "lenet5", "fp16", 2)
+    simulated.install(simulated.compile([kernel_source(kernel) for kernel in kernels.values()]))
+    run.bundles = tmp_path / "bundles"
+    check.tuned(run)
+    tasks = run.results["tuning"]["tasks"]
+    assert tasks
+    assert all(len(row["seconds"]) == 3 and len(set(map(len, row["seconds"]))) == 1 for row in tasks)
+    assert simulated.library.fake_live() == 0
+    count = check.records(run.out, tmp_path / "db")
+    assert count == 2 * sum(len(row["knobs"]) for row in tasks)
+    target = load(tmp_path / "db", "lenet5", cuda.parse("cuda", "sm_90"))
+    assert target.precision.name == "fp16"
+    assert "judged one layer at a time" in target.note()

@@ -15,14 +15,14 @@ A tap that leaves the input is multiplied for the pixels inside alone: padding i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
 from ..spec.vta import Pooling, Reads, Reduce, Stage, Term, Vta
 from . import tiling as tilings
 from .accelerator import Accelerator
+from .area import Area, Rect, Slots, seen_by, taps_of
 from .config import Config
 from .isa import AluOp, Memory
 from .program import GEMM, RESET, Contexts, Loop, Move, Op, Program, Uops, uops
@@ -38,48 +38,6 @@ LOW = -(1 << 15)
 """The least immediate."""
 
 
-@dataclass(frozen=True)
-class Area:
-    """Accumulators ``[blocks][rows][columns]`` from `base` on."""
-
-    base: int
-    blocks: int
-    rows: int
-    columns: int
-
-    @property
-    def size(self) -> int:
-        """Of all."""
-        return self.blocks * self.rows * self.columns
-
-    @property
-    def plane(self) -> int:
-        """Of one block."""
-        return self.rows * self.columns
-
-
-@dataclass(frozen=True)
-class Rect:
-    """Rows and columns of an area: from, and behind."""
-
-    top: int
-    bottom: int
-    left: int
-    right: int
-
-    @property
-    def rows(self) -> int:
-        return self.bottom - self.top
-
-    @property
-    def columns(self) -> int:
-        return self.right - self.left
-
-    @property
-    def empty(self) -> bool:
-        return self.rows <= 0 or self.columns <= 0
-
-
 @cache
 def _list(config: Config, dst: tuple[int, ...], src: tuple[int, ...], wgt: int | tuple[int, ...]) -> Uops:
     return uops(config, dst, src, (wgt,) * len(dst) if isinstance(wgt, int) else wgt)
@@ -90,38 +48,11 @@ def divisor(number: int, most: int) -> int:
     return next(d for d in range(min(number, most), 0, -1) if number % d == 0)
 
 
-class _Slots:
-    """The contexts of a memory (two halves, or the whole), and what is in them."""
-
-    def __init__(self, first: int, count: int) -> None:
-        self.count, self.next = count, first % count
-        self.holds: list[object] = [None] * count
-
-    @property
-    def last(self) -> int:
-        """The one that was taken last."""
-        return (self.next - 1) % self.count
-
-    def take(self, key: object) -> tuple[int, bool]:
-        """A context for something, and whether it is there already; the other one is the next one's."""
-        there = key in self.holds
-        slot = self.holds.index(key) if there else self.next
-        self.holds[slot] = key
-        self.next = (slot + 1) % self.count
-        return slot, there
-
-    def borrow(self, key: object, slot: int) -> tuple[int, bool]:
-        """The same in a certain context, out of turn."""
-        there = self.holds[slot] == key
-        self.holds[slot] = key
-        return slot, there
-
-
 class _Emitter:
     def __init__(self, spec: Vta, tiling: Tiling, accelerator: Accelerator, start: Contexts) -> None:
         self.spec, self.tiling, self.at = spec, tiling, accelerator
         self.config = accelerator.config
-        self.inp, self.wgt = _Slots(start.inp, tiling.inputs), _Slots(start.wgt, tiling.weights)
+        self.inp, self.wgt = Slots(start.inp, tiling.inputs), Slots(start.wgt, tiling.weights)
         self.fixed: list[dict[int, object]] = [{}, {}]  # what lies behind the chunks in each context, by its operand
         self.acc = start.acc % tiling.sums
         self.backwards = False  # chunks come in the other order
@@ -295,11 +226,11 @@ class _Emitter:
     def term(self, image: int, tile: Tile, term: Term, given: int, tiles: int, inner: Area, real: Rect,
              origin: tuple[int, int], stage: Stage, last: bool) -> bool:  # fmt: skip
         """Add a term; whether it writes every accumulator."""
-        seen = _seen(term, real, origin)
+        seen = seen_by(term, real, origin)
         if seen.empty:
             return False
         frame = self.frame(term, seen, origin)
-        taps = [tap for tap in _taps(term, real, origin, frame) if not tap.part.empty]
+        taps = [tap for tap in taps_of(term, real, origin, frame) if not tap.part.empty]
         # Blocks of whole rows lie next to each other in DRAM, and so in SRAM.
         plane = (seen if frame.columns == term.width else frame).rows * frame.columns
         number = math.prod(term.kernel)
@@ -543,11 +474,6 @@ class _Emitter:
         return len(self.ops) > before
 
 
-class _Tap:
-    def __init__(self, number: int, part: Rect, src: int) -> None:
-        self.number, self.part, self.src = number, part, src
-
-
 class _Sum(NamedTuple):
     """A GEMM: where its operands start and how far their neighbours are."""
 
@@ -564,35 +490,6 @@ class _Sum(NamedTuple):
     depth: int
     src_deep: int
     wgt_deep: int
-
-
-def _seen(term: Term, real: Rect, origin: tuple[int, int]) -> Rect:
-    """The rows and columns of the input that some tap of some pixel reads."""
-    ends = []
-    for axis, (low, high, size) in enumerate(
-        ((real.top, real.bottom, term.height), (real.left, real.right, term.width))
-    ):
-        first = (origin[axis] + low) * term.stride[axis] - term.pad[axis]
-        last = (origin[axis] + high - 1) * term.stride[axis] - term.pad[axis]
-        ends += [max(0, first), min(size, last + (term.kernel[axis] - 1) * term.dilation[axis] + 1)]
-    return Rect(*ends)
-
-
-def _taps(term: Term, real: Rect, origin: tuple[int, int], frame: Rect) -> Iterator[_Tap]:
-    """Each tap with the pixels that it is inside of the input for, and where the first of these reads."""
-    for r in range(term.kernel[0]):
-        for s in range(term.kernel[1]):
-            ends = []
-            for axis, (tap, low, high, size) in enumerate(
-                ((r, real.top, real.bottom, term.height), (s, real.left, real.right, term.width))
-            ):
-                stride, far = term.stride[axis], tap * term.dilation[axis] - term.pad[axis]
-                ends += [max(low, -(far // stride) - origin[axis]),
-                         min(high, (size - 1 - far) // stride + 1 - origin[axis])]  # fmt: skip
-            part = Rect(*ends)
-            y = (origin[0] + part.top) * term.stride[0] + r * term.dilation[0] - term.pad[0] - frame.top
-            x = (origin[1] + part.left) * term.stride[1] + s * term.dilation[1] - term.pad[1] - frame.left
-            yield _Tap(r * term.kernel[1] + s, part, y * frame.columns + x)
 
 
 @lru_cache(maxsize=4096)

@@ -30,6 +30,7 @@ NODES = {"irv2": 206, "googlenet": 55}
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network_in_integers(simulated, tmp_path, name):
     """Every bit is the reference's."""
@@ -50,6 +51,7 @@ def test_network_in_integers(simulated, tmp_path, name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("precision", ["fp32", "fp32-exact", "tf32", "fp16", "bf16"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(simulated, tmp_path, name, precision):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError
 from inception_deploy.kernels.elements import BF16, BRAIN, HALF, PAIR, PAIRS, TF32
+from inception_deploy.kernels.isa import HALF_VECTORS
 from inception_deploy.verify import TOLERANCES
 
 if TYPE_CHECKING:
@@ -100,6 +101,14 @@ PRECISIONS: tuple[Precision, ...] = (
         stage="compiled-fp16",
         element=HALF,
         needs=HALF,
+    ),
+    Precision(
+        name="fp16",
+        arithmetic="products of fp16 in vectors, a few summed in fp16 and those sums in fp32; everything else in fp32, "
+        "kept in fp16",
+        stage="compiled-fp16",
+        element=HALF,
+        needs=HALF_VECTORS,
     ),
 )
 """Of one name the best first."""

@@ -4,6 +4,7 @@ instructions that it is made of."""
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import onnx
 import pytest
 
 from inception_deploy import models, targets
+from inception_deploy.graph import reach
 from inception_deploy.graph.driver import optimise
 from inception_deploy.kernels.isa import ISAS
 from inception_deploy.lower.lower import lower
 from inception_deploy.quantize import integer_network, quantize
 from inception_deploy.sources import capture
-from inception_deploy.verify import bound, run_onnx
+from inception_deploy.verify import bound, run_onnx, tolerance
 
 from ..cases.emulator import emulator, run
 from .conftest import Builder
@@ -30,6 +32,7 @@ QUICK = ("cortex-a72", "cortex-a9")
 
 SDOT = ((0xBFE0FC00, 0x0E809400), (0xBFC0F400, 0x0F80E000))
 FMLA = ((0xBFA0FC00, 0x0E20CC00), (0xBF80F400, 0x0F801000))
+FMLA_HALVES = ((0xFFE0FC00, 0x4E400C00), (0xFFC0F400, 0x4F001000))
 VMLA = ((0xFEB00F50, 0xF2A00140),)
 """Masks and values of instructions: vectors, and vectors by a lane."""
 
@@ -97,6 +100,36 @@ def test_fp32_is_the_networks(core: str, tmp_path: Path) -> None:
     else:
         assert number_of(words, FMLA) > len(words) / 4
         assert number_of(words, SDOT) == 0
+
+
+HALVES = [core for core in CORES if "fp16" in targets.parse(f"arm:{core}").precisions]
+
+
+@pytest.mark.parametrize(
+    "core", [pytest.param(core, marks=[pytest.mark.slow] * (core != "cortex-a76")) for core in HALVES]
+)
+def test_fp16_is_near_the_networks(core: str, tmp_path: Path) -> None:
+    target = targets.parse(f"arm:{core}").at("fp16")
+    emulator(target.isa)
+    model = both((2, 3, 14, 13))
+    x = np.random.default_rng(1).standard_normal((2, 3, 14, 13)).astype(np.float32)
+    (expected,) = run_onnx(model, {model.graph.input[0].name: x})
+    model, plain = optimise(model, verify=False)[0], tmp_path / "fp32"
+    plain.mkdir()
+    target.build(lower(model, target), tmp_path)
+    targets.parse(f"arm:{core}").build(lower(model, targets.parse(f"arm:{core}")), plain)
+    got = calculated(core, tmp_path, x)
+    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance("compiled-fp16").max_rel
+    assert number_of(instructions(tmp_path / "model.so"), FMLA_HALVES) > 256
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    convs = [reach.node_name(node) for node in model.graph.node if node.op_type == "Conv"]
+    some = replace(target, in_fp32=frozenset(convs[1::3]))
+    some.build(lower(model, some), mixed)
+    got = calculated(core, mixed, x)
+    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance("compiled-fp16").max_rel
+    assert number_of(instructions(plain / "model.so"), FMLA_HALVES) == 0
+    assert (tmp_path / "weights.bin").stat().st_size < 0.7 * (plain / "weights.bin").stat().st_size
 
 
 @pytest.mark.slow

@@ -30,6 +30,7 @@ def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
         ("cpu:avx512-vnni", "int8", False, ("int8", "float32", True), None),
         ("cpu:avx2", None, True, ("int8", "float32", True), None),
         ("arm:cortex-a72", "int8", False, ("int8", "float32", True), None),
+        ("arm:cortex-a76", "fp16", False, ("fp16", "half", False), None),
         ("cpu:avx512", "int8", False, ("int8", "float32", False), None),
         ("cuda:sm_90", None, False, ("fp32", "float32", False), "fp32 multiply-adds"),
         ("cuda:sm_75", None, False, ("fp32", "float32", False), None),
@@ -106,3 +107,8 @@ def test_a_bundle_tells_its_row() -> None:
     assert rows("fp8") == []
     with pytest.raises(UsageError, match="'fp8' is not known to this version"):
         of({"precision": "fp8"})
+
+
+def test_fp16_needs_a_core_that_multiplies_it() -> None:
+    with pytest.raises(UsageError, match="target arm:cortex-a72 does not compute in 'fp16'; arm:cortex-a55 does"):
+        targets.parse("arm:cortex-a72").at("fp16")

@@ -15,9 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inception_deploy import models, targets
 from inception_deploy.errors import DeployError
+from inception_deploy.graph.driver import optimise
+from inception_deploy.lower.lower import lower
 from inception_deploy.lower.plan import Step
 from inception_deploy.runtime import bundle
+from inception_deploy.sources import capture
 from inception_deploy.targets import cpu_library, library, program, tables
 
 from ..cases.emulator import machine
@@ -91,6 +95,29 @@ def test_it_computes_what_the_library_does(tiny, call, pixels, tmp_path, kind, t
     np.testing.assert_array_equal(y, tiny.chained(pixels, 5))
     assert y.flags.c_contiguous
     assert y.dtype == np.float32
+
+
+BESIDE = 2048
+"""KiB that the program may take besides weights, activations, input and output."""
+
+
+def held(plan: Any) -> int:
+    """KiB of a plan's memories."""
+    return sum(memory.bytes for memory in plan.memories) // 1024
+
+
+@pytest.mark.slow
+def test_the_memory_of_a_large_network(tmp_path) -> None:
+    """The emulators of other machines count their own, so that this one stands for all."""
+    target = targets.parse("cpu")
+    module = models.build("irv2", seed=0)
+    model, _ = optimise(capture.to_onnx(module, (1, *module.input_shape)), verify=False)
+    plan = lower(model, target)
+    target.build(plan, tmp_path)
+    command = [tmp_path / "run_model", "--random", "--json", "--threads", "1", "--top", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    peak = json.loads(done.stdout)["peak_kib"]
+    assert (tmp_path / "weights.bin").stat().st_size // 1024 < peak < held(plan) + BESIDE
 
 
 def test_times_and_steps(tiny, call, pixels, tmp_path) -> None:

@@ -45,19 +45,76 @@ vectors as one.
 """
 
 
+def _bytes(size: int) -> str:
+    """Halves of a vector on their own down to four floats; sums of sixteen bits are of eight at least."""
+
+    def picked(start: int, count: int) -> str:
+        return f"<{count} x i32> <{', '.join(f'i32 {start + i}' for i in range(count))}>"
+
+    code, narrowed = [], []
+    for part in range(0, size, 4):
+        n = part // 4
+        code += [
+            f"%f{n} = shufflevector <{size} x float> %value, <{size} x float> poison, {picked(part, 4)}",
+            f"%w{n} = call <4 x i32> @llvm.aarch64.neon.fcvtns.v4i32.v4f32(<4 x float> %f{n})",
+            f"%h{n} = call <4 x i16> @llvm.aarch64.neon.sqxtn.v4i16(<4 x i32> %w{n})",
+        ]
+    for n in range(0, max(1, size // 8)):
+        second = "poison" if size == 4 else f"%h{2 * n + 1}"
+        code += [
+            f"%e{n} = shufflevector <4 x i16> %h{2 * n}, <4 x i16> {second}, {picked(0, 8)}",
+            f"%z{n} = call <8 x i16> @llvm.sadd.sat.v8i16(<8 x i16> %e{n}, <8 x i16> %zero)",
+            f"%b{n} = call <8 x i8> @llvm.aarch64.neon.sqxtun.v8i8(<8 x i16> %z{n})",
+        ]
+        narrowed.append(f"%b{n}")
+    other = narrowed[1] if size == 16 else "poison"
+    code.append(f"%r = shufflevector <8 x i8> %b0, <8 x i8> {other}, {picked(0, size)}")
+    body = "\n  ".join([*code, f"ret <{size} x i8> %r"])
+    takes = f"<{size} x float> %value, <8 x i16> %zero"
+    return f"define internal <{size} x i8> @bytes{size}({takes}) alwaysinline {{\n  {body}\n}}\n"
+
+
+HIDDEN = """; ModuleID = 'hidden'
+define internal i32 @hidden(i32 %index) alwaysinline {
+  %r = call i32 asm "", "=r,0"(i32 %index)
+  ret i32 %r
+}
+"""
+"""`hidden`, which gives what it takes, so that LLVM does not see what it is: an index that is computed once is used as
+it is, with small constants added to it, which a load of ARM's takes. Otherwise LLVM gathers constants from everywhere,
+and a subtraction stands before each load.
+"""
+
+FCVTNS = "fcvtns"
+"""Of AArch64: rounds floats to the nearest integers, ties to even, and stops at the ends of int32."""
+
+NARROW = {
+    FCVTNS: """; ModuleID = 'bytes'
+declare <4 x i32> @llvm.aarch64.neon.fcvtns.v4i32.v4f32(<4 x float>)
+declare <4 x i16> @llvm.aarch64.neon.sqxtn.v4i16(<4 x i32>)
+declare <8 x i8> @llvm.aarch64.neon.sqxtun.v8i8(<8 x i16>)
+declare <8 x i16> @llvm.sadd.sat.v8i16(<8 x i16>, <8 x i16>)
+"""
+    + "".join(map(_bytes, (4, 8, 16)))
+}
+"""By the name of an instruction: functions ``bytes4`` to ``bytes16`` of it, of so many floats rounded to the nearest
+integers, plus a zero point (int16 lanes), saturated to bytes.
+"""
+
+
 def sums_of_pairs(second: str) -> str:
     """An LLVM module for bytes on AArch64: `pairs` and `pairs4` add to one and to four vectors of int32 the products
     of a vector of int8 with as many others, two by two (`dots.Dot.run`); `lay0` to `lay3` put four bytes of sixteen
     into all places of a vector, in that order.
 
     It is assembly because LLVM begins all products of a tile before it adds the first ones up, and has no registers
-    for them; four vectors at once because an in-order core waits for each instruction that reads the one before it.
+    for them, and has it in order (`sideeffect`) because it lays all words out first; four vectors at once because an
+    in-order core waits for each instruction that reads the one before it.
 
     Args:
         second: ``smlal2``, which adds to what smull gave, or ``smull2``, whose products are added up on their own.
     """
-    table = "declare <16 x i8> @llvm.aarch64.neon.tbl1.v16i8(<16 x i8>, <16 x i8>)\n"
-    return "; ModuleID = 'pairs'\n" + table + _pairs(1, second) + _pairs(4, second) + "".join(map(_lay, range(4)))
+    return "; ModuleID = 'pairs'\n" + _pairs(1, second) + _pairs(4, second) + "".join(map(_lay, range(4)))
 
 
 def _pairs(count: int, second: str) -> str:
@@ -97,7 +154,7 @@ def _pairs(count: int, second: str) -> str:
             f"%w = shufflevector <8 x i32> %l, <8 x i32> %h, <16 x i32> <{sixteen}>",
         ]
         last = "%w"
-    call = f'%r = call {{{kinds}}} asm "{"; ".join(code)}", "{limits}"({given})'
+    call = f'%r = call {{{kinds}}} asm sideeffect "{"; ".join(code)}", "{limits}"({given})'
     body = "\n  ".join([*cut, call, *got, f"ret <{4 * count} x i32> {last}"])
     whole = f"<{4 * count} x i32> @{name}(<{4 * count} x i32> %t, <16 x i8> %a, <{16 * count} x i8> %b)"
     return f"define internal {whole} alwaysinline {{\n  {body}\n}}\n"
@@ -107,7 +164,7 @@ def _lay(word: int) -> str:
     places = [4 * word + half + i for half in (0, 2) for _ in range(4) for i in range(2)]
     index, v = ", ".join(f"i8 {place}" for place in places), "<16 x i8>"
     return f"""define internal {v} @lay{word}({v} %a) alwaysinline {{
-  %r = call {v} @llvm.aarch64.neon.tbl1.v16i8({v} %a, {v} <{index}>)
+  %r = call {v} asm sideeffect "tbl $0.16b, {{$1.16b}}, $2.16b", "=w,w,w"({v} %a, {v} <{index}>)
   ret {v} %r
 }}
 """

@@ -18,8 +18,8 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import PointerType, PrimType, StringImm
 
-from . import x86
-from .elements import BF16, BLOCK, PAIR, element_of
+from . import arm, x86
+from .elements import BF16, BLOCK, HALF, PAIR, element_of
 
 Expr = Any  # tvm.ir.Expr; operators on it build expressions
 _INT = "int32"
@@ -116,6 +116,8 @@ class Emitter:
         value = load(buffer, index, lanes)
         if element == PAIR:
             return widen(value) + widen(load(buffer, index + element_of(PAIR).block, lanes))
+        if element == HALF:
+            return tirx.Cast(_vector("float32", lanes), tirx.reinterpret(_vector("float16", lanes), value))
         return widen(value) if element == BF16 else value
 
     def write(self, pointer: str, index: Expr, *values: Expr) -> None:
@@ -129,7 +131,11 @@ class Emitter:
             self.store(buffer, index, self.narrow(*values))
         else:
             for i, value in enumerate(values):
-                self.store(buffer, index + i * value.ty.dtype.lanes, value)
+                lanes = value.ty.dtype.lanes
+                if element == HALF:
+                    value = tirx.Cast(_vector("float16", lanes), value)
+                    value = tirx.reinterpret(_vector(element_of(HALF).stored, lanes), value)
+                self.store(buffer, index + i * lanes, value)
 
     def halves(self, *values: Expr) -> tuple[Expr, Expr]:
         """fp32 lanes as the bfloat16 next to them, and the bfloat16 next to what that leaves.
@@ -163,6 +169,10 @@ class Emitter:
         """A call of a function of a module in LLVM's own language, for what TVM has no word for."""
         self._imports.add(module)
         return tirx.call_extern(dtype, function, *values)
+
+    def hidden(self, index: Expr, lanes: int) -> Expr:
+        """`index`; for ARM's vectors, which load from near an address only, one that LLVM does not see through."""
+        return self.inline(arm.HIDDEN, "hidden", _INT, index) if lanes == NEON else index
 
     def run(self, call: Expr) -> None:
         """A call for what it does, not for what it gives."""

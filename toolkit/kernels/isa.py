@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .arm import VMLA
+from .arm import FCVTNS, VMLA
 from .cards import Card, card_of
 from .dots import (
     DOTS,
@@ -30,6 +30,9 @@ from .elements import BRAIN, HALF, PAIRS, TF32, TILED
 
 KINDS = ("cpu", "arm", "cuda")
 
+HALF_VECTORS = "halves in vectors"
+"""What a row of `targets.precision` needs that computes in fp16 on a CPU."""
+
 
 @dataclass(frozen=True)
 class Isa:
@@ -44,6 +47,7 @@ class Isa:
             them.
         tiles: instructions that multiply matrix tiles.
         multiply: what adds products of floats, of `arm.MULTIPLY`, where LLVM's choice is a worse one.
+        narrow: what makes bytes of floats in vectors of four at once, of `arm.NARROW`; empty where nothing does.
         floats: how tensor cores multiply fp32, `elements.PAIRS` or `TF32`; empty where multiply-adds do.
         card: the GPU that kernels are first cut for; None of a CPU.
         boards: other names of the target: what people call a machine with it.
@@ -60,6 +64,7 @@ class Isa:
     dots: tuple[Dot, ...] = ()
     tiles: tuple[Tile, ...] = ()
     multiply: str = ""
+    narrow: str = ""
     floats: str = ""
     card: Card | None = None
     boards: tuple[str, ...] = ()
@@ -108,6 +113,7 @@ class Isa:
         newer = self.gpu and int(self.name.removeprefix("sm_")) >= OLDEST_BRAIN
         known = {"tiles": bool(self.tiles), "integers": bool(self.dots) or self.gpu}
         of_gpus = {**dict.fromkeys(("exact", HALF), self.gpu), **dict.fromkeys((BRAIN, PAIRS, TF32), newer)}
+        known[HALF_VECTORS] = self.kind == "arm" and "asimdhp" in self.features
         return {**known, **of_gpus}.get(need, not need)
 
     def worth(self, need: str) -> int:
@@ -120,7 +126,8 @@ OLDEST_BRAIN = 80
 
 _AVX2 = ("avx2", "fma", "f16c", "bmi1", "bmi2", "abm", "movbe")
 _AVX512 = (*_AVX2, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
-_SERVER = ("asimddp", "asimdhp", "i8mm", "bf16")
+_HALVES = ("asimddp", "asimdhp")
+_SERVER = (*_HALVES, "i8mm", "bf16")
 _PLAIN = (SADALP, SADALP_ANY)
 _NO_SVE = ("-sve",)  # kernels are written for NEON's vectors, and only Neoverse V1 has longer ones
 _AMX = ("amx_bf16", "amx_tile", "avx512_bf16")
@@ -135,7 +142,8 @@ def _x86(name: str, level: str, lanes: int, registers: int, features: tuple[str,
 def _aarch64(core: str, dots: tuple[Dot, ...], *features: str, **more: Any) -> Isa:
     """A 64-bit ARM core under Linux; each has smlal besides."""
     code: dict[str, Any] = {"machine": "aarch64", "mtriple": "aarch64-unknown-linux-gnu", "triple": "aarch64-linux-gnu"}
-    return Isa(core, "arm", 4, 32, ("asimd", *features), dots=(*dots, SMLAL), mcpu=core, **code, **more)
+    code |= {"mcpu": core, "narrow": FCVTNS}
+    return Isa(core, "arm", 4, 32, ("asimd", *features), dots=(*dots, SMLAL), **code, **more)
 
 
 def named(text: str) -> Isa | None:
@@ -161,11 +169,11 @@ ISAS: tuple[Isa, ...] = (
     _x86("avx-vnni", "v3", 8, 16, (*_AVX2, "avx_vnni"), mattr=("+avxvnni",), dots=(VPDPBUSD_256, VPDPWSSD_256)),
     _aarch64("cortex-a72", _PLAIN, boards=("rpi4",)),
     _aarch64("cortex-a53", _PLAIN, boards=("rpi3", "zynqmp")),
-    _aarch64("cortex-a55", (SDOT,), "asimddp"),
-    _aarch64("cortex-a76", (SDOT,), "asimddp", boards=("rpi5",)),
-    _aarch64("cortex-a78", (SDOT,), "asimddp", boards=("jetson-orin",)),
-    _aarch64("apple-m1", (SDOT,), "asimddp"),
-    _aarch64("neoverse-n1", (SDOT,), "asimddp", boards=("graviton2",)),
+    _aarch64("cortex-a55", (SDOT,), *_HALVES),
+    _aarch64("cortex-a76", (SDOT,), *_HALVES, boards=("rpi5",)),
+    _aarch64("cortex-a78", (SDOT,), *_HALVES, boards=("jetson-orin",)),
+    _aarch64("apple-m1", (SDOT,), *_HALVES),
+    _aarch64("neoverse-n1", (SDOT,), *_HALVES, boards=("graviton2",)),
     _aarch64("neoverse-n2", (SMMLA, SDOT), *_SERVER, mattr=_NO_SVE),
     _aarch64("neoverse-v1", (SMMLA, SDOT), *_SERVER, boards=("graviton3",), mattr=_NO_SVE),
     _aarch64("neoverse-v2", (SMMLA, SDOT), *_SERVER, boards=("graviton4",), mattr=_NO_SVE),

@@ -90,11 +90,13 @@ class Direct(conv.Direct):
             """One word of a column of taps, which is in all lanes, by the pixel of the tile."""
             at = panel + (s * self.in_lanes + word) * (self.wide * self.depth)
             weights = self.weights(at, wider)
-            for p, value in words.items():
-                a = em.let(value, "a")
+            # code stays in order: there a word is laid while the one before it is used, for cores that would wait
+            laid, ahead = list[Expr](), 1 if self.dot.code else 0
+            for n, p in enumerate(words):
+                laid += [em.let(value, "a") for value in [*words.values()][len(laid) : n + 1 + ahead]]
                 for v, w in weights.items():
                     held = BLOCK if self.dot.code else lanes
-                    em.store(acc, slot(p, v), dot(em, self.dot, load(acc, slot(p, v), held), a, w))
+                    em.store(acc, slot(p, v), dot(em, self.dot, load(acc, slot(p, v), held), laid[n], w))
 
         def taps(block: Expr, r: Expr, iy: Expr) -> None:
             """All columns and words of one kernel row."""
@@ -249,4 +251,4 @@ class Direct(conv.Direct):
 
     def finish(self, acc: Expr, factor: Expr, add_at: Expr, dst_at: Expr) -> None:
         """The epilogue of one vector, or of a block's."""
-        leave(self.emitter, self.spec, acc, factor, add_at, dst_at)
+        leave(self.emitter, self.spec, acc, factor, add_at, dst_at, self.schedule.narrow)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tvm import tirx
 
+from ..arm import NARROW
 from ..dots import Dot
 from ..elements import Addition, Product, Rounding
 from ..emit import NEON, Emitter, Expr, clamp, const, load, splat
@@ -16,6 +18,12 @@ ROUNDER, ROUNDER_BITS = 1.5 * 2**23, 0x4B400000
 """A float among whole ones: added to a small number, it leaves its nearest integer in the lowest bits (the sum's bits
 less the float's own).
 """
+
+To = Callable[[Expr, Rounding], Expr]
+"""How float32 lanes become bytes: rounded, plus a zero point, saturated; int32 lanes of them, or bytes."""
+
+MOST = 255
+"""The largest byte."""
 
 SUMS = {"llvm.x86.avx2.pmadd.wd": (VPMADDWD_SUM, "vpmaddwd_sum")}
 """Products whose sum LLVM is not left to order: a module of its language, and the function."""
@@ -32,8 +40,8 @@ def widen(value: Expr) -> Expr:
 
 
 def narrow(value: Expr) -> Expr:
-    """int32 between 0 and 255 as bytes."""
-    return tirx.Cast(_vector("uint8", _lanes(value)), value)
+    """int32 between 0 and 255 as bytes; bytes as they are."""
+    return value if value.ty.dtype.startswith("uint8") else tirx.Cast(_vector("uint8", _lanes(value)), value)
 
 
 def real(value: Expr) -> Expr:
@@ -77,17 +85,18 @@ def broadcast(em: Emitter, row: Dot, words: Any, pixel: int, word: int, count: i
     return em.inline(row.code, f"lay{number}", dtype, tirx.reinterpret(dtype, several))
 
 
-def rounded(acc: Expr, factor: Expr, how: Rounding) -> Expr:
-    """`Rounding` of int32 lanes, to int32 lanes between `low` and `high`.
+def rounded(acc: Expr, factor: Expr, how: Rounding, to: To | None = None) -> Expr:
+    """`Rounding` of int32 lanes, to int32 lanes between `low` and `high`, or to bytes.
 
     Args:
         factor: float32 lanes; or int32 lanes, how far to shift, where ``2^(n-1)`` is in `acc` already.
+        to: how floats are rounded; `nearest` by default.
     """
     lanes = _lanes(acc)
     if how.shift:
         shifted = tirx.shift_right(acc, factor) + whole(how.zero, lanes)
         return tirx.min(tirx.max(shifted, whole(how.low, lanes)), whole(how.high, lanes))
-    return nearest(real(acc) * factor, how)
+    return (to or nearest)(real(acc) * factor, how)
 
 
 def nearest(value: Expr, how: Rounding) -> Expr:
@@ -105,20 +114,36 @@ def nearest(value: Expr, how: Rounding) -> Expr:
     return bits + whole(how.zero - ROUNDER_BITS, lanes)
 
 
+def to_bytes(em: Emitter, instruction: str) -> To | None:
+    """What makes bytes of float32 lanes as `nearest` and `narrow` do; None without an instruction of `arm.NARROW`."""
+    if not instruction:
+        return None
+
+    def saturated(value: Expr, how: Rounding) -> Expr:
+        lanes = _lanes(value)
+        zero = splat(tirx.const(how.zero, "int16"), 8)
+        found = em.inline(NARROW[instruction], f"bytes{lanes}", f"uint8x{lanes}", value, zero)
+        if how.low > 0:
+            found = tirx.max(found, splat(tirx.const(how.low, "uint8"), lanes))
+        return tirx.min(found, splat(tirx.const(how.high, "uint8"), lanes)) if how.high < MOST else found
+
+    return saturated
+
+
 def shift_half(shift: int) -> int:
     """What a rounding shift adds before it shifts: ``2^(shift-1)``, nothing for 0."""
     return 1 << (shift - 1) if shift > 0 else 0
 
 
-def added(a: Expr, b: Expr, how: Addition) -> Expr:
-    """`Addition` of two bytes, both as int32 lanes; int32 lanes again."""
+def added(a: Expr, b: Expr, how: Addition, to: To | None = None) -> Expr:
+    """`Addition` of two bytes, both as int32 lanes; int32 lanes again. `to` is as `rounded` takes it."""
     lanes = _lanes(a)
     left, right = a - whole(how.zeros[0], lanes), b - whole(how.zeros[1], lanes)
     if how.unaligned is not None:
         total = real(left) * const(how.unaligned[0], lanes) + real(right) * const(how.unaligned[1], lanes)
-        return nearest(total, how.rounding)
+        return (to or nearest)(total, how.rounding)
     acc = left * whole(1 << how.shifts[0], lanes) + right * whole(1 << how.shifts[1], lanes)
-    return _by(acc, how.factor, how.rounding)
+    return _by(acc, how.factor, how.rounding, to)
 
 
 def multiplied(a: Expr, b: Expr, how: Product) -> Expr:
@@ -128,20 +153,20 @@ def multiplied(a: Expr, b: Expr, how: Product) -> Expr:
     return _by(acc, how.factor, how.rounding)
 
 
-def _by(acc: Expr, factor: float, how: Rounding) -> Expr:
+def _by(acc: Expr, factor: float, how: Rounding, to: To | None = None) -> Expr:
     """`Rounding` of int32 lanes by one factor; of a shift, with its half added here."""
     lanes = _lanes(acc)
     if how.shift:
         shift = int(factor)
         return rounded(acc + whole(shift_half(shift), lanes), whole(shift, lanes), how)
-    return rounded(acc, const(factor, lanes), how)
+    return rounded(acc, const(factor, lanes), how, to)
 
 
-def joined(acc: Expr, b: Expr, factor: Expr, how: Addition) -> Expr:
+def joined(acc: Expr, b: Expr, factor: Expr, how: Addition, to: To | None = None) -> Expr:
     """`Addition` inside: accumulators and a byte, as int32 lanes, rounded once to int32 lanes.
 
     Args:
-        factor: of the accumulators, as `rounded` takes it.
+        factor, to: as `rounded` takes them; the factor of the accumulators.
     """
     lanes = _lanes(acc)
     assert how.inside is not None
@@ -149,21 +174,34 @@ def joined(acc: Expr, b: Expr, factor: Expr, how: Addition) -> Expr:
     if how.rounding.shift:
         total = acc + tirx.shift_left(other, factor - whole(how.inside, lanes))
         return rounded(total, factor, how.rounding)
-    return nearest(real(acc) * factor + real(other) * const(how.factor, lanes), how.rounding)
+    return (to or nearest)(real(acc) * factor + real(other) * const(how.factor, lanes), how.rounding)
 
 
-def leave(em: Emitter, spec: Conv | WinogradOutput, acc: Expr, factor: Expr, add_at: Expr, dst_at: Expr) -> None:
-    """Store a convolution's sums, int32 lanes, as bytes or as float32."""
+def leave(
+    em: Emitter,
+    spec: Conv | WinogradOutput,
+    acc: Expr,
+    factor: Expr,
+    add_at: Expr,
+    dst_at: Expr,
+    instruction: str = "",
+) -> None:
+    """Store a convolution's sums, int32 lanes, as bytes or as float32.
+
+    Args:
+        instruction: what makes bytes of floats at once, as `to_bytes` takes it.
+    """
     if spec.rounding is None:
         em.store(em.buffers["dst"], dst_at, clamp(real(acc) * factor, spec.activation))
         return
-    how = spec.addition
+    how, to = spec.addition, to_bytes(em, instruction)
     other = None if how is None else widen(load(em.buffers["add"], add_at, _lanes(acc)))
-    if how is not None and how.inside is not None:
-        q = joined(acc, other, factor, how)
+    if how is None:
+        q = em.let(rounded(acc, factor, spec.rounding, to), "q")
+    elif how.inside is not None:
+        q = joined(acc, other, factor, how, to)
     else:
-        q = em.let(rounded(acc, factor, spec.rounding), "q")
-        q = q if how is None else added(q, other, how)
+        q = added(em.let(rounded(acc, factor, spec.rounding), "q"), other, how, to)
     em.store(em.buffers["dst"], dst_at, narrow(q))
 
 

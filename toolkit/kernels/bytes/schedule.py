@@ -66,10 +66,12 @@ class DotSchedule(ConvSchedule):
         dot: the instruction, a name of `dots.DOTS`; `lanes` are its. Of widened bytes `unroll` counts words.
         parts: 0, or of a pointwise kernel of widened bytes: a unit widens the pixels of its `rows` tiles once, and does
             one of so many parts of the outputs with them.
+        narrow: what makes bytes of floats at once (`Isa.narrow`).
     """
 
     dot: str = ""
     parts: int = 0
+    narrow: str = ""
 
     @property
     def row(self) -> Dot:
@@ -90,10 +92,10 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     even = spec.out_channels // spec.groups // dot.lanes % 2 == 0
     if spec.pointwise and row > 1 and even and dot.lanes == BLOCK:
         found = conv.balanced(words, ConvSchedule(dot.lanes, 2, max(split(row, POINTWISE_PIXELS))))
-        return _with_dot(found, dot, many)
+        return _with_dot(found, dot, isa)
     if dot.depth == 2 and not many and row > 1 and even:
         tile = ConvSchedule(dot.lanes, FEW_VECTORS, max(split(row, FEW_PIXELS)))
-        return _shared(spec, _with_dot(conv.balanced(words, tile), dot, many))
+        return _shared(spec, _with_dot(conv.balanced(words, tile), dot, isa))
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
     most = conv.MOST_OF_MANY if many else conv.MOST_OF_FEW
     if many and dot.lanes == NEON and dot.depth > 1:
@@ -101,17 +103,19 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     chosen = replace(conv.tiled(words, isa, ConvSchedule(isa.lanes, 1, 1), most), k_block=0)
     if spec.kernel[1] >= WIDE_KERNEL and chosen.pixels > WIDE_PIXELS:
         chosen = conv.balanced(words, replace(chosen, pixels=max(split(row, WIDE_PIXELS))))
-    return _with_dot(chosen, dot, many)
+    return _with_dot(chosen, dot, isa)
 
 
-def _with_dot(schedule: ConvSchedule, dot: Dot, many: bool) -> DotSchedule:
-    found = _of_dot(schedule, dot)
+def _with_dot(schedule: ConvSchedule, dot: Dot, isa: Isa) -> DotSchedule:
+    found = _of_dot(schedule, dot, isa)
+    many = isa.registers >= conv.MANY_REGISTERS
     return replace(found, unroll=LANE_WORDS) if dot.depth == 1 and many else found
 
 
-def _of_dot(schedule: ConvSchedule, dot: Dot) -> DotSchedule:
+def _of_dot(schedule: ConvSchedule, dot: Dot, isa: Isa) -> DotSchedule:
     """What every convolution's schedule says, without what a family of floats adds to it."""
-    return DotSchedule(**{field.name: getattr(schedule, field.name) for field in fields(ConvSchedule)}, dot=dot.name)
+    every = {field.name: getattr(schedule, field.name) for field in fields(ConvSchedule)}
+    return DotSchedule(**every, dot=dot.name, narrow=isa.narrow)
 
 
 def _shared(spec: Conv, schedule: DotSchedule) -> DotSchedule:
@@ -147,7 +151,7 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[DotSchedule, dict[str, tuple[i
     unrolled = tuple(count for count in (1, 2, 4, LANE_WORDS) if count <= words)
     for schedule, knobs in conv.space(_in_words(spec, dot), isa):
         own = {"unroll": unrolled if dot.bits > 8 and spec.quantized else (1,), "k_block": (0,), "parts": (0,)}
-        made = _of_dot(schedule, dot)
+        made = _of_dot(schedule, dot, isa)
         room = 2 * made.rows * made.pixels * spec.channels <= MOST_PANEL_BYTES
         if room and not made.rows_outer and sharing(spec, replace(made, parts=1)):
             groups = spec.out_channels // (made.lanes * made.vectors)

@@ -14,7 +14,7 @@ from ..family import Family, of_bytes
 from ..isa import Isa
 from ..spec import NONE, Map, Pixels, Window, WindowOp
 from ..vector.simple import SimpleSchedule, whole_vectors
-from .math import averaged, mapped, narrow, nearest, real, rounded, whole, widen
+from .math import averaged, mapped, narrow, nearest, real, rounded, to_bytes, whole, widen
 
 _PIXELS = 8
 """Widest tile of a window along a row."""
@@ -35,16 +35,18 @@ class WindowSchedule(SimpleSchedule):
 
     Attributes:
         pixels: widest tile.
+        narrow: what makes bytes of floats at once (`Isa.narrow`).
     """
 
     pixels: int = _PIXELS
+    narrow: str = ""
 
 
 def choose_window(spec: Window, isa: Isa) -> WindowSchedule:
     """On NEON a pixel's sums are four vectors, beside which bytes and the weights of a row need registers."""
     if isa.lanes != NEON or spec.op is WindowOp.MAX:
         return WindowSchedule(isa.lanes)
-    return WindowSchedule(isa.lanes, _NEON_PIXELS[isa.registers])
+    return WindowSchedule(isa.lanes, _NEON_PIXELS[isa.registers], isa.narrow)
 
 
 def emit_window(spec: Window, schedule: WindowSchedule, name: str) -> list[tirx.PrimFunc]:
@@ -112,7 +114,7 @@ class _Window:
             factor = splat(load(em.buffers["factor"], pixel), BLOCK)
         if spec.rounding is None:
             return clamp(real(acc) * factor, spec.activation)
-        return narrow(rounded(acc, factor, spec.rounding))
+        return narrow(rounded(acc, factor, spec.rounding, to_bytes(em, self.schedule.narrow)))
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""

@@ -21,10 +21,10 @@ from tvm import tirx
 
 from ..arm import MULTIPLY
 from ..cut import runs, split
-from ..elements import BLOCK, WIDE
+from ..elements import BLOCK, HALF, WIDE
 from ..emit import NEON, Emitter, Expr, clamp, fma, load, splat
 from ..family import Family, of_vectors
-from ..isa import Isa
+from ..isa import HALF_VECTORS, Isa
 from ..spec import Conv
 
 LINE_BYTES = 64
@@ -284,7 +284,7 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[
     in_blocks = 1 if spec.planar else spec.channels // BLOCK
     knobs = {
         "unroll": (1,) if spec.planar else (BY_LANE, BLOCK) if lanes == BY_LANE else (1, 2, 4),
-        "k_block": (0, *(block for block in (4, 8, 16, 32) if 2 * block <= in_blocks)),
+        "k_block": (0, *(block for block in (4, 8, 16, 32) if 2 * block <= in_blocks and spec.out_element != HALF)),
         "fetch": (NEXT_GROUP, 0, 4, AHEAD_KIB, 16),
     }
     for vectors in (per_block * n for n in (1, 2, 3, 4, 6, 8)):
@@ -385,7 +385,7 @@ class Direct:
                 if start is None:
                     value = load(em.buffers["dst"], dst0 + at + p * BLOCK, lanes)
                 elif spec.add:
-                    value = start + load(em.buffers["add"], add0 + at + p * BLOCK, lanes)
+                    value = start + em.read("add", add0 + at + p * BLOCK, lanes)
                 else:
                     value = start
                 em.store(acc, slot(p, v), value)
@@ -449,7 +449,10 @@ class Direct:
             at = em.let(self.out_index(group, v, y, x), "at")
             for p in range(width):
                 value = load(acc, slot(p, v), lanes)
-                em.store(em.buffers["dst"], dst0 + at + p * BLOCK, clamp(value, spec.activation) if last else value)
+                if last:
+                    em.write("dst", dst0 + at + p * BLOCK, clamp(value, spec.activation))
+                else:
+                    em.store(em.buffers["dst"], dst0 + at + p * BLOCK, value)
 
     def by_lane(self, near: Any, at: int, lane: int, weight: Expr, total: Expr) -> Expr:
         """`total` and the products of a weight vector and lane `lane` of the vector at `at`."""
@@ -574,10 +577,14 @@ def emit(spec: Conv, schedule: ConvSchedule, name: str) -> list[tirx.PrimFunc]:
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:
-    """fp32 in blocks of 16; in larger ones where each has one pixel, which lies the same way."""
+    """fp32 in blocks of 16; in larger ones where each has one pixel, which lies the same way. Beside fp16 in vectors
+    what it adds and what it makes may be fp16.
+    """
     one = spec.height == spec.width == spec.out_height == spec.out_width == 1
-    elements = {spec.in_element, spec.out_element, *([spec.add_element] if spec.add else [])}
-    if other := elements - ({"float32", WIDE} if one else {"float32"}):
+    beside = {spec.out_element, *([spec.add_element] if spec.add else [])}
+    if isa.has(HALF_VECTORS):
+        beside -= {HALF}
+    if other := {spec.in_element, *beside} - {"float32", *([WIDE] if one else [])}:
         return of_vectors(spec, isa) or f"vectors multiply float32, and it has {', '.join(sorted(other))}"
     return of_vectors(spec, isa)
 

@@ -142,7 +142,7 @@ def emit(spec: Window, schedule: WindowSchedule, name: str) -> list[tirx.PrimFun
             """All taps of some vectors of the pixels into their sums."""
             with em.loop(end - begin, "r", begin) as r:
                 line = (first + r * spread_y) * spec.width + x * step_x - left
-                base = em.let(src0 + line * near.cell + part, "base")
+                base = em.let(em.hidden(src0 + line * near.cell + part, lanes), "base")
                 weights = {}
                 if depthwise:
                     row = em.let((block * rows + r) * (taps * spec.group * wide), "row")

@@ -125,6 +125,15 @@ def test_a_step_in_any_tiling(data: st.DataObject) -> None:
         network.check("fsim")
 
 
+def test_a_distance_between_rounds_that_are_none_is_not_encoded() -> None:
+    """Inputs of one block of outputs that take more of INP than a factor's bits say."""
+    config = Config(log_batch=1, log_inp_buffer=14, log_wgt_buffer=17)
+    term = Term(3, 9, 9, (7, 7), (2, 2), (6, 3), (2, 2), Reads.OWN, 3)
+    spec = Vta(2, 1, 5, 2, (Stage((term,), shift=20, low=-128, high=127),), rows=2)
+    cut = Tiling(3, 1, 1, deep=True, uops=32, inputs=1, weights=1, sums=1)
+    Network([Layer(spec, [None], cut)], accelerator("hls", config)).check()
+
+
 @st.composite
 def chains(draw: st.DrawFn) -> list[Layer]:
     """Layers that read the one before, or any other of the same shape as a shortcut."""

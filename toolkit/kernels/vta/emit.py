@@ -93,6 +93,9 @@ class _Emitter:
     def loop(self, what: int, listed: Uops, **more: int | None) -> None:
         """A GEMM or ALU instruction, steps to pass the time before it where it follows too closely."""
         length = more.pop("length", None) or len(listed)
+        for axis in ("out", "in"):  # of one round the distance to the next means nothing, and its bits may not hold it
+            if more.get(f"iter_{axis}", 1) == 1:
+                more |= {f"{index}_{axis}": 0 for index in ("dst", "src", "wgt")}
         it = Loop(what, listed, length, **more)  # type: ignore[arg-type]
         near = self.at.distance - 1
         first = [it.at(self.config, number) for number in range(min(near, it.steps))]

@@ -393,8 +393,10 @@ class _Export:
         """
         asked = self.wanted.keep_fp32
         if asked and target.element not in HALVES:
-            message = f"--keep-fp32 is for fp16 and bf16 of cuda, and the export is in {target.precision.name}"
-            raise UsageError(message, kind="usage", got=list(asked), allowed="--target cuda --precision fp16, or bf16")
+            message = f"--keep-fp32 is for fp16, and bf16 of cuda, and the export is in {target.precision.name}"
+            raise UsageError(
+                message, kind="usage", got=list(asked), allowed="--precision fp16, or of --target cuda bf16"
+            )
         known = [reach.node_name(node) for node in model.graph.node]
         for name in asked:
             if name not in known:

@@ -27,6 +27,9 @@ DOTS = {"cortex-a72": "smlal2+sadalp", "cortex-a76": "sdot", "cortex-a9": "vmlal
         "neoverse-v1": "smmla"}  # fmt: skip
 """Each kind of core, and what it multiplies with."""
 
+PROVEN_OTHERWISE = {"cortex-a72": {"smull+sadalp"}}
+"""What a layer beside others multiplies with whose weights do not prove that two products fit 16 bits."""
+
 
 def lenet(b: Builder, x: str) -> str:
     """Kernels of 5 x 5, average pools, tables, and fully connected layers."""
@@ -122,7 +125,7 @@ def check(model: onnx.ModelProto, pictures: np.ndarray, scheme: str, isa: str, f
     """Quantized, compiled and run, on pictures inside and outside of the calibrated range."""
     quantized = quantize(model, list(pictures), scheme=scheme).model
     used = held(quantized, pictures[: SIZE[0]], isa, folder)
-    assert used - STEM.get(isa, set()) == {DOTS[isa]}
+    assert used - STEM.get(isa, set()) - PROVEN_OTHERWISE.get(isa, set()) == {DOTS[isa]}
 
 
 STEM = {"neoverse-v1": {"sdot"}}

@@ -43,7 +43,7 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-fp32",
         nargs="+",
-        default=(),
+        default=[],
         metavar="NODE",
         help="nodes, as the bundle's ONNX names them, that fp16, or bf16 of cuda, computes in fp32; those that leave "
         "fp16's range on the pictures that the export is checked with are, without being named",

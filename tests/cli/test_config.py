@@ -69,6 +69,14 @@ def test_a_model_beside_the_file(parser, tmp_path: Path) -> None:
         assert parsed(parser, tmp_path / "net.toml", f'model = "{written}"\noutput = "o"\n').model == meant
 
 
+def test_an_option_of_several_words(parser, tmp_path: Path) -> None:
+    text = 'model = "irv2"\noutput = "o"\nkeep-fp32 = {}\n'
+    for written, meant in (('["a,b", "c"]', ["a,b", "c"]), ("[]", []), ('"one"', ["one"])):
+        assert parsed(parser, tmp_path / "net.toml", text.format(written)).keep_fp32 == meant
+    text = text.format('["a", "b"]')
+    assert parsed(parser, tmp_path / "net.toml", text, "--keep-fp32", "c").keep_fp32 == ["c"]
+
+
 def test_other_commands_have_their_own_config(parser) -> None:
     argv = ["vta", "simulate", "--config", "nowhere.json", "--insns", "x"]
     assert config.expanded(argv, parser) == argv

@@ -144,6 +144,8 @@ def _words(document: Mapping[str, Any], command: argparse.ArgumentParser, path: 
             raise UsageError(f"{path}: '{written}' is {value!r}", kind="config", got=repr(value), allowed=allowed)
         elif actions[key].nargs == 0:
             yield from [f"--{key}"] if value else []
+        elif actions[key].nargs == "+" and isinstance(value, list):
+            yield from (f"--{key}", *map(str, value)) if value else ()
         else:
             yield f"--{key}={_text(key, value, path.parent, actions[key].type is Path or key == 'model')}"
 

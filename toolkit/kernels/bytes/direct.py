@@ -53,21 +53,12 @@ class Direct(conv.Direct):
         self.in_plane = spec.height * spec.width * self.pixel
         self.column_set, self.whole = column_sets(spec)
 
-    def tile(
-        self,
-        image_: tuple[Expr, Expr, Expr],
-        group: Expr,
-        y: Expr,
-        x: int | Expr,
-        width: int,
-        blocks: tuple[int, int],
-        turn: Expr,
-    ) -> None:
+    def tile(self, where: conv.Tile) -> None:
         """See `Direct.tile`. All of the depth is done at once."""
         em, spec, vectors = self.emitter, self.spec, self.schedule.vectors
         lanes = self.schedule.lanes
-        src0 = image_[0] if self.changed else tirx.floordiv(image_[0], self.depth)
-        add0, dst0 = image_[1], image_[2]
+        (src0, add0, dst0), group, y, x, width, blocks, turn = where
+        src0 = src0 if self.changed else tirx.floordiv(src0, self.depth)
         acc = self.started(group, y, x, width)
 
         def slot(p: int, v: int) -> int:

@@ -8,6 +8,7 @@ from tvm import tirx
 
 from ..arm import HALVES
 from ..emit import Expr, load, splat
+from ..vector.conv import Tile
 from .direct import Direct
 from .math import dot
 
@@ -17,19 +18,10 @@ class Squares(Direct):
     two vectors, the first of them for two outputs; a pixel outside of the image, or beside an odd one, is zeros.
     """
 
-    def tile(
-        self,
-        image_: tuple[Expr, Expr, Expr],
-        group: Expr,
-        y: Expr,
-        x: int | Expr,
-        width: int,
-        blocks: tuple[int, int],
-        turn: Expr,
-    ) -> None:
+    def tile(self, where: Tile) -> None:
         """See `Direct.tile`."""
         em, spec, vectors, lanes = self.emitter, self.spec, self.schedule.vectors, self.schedule.lanes
-        src0, add0, dst0 = image_
+        (src0, add0, dst0), group, y, x, width, blocks, turn = where
         acc = self.started(group, y, x, width)
         pairs = -(-width // 2)
         sums = em.local(pairs * 2 * self.wide, "int32", "sums")

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tvm import tirx
@@ -301,6 +301,24 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[
                     yield replace(tiled, rows=rows, rows_outer=rows_outer), knobs
 
 
+class Tile(NamedTuple):
+    """`width` pixels from column `x` of row `y`, for a group of vectors, over input blocks `blocks[0] .. blocks[1]`.
+
+    Attributes:
+        image: where the image begins in the input, in what is added, and in the output.
+        x: an int in a tile with code of its own.
+        turn: counts the tiles of a group.
+    """
+
+    image: tuple[Expr, Expr, Expr]
+    group: Expr
+    y: Expr
+    x: int | Expr
+    width: int
+    blocks: tuple[int, int]
+    turn: Expr
+
+
 class Direct:
     """The state that the parts of one kernel's code share. Other element types replace `tile`."""
 
@@ -356,22 +374,11 @@ class Direct:
         taps = ((group * self.in_blocks + block) * rows + r) * columns
         return self.emitter.let(taps * (self.in_lanes * self.wide * self.depth), "panel")
 
-    def tile(
-        self,
-        image_: tuple[Expr, Expr, Expr],
-        group: Expr,
-        y: Expr,
-        x: int | Expr,
-        width: int,
-        blocks: tuple[int, int],
-        turn: Expr,
-    ) -> None:
-        """`width` pixels from column `x` of row `y`, over input blocks `blocks[0] .. blocks[1]`; `turn` counts tiles
-        in a group.
-        """
+    def tile(self, where: Tile) -> None:
+        """All that is summed, and stored, of a tile."""
         em, spec, sch = self.emitter, self.spec, self.schedule
         lanes, vectors = sch.lanes, sch.vectors
-        src0, add0, dst0 = image_
+        (src0, add0, dst0), group, y, x, width, blocks, turn = where
         acc = em.local(width * self.wide)
         last = blocks[1] == self.in_blocks
 
@@ -517,10 +524,11 @@ class Direct:
         turn = y * len(widths)
         for first, width, count in runs(widths, self.inner):
             if count == 1:
-                self.tile(image_, group, y, first, width, blocks, turn)
+                self.tile(Tile(image_, group, y, first, width, blocks, turn))
             else:
                 with self.emitter.loop(count, "t") as t:
-                    self.tile(image_, group, y, self.emitter.let(first + t * width, "x"), width, blocks, turn + t)
+                    x = self.emitter.let(first + t * width, "x")
+                    self.tile(Tile(image_, group, y, x, width, blocks, turn + t))
             turn = turn + count
 
     def inner(self, x: int, width: int) -> bool:
@@ -531,7 +539,7 @@ class Direct:
         self, image_: tuple[Expr, Expr, Expr], group: Expr, first: Expr, end: Expr, blocks: tuple[int, int]
     ) -> None:
         """Tiles `first .. end` of a pointwise convolution."""
-        self.each_tile(first, end, lambda x, width, t: self.tile(image_, group, 0, x, width, blocks, t))
+        self.each_tile(first, end, lambda x, width, t: self.tile(Tile(image_, group, 0, x, width, blocks, t)))
 
     def each_tile(self, first: Expr, end: Expr, body: Any) -> None:
         """Calls `body(x, width, t)` for tiles `first .. end` of a row: the wider ones come first."""

@@ -45,19 +45,10 @@ class _Halves(conv.Direct):
 
     itemsize = 2
 
-    def tile(
-        self,
-        image_: tuple[Expr, Expr, Expr],
-        group: Expr,
-        y: Expr,
-        x: int | Expr,
-        width: int,
-        blocks: tuple[int, int],
-        turn: Expr,
-    ) -> None:
+    def tile(self, where: conv.Tile) -> None:
         """See `Direct.tile`. All of the depth is done at once."""
         em, spec, vectors = self.emitter, self.spec, self.schedule.vectors
-        src0, add0, dst0 = image_
+        (src0, add0, dst0), group, y, x, width, blocks, turn = where
         acc, sums = em.local(width * self.wide, "float16"), em.local(width * self.wide, name="sums")
         near = em.local(width * LANES, "float16", "near")
         slots = [(p, v, (p * vectors + v) * LANES) for v in range(vectors) for p in range(width)]

@@ -177,17 +177,18 @@ def _layer_norm(reader: Reader, node: onnx.NodeProto) -> None:
     source = value.storage
     assert source.slots is not None
     channels = len(source.slots)
-    if channels != source.blocks * source.block:
-        raise Refuse(f"{channels} channels do not fill their blocks")
     scale = reader.constant(node.input[1], "the scale").astype(np.float32)
     given = len(node.input) > 2 and node.input[2]
     bias = reader.constant(node.input[2], "the bias") if given else np.zeros(channels)
     if scale.size != channels or bias.size != channels:
         raise Refuse("its scale or bias is not one number a channel")
     inside = _map_of(reader, node.output[0])
+    partial = channels != source.blocks * source.block
     spec = ChannelNorm(source.batch, source.blocks, source.pixels, float(attrs.get("epsilon", 1e-5)))
+    spec = replace(spec, channels=channels if partial else 0)
     storage = Storage(inside, source.batch, source.pixels, source.blocks, source.slots, dtype=source.dtype)
-    numbers = [Param("channel", array.reshape(-1).astype(np.float32)) for array in (scale, bias)]
+    arrays = (scale, bias, np.ones(channels)) if partial else (scale, bias)
+    numbers = [Param("channel", array.reshape(-1).astype(np.float32)) for array in arrays]
     reader.emit("layernorm", [node.name], spec, [(source, "in_stride"), *numbers], storage, inside)
     reader.values[inside] = Value(inside, reader.shape(inside), storage, value.height, value.width)
 

@@ -576,15 +576,20 @@ def test_pack_and_unpack(gpu):
 
 
 @pytest.mark.parametrize("element", ["float32", HALF])
-def test_layer_normalization(gpu, element):
+@pytest.mark.parametrize("channels", [48, 35])
+def test_layer_normalization(gpu, element, channels):
+    """Channels that do not fill their blocks have a mask."""
     random = np.random.default_rng(4)
     x = rounded((3 + random.standard_normal((2, 48, 5, 7))).astype(np.float32), element)
     scale, bias = (random.standard_normal(48).astype(np.float32) for _ in range(2))
-    spec = ChannelNorm(2, 3, 35, 1e-5, x[0].size, x[0].size, element, element)
+    mask = (np.arange(48) < channels).astype(np.float32)
+    partial = channels if channels < 48 else 0
+    spec = ChannelNorm(2, 3, 35, 1e-5, x[0].size, x[0].size, element, element, partial)
     out = kept(np.full(x.shape, np.nan, np.float32), element)
-    gpu.call(spec, [kept(blocked(x), element), scale, bias, out])
-    deviation = np.sqrt(x.var(1, keepdims=True) + 1e-5)
-    want = (x - x.mean(1, keepdims=True)) / deviation * scale.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
+    gpu.call(spec, [kept(blocked(x), element), scale, bias, *([mask] if partial else []), out])
+    mean = x[:, :channels].mean(1, keepdims=True)
+    deviation = np.sqrt(x[:, :channels].var(1, keepdims=True) + 1e-5)
+    want = (x - mean) / deviation * scale.reshape(-1, 1, 1) + bias.reshape(-1, 1, 1)
     near = NEAR[element]
     found = numbers(out, element).reshape(blocked(x).shape)
     np.testing.assert_allclose(found, blocked(want), atol=near * np.abs(want).max())

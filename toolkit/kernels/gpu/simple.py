@@ -257,18 +257,18 @@ def emit_map(spec: Map, schedule: SimpleSchedule, symbol: str) -> list[Any]:
 # -- layer normalization ---------------------------------------------------------------------------------------------
 def norm_program(spec: ChannelNorm, schedule: SimpleSchedule) -> Program:
     """A thread a pixel."""
-    return each(spec.batch * spec.pixels, schedule, 4)
+    return each(spec.batch * spec.pixels, schedule, len(spec.operands))
 
 
 def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     """Layer normalization over channels: the mean, then the variance, then the result."""
     em = GpuEmitter(symbol, spec.pointers, norm_program(spec, schedule).launches[0])
     item, exists = item_of(em, spec.batch * spec.pixels, schedule)
-    share = const(1.0 / (spec.blocks * BLOCK))
+    share = const(1.0 / spec.averaged)
 
     def body() -> None:
         n, pixel = split(em, item, (("n", spec.batch), ("pixel", spec.pixels)))
-        value, scale, bias = (em.local(QUAD, name=name) for name in ("value", "scale", "bias"))
+        value, scale, bias, mask = (em.local(QUAD, name=name) for name in ("value", "scale", "bias", "mask"))
         sums = em.local(3, name="sums")  # the sum, the mean, one over the deviation
 
         def each(function: Callable[[Expr, Expr], None]) -> None:
@@ -278,13 +278,21 @@ def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, symbol: str) -> list[
                 em.copy(value, 0, em.buffers["src"], n * (spec.in_stride // QUAD) + place)
                 function(quad, place)
 
-        def add(_quad: Expr, _place: Expr) -> None:
-            for q in range(QUAD):
-                em.store(sums, 0, load(sums, 0) + load(value, q))
+        def masked(number: Expr, q: int) -> Expr:
+            """The value `q` of a quad where its lane holds a channel, zero elsewhere."""
+            return number * load(mask, q) if spec.channels else number
 
-        def square(_quad: Expr, _place: Expr) -> None:
+        def add(quad: Expr, _place: Expr) -> None:
+            if spec.channels:
+                em.copy(mask, 0, em.buffers["mask"], quad)
             for q in range(QUAD):
-                off = em.let(load(value, q) - load(sums, 1), "off")
+                em.store(sums, 0, load(sums, 0) + masked(load(value, q), q))
+
+        def square(quad: Expr, _place: Expr) -> None:
+            if spec.channels:
+                em.copy(mask, 0, em.buffers["mask"], quad)
+            for q in range(QUAD):
+                off = em.let(masked(load(value, q) - load(sums, 1), q), "off")
                 em.store(sums, 0, load(sums, 0) + off * off)
 
         def write(quad: Expr, place: Expr) -> None:

@@ -72,7 +72,11 @@ class ChannelNorm(Spec):
 
         out[c] = (in[c] - mean) / sqrt(variance + epsilon) * scale[c] + bias[c]
 
-    Every lane of every block holds a channel. Pointers: input, scale, bias, output.
+    Pointers: input, scale, bias, [mask,] output.
+
+    Attributes:
+        channels: how many lanes hold a channel: those where the mask is one, not zero; 0 where all do, and there is no
+            mask.
     """
 
     batch: int
@@ -83,12 +87,19 @@ class ChannelNorm(Spec):
     out_stride: int = 0
     in_element: str = "float32"
     out_element: str = "float32"
+    channels: int = 0
+
+    @property
+    def averaged(self) -> int:
+        """How many values of a pixel a mean is of."""
+        return self.channels or self.blocks * element_of(self.in_element).block
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        channels = self.blocks * element_of(self.in_element).block
+        lanes = self.blocks * element_of(self.in_element).block
         size = (self.batch, self.blocks, self.pixels)
-        numbers = (constant("scale", channels), constant("bias", channels))
+        names = ("scale", "bias", "mask") if self.channels else ("scale", "bias")
+        numbers = tuple(constant(name, lanes) for name in names)
         return (source(mapped(self.in_element, *size), self.in_element), *numbers,
                 result(mapped(self.out_element, *size), self.out_element))  # fmt: skip
 

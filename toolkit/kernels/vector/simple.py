@@ -296,7 +296,7 @@ def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, name: str) -> list[ti
     wide = element_of(spec.in_element).block
     near, there = element_of(spec.in_element).cell, element_of(spec.out_element).cell
     chunks, number = -(-spec.pixels // _NORM_PIXELS), together(spec.in_element, lanes)
-    share = const(1.0 / (spec.blocks * wide))
+    share = const(1.0 / spec.averaged)
     with em.units() as unit:
         n, chunk = em.let(tirx.floordiv(unit, chunks), "n"), em.let(tirx.floormod(unit, chunks), "chunk")
         first = em.let(chunk * _NORM_PIXELS, "first")
@@ -306,14 +306,19 @@ def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, name: str) -> list[ti
         sums, means = em.local(_NORM_PIXELS * lanes, name="sums"), em.local(_NORM_PIXELS, name="means")
         scales = em.local(_NORM_PIXELS, name="scales")
 
-        def summed(term: Callable[[Expr, Expr], Expr], into: Any, last: Callable[[Expr], Expr]) -> None:
-            """The mean over a pixel's channels of `term(value, pixel)`, through `last`, for every pixel."""
+        def masked(value: Expr, at: Expr) -> Expr:
+            """`value` where its lane holds a channel, zero elsewhere."""
+            return value * em.read("mask", at, lanes) if spec.channels else value
+
+        def summed(term: Callable[[Expr, Expr, Expr], Expr], into: Any, last: Callable[[Expr], Expr]) -> None:
+            """The mean over a pixel's channels of `term(value, pixel, lane)`, through `last`, for every pixel."""
             with em.loop(count, "p") as p:
                 em.store(sums, p * lanes, const(0.0, lanes))
             with em.loop(spec.blocks, "block") as block, em.loop(count, "p") as p:
                 total = load(sums, p * lanes, lanes)
                 for part in range(0, wide, lanes):
-                    total = total + term(em.read("src", src + (block * spec.pixels + p) * near + part, lanes), p)
+                    value = em.read("src", src + (block * spec.pixels + p) * near + part, lanes)
+                    total = total + term(value, p, block * wide + part)
                 em.store(sums, p * lanes, total)
             with em.loop(count, "p") as p:
                 total = load(sums, p * lanes)
@@ -321,11 +326,11 @@ def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, name: str) -> list[ti
                     total = total + load(sums, p * lanes + lane)
                 em.store(into, p, last(em.let(total, "total") * share))
 
-        def squared(value: Expr, p: Expr) -> Expr:
-            off = em.let(value - splat(load(means, p), lanes), "off")
+        def squared(value: Expr, p: Expr, at: Expr) -> Expr:
+            off = em.let(masked(value - splat(load(means, p), lanes), at), "off")
             return off * off
 
-        summed(lambda value, _p: value, means, lambda mean: mean)
+        summed(lambda value, _p, at: masked(value, at), means, lambda mean: mean)
         summed(squared, scales, lambda variance: const(1.0) / tirx.sqrt(variance + const(spec.epsilon)))
         with em.loop(spec.blocks, "block") as block, em.loop(count, "p") as p:
             for start in range(0, wide, lanes * number):

@@ -198,6 +198,19 @@ def requantize_sum(
     return np.asarray(np.clip(np.rint(total), low - zero, high - zero).astype(np.int32) + zero).astype(dtype)
 
 
+def scale_channels(q: Ints, zero_q: int, factor: float | Floats, shift: float | Floats, zero: int, dtype: str) -> Ints:
+    """``clamp(rint(float32(q - zero_q) * factor + shift) + zero)``, float32 throughout, ties to even: a batch norm.
+
+    Args:
+        q: 8-bit (N, C, H, W).
+        factor, shift: float32, one number or of a shape that broadcasts with `q`; in units of the result.
+    """
+    low, high = LIMITS[dtype]
+    total = (q.astype(np.int32) - zero_q).astype(np.float32) * np.asarray(factor, np.float32)
+    total = total + np.asarray(shift, np.float32)
+    return np.asarray(np.clip(np.rint(total), low - zero, high - zero).astype(np.int32) + zero).astype(dtype)
+
+
 # -- joins ------------------------------------------------------------------------------------------------------------
 
 

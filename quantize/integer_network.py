@@ -22,6 +22,7 @@ from inception_deploy.graph.rewrite import (
     integer,
     ints,
     number,
+    numbers_of,
     only_reader,
     operand,
     shape,
@@ -32,7 +33,7 @@ from inception_deploy.verify import run_onnx
 from . import arith
 from .assign import LARGEST_ALIGNMENT
 from .insert import SCHEME_KEY
-from .integer_steps import IntegerStep, Tensor, has_params, numbers_of, params_of, steps_of
+from .integer_steps import IntegerStep, Tensor, has_params, params_of, steps_of
 from .scheme import SCHEMES, Params
 from .structure import ACTIVATIONS, window_counts
 
@@ -210,6 +211,9 @@ def _integers(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two
         return _add(step, given, y, power_of_two)
     if step.kind == "mul":
         return _mul(step, given, y, power_of_two)
+    if step.kind == "affine":
+        scale, shift = (numbers.reshape(-1, 1, 1) for numbers in step.factor_and_shift)
+        return arith.scale_channels(given[0], x.zero, scale, shift, y.zero, y.dtype)
     if step.kind == "mean":
         acc, counts = _window(step, given[0])
         if power_of_two:

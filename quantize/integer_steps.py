@@ -15,13 +15,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from inception_deploy.errors import DeployError
+from inception_deploy.graph.fold import AFFINE, affine_of
 from inception_deploy.graph.rewrite import (
-    Array,
     constant,
     dequantized,
     integer,
     ints,
     number,
+    numbers_of,
     only_reader,
     operand,
     rank,
@@ -73,12 +74,21 @@ class Linear:
 
 
 @dataclass(frozen=True)
+class Channelwise:
+    """What an affine step computes, in reals: ``scale[c] * x[:, c] + shift[c]``, float64 (C,) both."""
+
+    scale: NDArray[np.float64]
+    shift: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class IntegerStep:
     """One integer step, or one float node.
 
     Attributes:
-        kind: ``linear``, ``pooled``, ``add``, ``mul``, ``mean``, ``concat``, ``move``, ``table``, ``float``, or the
-            two edges ``quantize`` (a float tensor becomes integers) and ``dequantize`` (integers become one).
+        kind: ``linear``, ``pooled``, ``add``, ``mul``, ``affine``, ``mean``, ``concat``, ``move``, ``table``,
+            ``float``, or the two edges ``quantize`` (a float tensor becomes integers) and ``dequantize`` (integers
+            become one).
         nodes: the ONNX nodes it stands for; the first names it.
         inputs: the quantized tensors it reads, in order; of a ``linear`` step with an Add behind it, what it
             multiplies and the shortcut. A ``pooled`` step is an AveragePool of stride 1, the 1x1 Conv that alone reads
@@ -86,6 +96,7 @@ class IntegerStep:
         output: the quantized tensor it makes; None where its result leaves as float.
         result: the name of its float result; the integers' dequantization where there are both.
         linear: the numbers of a linear or pooled step; of the latter the weight is (O, I, 1, 1), that of each tap.
+        channelwise: the numbers of an affine step, whose nodes are a chain of Mul, Div, Add, Sub or BatchNormalization.
         reason: why a float node is one.
     """
 
@@ -95,6 +106,7 @@ class IntegerStep:
     output: Tensor | None
     result: str
     linear: Linear | None = None
+    channelwise: Channelwise | None = None
     reason: str = ""
 
     @property
@@ -129,6 +141,15 @@ class IntegerStep:
         """How far the shortcut is shifted to the left: ``n_s - n_x - n_w``, int32 (O,), never negative."""
         assert self.shortcut is not None
         return self.shortcut.params.exponent - self.exponents
+
+    @property
+    def factor_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of an affine step, what `arith.scale_channels` multiplies by and adds, float32 (C,)."""
+        assert self.channelwise is not None
+        assert self.output is not None
+        y = np.float64(np.float32(self.output.params.scale))
+        factor = self.channelwise.scale * np.float64(np.float32(self.inputs[0].params.scale)) / y
+        return factor.astype(np.float32), (self.channelwise.shift / y).astype(np.float32)
 
     @property
     def factors(self) -> tuple[Ints, Ints]:
@@ -277,6 +298,9 @@ def _name(value: ir.Value | None) -> str:
 
 def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
     conv = _summed(node) if power_of_two else None
+    scaled = None if power_of_two else _channelwise(node)
+    if scaled is not None:
+        return _affine(*scaled)
     kind = _kind(node) if conv is None else "pooled"
     inputs = tuple(_tensor(value) for value in _activations(node))
     if not inputs:
@@ -299,6 +323,47 @@ def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
     if kind == "linear" or conv is not None:
         linear = _linear(conv or node, inputs[0].params, ours, 1 if conv is None else taps_of(node))
     return IntegerStep(kind, tuple(nodes), inputs, output, result.name or "", linear)
+
+
+def _channelwise(node: ir.Node) -> tuple[list[ir.Node], Channelwise] | None:
+    """The chain of nodes from this one on that scale and shift each channel of a map, and what they come to; None where
+    there is none, or all of it is functions of a value, for which there are tables.
+    """
+    chain, whole = list[ir.Node](), None
+    reader: ir.Node | None = node
+    while reader is not None and not reader.domain and reader.op_type in (*AFFINE, "BatchNormalization"):
+        found = affine_of(reader)
+        if found is None or rank(found.x) != 4 or shape(found.x) != shape(reader.outputs[0]):
+            break
+        if chain and found.x is not chain[-1].outputs[0]:
+            break
+        scale, shift = (
+            (found.scale, found.shift)
+            if whole is None
+            else (found.scale * whole.scale, found.scale * whole.shift + found.shift)
+        )
+        chain.append(reader)
+        whole = Channelwise(scale, shift)
+        reader = only_reader(reader.outputs[0])
+    return None if whole is None or all(map(is_function, chain)) else (chain, whole)
+
+
+def _affine(chain: list[ir.Node], numbers: Channelwise) -> IntegerStep:
+    """The step of `_channelwise`, with the activation behind it."""
+    found = affine_of(chain[0])
+    assert found is not None
+    nodes, given = list(chain), _tensor(found.x)
+    follower = only_reader(nodes[-1].outputs[0])
+    if follower is not None and is_activation(follower):
+        nodes.append(follower)
+    result = nodes[-1].outputs[0]
+    output = quantized_as(result)
+    if output is None:
+        raise _StaysFloatError("its result is not quantized again")
+    step = IntegerStep("affine", tuple(nodes), (given,), output, result.name or "", channelwise=numbers)
+    if not all(np.isfinite(part).all() for part in step.factor_and_shift):
+        raise _StaysFloatError("it scales or shifts a channel by more than float32 holds")
+    return step
 
 
 def taps_of(pool: ir.Node) -> int:
@@ -477,16 +542,3 @@ def _exact_bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] 
         return None
     same = np.allclose(np.broadcast_to(own.reshape(-1), scale.shape), scale, rtol=bound("rounding"), atol=0)
     return np.asarray(q.reshape(-1), np.int32) if same and (zero is None or not zero.any()) else None
-
-
-def numbers_of(node: ir.Node) -> Array | None:
-    """The numbers that the DequantizeLinear of a constant gives, float32; None for one in blocks."""
-    q, scale, zero = (constant(operand(node, index)) for index in range(3))
-    if q is None or scale is None or integer(node, "block_size", 0):
-        return None
-    if scale.size > 1:
-        sizes = [1] * q.ndim
-        sizes[integer(node, "axis", 1) % q.ndim if q.ndim > 1 else 0] = -1
-        scale, zero = scale.reshape(sizes), None if zero is None else zero.reshape(sizes)
-    centred = q.astype(np.float64) - (0 if zero is None else zero.astype(np.float64))
-    return np.asarray(centred * scale, np.float32)

@@ -94,7 +94,7 @@ class Graph:
         self, x: str, scale: float, channels: int, out: int, kernel: int = 3, bias: str = "exact", **how: Any
     ) -> str:
         """A convolution of dequantized integers of that scale; `bias` is exact, float, own (in a scale of its own) or none."""
-        weight, scales = self.weight(out, channels // how.pop("group", 1), kernel, kernel, **how.pop("weight", {}))
+        weight, scales = self.weight(out, channels // how.get("group", 1), kernel, kernel, **how.pop("weight", {}))
         axis = {"axis": 0} if scales.ndim else {}
         inputs = [x, self.op("DequantizeLinear", *weight, **axis)]
         real = self.normal(out, 1).reshape(-1)
@@ -221,11 +221,40 @@ def joins() -> Iterator[File]:
     y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16), 0.03, 128)
     row, column = g.normal(1, 16, 1, 1), g.constant(0.01)
     added = g.op("DequantizeLinear", g.constant(np.rint(row * 100), "int8"), column)
-    yield _file("add-a-constant", g, g.head(g.qdq(g.op("Add", y, added), 0.03, 128), 0.03, 16), floats=("Add",))
+    yield _file("add-a-constant", g, g.head(g.qdq(g.op("Add", y, added), 0.03, 128), 0.03, 16))
     g = Graph(14)
     y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16), 0.03, 128)
     mean = g.qdq(g.op("GlobalAveragePool", y), 0.01, 128)
     yield _file("add-a-mean", g, g.head(g.qdq(g.op("Add", y, mean), 0.03, 128), 0.03, 16), floats=("Add",))
+
+
+def scaled() -> Iterator[File]:
+    """What scales and shifts each channel, between integers: a batch norm that was left where it was."""
+    for dtype, zero in (("uint8", 120), ("int8", -3)):
+        g = Graph(36)  # behind a convolution, a depthwise one, a sum, a concat; before a sum
+        y = g.qdq(g.conv(g.qdq("x", 0.03, zero, dtype), 0.03, 3, 16), 0.03, zero, dtype)
+        y = g.qdq(g.op("Relu", _norm(g, y, 16)), 0.02, zero, dtype)
+        d = g.qdq(g.conv(y, 0.02, 16, 16, group=16), 0.02, zero, dtype)
+        d = g.qdq(g.op("Clip", _norm(g, d, 16), g.constant(-0.5), g.constant(1.5)), 0.015, zero, dtype)
+        z = g.qdq(_norm(g, g.qdq(g.conv(d, 0.015, 16, 16, 1), 0.02, zero, dtype), 16), 0.03, zero, dtype)
+        y = g.qdq(g.op("Relu", g.op("Add", z, y)), 0.03, zero, dtype)
+        y = g.qdq(g.op("Mul", y, g.constant(g.normal(16, 1, 1))), 0.01, zero, dtype)
+        parts = [y, g.qdq(g.op("Sub", g.constant(g.normal(1, 16, 1, 1)), y), 0.01, zero, dtype)]
+        y = g.qdq(g.op("Concat", *parts, axis=1), 0.01, zero, dtype)
+        y = g.qdq(g.op("Relu", _norm(g, y, 32)), 0.02, zero, dtype)
+        yield _file(f"norm-{dtype}", g, g.head(y, 0.02, 32))
+    g = Graph(37)  # of one number for all channels after all; and one that leaves as float
+    y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16), 0.03, 128)
+    y = g.qdq(g.op("Mul", g.op("Add", y, g.constant(np.full((16, 1, 1), 0.25))), g.constant(0.5)), 0.02, 128)
+    y = g.op("Mul", y, g.constant(g.normal(16, 1, 1)))
+    yield _file("norm-left", g, g.head(y, 0.02, 16), floats=("Mul", "GlobalAveragePool"))
+
+
+def _norm(g: Graph, y: str, channels: int) -> str:
+    """BatchNormalization with numbers of which some are negative."""
+    numbers = (g.normal(channels, 1).reshape(-1) for _ in range(3))
+    name: str = g.op("BatchNormalization", y, *map(g.constant, numbers), g.constant(g.random.uniform(0.5, 2, channels)))
+    return name
 
 
 def linear() -> Iterator[File]:
@@ -442,7 +471,7 @@ def by_other_tools() -> Iterator[File]:
 
 
 KINDS: tuple[Callable[[], Iterator[File]], ...] = (
-    biases, weights, activations, joins, linear, sixteen, operators, integers, outputs, by_other_tools, by_onnxruntime,
+    biases, weights, activations, joins, scaled, linear, sixteen, operators, integers, outputs, by_other_tools, by_onnxruntime,
 )  # fmt: skip
 
 

@@ -10,11 +10,14 @@ from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedN
 from onnxscript import optimizer
 
 from inception_deploy.graph.rewrite import (
+    add_constant,
     bypass,
     constant,
+    dequantized,
     integer,
     ints,
     nodes,
+    numbers_of,
     operand,
     rank,
     same_shape,
@@ -45,6 +48,10 @@ def fold_constants(model: ir.Model) -> int:
     one. A float weight behind QuantizeLinear and DequantizeLinear becomes integers behind the latter.
     """
     before = len(model.graph)
+    for node in nodes(model, "DequantizeLinear"):  # what computes constants below has none of opset 18 and older
+        known = numbers_of(node) if dequantized(node.outputs[0]) is not None and _should_fold(node) else None
+        if known is not None and not node.outputs[0].is_graph_output():
+            bypass(node, add_constant(model.graph, node.outputs[0].name or node.op_type, known))
     optimizer.fold_constants(
         model,
         input_size_limit=FOLDABLE_ELEMENTS,

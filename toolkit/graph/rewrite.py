@@ -43,6 +43,19 @@ def dequantized(value: ir.Value | None) -> ir.Node | None:
     return maker
 
 
+def numbers_of(node: ir.Node) -> Array | None:
+    """The numbers that the DequantizeLinear of a constant gives, float32; None for one in blocks."""
+    q, scale, zero = (constant(operand(node, index)) for index in range(3))
+    if q is None or scale is None or integer(node, "block_size", 0):
+        return None
+    if scale.size > 1:
+        sizes = [1] * q.ndim
+        sizes[integer(node, "axis", 1) % q.ndim if q.ndim > 1 else 0] = -1
+        scale, zero = scale.reshape(sizes), None if zero is None else zero.reshape(sizes)
+    centred = q.astype(np.float64) - (0 if zero is None else zero.astype(np.float64))
+    return np.asarray(centred * scale, np.float32)
+
+
 def shape(value: ir.Value | None) -> tuple[int, ...] | None:
     """A value's shape when every size is known."""
     if value is None or value.shape is None or not value.shape.is_static():

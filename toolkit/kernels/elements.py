@@ -147,6 +147,17 @@ class Addition:
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """What scales and shifts each channel of a quantized tensor (`arith.scale_channels`),
+    ``rounding((q - zero) * scale[c] + shift[c])``, in float32, ties to even. The numbers are an operand, float32
+    `[2, channels]`.
+    """
+
+    zero: int
+    rounding: Rounding
+
+
+@dataclass(frozen=True)
 class Product:
     """The product of two quantized tensors, ``rounding((a - zero_a) * (b - zero_b))``.
 

@@ -37,7 +37,7 @@ def join(network: Network, kernels: KernelSet) -> None:
 
 
 def _alone(spec: Conv) -> bool:
-    return spec.pointwise and spec.groups == 1 and not spec.add
+    return spec.pointwise and spec.groups == 1 and not spec.add and spec.scaling is None
 
 
 def _of_gpu(spec: Conv) -> bool:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ..kernels.elements import Addition, Rounding
+from ..kernels.elements import Addition, Rounding, Scaling
 from ..kernels.spec import Conv, Spec, Stage, Vta, Window, applies
 from ..kernels.vta.bound import shifts
 from ..lower.layers import Layer
@@ -64,7 +64,8 @@ def plain(spec: Spec) -> Spec:
         unaligned = None if addition.unaligned is None else (1.0, 1.0)
         inside = None if addition.inside is None else 0
         addition = Addition((0, 0), (0, 0), 1.0, replace(alike, shift=addition.rounding.shift), unaligned, inside)
-    return replace(found, rounding=alike, addition=addition, row_sets=1, column_sets=1)
+    scaling = None if found.scaling is None or alike is None else Scaling(0, alike)
+    return replace(found, rounding=alike, scaling=scaling, addition=addition, row_sets=1, column_sets=1)
 
 
 def _plain(stage: Stage) -> Stage:

@@ -23,7 +23,7 @@ from ..emit import Emitter, Expr, load, splat
 from ..spec import Conv, column_sets
 from ..vector import conv
 from ..x86 import WORDS_OF
-from .math import broadcast, dot, leave
+from .math import broadcast, dot, leave, scaling_at
 from .schedule import PIXEL, DotSchedule, sharing
 
 
@@ -163,10 +163,13 @@ class Direct(conv.Direct):
         for v in range(0, vectors, wide // lanes):
             at = em.let(self.out_index(group, v, y, x), "at")
             factor = em.let(load(em.buffers["factor"], (group * vectors + v) * lanes, wide), "factor")
+            scaling = None
+            if self.spec.scaling is not None:
+                scaling = scaling_at(em, (group * vectors + v) * lanes, self.spec.out_channels, wide)
             for p in range(width):
-                self.finish(
-                    load(acc, (p * vectors + v) * lanes, wide), factor, add0 + at + p * BLOCK, dst0 + at + p * BLOCK
-                )
+                sums, add_at, dst_at = load(acc, (p * vectors + v) * lanes, wide), add0 + at, dst0 + at
+                place = (add_at + p * BLOCK, dst_at + p * BLOCK)
+                leave(em, self.spec, sums, factor, *place, self.schedule.narrow, scaling)
 
     @property
     def widest(self) -> int:
@@ -239,7 +242,3 @@ class Direct(conv.Direct):
         else:
             value = tirx.Cast(f"{self.dot.first}x{self.pixel}", value)
         return tirx.reinterpret(f"{self.dot.word}x{self.in_lanes}" if self.in_lanes > 1 else self.dot.word, value)
-
-    def finish(self, acc: Expr, factor: Expr, add_at: Expr, dst_at: Expr) -> None:
-        """The epilogue of one vector, or of a block's."""
-        leave(self.emitter, self.spec, acc, factor, add_at, dst_at, self.schedule.narrow)

@@ -9,7 +9,7 @@ from tvm import tirx
 
 from ..arm import NARROW
 from ..dots import Dot
-from ..elements import Addition, Product, Rounding
+from ..elements import Addition, Product, Rounding, Scaling
 from ..emit import NEON, Emitter, Expr, clamp, const, load, splat
 from ..spec import Conv, Map, WinogradOutput
 from ..x86 import VPMADDWD_SUM
@@ -47,6 +47,14 @@ def narrow(value: Expr) -> Expr:
 def real(value: Expr) -> Expr:
     """int32 as float32, the nearest one."""
     return tirx.Cast(_vector("float32", _lanes(value)), value)
+
+
+def product(a: Expr, b: Expr) -> Expr:
+    """`a * b` of float32 lanes, rounded before anything is added to it: compilers (TVM's LLVM, NVIDIA's) make one
+    instruction of a product and a sum, which rounds once, unless something stands between. A maximum with what no
+    product of bytes and scales falls below does.
+    """
+    return tirx.max(a * b, const(-1e30, _lanes(a)))
 
 
 def dot(em: Emitter, row: Dot, acc: Expr, words: Expr, weights: Expr) -> Expr:
@@ -140,10 +148,28 @@ def added(a: Expr, b: Expr, how: Addition, to: To | None = None) -> Expr:
     lanes = _lanes(a)
     left, right = a - whole(how.zeros[0], lanes), b - whole(how.zeros[1], lanes)
     if how.unaligned is not None:
-        total = real(left) * const(how.unaligned[0], lanes) + real(right) * const(how.unaligned[1], lanes)
+        total = product(real(left), const(how.unaligned[0], lanes)) + product(
+            real(right), const(how.unaligned[1], lanes)
+        )
         return (to or nearest)(total, how.rounding)
     acc = left * whole(1 << how.shifts[0], lanes) + right * whole(1 << how.shifts[1], lanes)
     return _by(acc, how.factor, how.rounding, to)
+
+
+def scaled(q: Expr, numbers: tuple[Expr, Expr], how: Scaling, to: To | None = None) -> Expr:
+    """`Scaling` of a byte, as int32 lanes; int32 lanes again, or bytes.
+
+    Args:
+        numbers: the scale and the shift of each lane's channel, float32. to: as `rounded` takes it.
+    """
+    centred = q - whole(how.zero, _lanes(q))
+    return (to or nearest)(product(real(centred), numbers[0]) + numbers[1], how.rounding)
+
+
+def scaling_at(em: Any, slot: Expr, channels: int, lanes: int) -> tuple[Expr, Expr]:
+    """The scales and the shifts of the channels from `slot` on, of so many."""
+    scale, shift = (load(em.buffers["scaling"], start + slot, lanes) for start in (0, channels))
+    return em.let(scale, "scale"), em.let(shift, "shift")
 
 
 def multiplied(a: Expr, b: Expr, how: Product) -> Expr:
@@ -174,7 +200,8 @@ def joined(acc: Expr, b: Expr, factor: Expr, how: Addition, to: To | None = None
     if how.rounding.shift:
         total = acc + tirx.shift_left(other, factor - whole(how.inside, lanes))
         return rounded(total, factor, how.rounding)
-    return (to or nearest)(real(acc) * factor + real(other) * const(how.factor, lanes), how.rounding)
+    total = product(real(acc), factor) + product(real(other), const(how.factor, lanes))
+    return (to or nearest)(total, how.rounding)
 
 
 def leave(
@@ -185,10 +212,12 @@ def leave(
     add_at: Expr,
     dst_at: Expr,
     instruction: str = "",
+    scaling: tuple[Expr, Expr] | None = None,
 ) -> None:
     """Store a convolution's sums, int32 lanes, as bytes or as float32.
 
     Args:
+        scaling: the numbers of `spec.scaling`, where there is one (`scaling_at`).
         instruction: what makes bytes of floats at once, as `to_bytes` takes it.
     """
     if spec.rounding is None:
@@ -196,12 +225,16 @@ def leave(
         return
     how, to = spec.addition, to_bytes(em, instruction)
     other = None if how is None else widen(load(em.buffers["add"], add_at, _lanes(acc)))
-    if how is None:
-        q = em.let(rounded(acc, factor, spec.rounding, to), "q")
-    elif how.inside is not None:
-        q = joined(acc, other, factor, how, to)
-    else:
-        q = added(em.let(rounded(acc, factor, spec.rounding), "q"), other, how, to)
+    if how is not None and how.inside is not None:
+        em.store(em.buffers["dst"], dst_at, narrow(joined(acc, other, factor, how, to)))
+        return
+    last = to if how is None else None  # what follows wants numbers, not bytes
+    q = em.let(rounded(acc, factor, spec.rounding, last if scaling is None else None), "q")
+    if scaling is not None:
+        assert spec.scaling is not None
+        q = em.let(scaled(q, scaling, spec.scaling, last), "q")
+    if how is not None:
+        q = added(q, other, how, to)
     em.store(em.buffers["dst"], dst_at, narrow(q))
 
 
@@ -212,14 +245,17 @@ def averaged(acc: Expr, times: Expr, shift: Expr, how: Rounding) -> Expr:
     return rounded(acc * splat(times, lanes) + splat(half, lanes), splat(shift, lanes), how)
 
 
-def mapped(spec: Map, value: Expr, second: Expr = None) -> Expr:
+def mapped(spec: Map, value: Expr, second: Any = None) -> Expr:
     """What a `Map` but a table makes of values: int32 lanes of bytes, of ``dequantize`` float32.
 
     Args:
         value: int32 lanes, of ``quantize`` float32.
-        second: the second operand, likewise.
+        second: the second operand, likewise; of ``affine`` the scales and the shifts.
     """
     lanes, how = _lanes(value), spec.rounding
+    if spec.op == "affine":
+        assert spec.scaling is not None
+        return scaled(value, second, spec.scaling)
     if spec.op == "add":
         assert spec.addition is not None
         return added(value, second, spec.addition)

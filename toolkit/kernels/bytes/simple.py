@@ -14,7 +14,7 @@ from ..family import Family, of_bytes
 from ..isa import Isa
 from ..spec import NONE, Map, Pixels, Window, WindowOp
 from ..vector.simple import SimpleSchedule, whole_vectors
-from .math import averaged, mapped, narrow, nearest, real, rounded, to_bytes, whole, widen
+from .math import averaged, mapped, narrow, nearest, real, rounded, scaled, scaling_at, to_bytes, whole, widen
 
 _PIXELS = 8
 """Widest tile of a window along a row."""
@@ -114,7 +114,11 @@ class _Window:
             factor = splat(load(em.buffers["factor"], pixel), BLOCK)
         if spec.rounding is None:
             return clamp(real(acc) * factor, spec.activation)
-        return narrow(rounded(acc, factor, spec.rounding, to_bytes(em, self.schedule.narrow)))
+        to = to_bytes(em, self.schedule.narrow)
+        if spec.scaling is None:
+            return narrow(rounded(acc, factor, spec.rounding, to))
+        numbers = scaling_at(em, block * BLOCK, spec.channels, BLOCK)
+        return narrow(scaled(em.let(rounded(acc, factor, spec.rounding), "q"), numbers, spec.scaling, to))
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""
@@ -213,7 +217,7 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFu
         n, block = em.let(tirx.floordiv(unit, spec.blocks), "n"), em.let(tirx.floormod(unit, spec.blocks), "block")
         plane = spec.pixels * BLOCK
         src = em.let(n * spec.in_stride + block * plane, "src0")
-        each = BLOCK if spec.second == "channel" else plane
+        each = plane if spec.second == "tensor" else BLOCK
         other = em.let(n * spec.second_stride + block * each, "second0")
         dst = em.let(n * spec.out_stride + block * plane, "dst0")
         if isinstance(schedule, TableSchedule) and schedule.shuffle:
@@ -227,7 +231,7 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFu
                         value = tirx.Cast(spec.out_element, load(em.buffers["table"], index))
                         em.store(em.buffers["dst"], dst + at + lane, value)
                 else:
-                    second = other if spec.second == "channel" else other + at
+                    second = other + at if spec.second == "tensor" else other
                     em.store(em.buffers["dst"], dst + at, _mapped(spec, em, src + at, second))
     return [em.finish()]
 
@@ -239,7 +243,11 @@ def _mapped(spec: Map, em: Emitter, at: Expr, second: Expr) -> Expr:
         assert spec.rounding is not None
         low, high = (splat(tirx.const(end, "uint8"), BLOCK) for end in (spec.rounding.low, spec.rounding.high))
         return tirx.min(tirx.max(value, low), high)
-    other = widen(load(em.buffers["second"], second, BLOCK)) if spec.second != "none" else None
+    other: Any = None
+    if spec.second == "scaling":
+        other = scaling_at(em, second, spec.blocks * BLOCK, BLOCK)
+    elif spec.second != "none":
+        other = widen(load(em.buffers["second"], second, BLOCK))
     found = mapped(spec, value if spec.op == "quantize" else widen(value), other)
     return found if spec.op == "dequantize" else narrow(found)
 

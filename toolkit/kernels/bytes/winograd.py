@@ -29,7 +29,7 @@ from ..vector.simple import SimpleSchedule, whole_vectors
 from ..vector.winograd import input_units, output_units
 from .direct import Direct
 from .math import leave as store
-from .math import whole
+from .math import scaling_at, whole
 from .schedule import DotSchedule, choose, features, pack_weight, space, units
 
 OUTPUTS = {1: (1,), 3: (2, 3, 4)}
@@ -125,6 +125,7 @@ def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> li
 
     def leaving(slot: Expr) -> Leave:
         factor = em.let(load(em.buffers["factor"], slot, lanes), "factor")
+        scaling = scaling_at(em, slot, channels, lanes) if spec.scaling is not None else None
 
         def leave(value: Expr, y: Expr, x: int | Expr, add_at: Expr, dst_at: Expr) -> None:
             row = load(em.buffers["sets"], y) if spec.row_sets > 1 else 0
@@ -132,7 +133,7 @@ def emit_output(spec: WinogradOutput, schedule: SimpleSchedule, name: str) -> li
             bias = load(em.buffers["bias"], (row * spec.column_sets + column) * channels + slot, lanes)
             value = value * whole(inverse, lanes) if odd > 1 else value
             value = tirx.shift_right(value, whole(shift, lanes)) if shift else value
-            store(em, spec, em.let(value + bias, "acc"), factor, add_at, dst_at)
+            store(em, spec, em.let(value + bias, "acc"), factor, add_at, dst_at, scaling=scaling)
 
         return leave
 

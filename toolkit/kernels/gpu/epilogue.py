@@ -10,7 +10,7 @@ from itertools import groupby
 
 from tvm import tirx
 
-from ..bytes.math import added, joined, real, rounded
+from ..bytes.math import added, joined, real, rounded, scaled, scaling_at
 from ..elements import BLOCK
 from ..emit import Expr, clamp, load
 from ..spec import Conv, Output, pointer_of, tap_sets
@@ -67,13 +67,13 @@ def _of_bytes(em: GpuEmitter, spec: Conv, output: Output, acc: Expr, channel: Ex
     factor = em.let(load(em.buffers["factor"], channel), "factor")
     if output.rounding is None:
         return clamp(real(acc) * factor, output.activation)
-    how = spec.addition
+    how, q = spec.addition, rounded(acc, factor, output.rounding)
+    if spec.scaling is not None:
+        q = scaled(em.let(q, "q"), scaling_at(em, channel, spec.out_channels, 1), spec.scaling)
     if how is None:
-        return rounded(acc, factor, output.rounding)
+        return q
     other = em.let(tirx.Cast("int32", load(em.buffers["add"], beside)), "other")
-    if how.inside is not None:
-        return joined(acc, other, factor, how)
-    return added(em.let(rounded(acc, factor, output.rounding), "q"), other, how)
+    return joined(acc, other, factor, how) if how.inside is not None else added(em.let(q, "q"), other, how)
 
 
 def _set(em: GpuEmitter, spec: Conv, at: Expr) -> Expr:

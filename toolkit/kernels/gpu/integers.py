@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 
-from ..bytes.math import averaged, mapped, nearest, real, rounded
+from ..bytes.math import averaged, mapped, nearest, real, rounded, scaled, scaling_at
 from ..elements import BLOCK, BYTE
 from ..emit import Expr, clamp, const, load
 from ..family import Family, Program, of_gpu
@@ -117,7 +117,10 @@ def _window_result(em: GpuEmitter, spec: Window, acc: Expr, channel: Expr, pixel
         factor = load(em.buffers["factor"], pixel)
     if spec.rounding is None:
         return clamp(real(acc) * factor, spec.activation)
-    return rounded(acc, factor, spec.rounding)
+    q = rounded(acc, factor, spec.rounding)
+    if spec.scaling is None:
+        return q
+    return scaled(em.let(q, "q"), scaling_at(em, channel, spec.channels, 1), spec.scaling)
 
 
 # -- one value at a time ----------------------------------------------------------------------------------------------
@@ -141,7 +144,10 @@ def emit_map(spec: Map, schedule: SimpleSchedule, symbol: str) -> list[Any]:
             reals = em.local(QUAD, name="reals")
             em.copy(reals, 0, em.buffers["src"], at)
             values = [load(reals, q) for q in range(QUAD)]
-        seconds: list[Expr] = [None] * QUAD
+        seconds: list[Any] = [None] * QUAD
+        if spec.second == "scaling":
+            slot = block * BLOCK + quad * QUAD
+            seconds = [scaling_at(em, slot + q, spec.blocks * BLOCK, 1) for q in range(QUAD)]
         if spec.second in ("tensor", "channel"):
             other = block * QUADS + quad if spec.second == "channel" else place
             seconds = em.bytes_of(load(em.buffers["second"], n * (spec.second_stride // QUAD) + other))

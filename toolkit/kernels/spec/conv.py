@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..elements import BYTE, SHORT, TILED, Addition, Rounding, element_of
+from ..elements import BYTE, SHORT, TILED, Addition, Rounding, Scaling, element_of
 from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result, source, window_words
 from .layout import Pixels
 
@@ -44,7 +44,7 @@ class Conv(Spec):
     the bias too.
 
     Pointers: input, weight, [but of int16: bias,] [of bytes: factor, a number a channel, weights of the windows, where
-    they differ, row sets, one an output row, where there are several,] [add,] output (of each).
+    they differ, row sets, one an output row, where there are several, numbers of `scaling`,] [add,] output (of each).
 
     Attributes:
         channels: input channels that one output channel reads (one group's), whole blocks unless `planar`.
@@ -58,7 +58,8 @@ class Conv(Spec):
             is their sum, and the other fields of an output mean nothing, but that all of them round as `rounding`
             does, by shifts or not. None of them has `add`.
         rounding: of bytes to bytes.
-        addition: what is then done with the byte at the same place of another tensor.
+        scaling: what is then done with the byte. None where there are several outputs.
+        addition: what is then done with it and the byte at the same place of another tensor.
         weight_element: of bytes, what the weights are kept in.
         weighed: it sums pooling windows, some of which have less to count: two int32 `[2, out_height, out_width]` say m
             and j of each, ``clamp((m acc + (bias << j) + 2^(n+j-1)) >> (n + j))`` (`arith.weigh`); the bias has its
@@ -93,6 +94,7 @@ class Conv(Spec):
     frame: Frame4 = NONE
     split: tuple[Output, ...] = ()
     rounding: Rounding | None = None
+    scaling: Scaling | None = None
     addition: Addition | None = None
     weighed: bool = False
     row_sets: int = 1
@@ -172,6 +174,7 @@ class Conv(Spec):
             found += [constant("factor", self.out_channels, "int32" if shift else "float32")]
             found += [constant("windows", 2 * there, "int32")] if self.weighed else []
             found += [constant("sets", self.out_height, "int32")] if self.row_sets > 1 else []
+            found += [constant("scaling", 2 * self.out_channels)] if self.scaling is not None else []
         else:
             found.append(constant("bias", self.out_channels))
         if self.add:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..elements import BYTE, Addition, Product, Rounding, element_of
+from ..elements import BYTE, Addition, Product, Rounding, Scaling, element_of
 from .base import Operand, Spec, constant, mapped, result, source
 
 PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
@@ -22,9 +22,10 @@ class Map(Spec):
         op: of real numbers a name of `kernels.vector.simple.UNARY` or `BINARY`. Where bytes take part: ``quantize``
             (float32 to bytes: ``clamp(round(x / c) + zero)``), ``dequantize`` (bytes to float32: ``(q - zero) * c``),
             ``rescale`` (``rounding((q - zero) * c)``), ``clip`` (to `rounding`'s bounds; also a copy), ``add``
-            (`addition`), ``mul`` (`product`), ``table`` (256 bytes, by the number that a byte is without a sign).
+            (`addition`), ``mul`` (`product`), ``affine`` (`scaling`), ``table`` (256 bytes, by the number that a byte
+            is without a sign).
         second: the second operand: "none", "tensor" (same shape), "channel" (one value a channel, `[N or
-            1][blocks][block]`) or "table".
+            1][blocks][block]`), "scaling" (scales and shifts) or "table".
         constants: the operator's numbers, e.g. the clamp's bounds, or the c above; of ``rescale`` n where it is a shift
             (to the left where it is negative).
         second_element: the second operand's; "" for a constant, which is fp32 in the input's blocks.
@@ -47,6 +48,7 @@ class Map(Spec):
     rounding: Rounding | None = None
     addition: Addition | None = None
     product: Product | None = None
+    scaling: Scaling | None = None
 
     @property
     def quantized(self) -> bool:
@@ -58,6 +60,8 @@ class Map(Spec):
         found = [source(mapped(self.in_element, *size, self.pixels), self.in_element)]
         if self.second == "table":
             found.append(constant("table", 256, BYTE))
+        elif self.second == "scaling":
+            found.append(constant("scaling", 2 * self.blocks * element_of(self.in_element).block))
         elif self.second != "none":
             pixels = 1 if self.second == "channel" else self.pixels
             element = self.second_element or "float32"

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from ..elements import BYTE, Rounding, element_of
+from ..elements import BYTE, Rounding, Scaling, element_of
 from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result, source, window_words
 
 
@@ -22,9 +22,10 @@ class WindowOp(str, Enum):
 class Window(Spec):
     """Pooling and depthwise convolution: each channel is for itself.
 
-    Pointers: input, [weight, bias,] [factor,] output; weights are `[block][r][s][group][channel]`, the m-th of a
-    channel `c` for input channel `c ^ m`. The factor is of bytes that are no maximum: of an average a float32 a pixel
-    of the output, or two int32, multiplier and shift; of a depthwise convolution one a channel.
+    Pointers: input, [weight, bias,] [factor,] [numbers of `scaling`,] output; weights are
+    `[block][r][s][group][channel]`, the m-th of a channel `c` for input channel `c ^ m`. The factor is of bytes that
+    are no maximum: of an average a float32 a pixel of the output, or two int32, multiplier and shift; of a depthwise
+    convolution one a channel.
 
     Attributes:
         pad: top, left, bottom, right.
@@ -33,6 +34,7 @@ class Window(Spec):
         group: neighbouring channels that a "depthwise" convolution mixes: 1, 2 or 4.
         zero: of an input of bytes.
         rounding: of bytes to bytes; a maximum has none, as it is one of its bytes.
+        scaling: what is then done with the byte of a depthwise convolution.
         weight_element: of bytes, what the weights are kept in.
     """
 
@@ -57,6 +59,7 @@ class Window(Spec):
     group: int = 1
     zero: int = 0
     rounding: Rounding | None = None
+    scaling: Scaling | None = None
     weight_element: str = "int8"
 
     @property
@@ -81,6 +84,8 @@ class Window(Spec):
             shift = self.rounding is not None and self.rounding.shift
             count = self.channels if self.op is WindowOp.DEPTHWISE else there * (1 + shift)
             found.append(constant("factor", count, "int32" if shift else "float32"))
+        if self.scaling is not None:
+            found.append(constant("scaling", 2 * self.channels))
         pixels = framed(self.out_height, self.out_width, self.frame)
         found.append(result(mapped(self.out_element, self.batch, self.blocks, pixels), self.out_element))
         return tuple(found)

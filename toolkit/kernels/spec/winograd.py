@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ..elements import BLOCK, BYTE, SHORT, Addition, Rounding
+from ..elements import BLOCK, BYTE, SHORT, Addition, Rounding, Scaling
 from .base import Operand, Spec, constant, mapped, result, source
 from .conv import Conv
 
@@ -105,11 +105,11 @@ class WinogradOutput(_Winograd):
     """The way back, with the convolution's epilogue: `[N][ny * nx][blocks][tiles][16]` to
     `[N][blocks][out_height][out_width][16]`, `blocks` those of the output.
 
-    Pointers: input, [first tile row (int32),] bias, [of bytes: factor, row sets, where there are several,] [add,]
-    output.
+    Pointers: input, [first tile row (int32),] bias, [of bytes: factor, row sets, where there are several, numbers of
+    `scaling`,] [add,] output.
 
     Attributes:
-        out_element, rounding, addition, row_sets, column_sets: of bytes, as in `Conv`.
+        out_element, rounding, scaling, addition, row_sets, column_sets: of bytes, as in `Conv`.
     """
 
     add: bool = False
@@ -118,6 +118,7 @@ class WinogradOutput(_Winograd):
     out_stride: int = 0
     out_element: str = "float32"
     rounding: Rounding | None = None
+    scaling: Scaling | None = None
     addition: Addition | None = None
     row_sets: int = 1
     column_sets: int = 1
@@ -131,6 +132,7 @@ class WinogradOutput(_Winograd):
             found += [constant("bias", self.row_sets * self.column_sets * channels, "int32")]
             found += [constant("factor", channels, "int32" if shift else "float32")]
             found += [constant("sets", self.out_height, "int32")] if self.row_sets > 1 else []
+            found += [constant("scaling", 2 * channels)] if self.scaling is not None else []
         else:
             found.append(constant("bias", channels))
         if self.add:
@@ -167,8 +169,6 @@ def stages(spec: Conv, outputs: tuple[int, int], band: int = 0) -> tuple[Winogra
     if spec.quantized:
         element = into.data_element
         inner = replace(inner, in_element=element, weight_element=element, out_element=into.sum_element)
-        kept = {
-            name: getattr(spec, name) for name in ("out_element", "rounding", "addition", "row_sets", "column_sets")
-        }
-        back = replace(back, **kept)
+        names = ("out_element", "rounding", "scaling", "addition", "row_sets", "column_sets")
+        back = replace(back, **{name: getattr(spec, name) for name in names})
     return into, inner, back

@@ -30,6 +30,7 @@ HANDLERS: dict[str, Callable[[Bytes, IntegerStep], None]] = {
     "pooled": pooled,
     "add": joins.add,
     "mul": joins.multiply,
+    "affine": joins.affine,
     "mean": moves.mean,
     "concat": joins.concat,
     "move": moves.move,

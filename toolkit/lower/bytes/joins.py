@@ -1,4 +1,4 @@
-"""Sums, products and concats of bytes."""
+"""Sums, products and concats of bytes, and what scales and shifts each channel."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from ...kernels.elements import BYTE, Addition, Product
-from ...kernels.spec import Conv, Map
+from ...kernels.elements import BYTE, Addition, Product, Scaling
+from ...kernels.spec import Conv, Map, Window, WindowOp
 from ...quantize import arith
 from ...quantize import integer_network as quantized
 from ...quantize.integer_steps import IntegerStep
 from ...quantize.scheme import Params
-from ..layers import Value
+from ..layers import Layer, Param, Value
 from ..operators import layout
 from .linear import joined
 from .values import Bytes, names, raw
@@ -96,6 +96,48 @@ def multiply(steps: Bytes, step: IntegerStep) -> None:
     steps.mapped(step, spec, left, [(right.storage, "second_stride")])
 
 
+def affine(steps: Bytes, step: IntegerStep) -> None:
+    """What scales and shifts each channel: the end of the convolution before it, or a layer."""
+    how, x = steps.rounding(step), raw(step.inputs[0].params)
+    assert how is not None
+    assert step.output is not None
+    scaling, numbers = Scaling(x.zero, how), Param("channels", np.stack(step.factor_and_shift))
+    value = steps.blocked(step.inputs[0])
+    layer = _maker(steps, step.inputs[0].name)
+    if layer is None or not _takes_scaling(layer):
+        size = (value.storage.batch, value.storage.blocks, value.storage.pixels)
+        spec = Map("affine", *size, "scaling", in_element=BYTE, out_element=BYTE, scaling=scaling)
+        steps.mapped(step, spec, value, [numbers])
+        return
+    assert isinstance(layer.spec, (Conv, Window))
+    layer.spec = replace(layer.spec, scaling=scaling)
+    layer.operands.append(numbers)
+    _becomes(steps, layer, step, value)
+
+
+def _takes_scaling(layer: Layer) -> bool:
+    """It is a convolution that ends in a byte, and nothing else is done with that."""
+    spec = layer.spec
+    if isinstance(spec, Conv):
+        return spec.rounding is not None and not (spec.add or spec.weighed or spec.scaling)
+    return isinstance(spec, Window) and spec.op is WindowOp.DEPTHWISE and spec.rounding is not None and not spec.scaling
+
+
+def _maker(steps: Bytes, name: str) -> Layer | None:
+    """The layer that makes a quantized tensor, for one reader alone."""
+    value = steps.reader.values.get(name)
+    layer = steps.reader.producer.get(value.storage) if value is not None else None
+    return layer if layer is not None and layer.value == name and steps.readers[name] == 1 else None
+
+
+def _becomes(steps: Bytes, layer: Layer, step: IntegerStep, value: Value) -> None:
+    """A layer makes the result of a step that follows it, in the place of `value`."""
+    assert step.output is not None
+    layer.nodes.extend(names(step))
+    layer.value = layer.output.name = step.output.name
+    steps.made(step, layer.output, value.height, value.width)
+
+
 def _addition(steps: Bytes, step: IntegerStep) -> Addition:
     """The numbers of an Add, as `quantize.network` computes it."""
     assert step.output is not None
@@ -117,21 +159,13 @@ def _fused(steps: Bytes, step: IntegerStep, how: Addition) -> bool:
     if len(step.inputs) < 2 or step.output is None:
         return False
     for mine, theirs in ((0, 1), (1, 0)):
-        name = step.inputs[mine].name
-        value = steps.reader.values.get(name)
-        layer = steps.reader.producer.get(value.storage) if value is not None else None
-        if layer is None or layer.value != name or steps.readers[name] > 1:
+        layer = _maker(steps, step.inputs[mine].name)
+        if layer is None or not isinstance(layer.spec, Conv) or layer.spec.add or layer.spec.rounding is None:
             continue
-        spec = layer.spec
-        if not isinstance(spec, Conv) or spec.add or spec.rounding is None:
-            continue
-        addend, storage = steps.blocked(step.inputs[theirs]).storage, layer.output
+        value, addend = steps.blocked(step.inputs[mine]), steps.blocked(step.inputs[theirs]).storage
         if not joined(layer, addend, how if mine == 0 else _swapped(how)):
             continue
-        layer.nodes.extend(names(step))
-        layer.value = storage.name = step.output.name
-        assert value is not None
-        steps.made(step, storage, value.height, value.width)
+        _becomes(steps, layer, step, value)
         steps.reader.last(layer)
         return True
     return False

@@ -104,6 +104,15 @@ class Target(ABC):
         message = f"target {self.name} has no configuration to be read from {file}"
         raise UsageError(message, kind="target", got=name, allowed=f"{self.name}, or vta:...@FILE.json")
 
+    def embedding(self) -> Self:
+        """This target, whose libraries hold their weights themselves.
+
+        Raises:
+            UsageError: (kind ``usage``) they take them from a file alone.
+        """
+        message = f"--embed is for cpu and arm; for {self.name} the weights stay a file"
+        raise UsageError(message, kind="usage", got=self.name, allowed="cpu or arm, or no --embed")
+
     def refusal(self, name: str) -> DeployError:
         """Why it does not compute in a precision."""
         message = f"target {self.name} does not compute in '{name}'"

@@ -6,7 +6,7 @@ import ctypes
 import platform
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,13 @@ def lacking(isa: Isa) -> list[str]:
 
 @dataclass(frozen=True)
 class Cpu(Target):
-    """A CPU with one of the instruction sets of `kernels.isa`."""
+    """A CPU with one of the instruction sets of `kernels.isa`.
+
+    Attributes:
+        embed: the weights are linked into the library, the archive and the program.
+    """
+
+    embed: bool = field(default=False, kw_only=True)
 
     def describe(self) -> dict[str, Any]:
         return {
@@ -67,6 +73,7 @@ class Cpu(Target):
             "triple": self.isa.triple,
             "mcpu": self.isa.mcpu,
             "features": list(self.isa.features),
+            **({"embed": True} if self.embed else {}),
         }
 
     @property
@@ -105,6 +112,9 @@ class Cpu(Target):
         boards = f" ({', '.join(self.isa.boards)})" if self.isa.boards else ""
         return f"{self.isa.machine}, {self.isa.mcpu} or newer{boards}"
 
+    def embedding(self) -> Self:
+        return replace(self, embed=True)
+
     def unbuildable(self) -> str | None:
         return lacking_packages("tvm", "ziglang")
 
@@ -141,9 +151,9 @@ class Cpu(Target):
         kernels = {symbol: kernel for plan in plans for symbol, kernel in plan.kernels.items()}
         objects = compile_kernels(kernels.values(), self.tvm_target(), progress)
         (plan, parts), *others = [(plan, [cpu_library.part(plan, objects)]) for plan in plans]
-        triple, features = self.isa.triple, self.isa.features
-        library = write_library(plan, parts, folder, triple=triple, features=features, others=others)
-        more = program.write_program(plan, parts, folder, triple=triple, features=features, others=others)
+        machine: Any = {"triple": self.isa.triple, "features": self.isa.features, "embed": self.embed}
+        library = write_library(plan, parts, folder, others=others, **machine)
+        more = program.write_program(plan, parts, folder, others=others, **machine)
         return [*library, *more]
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from inception_deploy.errors import DeployError
 from inception_deploy.lower.plan import ALIGNMENT, HOST, Memory, MemoryKind, Plan, Port, Step
 
-from .link import CSRC, compile_c, link_shared, platform
-from .tables import Built, Part, sources
+from .link import CSRC, compile_c, data_object, link_shared, platform
+from .tables import WEIGHTS_SYMBOL, Built, Part, sources
 
 LIBRARY = "model.so"
 WEIGHTS = "weights.bin"
@@ -55,6 +55,7 @@ def write_library(
     features: Sequence[str] = (),
     name: str = LIBRARY,
     others: Sequence[Built] = (),
+    embed: bool = False,
 ) -> list[str]:
     """Write `model.so`, `weights.bin` and the C header into `folder`. Equal arguments give equal bytes.
 
@@ -67,6 +68,7 @@ def write_library(
             them.
         name: of the library.
         others: further plans of the same network, with the same devices and weights.
+        embed: the library holds the weights itself as well.
 
     Returns:
         The names of the files written.
@@ -81,13 +83,19 @@ def write_library(
     every = [*parts, *(part for _, those in others for part in those)]
     files = dict.fromkeys([*RUNTIME, *(file for part in every for file in part.sources), *platform(triple).sources])
     runtime = [compile_c((CSRC / file).read_text(encoding="utf-8"), file, triple) for file in files]
-    texts = sources([(plan, parts), *others], features)
+    texts = sources([(plan, parts), *others], features, embed=embed)
     tables = [compile_c(text, file, triple) for file, text in texts.items()]
     objects = list(dict.fromkeys(data for part in every for data in part.objects))
-    link_shared([*tables, *runtime, *objects], EXPORTS, folder / name, triple, dl=any(part.dl for part in every))
+    held = weights_objects(plan, triple, embed=embed)
+    link_shared([*tables, *runtime, *objects, *held], EXPORTS, folder / name, triple, dl=any(part.dl for part in every))
     (folder / WEIGHTS).write_bytes(plan.weights)
     shutil.copyfile(CSRC / HEADER, folder / HEADER)
     return [name, WEIGHTS, HEADER]
+
+
+def weights_objects(plan: Plan, triple: str, *, embed: bool) -> list[bytes]:
+    """What has the weights where they are linked in; nothing where they are not."""
+    return [data_object(plan.weights, WEIGHTS_SYMBOL, triple)] if embed else []
 
 
 def check(plan: Plan, features: Sequence[str] = ()) -> None:

@@ -107,6 +107,23 @@ def compile_c(source: str, name: str, triple: str, *, flags: Sequence[str] = (),
     return cache.fetch(cache.key(zig_version(), *options, *headers, name, source), ".o", make)
 
 
+def data_object(data: bytes, symbol: str, triple: str) -> bytes:
+    """An object file with read-only data under a symbol that only what it is linked with sees, from a page's start on.
+
+    Raises:
+        DeployError: ``link``; zig is missing, or the assembler's own message.
+    """
+    text = (
+        f'.section .rodata.{symbol},"a",%progbits\n.balign {PAGE}\n.globl {symbol}\n.hidden {symbol}\n'
+        f'{symbol}:\n.incbin "data.bin"\n.section .note.GNU-stack,"",%progbits\n'
+    )
+    with artifact.temporary() as folder:
+        (folder / "data.bin").write_bytes(data)
+        (folder / "data.s").write_text(text, encoding="utf-8")
+        _zig(["cc", "-c", "-target", platform(triple).zig, "-o", "data.o", "data.s"], f"embedding {symbol}", folder)
+        return (folder / "data.o").read_bytes()
+
+
 def link_shared(
     objects: Sequence[bytes], exports: Sequence[str], destination: Path, triple: str, *, dl: bool = False
 ) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from inception_deploy.lower.plan import Plan
 
-from .library import RUNTIME
+from .library import RUNTIME, weights_objects
 from .link import CSRC, archive, compile_c, licences, link_program
 from .tables import Built, Part, sources
 
@@ -43,11 +43,12 @@ def write_program(
     triple: str,
     features: Sequence[str] = (),
     others: Sequence[Built] = (),
+    embed: bool = False,
 ) -> list[str]:
     """Write the files into `folder`, which has those of `library.write_library`. Equal arguments give equal bytes.
 
     Args:
-        plan, parts, triple, features, others: as `library.write_library` took them; without dynamic libraries.
+        plan, parts, triple, features, others, embed: as `library.write_library` took them; without dynamic libraries.
 
     Returns:
         The names of the files written.
@@ -55,17 +56,18 @@ def write_program(
     Raises:
         DeployError: ``link``, where zig is missing or fails.
     """
-    tables = sources([(plan, parts), *others], features)
+    tables = sources([(plan, parts), *others], features, embed=embed)
     every = [*parts, *(part for _, those in others for part in those)]
     kernels = list(dict.fromkeys(data for part in every for data in part.objects))
     runtime = list(dict.fromkeys([*RUNTIME, *(name for part in every for name in part.sources)]))
     compiled = [compile_c(text, name, triple) for name, text in tables.items()]
+    held = weights_objects(plan, triple, embed=embed)
     for name, text in tables.items():
         (folder / name).write_text(text, encoding="utf-8")
-    archive([*compiled, *_objects(runtime, triple), *kernels], folder / ARCHIVE)
+    archive([*compiled, *_objects(runtime, triple), *kernels, *held], folder / ARCHIVE)
     # Of the C library's types the tables and the kernels have none: they are the same for musl.
     own = _objects([*SOURCES, *runtime], triple, musl=True)
-    link_program([*own, *compiled, *kernels], folder / PROGRAM, triple)
+    link_program([*own, *compiled, *kernels, *held], folder / PROGRAM, triple)
     (folder / LICENCES).write_text(licences(), encoding="utf-8")
     for name in _COPIED:
         shutil.copyfile(CSRC / name, folder / name)

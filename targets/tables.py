@@ -57,15 +57,22 @@ Built = tuple[Plan, Sequence[Part]]
 """A plan, and what a library has of each of its devices."""
 
 
-def sources(plans: Sequence[Built], features: Sequence[str] = ()) -> dict[str, str]:
+WEIGHTS_SYMBOL = "id_embedded_weights"
+"""What the weights are called where they are linked in."""
+
+
+def sources(plans: Sequence[Built], features: Sequence[str] = (), *, embed: bool = False) -> dict[str, str]:
     """The C sources of a network's tables, by their names: `model_c` of every plan.
 
     Args:
         plans: of one network and the same weights, for the fewest images first.
+        embed: an object file has the weights under `WEIGHTS_SYMBOL`.
     """
     tag = content_tag(plans[0][0].weights)
     return {
-        f"model_{number}.c" if number else "model.c": model_c(plan, parts, features, number, len(plans), tag)
+        f"model_{number}.c" if number else "model.c": model_c(
+            plan, parts, features, number, len(plans), tag, embed=embed
+        )
         for number, (plan, parts) in enumerate(plans)
     }
 
@@ -77,12 +84,15 @@ def model_c(
     number: int = 0,
     count: int = 1,
     tag: int | None = None,
+    *,
+    embed: bool = False,
 ) -> str:
     """The C source of a model's tables, with comments for people. It depends on the arguments only.
 
     Args:
         number, count: of the plan, and of all plans of the library: the first one's source lists them.
         tag: `content_tag` of the weights, where it is known.
+        embed: as `sources` takes it.
     """
     tag = content_tag(plan.weights) if tag is None else tag
     of = {part.device: part for part in parts}
@@ -119,7 +129,7 @@ def model_c(
     members = [f"    .{name} = {name}," for name in rows]
     members += [f"    .{name} = {len(counted)}," for name, counted in counts.items()]
     lines += [f"const id_tables {_name(number)} = {{", *_info_members(plan, features, tag), *members, "};"]
-    return "\n".join([*lines, *([] if number else _plans(count)), ""])
+    return "\n".join([*lines, *([] if number else [*_plans(count), *_weights(embed)]), ""])
 
 
 def _name(number: int) -> str:
@@ -133,6 +143,12 @@ def _plans(count: int) -> list[str]:
     rows = "".join(f"&{_name(number)}, " for number in range(count))
     listed = f"const id_tables *const id_model_plans[] = {{{rows.rstrip(', ')}}};"
     return [*others, listed, f"const uint32_t id_model_plan_count = {count}u;"]
+
+
+def _weights(embed: bool) -> list[str]:
+    """Where the library holds its own weights, if it does."""
+    declared = [f"extern const unsigned char {WEIGHTS_SYMBOL}[];"] if embed else []
+    return [*declared, f"const unsigned char *const id_model_weights = {WEIGHTS_SYMBOL if embed else 'NULL'};"]
 
 
 def arg(plan: Plan, ref: Ref) -> str:

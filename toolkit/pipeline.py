@@ -82,6 +82,7 @@ def export(
     keep_fp32: Sequence[str] = (),
     require_int8: float | None = None,
     onnx_only: bool = False,
+    embed: bool = False,
     serve: str | None = None,
     config: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -101,6 +102,7 @@ def export(
         keep_fp32: nodes that are computed in fp32, where the network is in fp16 or bf16.
         require_int8: how many percent of the multiply-adds must compute in integers; for int8 only.
         onnx_only: compile nothing; a `destination` that ends in .onnx is the file alone.
+        embed: the weights are linked into what is compiled, too.
         serve: a kind of `serving.KINDS`, whose repository around the bundle `destination` becomes.
         config: kept in the manifest.
         force: replace what stands at `destination`.
@@ -114,7 +116,7 @@ def export(
         DeployError: the work could not be done; nothing was written.
     """
     watch = Stopwatch(progress)
-    goal = targets.parse(target)
+    goal = targets.parse(target).embedding() if embed else targets.parse(target)
     precision = precision or goal.precision_by_default
     if precision is not None:
         goal.at(precision)  # refuses here, not after minutes
@@ -133,6 +135,9 @@ def export(
     if onnx_only and (tuned is not None or precision == "bf16"):
         message = "--onnx-only makes a file for other runtimes: nothing of it is tuned, or in bf16"
         raise UsageError(message, kind="usage", got="--tuned" if tuned else precision, allowed="fp32 or int8")
+    if onnx_only and embed:
+        message = "--onnx-only compiles nothing that --embed could link weights into"
+        raise UsageError(message, kind="usage", got="--embed", allowed="one of the two")
     if destination.suffix == ".onnx" and not onnx_only:
         message = f"{destination} is the name of an ONNX file, and a bundle is a folder or a .zip"
         raise UsageError(message, kind="usage", got=str(destination), allowed="another name, or --onnx-only")

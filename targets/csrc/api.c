@@ -9,8 +9,9 @@
 
 struct id_model {
   const id_tables *tables;
-  const unsigned char *weights; /* NULL where no device uses the mapped file */
-  uint64_t offset;              /* of them in that file */
+  const unsigned char *weights; /* NULL where no device uses them */
+  uint64_t offset;              /* of them in the mapped file */
+  int mapped;                   /* they are in one, and not the library's own */
   id_site *sites;               /* per device */
   void **states;                /* per device; NULL where it is not open */
   uint32_t threads;
@@ -56,28 +57,36 @@ void *id_host_address(const id_model *model, uint32_t memory) {
   return it->address && model->states[owner] ? it->address(model->states[owner], memory) : NULL;
 }
 
+static void give_weights_back(id_model *model) {
+  if (model->mapped) id_unmap_weights(model->weights, model->offset, model->tables->info.weights_bytes);
+  model->weights = NULL;
+}
+
 static int open_devices(id_model *model, const char *weights_path, const char *driver) {
   const id_tables *tables = model->tables;
   model->survives_fork = 1;
-  int code = ID_OK, mapped = 0;
+  int code = ID_OK, used = 0;
   for (uint32_t i = 0; i < tables->device_count && code == ID_OK; ++i) {
     const id_device *it = device(model, i);
     model->sites[i] = (id_site){model, tables, model->weights, i, model->threads, weights_path, driver};
     code = it->open(&model->sites[i], &model->states[i]);
     if (code == ID_OK) model->survives_fork &= it->survives_fork(model->states[i]);
-    mapped |= it->maps_weights;
+    used |= it->maps_weights;
   }
-  if (code == ID_OK && !mapped) {
-    id_unmap_weights(model->weights, model->offset, tables->info.weights_bytes);
-    model->weights = NULL;
-  }
+  if (code == ID_OK && !used) give_weights_back(model);
   return code;
 }
 
-static int prepare(id_model *model, const char *weights_path, int whole, const char *driver) {
+static int take_weights(id_model *model, const char *path, int whole) {
   const id_info *info = &model->tables->info;
-  /* First: a wrong file is found out soonest. */
-  const int code = id_map_weights(weights_path, model->offset, whole, info->weights_bytes, info->weights_tag, &model->weights);
+  model->mapped = path != NULL;
+  if (path) return id_map_weights(path, model->offset, whole, info->weights_bytes, info->weights_tag, &model->weights);
+  model->weights = id_model_weights;
+  return id_content_tag(id_model_weights, info->weights_bytes) == info->weights_tag ? ID_OK : ID_ERROR_WEIGHTS_TAG;
+}
+
+static int prepare(id_model *model, const char *weights_path, int whole, const char *driver) {
+  const int code = take_weights(model, weights_path, whole); /* first: a wrong file is found out soonest */
   if (code != ID_OK) return code;
   model->sites = calloc((size_t)model->tables->device_count + 1, sizeof *model->sites);
   model->states = calloc((size_t)model->tables->device_count + 1, sizeof *model->states);
@@ -101,7 +110,11 @@ static int open_model(uint32_t plan, const char *path, uint64_t offset, int whol
   id_forget();
   if (!model) return ID_ERROR_ARGUMENT;
   *model = NULL;
-  if (plan >= id_model_plan_count || !path || threads < 0 || threads > ID_MAX_THREADS || offset % ID_ALIGNMENT) return ID_ERROR_ARGUMENT;
+  if (!path && !id_model_weights) {
+    id_say("the library holds no weights of its own, so that a file has to be named");
+    return ID_ERROR_ARGUMENT;
+  }
+  if (plan >= id_model_plan_count || (!path && offset) || threads < 0 || threads > ID_MAX_THREADS || offset % ID_ALIGNMENT) return ID_ERROR_ARGUMENT;
   if (driver && !takes_driver()) {
     id_say("the model has no device whose driver can be chosen");
     return ID_ERROR_ARGUMENT;
@@ -146,7 +159,7 @@ void id_close(id_model *model) {
     if (model->states[i]) device(model, i)->close(model->states[i], child);
   free(model->states);
   free(model->sites);
-  id_unmap_weights(model->weights, model->offset, model->tables->info.weights_bytes);
+  give_weights_back(model);
   free(model);
 }
 

@@ -101,6 +101,8 @@ ID_API const char *id_error(int code);
 /* Check the processor and the weights, allocate all memory, start the threads.
  *
  * weights_path: the bundle's weights.bin; it may be removed or replaced (by rename) afterwards, and must not be written into.
+ *               NULL for the weights that the library holds itself, where it was exported with --embed; all functions that open
+ *               take it so. (Libraries without, and those of before, call it an ID_ERROR_ARGUMENT.)
  * threads: how many threads an inference uses, the caller's among them; 0 for one per processor that the caller may run on.
  *          1 starts no thread at all.
  * model: receives the handle; NULL on failure.

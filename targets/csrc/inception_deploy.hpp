@@ -3,21 +3,17 @@
 //     inception_deploy::Model model("weights.bin");
 //     std::vector<float> pixels(model.input().bytes / sizeof(float)), logits(model.output().bytes / sizeof(float));
 //     model.run({pixels.data()}, {logits.data()});
-#ifndef INCEPTION_DEPLOY_HPP
-#define INCEPTION_DEPLOY_HPP
-
-#include <cstddef>
+#pragma once
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "inception_deploy.h"
 
 namespace inception_deploy {
-
 // What an id_ function returned; `code` is of inception_deploy.h.
 class Error : public std::runtime_error {
  public:
@@ -29,40 +25,30 @@ class Error : public std::runtime_error {
 class Model {
  public:
   // threads: 0 for one per processor that the caller may run on.
-  explicit Model(const std::string &weights, int threads = 0) { opened(id_open(weights.c_str(), threads, &model_)); }
+  explicit Model(const std::string &weights, int threads = 0) : Model(0, weights.c_str(), 0, threads, true) {}
 
   // Weights that begin `offset` bytes into a file.
-  Model(const std::string &file, std::uint64_t offset, int threads) { opened(id_open_at(file.c_str(), offset, threads, &model_)); }
+  Model(const std::string &file, std::uint64_t offset, int threads) : Model(0, file.c_str(), offset, threads) {}
 
   // A plan of the library, for another number of images; with weights that begin `offset` bytes into a file.
   static Model of_plan(std::uint32_t plan, const std::string &file, int threads = 0, std::uint64_t offset = 0) {
-    Model made;
-    made.plan_ = plan;
-    opened(id_open_plan(plan, file.c_str(), offset, threads, &made.model_));
-    return made;
+    return Model(plan, file.c_str(), offset, threads);
   }
 
-  Model(Model &&other) noexcept : model_(other.model_), plan_(other.plan_) { other.model_ = nullptr; }
-  Model &operator=(Model &&other) noexcept {
-    std::swap(model_, other.model_);
-    std::swap(plan_, other.plan_);
-    return *this;
-  }
-  Model(const Model &) = delete;
-  Model &operator=(const Model &) = delete;
-  ~Model() { id_close(model_); }
+  // With the weights that the library holds itself, where it was exported with --embed.
+  static Model embedded(int threads = 0, std::uint32_t plan = 0) { return Model(plan, nullptr, 0, threads); }
 
   // One inference: a pointer per port, each to `bytes` bytes of it.
   void run(std::initializer_list<const void *> inputs, std::initializer_list<void *> outputs) {
     check(inputs.size(), outputs.size());
-    done(id_run(model_, inputs.begin(), outputs.begin()));
+    done(id_run(model_.get(), inputs.begin(), outputs.begin()));
   }
 
   // The same with a clock; gives the seconds of every step.
   std::vector<double> profile(std::initializer_list<const void *> inputs, std::initializer_list<void *> outputs) {
     check(inputs.size(), outputs.size());
     std::vector<double> seconds(info(plan_).step_count + 1);
-    done(id_profile(model_, inputs.begin(), outputs.begin(), seconds.data()));
+    done(id_profile(model_.get(), inputs.begin(), outputs.begin(), seconds.data()));
     seconds.pop_back();
     return seconds;
   }
@@ -80,11 +66,13 @@ class Model {
     return port(info(plan).outputs, info(plan).output_count, number);
   }
   std::uint32_t plan() const { return plan_; }
-  int threads() const { return id_threads(model_); }
+  int threads() const { return id_threads(model_.get()); }
 
  private:
-  Model() = default;
-  static void opened(int code) {
+  Model(std::uint32_t plan, const char *file, std::uint64_t offset, int threads, bool to_end = false) : plan_(plan) {
+    id_model *made = nullptr;
+    const int code = to_end ? id_open(file, threads, &made) : id_open_plan(plan, file, offset, threads, &made);
+    model_.reset(made);
     const char *missing = code == ID_ERROR_CPU ? id_missing_feature() : nullptr;
     if (code != ID_OK) throw Error(code, missing ? std::string(": ") + missing : "");
   }
@@ -95,14 +83,15 @@ class Model {
     return number < count ? ports[number] : throw std::out_of_range("there is no port of that number");
   }
   void done(int code) const {
-    if (code == ID_ERROR_KERNEL) throw Error(code, std::string(": ") + info(plan_).steps[id_failed_step(model_)].name);
+    if (code == ID_ERROR_KERNEL) throw Error(code, std::string(": ") + info(plan_).steps[id_failed_step(model_.get())].name);
     if (code != ID_OK) throw Error(code);
   }
 
-  id_model *model_ = nullptr;
-  std::uint32_t plan_ = 0;
+  struct Close {
+    void operator()(id_model *model) const { id_close(model); }
+  };
+  std::unique_ptr<id_model, Close> model_;
+  std::uint32_t plan_;
 };
 
 }  // namespace inception_deploy
-
-#endif  // INCEPTION_DEPLOY_HPP

@@ -74,4 +74,7 @@ extern const id_tables id_model_tables; /* plan 0 */
 extern const id_tables *const id_model_plans[];
 extern const uint32_t id_model_plan_count;
 
+/* The weights, where the library holds them itself (`export --embed`); NULL where it does not. From a multiple of ID_ALIGNMENT on. */
+extern const unsigned char *const id_model_weights;
+
 #endif /* ID_MODEL_TABLES_H */

@@ -23,7 +23,7 @@ _Noreturn void id_stop(int status, const char *format, ...) {
   exit(status);
 }
 
-void *id_memory(uint64_t bytes) {
+void *id_obtain(uint64_t bytes) {
   void *found = NULL;
   if (bytes > SIZE_MAX - ALIGNMENT || posix_memalign(&found, ALIGNMENT, bytes ? (size_t)bytes : 1) != 0)
     id_stop(1, "out of memory");
@@ -42,7 +42,7 @@ const char *id_own_path(void) {
 char *id_beside(const char *name) {
   const char *own = id_own_path(), *slash = strrchr(own, '/');
   const size_t folder = slash ? (size_t)(slash - own) + 1 : 0, length = strlen(name);
-  char *path = id_memory(folder + length + 1);
+  char *path = id_obtain(folder + length + 1);
   memcpy(path, own, folder);
   memcpy(path + folder, name, length + 1);
   return path;

@@ -13,7 +13,7 @@
 _Noreturn void id_stop(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Aligned as id_run wants it; ends the program where there is none. Given back with free. */
-void *id_memory(uint64_t bytes);
+void *id_obtain(uint64_t bytes);
 
 /* This program's file; "" where the system does not tell. */
 const char *id_own_path(void);

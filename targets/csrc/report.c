@@ -109,7 +109,7 @@ static void show_class(size_t index, double score, char **names, int first, int 
 }
 
 static void show_row(const float *values, size_t count, const double *scores, int most, char **names, int json) {
-  unsigned char *shown = id_memory(count);
+  unsigned char *shown = id_obtain(count);
   memset(shown, 0, count);
   for (int rank = 0; rank < most && (size_t)rank < count; ++rank) {
     size_t best = count;
@@ -123,7 +123,7 @@ static void show_row(const float *values, size_t count, const double *scores, in
 
 void id_show_top(const id_port *port, const float *values, int most, int probabilities, char **names, const char **rows, int json) {
   const size_t count = (size_t)port->shape[0], classes = (size_t)port->shape[1];
-  double *scores = id_memory(classes * sizeof *scores);
+  double *scores = id_obtain(classes * sizeof *scores);
   if (json) fputs(", \"top\": [", stdout);
   for (size_t row = 0; row < count; ++row) {
     softmax(values + row * classes, classes, probabilities, scores);

@@ -1,5 +1,5 @@
 /* run_model.c - a bundle's network as a program: files in, files and classes out, times. Linked with the network and a C library, it
- * needs nothing else on a device but weights.bin beside it, or at its own end: `cat run_model weights.bin > alone`. */
+ * needs nothing else on a device but weights.bin beside it, or at its own end (`cat run_model weights.bin > alone`), or linked in. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <inttypes.h>
@@ -9,6 +9,7 @@
 #include "common.h"
 #include "inception_deploy.h"
 #include "json.h"
+#include "model_tables.h"
 #include "picture.h"
 #include "program.h"
 #include "tensor_file.h"
@@ -31,7 +32,7 @@ static const char usage[] =
     "  --random            numbers from -1 to 1 instead of FILEs\n"
     "  --json              everything as one JSON document on standard output\n"
     "  --info              what the network takes and gives; runs nothing\n"
-    "  --weights FILE      (those at the program's own end, or weights.bin beside it)\n"
+    "  --weights FILE      (those in the program, or at its own end, or weights.bin beside it)\n"
     "  --manifest FILE     (manifest.json beside the program)\n"
     "Exit status: 0 done, 1 the work could not be done, 2 wrong usage.\n"
     "Example: run_model --top 3 photo.ppm\n";
@@ -55,7 +56,7 @@ static int number(const char *option, const char *text, int least, int most) {
 }
 
 static void parse(int argc, char **argv) {
-  wanted.files = id_memory((uint64_t)argc * sizeof *wanted.files);
+  wanted.files = id_obtain((uint64_t)argc * sizeof *wanted.files);
   int options = 1;
   for (int i = 1; i < argc; ++i) {
     const char *word = argv[i];
@@ -124,7 +125,7 @@ static char **labels(size_t classes) {
     if (wanted.labels) id_stop(1, "%s: %s", path, strerror(errno));
     return NULL;
   }
-  char **names = id_memory((classes + 1) * sizeof *names);
+  char **names = id_obtain((classes + 1) * sizeof *names);
   for (char *line = text; *line; ++count) {
     char *end = line + strcspn(line, "\n"), *next = *end ? end + 1 : end;
     if (end > line && end[-1] == '\r') --end;
@@ -175,12 +176,17 @@ static uint32_t chosen_plan(void) {
 
 static id_model *open_model(uint32_t plan, const id_info *info) {
   id_model *model = NULL;
-  const char *weights = wanted.weights ? wanted.weights : id_beside("weights.bin");
+  const char *weights = wanted.weights ? wanted.weights : id_own_path();
   uint64_t offset = 0;
-  const int code = !wanted.weights && id_weights_at_end(info->weights_bytes, &offset)
-                       ? id_open_plan(plan, weights = id_own_path(), offset, wanted.threads, &model)
-                   : plan ? id_open_plan(plan, weights, 0, wanted.threads, &model)
-                          : id_open(weights, wanted.threads, &model);
+  int code;
+  if (!wanted.weights && id_model_weights) {
+    code = id_open_plan(plan, NULL, 0, wanted.threads, &model);
+  } else if (!wanted.weights && id_weights_at_end(info->weights_bytes, &offset)) {
+    code = id_open_plan(plan, weights, offset, wanted.threads, &model);
+  } else {
+    if (!wanted.weights) weights = id_beside("weights.bin");
+    code = plan ? id_open_plan(plan, weights, 0, wanted.threads, &model) : id_open(weights, wanted.threads, &model);
+  }
   if (code == ID_ERROR_CPU)
     id_stop(1, "this processor lacks %s, which the program was built for (target %s)", id_missing_feature(), info->target);
   if (code >= ID_ERROR_WEIGHTS_OPEN && code <= ID_ERROR_WEIGHTS_TAG) id_stop(1, "%s: %s", weights, id_error(code));
@@ -272,7 +278,7 @@ static void compute(const id_info *info, id_model *model, void **inputs, void **
   const int classes = wanted.top > 0 && first->axes == 2 && strcmp(first->dtype, "float32") == 0;
   char **names = classes ? labels((size_t)first->shape[1]) : NULL;
   const char *kind = classes ? id_json_member(id_json_item(id_json_member(manifest(), "outputs"), 0), "kind") : NULL;
-  double *ms = id_memory((uint64_t)wanted.repeat * sizeof *ms), *seconds = id_memory((info->step_count + 1) * sizeof *seconds);
+  double *ms = id_obtain((uint64_t)wanted.repeat * sizeof *ms), *seconds = id_obtain((info->step_count + 1) * sizeof *seconds);
   if (wanted.repeat > 1) must(info, model, id_run(model, given, outputs)); /* caches and clocks warm up */
   for (int i = 0; i < wanted.repeat; ++i) {
     const double start = id_seconds();
@@ -300,8 +306,8 @@ static void compute(const id_info *info, id_model *model, void **inputs, void **
 static void run(uint32_t plan, const id_info *info) {
   void *inputs[MAX_PORTS] = {0}, *outputs[MAX_PORTS] = {0};
   id_model *model = open_model(plan, info);
-  for (uint32_t i = 0; i < info->input_count; ++i) inputs[i] = id_memory(info->inputs[i].bytes);
-  for (uint32_t i = 0; i < info->output_count; ++i) outputs[i] = id_memory(info->outputs[i].bytes);
+  for (uint32_t i = 0; i < info->input_count; ++i) inputs[i] = id_obtain(info->inputs[i].bytes);
+  for (uint32_t i = 0; i < info->output_count; ++i) outputs[i] = id_obtain(info->outputs[i].bytes);
   take_inputs(info, inputs);
   compute(info, model, inputs, outputs);
   for (uint32_t i = 0; i < info->input_count; ++i) free(inputs[i]);

@@ -93,6 +93,12 @@ def test_the_quantized_file_alone(call, argv: list[str], tmp_path: Path) -> None
     [
         (["--onnx-only", "--precision", "bf16", "-o", "x"], "--onnx-only makes a file for other runtimes"),
         (["--onnx-only", "--tuned", "db", "-o", "x"], "--onnx-only makes a file for other runtimes"),
+        (["--onnx-only", "--embed", "-o", "x"], "--onnx-only compiles nothing that --embed could link weights into"),
+        (["--embed", "--target", "cuda", "-o", "x"], "--embed is for cpu and arm; for cuda the weights stay a file"),
+        (
+            ["--embed", "--target", "vta:sim", "-o", "x"],
+            "--embed is for cpu and arm; for vta:sim the weights stay a file",
+        ),
         (["-o", "x.onnx"], "x.onnx is the name of an ONNX file, and a bundle is a folder or a .zip"),
     ],
 )

@@ -38,10 +38,12 @@ FILES = {
 }
 
 
-def write(tiny: Any, plan: Any, folder: Path, triple: str, features: tuple[str, ...] = ()) -> list[str]:
+def write(
+    tiny: Any, plan: Any, folder: Path, triple: str, features: tuple[str, ...] = (), *, embed: bool = False
+) -> list[str]:
     parts = [cpu_library.part(plan, tiny.objects(triple))]
-    names = library.write_library(plan, parts, folder, triple=triple, features=features)
-    return names + program.write_program(plan, parts, folder, triple=triple, features=features)
+    names = library.write_library(plan, parts, folder, triple=triple, features=features, embed=embed)
+    return names + program.write_program(plan, parts, folder, triple=triple, features=features, embed=embed)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +203,50 @@ def test_weights_behind_the_program(tiny, folder, call, pixels, tmp_path) -> Non
     assert "other: the weights file is damaged" in call("x.npy", program=tmp_path / "other", status=1).stderr
 
 
+EMBEDDED = """
+#include <cstdio>
+#include "inception_deploy.hpp"
+int main() try {
+  using inception_deploy::Model;
+  Model model = Model::embedded(2);
+  std::vector<float> in(Model::input().bytes / sizeof(float), 1.0f), out(in.size());
+  model.run({in.data()}, {out.data()});
+  std::printf("%g\\n", out[0]);
+} catch (const inception_deploy::Error &error) {
+  std::printf("%d %s\\n", error.code, error.what());
+}
+"""
+
+
+@needs_compiler
+def test_weights_linked_in(tiny, folder, call, pixels, tmp_path) -> None:
+    """The program, the library and the archive need no file; a bit of them that is not what it was is found out."""
+    if not works("g++", "undefined", tmp_path):
+        pytest.skip("g++ is not installed")
+    made, alone = tmp_path / "made", tmp_path / "alone"
+    made.mkdir()
+    write(tiny, tiny.chain(5), made, tiny.triple, embed=True)
+    weights = (made / "weights.bin").read_bytes()
+    assert weights == (folder / "weights.bin").read_bytes()
+    np.save(tmp_path / "x.npy", pixels)
+    shutil.copy(made / "run_model", alone)
+    call("x.npy", "--output", "y.npy", program=alone)
+    np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), tiny.chained(pixels, 5))
+    call("x.npy", "--weights", "absent", program=alone, status=1)
+    (tmp_path / "use.cc").write_text(EMBEDDED)
+    first = f"{tiny.chained(np.ones_like(pixels), 5)[0]:g}\n"
+    refusal = "1 an argument is null or out of range\n"
+    for where, says in ((made, first), (folder, refusal)):
+        for linked in ([where / "model.so", f"-Wl,-rpath,{where}"], [where / "model.a", "-pthread", "-lm"]):
+            run("g++", "-std=c++11", *STRICT[1:], "-I", where, tmp_path / "use.cc", *linked, "-o", tmp_path / "use")
+            assert run(tmp_path / "use").stdout == says
+    program = bytearray(alone.read_bytes())
+    program[program.index(weights) + 5] ^= 1
+    alone.write_bytes(program)
+    message = call("x.npy", program=alone, status=1).stderr
+    assert message == f"run_model: {alone}: the weights file is damaged, or belongs to another model\n"
+
+
 def test_what_is_refused(folder, call, pixels, tmp_path) -> None:
     np.save(tmp_path / "x.npy", pixels)
     np.save(tmp_path / "shape.npy", pixels[:, :-1])
@@ -313,6 +359,12 @@ def test_on_arm_under_an_emulator(tiny, pixels, tmp_path, name) -> None:
     program = tmp_path / "run_model"
     run(*on_core, program, tmp_path / "x.npy", "--output", tmp_path / "y.npy", "--threads", "2")
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), tiny.chained(pixels, 5))
+    write(tiny, tiny.chain(5), tmp_path, triple, embed=True)
+    (tmp_path / "inside").mkdir()
+    holding = shutil.copy(program, tmp_path / "inside")
+    run(*on_core, holding, tmp_path / "x.npy", "--output", tmp_path / "w.npy")
+    assert (tmp_path / "w.npy").read_bytes() == (tmp_path / "y.npy").read_bytes()
+    write(tiny, tiny.chain(5), tmp_path, triple)
     alone = tmp_path / "alone"
     alone.write_bytes(program.read_bytes() + (tmp_path / "weights.bin").read_bytes())
     alone.chmod(0o755)

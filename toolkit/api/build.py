@@ -48,6 +48,7 @@ def export(
     keep_fp32: Sequence[str] = (),
     require_int8: float | None = None,
     onnx_only: bool = False,
+    embed: bool = False,
     serve: str | None = None,
     config: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -88,6 +89,7 @@ def export(
         require_int8: how many percent of the multiply-adds must compute in integers; for int8.
         onnx_only: compile nothing: the bundle holds the ONNX after our passes, in int8 the quantized one, for other
             runtimes; an `output` that ends in .onnx is that file alone.
+        embed: the library, the archive and the program of a bundle for cpu or arm hold the weights themselves too.
         serve: ``triton`` makes `output` a model repository of NVIDIA's Triton Inference Server, with the bundle inside.
         config: kept in the manifest as it is: where the other arguments come from.
         force: replace what stands at `output`.
@@ -137,6 +139,7 @@ def export(
         keep_fp32=keep_fp32,
         require_int8=require_int8,
         onnx_only=onnx_only,
+        embed=embed,
         serve=serve,
         config=config,
         force=force,

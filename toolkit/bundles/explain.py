@@ -51,6 +51,13 @@ _FILES = {
 }
 
 
+_EMBEDDED = {
+    "weights.bin": "its weights; `model.so`, `model.a` and `run_model` hold them as well, and need no other file",
+    "run_model": "the network as a static program: it needs no C library and no other file",
+}
+"""Of `_FILES`, where the weights are linked in."""
+
+
 def write(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> None:
     """Write the files into the folder of a bundle, before it is sealed.
 
@@ -83,7 +90,8 @@ def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[s
         else f"A neural network as ONNX, for runtimes of others: `{onnx}`."
     )
     also = (bundles.MANIFEST, bundles.VERIFY, bundles.PLAN, bundles.REFUSALS)
-    files = [(f"`{name}`", told) for name, told in _FILES.items() if name in also or (folder / name).exists()]
+    told = {**_FILES, **(_EMBEDDED if manifest["target_details"].get("embed") else {})}
+    files = [(f"`{name}`", text) for name, text in told.items() if name in also or (folder / name).exists()]
     known = {README, *_FILES, *(f"model_{number}.c" for number in range(1, 1 + len(manifest.get("plans", ()))))}
     rest = [path.name for path in sorted(folder.iterdir()) if path.name not in known]
     files += [(f"`{name}`", f"of the target `{manifest['target']}`") for name in rest]

@@ -56,6 +56,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     )
     alone = "compile nothing: the ONNX after our passes, quantized for int8; -o FILE.onnx makes that file alone"
     parser.add_argument("--onnx-only", action="store_true", help=alone)
+    inside = "link the weights into model.so, model.a and run_model too, which then need no other file; for cpu and arm"
+    parser.add_argument("--embed", action="store_true", help=inside)
     served = "write a model repository for a server of others, with the bundle inside: triton"
     parser.add_argument("--serve", metavar="KIND", help=served)
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")
@@ -81,6 +83,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         keep_fp32=options.keep_fp32,
         require_int8=options.require_int8,
         onnx_only=options.onnx_only,
+        embed=options.embed,
         serve=options.serve,
         config=config.kept(options),
         force=options.force,

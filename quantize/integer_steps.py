@@ -21,18 +21,16 @@ from inception_deploy.graph.rewrite import (
     dequantized,
     integer,
     ints,
-    number,
-    numbers_of,
     only_reader,
     operand,
     rank,
     shape,
     text,
 )
-from inception_deploy.verify import bound
 
-from .arith import INT32, Ints, count_factors
+from .arith import Ints, count_factors
 from .scheme import LIMITS, Dtype, Params
+from .step_weights import Linear, StaysFloatError, numbers_of_linear
 from .structure import (
     ACTIVATIONS,
     FUNCTIONS,
@@ -57,20 +55,6 @@ class Tensor:
 
     name: str
     params: Params
-
-
-@dataclass(frozen=True)
-class Linear:
-    """The numbers of a linear step: ``acc = sum (x - zero) * weight + bias``, one scale an output.
-
-    Attributes:
-        weight: int8 (O, I / groups, KH, KW) or (O, I); int16 where it less its zero point needs 9 bits.
-        scale: float32 (O,). bias: int32 (O,), in the scale of `acc`.
-    """
-
-    weight: NDArray[np.int8] | NDArray[np.int16]
-    scale: NDArray[np.float32]
-    bias: NDArray[np.int32] | None
 
 
 @dataclass(frozen=True)
@@ -160,10 +144,6 @@ class IntegerStep:
         return found
 
 
-class _StaysFloatError(Exception):
-    """Why a node is no integer step."""
-
-
 def steps_of(graph: ir.Graph, *, ours: bool, power_of_two: bool = False) -> list[IntegerStep]:
     """All steps, in the graph's order.
 
@@ -185,7 +165,7 @@ def steps_of(graph: ir.Graph, *, ours: bool, power_of_two: bool = False) -> list
         edge = node.op_type in ("QuantizeLinear", "DequantizeLinear")
         try:
             step = _edge(node) if edge else _integer(node, ours, power_of_two)
-        except _StaysFloatError as why:
+        except StaysFloatError as why:
             step = IntegerStep("float", (node,), (), None, node.outputs[0].name or "", reason=str(why))
         if step.output is not None and step.kind != "quantize":
             made.update(user for value in step.nodes[-1].outputs for user, _ in value.uses() if quantized_as(value))
@@ -215,7 +195,7 @@ def _tensor(value: ir.Value) -> Tensor:
     """The quantized tensor that a float value is the dequantization of."""
     maker = value.producer()
     if maker is None or maker.op_type != "DequantizeLinear":
-        raise _StaysFloatError(f"it reads '{value.name}', which is not quantized")
+        raise StaysFloatError(f"it reads '{value.name}', which is not quantized")
     return Tensor(_name(maker.inputs[0]), _params(maker))
 
 
@@ -226,7 +206,7 @@ def quantized_as(result: ir.Value) -> Tensor | None:
         return None
     try:
         return Tensor(user.outputs[0].name or "", _params(user))
-    except _StaysFloatError:
+    except StaysFloatError:
         return None
 
 
@@ -238,7 +218,7 @@ def params_of(node: ir.Node) -> Params:
     """
     try:
         return _params(node)
-    except _StaysFloatError as why:
+    except StaysFloatError as why:
         message = f"node '{node.name}' has no constant scale and zero point of 8 bits: {why}"
         allowed = "one constant scale and zero point a tensor"
         raise DeployError(message, kind="quantize", got=node.name, allowed=allowed) from why
@@ -248,7 +228,7 @@ def has_params(node: ir.Node) -> bool:
     """Whether `params_of` knows a QuantizeLinear or DequantizeLinear."""
     try:
         _params(node)
-    except _StaysFloatError:
+    except StaysFloatError:
         return False
     return True
 
@@ -256,15 +236,15 @@ def has_params(node: ir.Node) -> bool:
 def _params(node: ir.Node) -> Params:
     scale, zero = constant(operand(node, 1)), constant(operand(node, 2))
     if scale is None or (zero is None and operand(node, 2) is not None):
-        raise _StaysFloatError("a scale is computed at run time")
+        raise StaysFloatError("a scale is computed at run time")
     if scale.size != 1:
-        raise _StaysFloatError("an activation has a scale for each channel")
+        raise StaysFloatError("an activation has a scale for each channel")
     kind = _integer_type(node)
     if kind not in LIMITS:
-        raise _StaysFloatError(f"an activation is {kind or 'of an unknown type'}, not 8 bits")
+        raise StaysFloatError(f"an activation is {kind or 'of an unknown type'}, not 8 bits")
     number, offset = float(np.float32(scale.reshape(()))), int(zero.reshape(())) if zero is not None else 0
     if not (np.isfinite(number) and number > 0):
-        raise _StaysFloatError(f"an activation has the scale {number}")
+        raise StaysFloatError(f"an activation has the scale {number}")
     dtype: Dtype = "uint8" if kind == "uint8" else "int8"
     return Params(number, offset, dtype)
 
@@ -304,7 +284,7 @@ def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
     kind = _kind(node) if conv is None else "pooled"
     inputs = tuple(_tensor(value) for value in _activations(node))
     if not inputs:
-        raise _StaysFloatError("it reads nothing that is quantized")
+        raise StaysFloatError("it reads nothing that is quantized")
     nodes = [node] if conv is None else [node, conv]
     whole = power_of_two or not ours  # ours rounds before it adds under float scales
     if whole and kind == "linear" and (shortcut := _shortcut(node)) is not None:
@@ -318,10 +298,13 @@ def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
     result = nodes[-1].outputs[0]
     output = next(filter(None, map(quantized_as, nodes[-1].outputs)), None)
     if output is None and kind in ("move", "table", "concat"):
-        raise _StaysFloatError("its result is not quantized again")
+        raise StaysFloatError("its result is not quantized again")
     linear = None
     if kind == "linear" or conv is not None:
-        linear = _linear(conv or node, inputs[0].params, ours, 1 if conv is None else taps_of(node))
+        taps = 1 if conv is None else taps_of(node)
+        linear = numbers_of_linear(
+            conv or node, inputs[0].params, None if output is None else output.params, ours, taps
+        )
     return IntegerStep(kind, tuple(nodes), inputs, output, result.name or "", linear)
 
 
@@ -359,10 +342,10 @@ def _affine(chain: list[ir.Node], numbers: Channelwise) -> IntegerStep:
     result = nodes[-1].outputs[0]
     output = quantized_as(result)
     if output is None:
-        raise _StaysFloatError("its result is not quantized again")
+        raise StaysFloatError("its result is not quantized again")
     step = IntegerStep("affine", tuple(nodes), (given,), output, result.name or "", channelwise=numbers)
     if not all(np.isfinite(part).all() for part in step.factor_and_shift):
-        raise _StaysFloatError("it scales or shifts a channel by more than float32 holds")
+        raise StaysFloatError("it scales or shifts a channel by more than float32 holds")
     return step
 
 
@@ -407,11 +390,11 @@ def _kind(node: ir.Node) -> str:
     others_constant = all(value is None or not _computed(value) for value in node.inputs[1:])
     if op in ("Conv", "Gemm", "MatMul"):
         if rank(node.inputs[0]) not in (None, 4 if op == "Conv" else 2):
-            raise _StaysFloatError(f"integers know images only, not {rank(node.inputs[0])} axes")
+            raise StaysFloatError(f"integers know images only, not {rank(node.inputs[0])} axes")
         return "linear"
     if op == "Add" and len(_activations(node)) == 2:
         if len({shape(node.inputs[0]), shape(node.inputs[1])} - {None}) > 1:
-            raise _StaysFloatError("its two sides have different shapes")
+            raise StaysFloatError("its two sides have different shapes")
         return "add"
     if op == "Mul" and scales_other(node):
         return "mul"
@@ -424,25 +407,25 @@ def _kind(node: ir.Node) -> str:
         return "move"
     if op in MOVES and op not in ACTIVATIONS and others_constant:
         if not only_moves(node):
-            raise _StaysFloatError(f"this {op} gives other numbers than it is given")
+            raise StaysFloatError(f"this {op} gives other numbers than it is given")
         return "move"
     if is_function(node):
         return "table"
     if op in (*FUNCTIONS, *SCALARS, *MOVES, "Add", "Concat"):
-        raise _StaysFloatError(f"in integers {op} takes no such operands")
-    raise _StaysFloatError(f"there is no integer kernel for {op}")
+        raise StaysFloatError(f"in integers {op} takes no such operands")
+    raise StaysFloatError(f"there is no integer kernel for {op}")
 
 
 def _require_plain_window(node: ir.Node) -> None:
     if rank(node.inputs[0]) not in (None, 4):
-        raise _StaysFloatError(f"integers know images only, not {rank(node.inputs[0])} axes")
+        raise StaysFloatError(f"integers know images only, not {rank(node.inputs[0])} axes")
     if text(node, "auto_pad", "NOTSET") != "NOTSET":
-        raise _StaysFloatError("its padding depends on the size of the map, which is not known")
+        raise StaysFloatError("its padding depends on the size of the map, which is not known")
     if node.op_type in POOLS:
         if any(value.uses() for value in node.outputs[1:]):
-            raise _StaysFloatError("the indices of its maxima are used")
+            raise StaysFloatError("the indices of its maxima are used")
     elif integer(node, "ceil_mode", 0) or any(step != 1 for step in ints(node, "dilations", [1])):
-        raise _StaysFloatError("in integers an average has no ceil_mode and no dilation")
+        raise StaysFloatError("in integers an average has no ceil_mode and no dilation")
 
 
 def _follows(kind: str, follower: ir.Node, nodes: list[ir.Node], inputs: tuple[Tensor, ...]) -> bool:
@@ -457,88 +440,5 @@ def _follows(kind: str, follower: ir.Node, nodes: list[ir.Node], inputs: tuple[T
         return False
     try:
         return rest[0] is not None and _tensor(rest[0]) == inputs[0]
-    except _StaysFloatError:
+    except StaysFloatError:
         return False
-
-
-# -- weights ----------------------------------------------------------------------------------------------------------
-
-
-def _linear(node: ir.Node, x: Params, ours: bool, taps: int) -> Linear:
-    """The weight with outputs first and no zero point, and the bias in the accumulator's scale.
-
-    Args:
-        taps: a weight in the model is the sum of so many equal ones.
-    """
-    if node.op_type == "Conv" and text(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        raise _StaysFloatError("its padding depends on the size of the map, which is not known")
-    if integer(node, "transA", 0):
-        raise _StaysFloatError("transA is set")
-    outputs = 0 if node.op_type == "Conv" or integer(node, "transB", 0) else 1
-    weight, scale = _weight(node, outputs)
-    scale = (scale / np.float32(taps)).astype(np.float32)
-    if node.op_type == "Gemm":
-        scale = (scale * np.float32(number(node, "alpha", 1.0))).astype(np.float32)
-    if not (np.isfinite(scale).all() and (scale > 0).all()):
-        raise _StaysFloatError("a scale of its weights is not a positive number")
-    bias = _bias(node, np.float32(x.scale) * scale)
-    if not ours:
-        low, high = x.limits
-        reach = max(high - x.zero, x.zero - low)
-        most = np.abs(weight.astype(np.int64)).reshape(len(weight), -1).sum(1) * reach * taps
-        if (most + (0 if bias is None else np.abs(bias.astype(np.int64)))).max(initial=0) > INT32.max:
-            raise _StaysFloatError("a sum of its products may need more than 32 bits")
-    return Linear(weight, scale, bias)
-
-
-def _weight(node: ir.Node, outputs: int) -> tuple[NDArray[np.int8] | NDArray[np.int16], NDArray[np.float32]]:
-    """The integers less their zero point, with outputs on the first axis, and a scale for each; `outputs` is the axis
-    they have in the model.
-    """
-    maker = node.inputs[1].producer() if node.inputs[1] is not None else None
-    q, scale = (None, None) if maker is None else (constant(maker.inputs[0]), constant(operand(maker, 1)))
-    if maker is None or maker.op_type != "DequantizeLinear" or q is None or scale is None:
-        raise _StaysFloatError("its weights are not quantized")
-    if str(q.dtype) not in LIMITS or integer(maker, "block_size", 0):
-        raise _StaysFloatError(f"its weights are {q.dtype} in blocks or of other than 8 bits")
-    zero = constant(operand(maker, 2))
-    zero = np.zeros((), q.dtype) if zero is None else zero
-    axis = integer(maker, "axis", 1)
-    axis = axis + q.ndim if axis < 0 else axis
-    if (scale.size > 1 or zero.size > 1) and axis != outputs:
-        raise _StaysFloatError("its weights have a scale for each input")
-    if outputs == 1:
-        q = q.T
-    column = (-1,) + (1,) * (q.ndim - 1)
-    centred = q.astype(np.int16) - zero.astype(np.int16).reshape(column)
-    wide = centred.min(initial=0) < -128 or centred.max(initial=0) > 127  # 9 bits
-    spread = np.broadcast_to(scale.astype(np.float32).reshape(-1), (len(q),))
-    return np.ascontiguousarray(centred.astype(np.int16 if wide else np.int8)), spread
-
-
-def _bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None:
-    """int32 in the accumulator's scale: as it stands where it is quantized so, else rounded to it."""
-    value = operand(node, 2)
-    if value is None:
-        return None
-    real, kept = constant(value), dequantized(value)
-    beta = number(node, "beta", 1.0)
-    if kept is not None and beta == 1.0 and (exact := _exact_bias(kept, scale)) is not None:
-        return exact
-    real = real if kept is None else numbers_of(kept)
-    if real is None or real.size not in (1, scale.size) or (real.size > 1 and real.shape[-1] != real.size):
-        raise _StaysFloatError("its bias is computed at run time, or is not one number an output")
-    numbers = np.broadcast_to(real.astype(np.float64).reshape(-1) * beta, scale.shape)
-    rounded = np.rint(numbers / scale)
-    if not np.isfinite(rounded).all() or np.abs(rounded).max(initial=0) > INT32.max:
-        raise _StaysFloatError("its bias does not fit 32 bits in the scale of its products")
-    return np.asarray(rounded, np.int32)
-
-
-def _exact_bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None:
-    """The integers of a dequantized bias, where they are in that scale."""
-    q, own, zero = (constant(operand(node, index)) for index in range(3))
-    if q is None or own is None or q.dtype != np.int32 or q.size != scale.size or own.size not in (1, scale.size):
-        return None
-    same = np.allclose(np.broadcast_to(own.reshape(-1), scale.shape), scale, rtol=bound("rounding"), atol=0)
-    return np.asarray(q.reshape(-1), np.int32) if same and (zero is None or not zero.any()) else None

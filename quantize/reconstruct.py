@@ -30,11 +30,12 @@ from inception_deploy.progress import NONE, Progress
 
 from . import arith
 from .integer_network import read
-from .integer_steps import IntegerStep, Linear
+from .integer_steps import IntegerStep
 from .pictures import Picture, Pictures
 from .repair import LARGEST, SAMPLES, Repairs, patches_of, round_rows
 from .runner import Runner, chunked, look
 from .scheme import Scheme
+from .step_weights import Linear
 from .structure import Layer, Structure
 
 Array = NDArray[Any]

@@ -250,6 +250,26 @@ def scaled() -> Iterator[File]:
     yield _file("norm-left", g, g.head(y, 0.02, 16), floats=("Mul", "GlobalAveragePool"))
 
 
+def by_channel() -> Iterator[File]:
+    """Before depthwise convolutions a scale for each channel, as NNCF has them; and with zero points of their own."""
+    for zeros, floats in (([0] * 16, ()), ([0] * 15 + [9], ("Mul", "Add", "Mul", "Add", "Conv", "Relu"))):
+        g = Graph(38)
+        y = g.op("Relu", g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16, bias="float"))
+        numbers = g.constant(g.random.uniform(0.005, 0.02, 16)), g.constant(zeros, "uint8")
+        y = g.op("DequantizeLinear", g.op("QuantizeLinear", y, *numbers, axis=1), *numbers, axis=1)
+        y = g.qdq(g.op("Relu", g.conv(y, 0.01, 16, 16, group=16, bias="float")), 0.01)
+        yield _file(f"by-channel-{zeros[-1]}", g, g.head(y, 0.01, 16), floats=floats)
+
+
+def old() -> Iterator[File]:
+    """Opset 10, in which a Clip and a Pad have attributes."""
+    g = Graph(39, 10)
+    y = g.op("Clip", g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16, weight={"axis": None}, bias="none"), min=-1.0, max=1.5)
+    y = g.op("Dropout", g.op("Pad", g.qdq(y, 0.01, 100), pads=[0, 0, 1, 1, 0, 0, 1, 1], value=0.5), ratio=0.3)
+    y = g.op("Flatten", g.op("GlobalAveragePool", g.qdq(y, 0.01, 100)))
+    yield _file("old", g, y, floats=("Flatten",))
+
+
 def _norm(g: Graph, y: str, channels: int) -> str:
     """BatchNormalization with numbers of which some are negative."""
     numbers = (g.normal(channels, 1).reshape(-1) for _ in range(3))
@@ -471,7 +491,7 @@ def by_other_tools() -> Iterator[File]:
 
 
 KINDS: tuple[Callable[[], Iterator[File]], ...] = (
-    biases, weights, activations, joins, scaled, linear, sixteen, operators, integers, outputs, by_other_tools, by_onnxruntime,
+    biases, weights, activations, joins, scaled, by_channel, old, linear, sixteen, operators, integers, outputs, by_other_tools, by_onnxruntime,
 )  # fmt: skip
 
 

@@ -15,7 +15,17 @@ from inception_deploy.quantize import integer_network
 from inception_deploy.sources import capture
 from inception_deploy.verify import TOLERANCES, compare
 
-from ..cases.int8_files import activations, by_onnxruntime, by_other_tools, integers, joins, outputs, scaled, weights
+from ..cases.int8_files import (
+    activations,
+    by_channel,
+    by_onnxruntime,
+    by_other_tools,
+    integers,
+    joins,
+    outputs,
+    scaled,
+    weights,
+)
 from .conftest import Compiled
 
 FAST = {
@@ -28,6 +38,7 @@ FAST = {
     "bytes-out-int8",
     "pt2e-x86",
     "norm-uint8",
+    "by-channel-0",
 }
 """These run in `make test`."""
 
@@ -36,7 +47,7 @@ TARGETS = ("cpu:avx512-vnni", "cpu:avx2")
 
 FILES = [
     pytest.param(file, id=file.name, marks=[] if file.name in FAST else pytest.mark.slow)
-    for make in (weights, activations, joins, scaled, integers, outputs, by_other_tools)
+    for make in (weights, activations, joins, scaled, by_channel, integers, outputs, by_other_tools)
     for file in make()
 ]
 

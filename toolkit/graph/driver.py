@@ -16,6 +16,7 @@ from inception_deploy.feeds import feed, ports
 from inception_deploy.graph.branch import commute_pool, flatten_concats, merge_siblings
 from inception_deploy.graph.clean import fold_constants, lift_constants, remove_dead, remove_noops
 from inception_deploy.graph.cost import cost
+from inception_deploy.graph.even import even_scales
 from inception_deploy.graph.fold import fold_affine, fold_batchnorm, fold_pads
 from inception_deploy.graph.fuse import fuse_flatten, fuse_gemm, fuse_global_pool
 from inception_deploy.graph.moved import quantize_moved
@@ -74,6 +75,7 @@ PASSES: tuple[Pass, ...] = (
     Pass(fuse_global_pool, "any time before the lowering; here, so that its Flatten is seen as one by the next"),
     Pass(fuse_flatten, "after the constants are folded: only then is the target shape known"),
     Pass(quantize_moved, "after the fusions, which spell moves alike, and the constants: scales are"),
+    Pass(even_scales, "after quantize_moved, which may quantize what lies between two convolutions"),
     Pass(fold_pads, "before the affine folds: a convolution's own padding decides which of them are exact"),
     Pass(fold_batchnorm, "before fold_affine, which takes what is left of one as a Mul and an Add"),
     Pass(fold_affine, "after fold_batchnorm: a residual scale meets a convolution that has its final bias"),

@@ -87,11 +87,37 @@ def to_qdq(model: ir.Model) -> int:
 
 def _raise(model: ir.Model) -> bool:
     """See to it that the opset is 13 or newer, which has a scale for each channel; False where that cannot be."""
-    if model.opset_imports[""] < 13:
-        if model.opset_imports[""] < 10 or any(node.op_type in _CHANGED and not node.domain for node in model.graph):
+    version = model.opset_imports[""]
+    if version < 13:
+        plain = [node for node in model.graph if not node.domain]
+        changed = (*_CHANGED, "Resize") if version < 11 else _CHANGED
+        if version < 10 or any(node.op_type in changed for node in plain):
             return False
+        if version < 12:
+            for node in plain:
+                _operands_of_attributes(model.graph, node)
         model.opset_imports[""] = 13
     return True
+
+
+def _operands_of_attributes(graph: ir.Graph, node: ir.Node) -> None:
+    """What opset 10 writes as attributes of a Clip, a Pad or a Dropout, as newer ones do: in operands."""
+    from inception_deploy.graph.rewrite import add_constant, ints, number
+
+    def moved(index: int, name: str, array: np.ndarray) -> None:
+        node.resize_inputs(max(index + 1, len(node.inputs)))
+        node.replace_input_with(index, add_constant(graph, f"{node.name or node.op_type}/{name}", array))
+
+    if node.op_type == "Clip":
+        for index, name in enumerate(("min", "max"), 1):
+            if name in node.attributes:
+                moved(index, name, np.array(number(node, name, 0.0), np.float32))
+    elif node.op_type == "Pad" and "pads" in node.attributes:
+        moved(1, "pads", np.array(ints(node, "pads"), np.int64))
+        if number(node, "value", 0.0):
+            moved(2, "value", np.array(number(node, "value", 0.0), np.float32))
+    for name in _WERE_ATTRIBUTES.get(node.op_type, ()):
+        node.attributes.pop(name, None)
 
 
 def _array(value: ir.Value | None) -> np.ndarray | None:
@@ -506,6 +532,9 @@ def _dynamic(rewriter: _Rewriter, node: ir.Node) -> bool:
 
 _CHANGED = frozenset({"Squeeze", "Unsqueeze", "Split", "ReduceSum", "Softmax", "LogSoftmax", "Hardmax", "Upsample"})
 """Operators that mean something else, or are written otherwise, from opset 13 on than from 10 on."""
+
+_WERE_ATTRIBUTES = {"Clip": ("min", "max"), "Pad": ("pads", "value"), "Dropout": ("ratio",)}
+"""What are operands since opset 11 or 12."""
 
 _ONNX = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
 

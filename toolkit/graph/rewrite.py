@@ -143,7 +143,7 @@ def free_name(graph: ir.Graph, name: str) -> str:
 def add_constant(graph: ir.Graph, name: str, array: Array) -> ir.Value:
     """A new initialiser called `name`, or nearly so."""
     free = free_name(graph, name)
-    value = ir.val(free, const_value=ir.tensor(np.ascontiguousarray(array), name=free))
+    value = ir.val(free, const_value=ir.tensor(np.asarray(array, order="C"), name=free))
     graph.register_initializer(value)
     return value
 

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from inception_deploy.kernels.isa import ISAS
+from inception_deploy.kernels.spec import Conv
+from inception_deploy.kernels.vector.conv import share
+
+CPUS = [isa for isa in ISAS if not isa.gpu]
 
 BUDGET = settings(
     max_examples=6, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
@@ -71,6 +80,28 @@ def test_grouped(compiled, builder, shape, groups):
     )
     made = compiled(b.model(y))
     made.check(*b.inputs.values())
+
+
+@pytest.mark.parametrize(
+    ("group", "channels", "out"), [(19, 8, 8), (3, 24, 24), (5, 12, 12), (9, 4, 4), (3, 8, 24), (5, 16, 8), (2, 24, 8)]
+)
+def test_groups_that_share_blocks(compiled, builder, group, channels, out):
+    """Whole vectors of them are computed without the zeros of a block-diagonal weight, the last blocks are partly
+    padding, and what is added behind lies as they do.
+    """
+    b = builder()
+    x = b.conv(b.input(2, 3, 9, 7), 3, group * channels, (1, 1))
+    y = b.op("Relu", b.conv(x, group * channels, group * out, group=group, pads=[1] * 4))
+    if channels == out:
+        y = b.op("Add", y, x)
+    compiled(b.model(b.conv(y, group * out, 5, (1, 1)))).check(*b.inputs.values())
+
+
+def test_a_grouped_convolution_multiplies_few_zeros():
+    """RegNet's: 7 groups of 8 channels are 4 pairs in blocks of 16, and vectors of 8 take one each."""
+    spec = Conv(1, 16, 9, 9, 64, 9, 9, (3, 3), pad=(1, 1), groups=4, diagonal=(8, 8))
+    assert {isa.lanes: share(spec, isa.lanes).inputs for isa in CPUS} == {4: 8, 8: 8, 16: 16}
+    assert share(replace(spec, groups=1, channels=64, diagonal=(24, 24)), 8) == (24, 24)
 
 
 @BUDGET

@@ -164,3 +164,31 @@ def test_a_quantized_network_with_axes_turned_is_compiled_in_integers(tmp_path, 
         tmp_path / "net.onnx", tmp_path / "out", precision="int8", calibration=tmp_path / "pictures.npz", effort="fast"
     )
     assert done["ok"]
+
+
+@pytest.mark.parametrize("channels", [20, 32])
+@pytest.mark.parametrize("rank", [3, 4])
+def test_plain_rows_are_put_into_blocks_for_products_and_norms(tmp_path, channels, rank) -> None:
+    """A network's own input whose channels come last, its shortcut, and what leaves as it came."""
+    net = Network(channels)
+    net.nodes.clear()
+    net.shape = [*(2, 6, 5)[: rank - 1], channels]
+    x = net.op("LayerNormalization", "x", net.weight(channels), net.weight(channels), axis=-1)
+    x = net.op("Gelu", net.op("Add", net.op("MatMul", x, net.weight(channels, 40)), net.weight(40)))
+    x = net.op("Mul", net.op("MatMul", x, net.weight(40, channels)), net.weight(channels))
+    plan = check(net.model(net.op("Add", "x", x)), tmp_path)
+    assert plan.refusals == ()
+    assert [step.op for step in plan.steps] == ["pack", "layernorm", "conv", "gelu", "conv", "unpack"]
+
+
+def test_a_flattened_map_turned_and_turned_back_moves_nothing(tmp_path) -> None:
+    """What attention does around its products: (N, C, H, W) to (N, H W, C) and back."""
+    net = Network()
+    for name, shape in (("rows", [2, CHANNELS, -1]), ("maps", net.shape)):
+        net.tensors.append(numpy_helper.from_array(np.array(shape, np.int64), name))
+    x = net.op("Transpose", net.op("Reshape", net.x, "rows"), perm=[0, 2, 1])
+    x = net.op("MatMul", net.op("Mul", x, net.weight(CHANNELS)), net.weight(CHANNELS, CHANNELS))
+    x = net.op("Reshape", net.op("Transpose", x, perm=[0, 2, 1]), "maps")
+    plan = check(net.model(net.op("Conv", x, net.weight(CHANNELS, 1, 3, 3), group=CHANNELS)), tmp_path)
+    assert plan.refusals == ()
+    assert [step.op for step in plan.steps] == ["pack", "conv", "mul", "conv", "depthwise", "unpack"]

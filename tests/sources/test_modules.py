@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from inception_deploy.sources import capture
+from inception_deploy.sources import capture, resolve
 from inception_deploy.verify import require_ok
 
 
@@ -56,3 +56,21 @@ def test_another_precision_becomes_float32_and_it_is_said(dtype: torch.dtype) ->
     assert all(torch.equal(value, before[key].to(value.dtype)) for key, value in module.state_dict().items())
     assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
     assert capture.as_float32(module) == []
+
+
+class Focus(nn.Module):
+    """Four pixels of a picture in the channels of one (YOLO's stem), and a convolution of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(12, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.pixel_unshuffle(x, 2)).mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_a_stem_that_moves_pixels_into_channels_takes_a_picture():
+    """Twelve is what the first convolution takes, and no number that a picture has."""
+    source = resolve.resolve(resolve.Request(model="focus", module=Focus(), input_size=(16, 16)))
+    (given,) = source.onnx(lambda _: None).graph.input
+    assert [dim.dim_value for dim in given.type.tensor_type.shape.dim][1:] == [3, 16, 16]

@@ -6,26 +6,30 @@ constants added and multiplied behind it; a constant of one value a channel is o
 over the last axis is over the channels (`spec.ChannelNorm`). ConvNeXt and its relatives are made of such islands.
 
 `Reader.islands` says of each value inside which map holds it, in NCHW. A reader of such a value that is none of these
-operators gets it transposed by TVM's default, as without this module.
+operators gets it as plain memory. An island also begins where a product or a norm along the last axis reads plain
+memory (N, ..., C): its rows are put into blocks, which is cheap beside what is computed on them.
+
+Values of three axes (N, L, C) are maps of L x 1 pixels, and their transposes (0, 2, 1), of a map flattened to (N, C, L)
+and back, are what (0, 2, 3, 1) and (0, 3, 1, 2) are to those of four.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from ..kernels.spec import ChannelNorm
+from ..kernels.spec import ChannelNorm, Pack, Unpack
 from .default import extern
 from .layers import Param, Storage, Value
-from .operators.common import attributes
-from .reader import Reader, Refuse
+from .operators.common import attributes, in_order
+from .reader import Reader, Refuse, blocks_of_dtype
 from .table import OPS
 
-_IN, _OUT = [0, 2, 3, 1], [0, 3, 1, 2]
+_IN, _OUT = ([0, 2, 3, 1], [0, 2, 1]), ([0, 3, 1, 2], [0, 2, 1])
 
 ELEMENTWISE = frozenset(
     (
@@ -44,13 +48,14 @@ def take(reader: Reader, node: onnx.NodeProto) -> bool:
     if node.output[0] in reader.folded:
         return True
     perm = list(attributes(node).get("perm", ())) if node.op_type == "Transpose" else []
-    if perm == _IN and _is_map(reader, node.input[0]):
-        reader.islands[node.output[0]] = node.input[0]
-        reader.uses[node.input[0]] += reader.uses[node.output[0]] - 1
+    if perm in _IN and _is_map(reader, node.input[0]):
+        _enter(reader, node)
         return True
+    if node.op_type in _BEGIN and node.input[0] not in reader.islands:
+        _begin(reader, node.input[0])
     if not any(name in reader.islands for name in node.input):
         return False
-    if perm == _OUT:
+    if perm in _OUT and node.input[0] in reader.islands:
         _leave(reader, node)
         return True
     handler = _HANDLERS.get(node.op_type) or (_elementwise if node.op_type in ELEMENTWISE else None)
@@ -66,17 +71,57 @@ def take(reader: Reader, node: onnx.NodeProto) -> bool:
     return False
 
 
+def _enter(reader: Reader, node: onnx.NodeProto) -> None:
+    """From NCHW: the map as it is; a flattened one as one of L x 1 pixels."""
+    name, value = node.output[0], reader.values[node.input[0]]
+    if len(value.shape) == 3:
+        inside = _map_of(reader, name)
+        shape = reader.shape(inside)
+        reader.values[inside] = replace(value, name=inside, shape=shape, height=shape[2], width=1)
+    else:
+        reader.islands[name] = node.input[0]
+        reader.uses[node.input[0]] += reader.uses[name] - 1
+
+
 def settle(reader: Reader, name: str) -> None:
     """Make a value of an island a tensor whose axes lie as its shape says."""
-    if name in reader.islands and name not in reader.values:
-        node = helper.make_node("Transpose", [reader.islands[name]], [name], f"{name}:transpose", perm=_IN)
+    if name not in reader.islands or name in reader.values:
+        return
+    value = reader.values[reader.islands[name]]
+    source, shape = value.storage, reader.shape(name)
+    if not in_order(source):
+        node = helper.make_node("Transpose", [value.name], [name], f"{name}:transpose", perm=_IN[len(shape) == 3])
         extern(reader, node, "it moves more than channels")
+        return
+    storage = Storage(name, source.batch, shape[-1] * source.pixels)
+    spec = Unpack(source.batch, shape[-1], source.blocks, source.pixels, last=True)
+    reader.emit("unpack", [], spec, [(source, "in_stride")], storage, name)
+    reader.values[name] = Value(name, shape, storage)
 
 
 def _is_map(reader: Reader, name: str) -> bool:
-    """A float value with the four axes of a map, and channels enough to lie in blocks."""
+    """A float value in blocks with the axes of a map, or of a flattened one."""
     value = reader.values.get(name)
-    return value is not None and value.storage.real and len(value.shape) == 4 and value.storage.blocked
+    return value is not None and value.storage.real and len(value.shape) in (3, 4) and value.storage.blocked
+
+
+def _begin(reader: Reader, name: str) -> None:
+    """An island that begins at plain memory, if `name` is a tensor of three or four axes in some."""
+    value = reader.values.get(name)
+    if value is None or value.storage.dtype != "float32" or value.storage.blocked or len(value.shape) not in (3, 4):
+        return
+    (n, channels, height, width), blocks = _turned(value.shape), blocks_of_dtype(value.shape[-1], reader.element)
+    inside = _map_of(reader, name)
+    storage = Storage(inside, n, height * width, blocks, np.arange(channels), dtype=reader.element)
+    spec = Pack(n, channels, blocks, height * width, last=True)
+    reader.emit("pack", [], spec, [(value.storage, "")], storage, inside)
+    reader.values[inside] = Value(inside, reader.shape(inside), storage, height, width)
+
+
+def _turned(shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """The shape in NCHW of a value inside an island."""
+    n, height, *width, channels = shape
+    return n, channels, height, width[0] if width else 1
 
 
 def _leave(reader: Reader, node: onnx.NodeProto) -> None:
@@ -87,14 +132,13 @@ def _leave(reader: Reader, node: onnx.NodeProto) -> None:
     if layer is not None and layer.value == inside and reader.private(inside):
         layer.value = layer.output.name = out  # what follows may still go into its epilogue
         layer.nodes.append(node.name)
-    reader.values[out] = replace(value, name=out)
+    reader.values[out] = replace(value, name=out, shape=reader.shape(out))
 
 
 def _map_of(reader: Reader, name: str) -> str:
     """The NCHW name of a value that is made inside an island, declared."""
-    n, height, width, channels = reader.shape(name)
     inside = f"{name}:map"
-    reader.declare(inside, reader.elem_type(name), (n, channels, height, width))
+    reader.declare(inside, reader.elem_type(name), _turned(reader.shape(name)))
     reader.uses[inside] = reader.uses[name]
     reader.islands[name] = inside
     return inside
@@ -104,18 +148,22 @@ def _elementwise(reader: Reader, node: onnx.NodeProto) -> None:
     """The same operator on maps; constants turn their axes with them."""
     if len({reader.shape(name) for name in node.input if name in reader.islands}) > 1:
         raise Refuse("its operands have different shapes")
-    if reader.shape(node.output[0]) != reader.shape(next(n for n in node.input if n in reader.islands)):
+    shape = reader.shape(next(n for n in node.input if n in reader.islands))
+    if reader.shape(node.output[0]) != shape:
         raise Refuse("its constant is larger than the map")
     names = []
     for name in node.input:
+        if name in reader.values and name not in reader.islands and reader.shape(name) == shape:
+            _begin(reader, name)
         if name in reader.islands:
             names.append(reader.islands[name])
         elif not name or (name in reader.constants and reader.constants[name].size == 1):
             names.append(name)
         else:
             array = reader.constant(name, "an operand")
-            names.append(f"{name}:map")
-            reader.constants[names[-1]] = array.reshape((1,) * (4 - array.ndim) + array.shape).transpose(_OUT)
+            full = (1,) * (len(shape) - array.ndim) + array.shape
+            names.append(f"{name}:map{len(shape)}")
+            reader.constants[names[-1]] = np.moveaxis(array.reshape(full), -1, 1).reshape(_turned(full))
     turned = onnx.NodeProto()
     turned.CopyFrom(node)
     turned.input[:] = names
@@ -170,8 +218,8 @@ def _per_channel(reader: Reader, node: onnx.NodeProto, name: str, channels: int)
 
 def _layer_norm(reader: Reader, node: onnx.NodeProto) -> None:
     """LayerNormalization over the last axis."""
-    attrs = attributes(node)
-    if attrs.get("axis", -1) not in (-1, 3) or any(reader.uses[name] for name in node.output[1:]):
+    attrs, last = attributes(node), len(reader.shape(node.input[0])) - 1
+    if attrs.get("axis", -1) not in (-1, last) or any(reader.uses[name] for name in node.output[1:]):
         raise Refuse("it is over more than the last axis, or gives its statistics out")
     value = reader.blocked(reader.value(reader.islands[node.input[0]]))
     source = value.storage
@@ -192,6 +240,9 @@ def _layer_norm(reader: Reader, node: onnx.NodeProto) -> None:
     reader.emit("layernorm", [node.name], spec, [(source, "in_stride"), *numbers], storage, inside)
     reader.values[inside] = Value(inside, reader.shape(inside), storage, value.height, value.width)
 
+
+_BEGIN = frozenset({"LayerNormalization", "MatMul"})
+"""Operators whose work along the last axis is worth the rows' way into blocks."""
 
 _HANDLERS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     "LayerNormalization": _layer_norm,

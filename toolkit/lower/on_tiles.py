@@ -131,7 +131,7 @@ def _narrow(layer: Layer, spec: Conv) -> int | None:
     assert isinstance(weight, Param)
     if layer.output.dtype != PAIR or spec.add or spec.groups == 1 or weight.role != "weight":
         return None
-    if spec.channels != LANES or spec.out_channels != spec.groups * LANES:
+    if spec.channels != LANES or not len(weight.array) == spec.out_channels == spec.groups * LANES:
         return None
     inputs, outputs = np.arange(LANES), np.arange(spec.out_channels)[:, None] % LANES
     for group in _FEW:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -179,14 +180,13 @@ def _from_callable(request: Request) -> Source:
         from ..models import checkpoint
 
         notes += checkpoint.load(module, request.weights, ema=request.ema).notes
-    channels = _input_channels(module)
     size = request.input_size
     if size is None:
         size = (_DEFAULT_SIZE, _DEFAULT_SIZE)
         notes.append(
             f"{request.model}: the input size is not known; taken as {size[0]}x{size[1]}, --input-size changes it"
         )
-    shape = (request.batch or 1, channels, *size)
+    shape = (request.batch or 1, _input_channels(module, size), *size)
     preprocessing, assumed = preparing.settled(None, request.preprocessing, shape, request.model)
     name = request.model.rpartition(":")[2]
     return _from_module(name, module, shape, preprocessing, None, None, (*notes, *assumed))
@@ -259,9 +259,16 @@ def _refuse_zoo_options(request: Request, what: str, also: Mapping[str, object] 
             )
 
 
-def _input_channels(module: torch.nn.Module) -> int:
-    """What the first convolution takes; 3 where there is none."""
+def _input_channels(module: torch.nn.Module, size: tuple[int, int]) -> int:
+    """What the first convolution takes; 3 where there is none. Where that is no picture's number, the module may have
+    made it from a picture (TResNet and YOLO move pixels into channels): the first that it runs on.
+    """
     import torch
 
     convolutions = (layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d))
-    return next((layer.in_channels for layer in convolutions), 3)
+    first = next((layer.in_channels for layer in convolutions), 3)
+    for channels in () if first in (1, 3) else (first, 3, 1):
+        with contextlib.suppress(Exception), torch.no_grad():  # whatever the module raises of a wrong input
+            module(torch.zeros(1, channels, *size))
+            return channels
+    return first

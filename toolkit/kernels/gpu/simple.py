@@ -318,21 +318,25 @@ def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, symbol: str) -> list[
 # -- layouts ---------------------------------------------------------------------------------------------------------
 def pack_program(spec: Pack, schedule: SimpleSchedule) -> Program:
     """A thread a float of the output."""
-    return each(spec.batch * spec.blocks * spec.pixels * BLOCK, schedule, 3)
+    return each(spec.batch * spec.blocks * spec.pixels * BLOCK, schedule, len(spec.operands))
 
 
 def emit_pack(spec: Pack, schedule: SimpleSchedule, symbol: str) -> list[Any]:
-    """NCHW to NCHW16c."""
+    """NCHW (or NHWC) to NCHW16c."""
     em = GpuEmitter(symbol, spec.pointers, pack_program(spec, schedule).launches[0])
     item, exists = item_of(em, spec.batch * spec.blocks * spec.pixels * BLOCK, schedule)
 
     def body() -> None:
         axes = (("n", spec.batch), ("block", spec.blocks), ("pixel", spec.pixels), ("lane", BLOCK))
         n, block, pixel, lane = split(em, item, axes)
-        channel = em.let(load(em.buffers["table"], block * BLOCK + lane), "channel")
         value = em.local(1, name="value")
-        source = (n * spec.channels + channel) * spec.pixels + pixel
-        em.load_if(channel >= 0, value, 0, em.buffers["src"], source)
+        if spec.last:
+            channel = em.let(block * BLOCK + lane, "channel")
+            source, there = (n * spec.pixels + pixel) * spec.channels + channel, channel < spec.channels
+        else:
+            channel = em.let(load(em.buffers["table"], block * BLOCK + lane), "channel")
+            source, there = (n * spec.channels + channel) * spec.pixels + pixel, channel >= 0
+        em.load_if(there, value, 0, em.buffers["src"], source)
         em.write("dst", n * spec.out_stride + (block * spec.pixels + pixel) * BLOCK + lane, load(value, 0))
 
     guarded(em, exists, body)
@@ -341,17 +345,21 @@ def emit_pack(spec: Pack, schedule: SimpleSchedule, symbol: str) -> list[Any]:
 
 def unpack_program(spec: Unpack, schedule: SimpleSchedule) -> Program:
     """A thread a float of the output."""
-    return each(spec.batch * spec.channels * spec.pixels, schedule, 3)
+    return each(spec.batch * spec.channels * spec.pixels, schedule, len(spec.operands))
 
 
 def emit_unpack(spec: Unpack, schedule: SimpleSchedule, symbol: str) -> list[Any]:
-    """NCHW16c to NCHW."""
+    """NCHW16c to NCHW (or NHWC)."""
     em = GpuEmitter(symbol, spec.pointers, unpack_program(spec, schedule).launches[0])
     item, exists = item_of(em, spec.batch * spec.channels * spec.pixels, schedule)
 
     def body() -> None:
-        n, channel, pixel = split(em, item, (("n", spec.batch), ("channel", spec.channels), ("pixel", spec.pixels)))
-        slot = em.let(load(em.buffers["table"], channel), "slot")
+        channels, pixels = ("channel", spec.channels), ("pixel", spec.pixels)
+        if spec.last:
+            n, pixel, slot = split(em, item, (("n", spec.batch), pixels, channels))
+        else:
+            n, channel, pixel = split(em, item, (("n", spec.batch), channels, pixels))
+            slot = em.let(load(em.buffers["table"], channel), "slot")
         source = n * spec.in_stride + (div(slot, BLOCK) * spec.pixels + pixel) * BLOCK + mod(slot, BLOCK)
         em.write("dst", item, em.read("src", source))
 

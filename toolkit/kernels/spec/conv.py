@@ -51,6 +51,8 @@ class Conv(Spec):
         planar: the input is the network's own and has few channels: plain NCHW of float32, else as `Pixels` gives it
             (`height` and `width` count its frame).
         groups: splits input and output channels alike; one group's channels are whole blocks.
+        diagonal: of several groups of the network that are one here, outputs and inputs of each, in order: the weight
+            is zero where an output does not see an input. (0, 0) where that is not known.
         pad: top and left; what is missing at the bottom and the right follows from the output's size.
         activation: `(low, high)` clamp of a real result, or None.
         frame: zeros written around the output.
@@ -102,6 +104,7 @@ class Conv(Spec):
     weight_element: str = "int8"
     pairs_fit: bool = False
     sum_bits: int = 32
+    diagonal: tuple[int, int] = (0, 0)
 
     @property
     def pointwise(self) -> bool:

@@ -11,7 +11,10 @@ from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result,
 @dataclass(frozen=True)
 class Pack(Spec):
     """NCHW of fp32 to blocks: slot `s` takes channel `table[s]`, or zeros where that is negative. Pointers: input,
-    table (int32), output.
+    [table (int32),] output.
+
+    Attributes:
+        last: the input is NHWC, and slots take its channels in order; there is no table.
     """
 
     batch: int
@@ -20,19 +23,25 @@ class Pack(Spec):
     pixels: int
     out_stride: int = 0
     out_element: str = "float32"
+    last: bool = False
 
     @property
     def operands(self) -> tuple[Operand, ...]:
+        table = constant("table", self.blocks * element_of(self.out_element).block, "int32")
         return (
             source(self.batch * self.channels * self.pixels, stride=""),
-            constant("table", self.blocks * element_of(self.out_element).block, "int32"),
+            *(() if self.last else (table,)),
             result(mapped(self.out_element, self.batch, self.blocks, self.pixels), self.out_element),
         )
 
 
 @dataclass(frozen=True)
 class Unpack(Spec):
-    """Blocks to NCHW of fp32: channel `c` is slot `table[c]`. Pointers: input, table (int32), output."""
+    """Blocks to NCHW of fp32: channel `c` is slot `table[c]`. Pointers: input, [table (int32),] output.
+
+    Attributes:
+        last: the output is NHWC, and takes the slots in order; there is no table.
+    """
 
     batch: int
     channels: int
@@ -40,12 +49,13 @@ class Unpack(Spec):
     pixels: int
     in_stride: int = 0
     in_element: str = "float32"
+    last: bool = False
 
     @property
     def operands(self) -> tuple[Operand, ...]:
         return (
             source(mapped(self.in_element, self.batch, self.blocks, self.pixels), self.in_element),
-            constant("table", self.channels, "int32"),
+            *(() if self.last else (constant("table", self.channels, "int32"),)),
             result(self.batch * self.channels * self.pixels),
         )
 

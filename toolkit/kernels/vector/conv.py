@@ -140,6 +140,32 @@ def image(spec: Conv) -> tuple[int, int, int, int]:
     return spec.height, spec.width, spec.out_height, spec.out_width
 
 
+class Share(NamedTuple):
+    """How many neighbouring outputs read the same inputs, and how many inputs those are."""
+
+    outputs: int
+    inputs: int
+
+
+def share(spec: Conv, lanes: int) -> Share:
+    """What vectors of `lanes` compute together: a group. Where that is several of the network's, with a block-diagonal
+    weight, it is as few of them as whole vectors hold, so that most of the weight's zeros are left out.
+    """
+    whole, (outputs, inputs) = Share(spec.out_channels // spec.groups, spec.channels), spec.diagonal
+    if not outputs:
+        return whole
+    join = math.lcm(lanes // math.gcd(lanes, outputs), lanes // math.gcd(lanes, inputs))
+    # the last of several together may be half of padding, but all of it lies in the input
+    if join * inputs >= spec.channels or (join > 1 and spec.groups * spec.channels % (join * inputs)):
+        return whole
+    return Share(join * outputs, join * inputs)
+
+
+def in_lanes(spec: Conv, lanes: int) -> int:
+    """Input channels that lie side by side and are read together: a block, or as much of one as a share has."""
+    return spec.channels if spec.planar else math.gcd(BLOCK, share(spec, lanes).inputs)
+
+
 def tile_widths(spec: Conv, schedule: ConvSchedule) -> list[int]:
     """Widths of the tiles of one row."""
     return split(image(spec)[3], schedule.pixels)
@@ -159,8 +185,15 @@ def units(spec: Conv, schedule: ConvSchedule) -> int:
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.ndarray:
     """`[O, I, r, s]` (physical channels) to the order the kernel reads. I is one group's input channels."""
     out, channels, rows, columns = weight.shape
-    wide = schedule.lanes * schedule.vectors
-    lanes = channels if spec.planar else BLOCK
+    outputs, inputs = share(spec, schedule.lanes)
+    if inputs < channels:
+        output = np.arange(out)
+        first = output // outputs * inputs - output // (out // spec.groups) * channels
+        # of outputs that are padding, whose weights are all zero, any
+        first = np.clip(first, 0, channels - inputs)
+        weight = weight[output[:, None], first[:, None] + np.arange(inputs)]
+        channels = inputs
+    wide, lanes = schedule.lanes * schedule.vectors, in_lanes(spec, schedule.lanes)
     packed = weight.reshape(out // wide, wide, channels // lanes, lanes, rows, columns).transpose(0, 2, 4, 5, 3, 1)
     return np.ascontiguousarray(packed, dtype=np.float32)
 
@@ -174,7 +207,7 @@ def cycles(widths: Sequence[int], vectors: int) -> float:
 
 def choose(spec: Conv, isa: Isa) -> ConvSchedule:
     """The schedule a cost model takes to be fastest; no measuring."""
-    group_vectors = spec.out_channels // spec.groups // isa.lanes
+    group_vectors = share(spec, isa.lanes).outputs // isa.lanes
     row = image(spec)[3]
     if isa.multiply and row > 1 and group_vectors % LANE_VECTORS == 0:
         tile = replace(_start(isa), vectors=LANE_VECTORS, pixels=max(split(row, LANE_PIXELS)))
@@ -195,8 +228,9 @@ def tiled(spec: Conv, isa: Isa, start: ConvSchedule, most: int, *, keep: bool = 
         keep: tiles leave registers for their weights and an input (docs/perf/cpu-avx2.md, step 1).
     """
     lanes = isa.lanes
-    per_block = BLOCK // lanes
-    group_vectors = spec.out_channels // spec.groups // lanes
+    group_vectors = _together(spec, lanes)
+    per_block = math.gcd(BLOCK // lanes, group_vectors)
+    most_vectors = 4 * BLOCK // lanes
     row = image(spec)[3]
 
     def room(vectors: int) -> int:
@@ -210,12 +244,17 @@ def tiled(spec: Conv, isa: Isa, start: ConvSchedule, most: int, *, keep: bool = 
 
     options = []
     for vectors in (
-        range(per_block, 4 * per_block + 1, per_block) if row > 1 else (per_block * n for n in (1, 2, 3, 4, 6, 8, 9))
+        range(per_block, most_vectors + 1, per_block) if row > 1 else (per_block * n for n in (1, 2, 3, 4, 6, 8, 9))
     ):
         if group_vectors % vectors == 0 and vectors < isa.registers - 2:
             pixels = max(split(row, max(1, min(most // vectors, room(vectors)))))
             options.append((cost(vectors, pixels), replace(start, vectors=vectors, pixels=pixels)))
     return _streamed(spec, balanced(spec, min(options, key=lambda option: option[0])[1]))
+
+
+def _together(spec: Conv, lanes: int) -> int:
+    """What the vectors of a tile divide: those of a share, and all."""
+    return math.gcd(share(spec, lanes).outputs, spec.out_channels) // lanes
 
 
 def _start(isa: Isa) -> ConvSchedule:
@@ -238,7 +277,7 @@ def _streamed(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     if turns < LEAST_TURNS or (schedule.fetch > 0 and not spec.pointwise):
         schedule = replace(schedule, fetch=0)
     least = DEEP.get(schedule.lanes)
-    if not spec.pointwise or turns == 1 or least is None or spec.channels < least:
+    if not spec.pointwise or turns == 1 or least is None or share(spec, schedule.lanes).inputs < least:
         return schedule
     groups = spec.out_channels // (schedule.lanes * schedule.vectors)
     # as many units as can be shared out evenly
@@ -251,7 +290,7 @@ def _streamed(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
 def balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     """Units large enough to be worth handing out, and the loop order that reuses the larger operand."""
     wide = schedule.lanes * schedule.vectors
-    depth = spec.channels * math.prod(spec.kernel)
+    depth = share(spec, schedule.lanes).inputs * math.prod(spec.kernel)
     row = image(spec)[3] if not spec.pointwise else schedule.pixels
     rows = max(1, round(UNIT_MACS / (row * wide * depth)))
     weights = 4 * spec.out_channels * depth
@@ -279,16 +318,17 @@ def repacked(spec: Conv, schedule: ConvSchedule, vectors: int) -> ConvSchedule:
 def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[int, ...]]]]:
     """The schedules worth a measurement: each register tile and unit, with the values that the other knobs may take."""
     lanes, registers = isa.lanes, isa.registers
-    per_block = BLOCK // lanes
-    row = image(spec)[3]
-    in_blocks = 1 if spec.planar else spec.channels // BLOCK
+    group_vectors = _together(spec, lanes)
+    per_block = math.gcd(BLOCK // lanes, group_vectors)
+    row, side = image(spec)[3], in_lanes(spec, lanes)
+    in_blocks = share(spec, lanes).inputs // side
     knobs = {
-        "unroll": (1,) if spec.planar else (BY_LANE, BLOCK) if lanes == BY_LANE else (1, 2, 4),
+        "unroll": (1,) if spec.planar else (BY_LANE, side) if lanes == BY_LANE else (1, 2, 4),
         "k_block": (0, *(block for block in (4, 8, 16, 32) if 2 * block <= in_blocks and spec.out_element != HALF)),
         "fetch": (NEXT_GROUP, 0, 4, AHEAD_KIB, 16),
     }
     for vectors in (per_block * n for n in (1, 2, 3, 4, 6, 8)):
-        if spec.out_channels // spec.groups // lanes % vectors:
+        if group_vectors % vectors:
             continue
         most = min(row, (registers - 4) // vectors)
         for pixels in sorted({max(split(row, width)) for width in range(1, most + 1)}):
@@ -331,8 +371,10 @@ class Direct:
     def __init__(self, spec: Conv, schedule: ConvSchedule, emitter: Emitter) -> None:
         self.spec, self.schedule, self.emitter = spec, schedule, emitter
         self.in_height, self.in_width, self.out_height, self.out_width = image(spec)
-        self.in_lanes = spec.channels if spec.planar else BLOCK
-        self.in_blocks = spec.channels // self.in_lanes
+        self.share = share(spec, schedule.lanes)
+        self.in_lanes = in_lanes(spec, schedule.lanes)
+        self.in_blocks = self.share.inputs // self.in_lanes
+        self.parts = 1 if spec.planar else BLOCK // self.in_lanes  # of a block, that are read apart
         self.pixel = 1 if spec.planar else BLOCK  # elements from one input pixel to the next
         self.lane = spec.height * spec.width if spec.planar else 1
         self.in_plane = spec.height * spec.width * BLOCK
@@ -362,11 +404,19 @@ class Direct:
 
     def source(self, src0: Expr, group: Expr, block: Expr, iy: Expr, x: Expr) -> Expr:
         """Where the first column of a tile's first pixel lies in row `iy` of an input block."""
-        spec = self.spec
-        # a group of the convolution starts at its own input block
-        shift = tirx.floordiv(group, self.groups // spec.groups) * self.in_blocks if spec.groups > 1 else 0
+        spec, (outputs, inputs) = self.spec, self.share
+        shift = 0
+        if outputs < spec.out_channels:  # a share starts at its own input block
+            which, last = tirx.floordiv(group, outputs // self.wide), spec.groups * spec.channels // inputs - 1
+            # there may be outputs behind the last share: padding, that reads what it reads
+            which = tirx.min(which, last) if (last + 1) * outputs < spec.out_channels else which
+            shift = which * self.in_blocks
         column = iy * self.in_width + x * spec.stride[1] - spec.pad[1]
-        return self.emitter.let(src0 + (shift + block) * self.in_plane + column * self.pixel, "base")
+        at, parts = shift + block, self.parts
+        place = at * self.in_plane
+        if parts > 1:
+            place = tirx.floordiv(at, parts) * self.in_plane + tirx.floormod(at, parts) * self.in_lanes
+        return self.emitter.let(src0 + place + column * self.pixel, "base")
 
     def panel(self, group: Expr, block: Expr, r: Expr) -> Expr:
         """Where the weights of kernel row `r` begin, for a group of vectors and an input block."""
@@ -437,7 +487,7 @@ class Direct:
                     for s, inside in columns:
                         column_taps(s, inside, first, unroll)
 
-            unroll = self.in_lanes if spec.planar else sch.unroll
+            unroll = self.in_lanes if spec.planar else min(sch.unroll, self.in_lanes)
             columns = [(s, self.columns(x, width, s)) for s in range(spec.kernel[1])]
             if (lanes != WIDE_FEW and near is None) or len(columns) == 1:
                 lanes_of(columns, unroll)
@@ -602,10 +652,11 @@ def features(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
     vectors, row = schedule.vectors, image(spec)[3]
     widths = tile_widths(spec, schedule)
     accumulators = max(widths) * vectors
-    group_kib = 4 * vectors * schedule.lanes * spec.channels * math.prod(spec.kernel) / 1024
+    inputs = share(spec, schedule.lanes).inputs
+    group_kib = 4 * vectors * schedule.lanes * inputs * math.prod(spec.kernel) / 1024
     count = units(spec, schedule)
     idle = math.ceil(count / threads) * threads / count
-    blocks = 1 if spec.planar else spec.channels // BLOCK
+    blocks = 1 if spec.planar else inputs // BLOCK
     passes = 1.0 if not schedule.k_block else blocks / schedule.k_block
     own = schedule.fetch > 0
     return [

@@ -176,13 +176,51 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> li
     return [em.finish()]
 
 
+_ROW_PIXELS = 16
+"""Pixels of a work unit, at the most, where their channels lie side by side."""
+
+
+def _some_pixels(em: Emitter, unit: Expr, pixels: int) -> tuple[Expr, Expr, Expr]:
+    """Image, first pixel and number of pixels of a work unit of `_ROW_PIXELS`."""
+    chunks = -(-pixels // _ROW_PIXELS)
+    n, chunk = em.let(tirx.floordiv(unit, chunks), "n"), em.let(tirx.floormod(unit, chunks), "chunk")
+    first = em.let(chunk * _ROW_PIXELS, "first")
+    return n, first, em.let(tirx.min(_ROW_PIXELS, pixels - first), "count")
+
+
 def pack_units(spec: Pack, _schedule: SimpleSchedule) -> int:
-    """One work unit a block of an image."""
-    return spec.batch * spec.blocks
+    """One work unit a block of an image; some pixels of one, where their channels lie side by side."""
+    return spec.batch * (-(-spec.pixels // _ROW_PIXELS) if spec.last else spec.blocks)
+
+
+def _emit_pack_last(spec: Pack, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
+    """NHWC to NCHW16c: whole vectors, but for the block that is partly padding."""
+    em, lanes = Emitter(name, spec.pointers), schedule.lanes
+    wide, cell = element_of(spec.out_element).block, element_of(spec.out_element).cell
+    number = together(spec.out_element, lanes)
+    with em.units() as unit:
+        n, first, count = _some_pixels(em, unit, spec.pixels)
+        with em.loop(count, "p") as p:
+            src = em.let((n * spec.pixels + first + p) * spec.channels, "src0")
+            dst = em.let(n * spec.out_stride + (first + p) * cell, "dst0")
+            with em.loop(spec.channels // wide, "block") as block:
+                at = em.let(dst + block * (spec.pixels * cell), "at")
+                for part in range(0, wide, lanes * number):
+                    places = (src + block * wide + part + v * lanes for v in range(number))
+                    em.write("dst", at + part, *(load(em.buffers["src"], place, lanes) for place in places))
+            if rest := spec.channels % wide:
+                whole = spec.channels - rest
+                with em.loop(wide, "lane") as lane:
+                    value = em.let(load(em.buffers["src"], src + whole + tirx.min(lane, rest - 1)), "value")
+                    value = em.let(tirx.Select(lane < rest, value, const(0.0)), "value")
+                    em.write("dst", dst + whole // wide * (spec.pixels * cell) + lane, value)
+    return [em.finish()]
 
 
 def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
-    """NCHW to NCHW16c."""
+    """NCHW (or NHWC) to NCHW16c."""
+    if spec.last:
+        return _emit_pack_last(spec, schedule, name)
     em = Emitter(name, spec.pointers)
     wide, cell = element_of(spec.out_element).block, element_of(spec.out_element).cell
     with em.units() as unit:
@@ -200,12 +238,35 @@ def emit_pack(spec: Pack, schedule: SimpleSchedule, name: str) -> list[tirx.Prim
 
 
 def unpack_units(spec: Unpack, _schedule: SimpleSchedule) -> int:
-    """One work unit a channel of an image."""
-    return spec.batch * spec.channels
+    """One work unit a channel of an image; some pixels of one, where their channels lie side by side."""
+    return spec.batch * (-(-spec.pixels // _ROW_PIXELS) if spec.last else spec.channels)
+
+
+def _emit_unpack_last(spec: Unpack, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
+    """NCHW16c to NHWC: whole vectors, but for the block that is partly padding."""
+    em, lanes = Emitter(name, spec.pointers), schedule.lanes
+    wide, cell = element_of(spec.in_element).block, element_of(spec.in_element).cell
+    with em.units() as unit:
+        n, first, count = _some_pixels(em, unit, spec.pixels)
+        with em.loop(count, "p") as p:
+            src = em.let(n * spec.in_stride + (first + p) * cell, "src0")
+            dst = em.let((n * spec.pixels + first + p) * spec.channels, "dst0")
+            with em.loop(spec.channels // wide, "block") as block:
+                at = em.let(src + block * (spec.pixels * cell), "at")
+                for part in range(0, wide, lanes):
+                    em.write("dst", dst + block * wide + part, em.read("src", at + part, lanes))
+            if rest := spec.channels % wide:
+                whole = spec.channels - rest
+                with em.loop(rest, "lane") as lane:
+                    at = src + whole // wide * (spec.pixels * cell) + lane
+                    em.write("dst", dst + whole + lane, em.read("src", at))
+    return [em.finish()]
 
 
 def emit_unpack(spec: Unpack, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
-    """NCHW16c to NCHW."""
+    """NCHW16c to NCHW (or NHWC)."""
+    if spec.last:
+        return _emit_unpack_last(spec, schedule, name)
     em = Emitter(name, spec.pointers)
     block, cell = element_of(spec.in_element).block, element_of(spec.in_element).cell
     with em.units() as unit:

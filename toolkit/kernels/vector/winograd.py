@@ -11,6 +11,7 @@ from ..family import Family, of_vectors
 from ..spec import Conv, WinogradInput, WinogradOutput, applies, stages
 from ..toom_cook import transforms
 from ..transform import Leave, back, forward
+from .conv import share
 from .simple import SimpleSchedule, whole_vectors
 
 OUTPUTS = {1: (1,), 3: (2, 4), 5: (2, 4), 7: (2, 4)}
@@ -34,7 +35,8 @@ def pays(spec: Conv, *, lanes: int) -> tuple[int, int] | None:
     Compared in cycles of one core: multiply-adds (of padded tiles), transforms, and weights, of which there are more.
     """
     weights = spec.channels * spec.out_channels
-    direct = spec.out_height * spec.out_width * weights * spec.kernel[0] * spec.kernel[1] / (2 * lanes)
+    seen = spec.out_channels * share(spec, lanes).inputs  # the direct one leaves zeros out
+    direct = spec.out_height * spec.out_width * seen * spec.kernel[0] * spec.kernel[1] / (2 * lanes)
 
     def cycles(outputs: tuple[int, int]) -> float:
         shape = stages(spec, outputs)[0]

@@ -63,13 +63,13 @@ def new(
     return Value(name, reader.shape(name), storage, height, width)
 
 
-def identity_slots(value: Value) -> bool:
-    """Channels lie in order with no gaps, and no more blocks than they need."""
-    slots = value.storage.slots
+def in_order(storage: Storage) -> bool:
+    """Channels lie one after the other from the first slot on, in no more blocks than they need."""
+    slots = storage.slots
     return (
         slots is not None
         and bool(np.array_equal(slots, np.arange(len(slots))))
-        and value.storage.blocks == blocks_of(len(slots), value.storage.block)
+        and storage.blocks == blocks_of(len(slots), storage.block)
     )
 
 

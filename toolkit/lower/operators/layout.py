@@ -156,8 +156,8 @@ def shape_of(reader: Reader, node: onnx.NodeProto) -> None:
 def view(reader: Reader, node: onnx.NodeProto) -> None:
     """Flatten, Reshape, Squeeze, Unsqueeze: no data moves.
 
-    A map keeps its blocked layout when all is flattened, (N, C, H, W) to (N, C*H*W), and when its channels get more
-    axes or fewer.
+    A map keeps its blocked layout when all is flattened, (N, C, H, W) to (N, C*H*W), when its channels get more axes or
+    fewer, and when its pixels do: (N, C, H*W) and back.
     """
     if node.input[0] in reader.constants:
         raise Refuse(f"'{node.input[0]}' is a constant")
@@ -178,6 +178,9 @@ def view(reader: Reader, node: onnx.NodeProto) -> None:
             and (math.prod(shape[1:-2]) == channels)
         ):
             reader.values[node.output[0]] = Value(node.output[0], shape, storage, *size)
+            return
+        if len(shape) in (3, 4) and shape[:2] == (storage.batch, channels) and math.prod(shape[2:]) == storage.pixels:
+            reader.values[node.output[0]] = Value(node.output[0], shape, storage, shape[2], math.prod(shape[3:]))
             return
         storage = reader.planar(value).storage
     elements = storage.batch * storage.elements

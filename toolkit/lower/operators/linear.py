@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,8 +12,8 @@ from ...kernels.elements import BLOCK
 from ...kernels.spec import Conv, WindowOp
 from ..layers import Param, Storage, Value
 from ..numbers import Numbers, reals
-from ..reader import Reader, Refuse
-from .common import attributes, identity_slots, image, window
+from ..reader import Reader, Refuse, blocks_of
+from .common import attributes, image, in_order, window
 from .pool import emit_window, windowed
 
 
@@ -50,9 +51,12 @@ def emit_conv(
         )
         emit_window(reader, value, spec, [Param("weight", weight)], numbers, weight, macs)
         return
-    kept, param = groups, Param("weight", weight)
+    kept, diagonal, param = groups, (0, 0), Param("weight", weight)
     if groups > 1:
-        kept, param = join_groups(weight, groups, identity_slots(value) and out % source.block == 0, source.block)
+        aligned = in_order(source)
+        kept, param = join_groups(weight, groups, aligned, source.block)
+        if aligned and kept < groups:
+            diagonal = (out // groups, weight.shape[1])
     result = numbers.storage(source, out, out_height * out_width)
     height, width = value.shape[2:] if few else (value.height, value.width)
     conv = Conv(
@@ -71,6 +75,8 @@ def emit_conv(
         bool(few),
         **numbers.fields,
     )
+    if not conv.quantized:
+        conv = replace(conv, diagonal=diagonal)
     conv, operands = numbers.behind(conv, weight)
     numbers.emit(reader, "conv", conv, source, [param, *operands], result, (out_height, out_width), macs)
 
@@ -79,18 +85,24 @@ def join_groups(weight: np.ndarray, groups: int, aligned: bool, block: int = BLO
     """Groups joined until each is whole blocks wide: the new count, and the block-diagonal weight.
 
     Given: `[O, I, r, s]` with I the channels of one group. Result: `[O, m * I, r, s]`, zero where an output does not
-    see an input. Where channels do not lie in order (`aligned` is False) all groups become one.
+    see an input; the last group may have fewer than m. All groups become one where channels do not lie in order
+    (`aligned` is False), or m groups at a time would not lie in the blocks that the channels fill.
     """
     out, channels, rows, columns = weight.shape
-    join = groups
+    each, join = out // groups, groups
     if aligned:
-        per = math.lcm(block // math.gcd(block, channels), block // math.gcd(block, out // groups))
-        join = per if groups % per == 0 else groups
-    wide = np.zeros((groups // join, join, out // groups, join, channels, rows, columns), np.float32)
-    split = weight.reshape(groups // join, join, out // groups, channels, rows, columns)
+        per = math.lcm(block // math.gcd(block, channels), block // math.gcd(block, each))
+        kept = -(-groups // per)
+        if all(kept * per * size == blocks_of(groups * size, block) * block for size in (channels, each)):
+            join = min(per, groups)
+    kept = -(-groups // join)
+    split = np.zeros((kept * join, each, channels, rows, columns), np.float32)
+    split[:groups] = weight.reshape(groups, each, channels, rows, columns)
+    split = split.reshape(kept, join, each, channels, rows, columns)
+    wide = np.zeros((kept, join, each, join, channels, rows, columns), np.float32)
     for i in range(join):
         wide[:, i, :, i] = split[:, i]
-    return groups // join, Param("weight", wide.reshape(out, join * channels, rows, columns))
+    return kept, Param("weight", wide.reshape(-1, join * channels, rows, columns)[:out])
 
 
 def dense(reader: Reader, name: str, node: onnx.NodeProto, weight: np.ndarray, bias: np.ndarray) -> None:

@@ -15,6 +15,7 @@ Exit status 1 where an export or its verification failed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -65,6 +66,7 @@ def main() -> int:
     parser.add_argument("--target", default="cpu", help="what to compile for (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, help="of both engines (default: 1)")
     parser.add_argument("--json", type=Path, help="also append a line a network to this file")
+    parser.add_argument("--bundles", type=Path, help="keep the bundles in this folder, and time those that are there")
     options = parser.parse_args()
     rows = []
     for name in options.names:
@@ -81,17 +83,19 @@ def row(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """One network: how far its stages are apart, its times, and what takes them."""
     entry: dict[str, Any] = {"model": name, "size": options.size}
     start = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bundle"
+    with contextlib.ExitStack() as stack:
+        kept = options.bundles or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        path = kept / f"{name.replace(':', '-')}-{options.size}"
         try:
-            idp.export(build(name), path, target=options.target, input_size=options.size)
+            if not path.exists():
+                idp.export(build(name), path, target=options.target, input_size=options.size)
+                entry["export_s"] = round(time.perf_counter() - start, 1)
         except (DeployError, ImportError, RuntimeError, TypeError) as error:
             return entry | {"error": f"{type(error).__name__}: {error}".splitlines()[0]}
-        entry["export_s"] = round(time.perf_counter() - start, 1)
-        with bundles.open(path) as bundle:
-            stages = bundle.document(bundles.VERIFY)["stages"]
-            entry["errors"] = {stage["stage"]: stage["max_rel"] for stage in stages}
-            return entry | shares(bundle) | times(bundle, options.threads)
+        bundle = stack.enter_context(bundles.open(path))
+        stages = bundle.document(bundles.VERIFY)["stages"]
+        entry["errors"] = {stage["stage"]: stage["max_rel"] for stage in stages}
+        return entry | shares(bundle) | times(bundle, options.threads)
 
 
 def shares(bundle: bundles.Bundle) -> dict[str, Any]:

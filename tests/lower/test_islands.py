@@ -192,3 +192,19 @@ def test_a_flattened_map_turned_and_turned_back_moves_nothing(tmp_path) -> None:
     plan = check(net.model(net.op("Conv", x, net.weight(CHANNELS, 1, 3, 3), group=CHANNELS)), tmp_path)
     assert plan.refusals == ()
     assert [step.op for step in plan.steps] == ["pack", "conv", "mul", "conv", "depthwise", "unpack"]
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_global_response_norm(tmp_path, last) -> None:
+    """GRN of ConvNeXt V2: only what is one number a channel is left to TVM's default."""
+    net = Network(channels=20)
+    axes = {"pixels": [1, 2] if last else [2, 3], "channels": [-1] if last else [1]}
+    for name, value in axes.items():
+        net.tensors.append(numpy_helper.from_array(np.array(value, np.int64), name))
+    x = net.into(net.x) if last else net.x
+    norm = net.op("ReduceL2", x, "pixels")
+    mean = net.op("Add", net.op("ReduceMean", norm, "channels"), net.weight(1))
+    y = net.op("Mul", x, net.op("Div", norm, mean))
+    y = net.op("Add", net.op("Mul", y, net.weight(20) if last else net.weight(20, 1, 1)), x)
+    plan = check(net.model(net.back(y) if last else y), tmp_path)
+    assert {refusal.op for refusal in plan.refusals} <= {"ReduceMean", "Add", "Div"}

@@ -145,15 +145,17 @@ def _map_of(reader: Reader, name: str) -> str:
 
 
 def _elementwise(reader: Reader, node: onnx.NodeProto) -> None:
-    """The same operator on maps; constants turn their axes with them."""
-    if len({reader.shape(name) for name in node.input if name in reader.islands}) > 1:
-        raise Refuse("its operands have different shapes")
-    shape = reader.shape(next(n for n in node.input if n in reader.islands))
-    if reader.shape(node.output[0]) != shape:
-        raise Refuse("its constant is larger than the map")
+    """The same operator on maps; constants turn their axes with them. Beside the map there may be one value a channel,
+    which other nodes compute (GRN).
+    """
+    shape = reader.shape(node.output[0])
+    each = (shape[0], *(1 for _ in shape[1:-1]), shape[-1])
+    values = [name for name in node.input if name and name not in reader.constants]
+    if any(reader.shape(name) not in (shape, each) for name in values):
+        raise Refuse("its operands are neither the map nor one value a channel")
     names = []
     for name in node.input:
-        if name in reader.values and name not in reader.islands and reader.shape(name) == shape:
+        if name in values and name not in reader.islands:
             _begin(reader, name)
         if name in reader.islands:
             names.append(reader.islands[name])
@@ -168,10 +170,15 @@ def _elementwise(reader: Reader, node: onnx.NodeProto) -> None:
     turned.CopyFrom(node)
     turned.input[:] = names
     turned.output[:] = [_map_of(reader, node.output[0])]
+    _on_map(reader, turned, node.output[0])
+
+
+def _on_map(reader: Reader, turned: onnx.NodeProto, out: str) -> None:
+    """Compute a node that was turned to NCHW; where that is refused, `out` is in no island."""
     try:
-        OPS[node.op_type](reader, turned)
+        OPS[turned.op_type](reader, turned)
     except Refuse:
-        del reader.islands[node.output[0]]
+        del reader.islands[out]
         raise
 
 
@@ -216,6 +223,21 @@ def _per_channel(reader: Reader, node: onnx.NodeProto, name: str, channels: int)
     return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
 
 
+def _reduce(reader: Reader, node: onnx.NodeProto) -> None:
+    """A reduction over the pixels."""
+    attrs = attributes(node)
+    axes = attrs.get("axes")
+    if axes is None and len(node.input) > 1 and node.input[1]:
+        axes = reader.constant(node.input[1], "the list of axes").tolist()
+    rank = len(reader.shape(node.input[0]))
+    if axes is None or sorted(axis % rank for axis in axes) != [*range(1, rank - 1)] or not attrs.get("keepdims", 1):
+        raise Refuse(f"axes {axes} are not the pixels")
+    out = node.output[0]
+    turned = helper.make_node(node.op_type, [reader.islands[node.input[0]]], [_map_of(reader, out)], node.name)
+    turned.attribute.append(helper.make_attribute("axes", [2, 3]))
+    _on_map(reader, turned, out)
+
+
 def _layer_norm(reader: Reader, node: onnx.NodeProto) -> None:
     """LayerNormalization over the last axis."""
     attrs, last = attributes(node), len(reader.shape(node.input[0])) - 1
@@ -247,4 +269,5 @@ _BEGIN = frozenset({"LayerNormalization", "MatMul"})
 _HANDLERS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
     "LayerNormalization": _layer_norm,
     "MatMul": _matmul,
+    **dict.fromkeys(("ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum"), _reduce),
 }

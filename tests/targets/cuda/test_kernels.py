@@ -473,8 +473,12 @@ def test_window(gpu, spec):
 
 
 # -- the rest ------------------------------------------------------------------------------------------------------------
-def test_global_average(gpu):
-    for spec in (GlobalAverage(1, 3, 64), GlobalAverage(2, 1, 5, in_stride=7 * BLOCK, out_stride=2 * BLOCK)):
+@pytest.mark.parametrize(("of", "told"), [("mean", np.mean), ("sum", np.sum), ("l2", np.linalg.norm)])
+def test_global_average(gpu, of, told):
+    for spec in (
+        GlobalAverage(1, 3, 64, of=of),
+        GlobalAverage(2, 1, 5, in_stride=7 * BLOCK, out_stride=2 * BLOCK, of=of),
+    ):
         x = (
             np.random.default_rng(4)
             .standard_normal((spec.batch, spec.in_stride or spec.blocks * spec.pixels * BLOCK))
@@ -482,10 +486,9 @@ def test_global_average(gpu):
         )
         out = np.full((spec.batch, spec.out_stride or spec.blocks * BLOCK), np.nan, np.float32)
         gpu.call(spec, [x, out])
-        want = (
-            x[:, : spec.blocks * spec.pixels * BLOCK].reshape(spec.batch, spec.blocks, spec.pixels, BLOCK).mean(axis=2)
-        )
-        np.testing.assert_allclose(out[:, : spec.blocks * BLOCK], want.reshape(spec.batch, -1), atol=bound("rounding"))
+        maps = x[:, : spec.blocks * spec.pixels * BLOCK].reshape(spec.batch, spec.blocks, spec.pixels, BLOCK)
+        want, near = told(maps, axis=2), bound("rounding") * (1 if of == "mean" else spec.pixels)
+        np.testing.assert_allclose(out[:, : spec.blocks * BLOCK], want.reshape(spec.batch, -1), atol=near)
 
 
 def _softplus(x):
@@ -572,6 +575,18 @@ def test_pack_and_unpack(gpu):
     np.testing.assert_array_equal(packed, want.reshape(2, 2, BLOCK, 7).transpose(0, 1, 3, 2))
     back = np.full_like(x, np.nan)
     gpu.call(Unpack(2, 20, 2, 7, in_stride=224), [packed, slots.astype(np.int32), back])
+    np.testing.assert_array_equal(back, x)
+
+
+def test_pack_and_unpack_with_channels_last(gpu):
+    x = np.random.default_rng(7).standard_normal((2, 7, 20)).astype(np.float32)
+    packed = np.full((2, 2, 7, BLOCK), np.nan, np.float32)
+    gpu.call(Pack(2, 20, 2, 7, out_stride=224, last=True), [x, packed])
+    want = np.zeros((2, 32, 7), np.float32)
+    want[:, :20] = x.transpose(0, 2, 1)
+    np.testing.assert_array_equal(packed, want.reshape(2, 2, BLOCK, 7).transpose(0, 1, 3, 2))
+    back = np.full_like(x, np.nan)
+    gpu.call(Unpack(2, 20, 2, 7, in_stride=224, last=True), [packed, back])
     np.testing.assert_array_equal(back, x)
 
 

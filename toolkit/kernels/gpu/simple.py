@@ -149,7 +149,7 @@ def average_program(spec: GlobalAverage, schedule: SimpleSchedule) -> Program:
 
 
 def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, symbol: str) -> list[Any]:
-    """Mean over the pixels: 16 threads a channel, whose sums are added up in order."""
+    """Mean, sum or norm over the pixels: 16 threads a channel, whose sums are added up in order."""
     em = GpuEmitter(symbol, spec.pointers, average_program(spec, schedule).launches[0])
     shared = em.shared(BLOCK * _PARTS, "partial")
     n, block = split(em, em.blocks[0], (("n", spec.batch), ("block", spec.blocks)))
@@ -158,8 +158,8 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, symbol: str) -> 
     total = em.local(1, name="total")
     em.store(total, 0, const(0.0))
     with em.loop(div(spec.pixels - part + (_PARTS - 1), _PARTS), "step") as step:
-        at = source + (step * _PARTS + part) * BLOCK
-        em.store(total, 0, load(total, 0) + em.read("src", at))
+        value = em.let(em.read("src", source + (step * _PARTS + part) * BLOCK), "value")
+        em.store(total, 0, load(total, 0) + (value * value if spec.of == "l2" else value))
     em.store(shared, em.thread, load(total, 0))
     em.barrier()
     with em.when(em.thread < BLOCK):
@@ -167,7 +167,9 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, symbol: str) -> 
         with em.loop(_PARTS - 1, "i", 1) as i:
             em.store(total, 0, load(total, 0) + load(shared, i * BLOCK + em.thread))
         place = n * spec.out_stride + block * BLOCK + em.thread
-        em.write("dst", place, load(total, 0) * const(1.0 / spec.pixels))
+        result = load(total, 0)
+        last = {"mean": result * const(1.0 / spec.pixels), "sum": result, "l2": call("sqrtf", result)}
+        em.write("dst", place, last[spec.of])
     return [em.finish()]
 
 

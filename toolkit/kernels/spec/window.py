@@ -98,7 +98,11 @@ class Window(Spec):
 
 @dataclass(frozen=True)
 class GlobalAverage(Spec):
-    """Mean over all pixels: `[N][blocks][pixels][block]` to `[N][blocks][block]`. Pointers: input, output."""
+    """One number of all pixels: `[N][blocks][pixels][block]` to `[N][blocks][block]`. Pointers: input, output.
+
+    Attributes:
+        of: "mean", "sum", or "l2", the root of the sum of squares.
+    """
 
     batch: int
     blocks: int
@@ -107,6 +111,7 @@ class GlobalAverage(Spec):
     out_stride: int = 0
     in_element: str = "float32"
     out_element: str = "float32"
+    of: str = "mean"
 
     @property
     def operands(self) -> tuple[Operand, ...]:

@@ -152,7 +152,7 @@ def average_units(spec: GlobalAverage, _schedule: SimpleSchedule) -> int:
 
 
 def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
-    """Mean over the pixels; four sums run side by side to hide the latency of the addition."""
+    """Mean, sum or norm over the pixels; four sums run side by side to hide the latency of the addition."""
     lanes = schedule.lanes
     chains = next(c for c in (4, 2, 1) if spec.pixels % c == 0)
     em = Emitter(name, spec.pointers)
@@ -167,12 +167,16 @@ def emit_average(spec: GlobalAverage, schedule: SimpleSchedule, name: str) -> li
             with em.loop(spec.pixels // chains, "i") as i:
                 for c in range(chains):
                     value = em.read("src", src + (i * chains + c) * near.cell + part, lanes)
+                    if spec.of == "l2":
+                        value = em.let(value, "value")
+                        value = value * value
                     em.store(acc, c * lanes, load(acc, c * lanes, lanes) + value)
             total = load(acc, 0, lanes)
             for c in range(1, chains):
                 total = total + load(acc, c * lanes, lanes)
             at = n * spec.out_stride + block * there.cell + part
-            em.write("dst", at, total * const(1.0 / spec.pixels, lanes))
+            last = {"mean": lambda x: x * const(1.0 / spec.pixels, lanes), "sum": lambda x: x, "l2": tirx.sqrt}
+            em.write("dst", at, last[spec.of](total))
     return [em.finish()]
 
 

@@ -90,11 +90,25 @@ def emit_window(
 
 def global_average(reader: Reader, node: onnx.NodeProto) -> None:
     """GlobalAveragePool."""
+    _over_pixels(reader, node, "global_average", "mean")
+
+
+def global_sum(reader: Reader, node: onnx.NodeProto) -> None:
+    """The sum of the map."""
+    _over_pixels(reader, node, "global_sum", "sum")
+
+
+def global_l2(reader: Reader, node: onnx.NodeProto) -> None:
+    """The Euclidean norm of the map."""
+    _over_pixels(reader, node, "global_l2", "l2")
+
+
+def _over_pixels(reader: Reader, node: onnx.NodeProto, op: str, of: str) -> None:
     source, numbers = reader.blocked(image(reader, node.input[0])).storage, reals(reader, node)
     assert source.slots is not None
     result = numbers.storage(source, source.slots, 1, source.blocks)
-    spec = GlobalAverage(source.batch, source.blocks, source.pixels)
-    numbers.emit(reader, "global_average", spec, source, [], result, (1, 1))
+    spec = GlobalAverage(source.batch, source.blocks, source.pixels, of=of)
+    numbers.emit(reader, op, spec, source, [], result, (1, 1))
 
 
 def global_max(reader: Reader, node: onnx.NodeProto) -> None:
@@ -106,7 +120,7 @@ def global_max(reader: Reader, node: onnx.NodeProto) -> None:
 
 
 def reduce_map(whole_map: Callable[[Reader, onnx.NodeProto], None]) -> Callable[[Reader, onnx.NodeProto], None]:
-    """ReduceMean or ReduceMax over both axes of the map is a global pool."""
+    """A reduction over both axes of the map is a global pool."""
 
     def handler(reader: Reader, node: onnx.NodeProto) -> None:
         _reduce_map(reader, node)

@@ -28,9 +28,9 @@ from inception_deploy.graph.rewrite import (
     text,
 )
 
-from .arith import Ints, count_factors
+from .arith import Ints, count_factors, dequantize, quantize
 from .scheme import LIMITS, Dtype, Params
-from .step_weights import Linear, StaysFloatError, numbers_of_linear
+from .step_weights import COARSE, Linear, StaysFloatError, numbers_of_linear
 from .structure import (
     ACTIVATIONS,
     FUNCTIONS,
@@ -299,6 +299,8 @@ def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
     output = next(filter(None, map(quantized_as, nodes[-1].outputs)), None)
     if output is None and kind in ("move", "table", "concat"):
         raise StaysFloatError("its result is not quantized again")
+    if node.op_type == "Pad" and output is not None and output.params != inputs[0].params:
+        _require_filling(node, inputs[0].params, output.params)
     linear = None
     if kind == "linear" or conv is not None:
         taps = 1 if conv is None else taps_of(node)
@@ -426,6 +428,17 @@ def _require_plain_window(node: ir.Node) -> None:
             raise StaysFloatError("the indices of its maxima are used")
     elif integer(node, "ceil_mode", 0) or any(step != 1 for step in ints(node, "dilations", [1])):
         raise StaysFloatError("in integers an average has no ceil_mode and no dilation")
+
+
+def _require_filling(pad: ir.Node, x: Params, y: Params) -> None:
+    """What is padded with is a number of the input's scale, nearly: it is rounded to that and then to the output's."""
+    value = constant(operand(pad, 2))
+    if value is None or not value.size or text(pad, "mode", "constant") != "constant":
+        return
+    real = np.asarray(value.reshape(-1)[:1], np.float32)
+    kept = dequantize(quantize(real, x.scale, x.zero, x.dtype), x.scale, x.zero)
+    if abs(float(kept[0]) - float(real[0])) > COARSE * y.scale:
+        raise StaysFloatError("it pads with a number that the scale of its input does not have")
 
 
 def _follows(kind: str, follower: ir.Node, nodes: list[ir.Node], inputs: tuple[Tensor, ...]) -> bool:

@@ -12,7 +12,8 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from inception_deploy.errors import UsageError
+from inception_deploy.errors import DeployError, UsageError
+from inception_deploy.feeds import ports
 from inception_deploy.graph.rewrite import operand, set_constant
 from inception_deploy.progress import NONE, Progress
 
@@ -274,6 +275,13 @@ def quantize(
 
 
 def input_shape(model: onnx.ModelProto) -> tuple[int, ...]:
-    """(C, H, W) of a model's input."""
-    sizes = [size.dim_value for size in model.graph.input[0].type.tensor_type.shape.dim]
-    return tuple(sizes[1:])
+    """(C, H, W) of a model's input.
+
+    Raises:
+        DeployError: (kind ``quantize``) there are several.
+    """
+    given = ports(model, open_size=0)
+    if len(names := [port["name"] for port in given]) > 1:
+        message = f"a network of {len(names)} inputs cannot be quantized: calibration feeds one"
+        raise DeployError(message, kind="quantize", got=names, allowed="one input, or a quantized ONNX")
+    return tuple(given[0]["shape"][1:])

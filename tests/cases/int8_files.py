@@ -192,6 +192,10 @@ def activations() -> Iterator[File]:
     y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16), 0.03, 128)
     y = g.qdq(y, 0.06, 128)
     yield _file("twice", g, g.head(y, 0.06, 16))
+    g = Graph(41)  # 0.31 lies between two numbers of the first scale, and not of the second
+    y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16), 0.2, 128)
+    y = g.qdq(g.op("Pad", y, g.constant([0, 0, 1, 1, 0, 0, 1, 1], "int64"), g.constant(0.31)), 0.01, 100)
+    yield _file("padded", g, g.head(y, 0.01, 16), floats=("Pad",))
     g = Graph(10)
     y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 16), 0.03, 128)
     y = g.qdq(g.op("Softplus", y), 0.02)
@@ -308,6 +312,21 @@ def sixteen() -> Iterator[File]:
         y = g.conv(pair("x", 0.0002, 30000), 0.0002, 3, 8, bias="float")
         y = g.op("GlobalAveragePool", pair(g.op("Relu", y), 0.0001, 0))
         yield _file(f"16-bits-{opset}", g, g.op("Flatten", y), floats=None)
+
+
+def two_inputs(*, quantized: bool) -> onnx.ModelProto:
+    """A network of ``x`` and ``z``, alike in shape, as QDQ or in float."""
+    g, parts = Graph(40), []
+    for name in ("x", "z"):
+        if quantized:
+            parts.append(g.qdq(g.op("Relu", g.conv(g.qdq(name, 0.03, 128), 0.03, 3, 16)), 0.02))
+        else:
+            parts.append(g.op("Conv", name, g.constant(g.normal(16, 3, 3, 3))))
+    y = g.op("Concat", *parts, axis=1)
+    y = g.head(g.qdq(y, 0.02), 0.02, 32) if quantized else g.op("Flatten", g.op("GlobalAveragePool", y))
+    model = g.model(y)
+    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, SHAPE))
+    return model
 
 
 # -- operators on integers ---------------------------------------------------------------------------------------------

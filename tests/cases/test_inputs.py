@@ -12,6 +12,7 @@ import pytest
 from inception_deploy.cli import main
 from inception_deploy.verify import bound
 
+from .int8_files import two_inputs
 from .kinds import cases
 
 
@@ -38,3 +39,17 @@ def test_several_inputs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     np.savez(tmp_path / "other.npz", x=case.inputs["x"])
     assert main(["run", str(bundle), "--input", str(tmp_path / "other.npz")]) == 1
     assert "the arrays are called x, the inputs x, x1" in capsys.readouterr().err
+
+
+def test_several_inputs_in_integers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, bundle = tmp_path / "net.onnx", tmp_path / "bundle"
+    onnx.save(two_inputs(quantized=True), str(path))
+    assert main(["export", "--model", str(path), "-o", str(bundle), "--require-int8", "100"]) == 0
+    assert main(["verify", str(bundle)]) == 0
+    onnx.save(two_inputs(quantized=False), str(path))
+    np.savez(tmp_path / "given.npz", x=np.zeros((8, 3, 14, 12), np.float32))
+    capsys.readouterr()
+    out = tmp_path / "out.onnx"
+    assert main(["quantize", str(path), "--calibration", str(tmp_path / "given.npz"), "-o", str(out)]) == 1
+    assert "a network of 2 inputs cannot be quantized: calibration feeds one" in capsys.readouterr().err
+    assert not out.exists()

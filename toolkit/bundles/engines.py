@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .. import artifact
 from ..errors import DeployError, UsageError, nearest
-from ..ortsession import session_options
+from ..ortsession import session_of, session_options
 from ..runtime.plans import Plans
 
 if TYPE_CHECKING:
@@ -165,14 +165,12 @@ def _onnx_of(bundle: Bundle) -> Iterator[str]:
 
 
 def _onnxruntime(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArray[Any]]]:
-    import onnxruntime
-
-    options = session_options(threads, severity=3)
+    options = session_options(threads)
     options.inter_op_num_threads = 1
     # Its workers spin after a run, waiting for the next: they would take the cores of whatever is measured after it.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     with _onnx_of(bundle) as path:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = session_of(path, options)
     names = [port.name for port in session.get_inputs()]
     return lambda *arrays: session.run(None, dict(zip(names, arrays, strict=True)))
 

@@ -185,7 +185,8 @@ def verify_bundle(
         if (kept := bundle.folder / bundles.ORIGINAL_ONNX).exists():
             came = {key: original.run_file(kept, feed(taken, x)) for key, x in given.items()}
             rounds = rounding_of(original.in_halves(kept) or raw, given, threads=threads)
-            first = judge.row("onnx", came, before, rounds)
+            whole = run_int8(raw, given, threads=threads) if original.on_integers(kept) else before
+            first = judge.row("onnx", came, whole, rounds)
             stages["onnx"] = {**first, "reference": stages["onnx"]["reference"], "recorded": False}
         found = judge.row("optimised", before, expected, rounding_of(raw, given, threads=threads))
         stages["optimised"] = {**found, "recorded": False}
@@ -233,8 +234,8 @@ def run_int8(
     """The outputs of a QDQ model, as `quantize.network.reference` gives them: what its compiled library is held to."""
     from ..quantize import integer_network
 
-    name = model.graph.input[0].name
-    return {key: integer_network.reference(model, {name: x}, threads=threads or 0) for key, x in given.items()}
+    taken = ports(model)
+    return {key: integer_network.reference(model, feed(taken, x), threads=threads or 0) for key, x in given.items()}
 
 
 def culprit(model: onnx.ModelProto, int8: onnx.ModelProto, given: Mapping[str, NDArray[np.float32]]) -> dict[str, Any]:

@@ -45,8 +45,15 @@ def run_file(path: Path, feeds: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]
         raise DeployError(message, kind="verify", got=reason, allowed="a file that onnxruntime runs") from error
 
 
+def on_integers(path: Path) -> bool:
+    """Whether operators of the file take integers, and round sums that are whole: what comes of it is no float32's."""
+    return any(node.op_type in _SUMS for node in described(path).graph.node)
+
+
+_SUMS = ("QLinearConv", "QLinearMatMul", "QGemm")
+
 _WEIGHTS = (2, 3, 5)
-"""Operands of QLinearConv, QLinearMatMul and QGemm: the data's zero point, the weights, and theirs."""
+"""Operands of `_SUMS`: the data's zero point, the weights, and theirs."""
 
 
 def _unsigned(path: Path) -> onnx.ModelProto | None:
@@ -62,7 +69,7 @@ def _unsigned(path: Path) -> onnx.ModelProto | None:
     known = {tensor.name: tensor for tensor in model.graph.initializer}
     fired = False
     for node in model.graph.node:
-        if node.op_type not in ("QLinearConv", "QLinearMatMul", "QGemm"):
+        if node.op_type not in _SUMS:
             continue
         zero, *weights = (known.get(node.input[index]) for index in _WEIGHTS)
         if zero is None or zero.data_type != onnx.TensorProto.UINT8:

@@ -245,9 +245,11 @@ class _Export:
             self.given = check.inputs_of(feeds.ports(model)[0], source.preprocessing, self.seed)
         outputs = self._outputs(model)
         before = {name: source.reference(x) for name, x in self.given.items()}
-        whole = bool(self.given) and source.file is not None and original.on_integers(source.file)
-        after = check.run_int8(model, self.given) if whole else outputs
-        self._compare("onnx", before, after, source.rounded or model, origin=source.origin)
+        if self.given and source.file is not None and original.on_integers(source.file):
+            integers = check.run_int8(model, self.given)
+            self._compare("onnx", before, integers, model, origin=source.origin, judged_as="integers")
+        else:
+            self._compare("onnx", before, outputs, source.rounded or model, origin=source.origin)
         if self.wanted.keep_stages:
             (self.folder / bundle.RAW_ONNX).parent.mkdir()
             onnx.save(model, str(self.folder / bundle.RAW_ONNX))
@@ -525,6 +527,7 @@ class _Export:
         model: onnx.ModelProto,
         *,
         origin: str | None = None,
+        judged_as: str | None = None,
         exact: bool = True,
     ) -> None:
         """Add a row of ``verify``; DeployError where it is outside of its tolerance.
@@ -532,11 +535,13 @@ class _Export:
         Args:
             model: what gave `before`, or its ONNX: what rounding does to it is measured where the tolerance is not met.
             origin: what `before` is of, where that is not the stage's usual reference.
+            judged_as: the stage whose tolerance counts, where that is another.
             exact: `after` is rounded as fp32 is, and not by more.
         """
         if not self.given:
             return
-        row = judge.row(stage, before, after, check.rounding_of(model, self.given), allowance=exact)
+        measured = check.rounding_of(model, self.given)
+        row = judge.row(judged_as or stage, before, after, measured, allowance=exact) | {"stage": stage}
         if note := judge.note(row):
             self.watch.note(note)
         self.stages.append(verify.require_ok(row | ({"reference": origin} if origin else {})))

@@ -27,5 +27,6 @@ def test_sums_of_unsigned_and_signed_bytes_are_whole(tmp_path: Path) -> None:
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     graph = helper.make_graph(nodes, "g", [x], [y], tensors)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), tmp_path / "m.onnx")
+    assert original.on_integers(tmp_path / "m.onnx")
     (got,) = original.run_file(tmp_path / "m.onnx", {"x": np.full((1, 16, 1, 1), 2.55, np.float32)})
     np.testing.assert_array_equal(got, np.full((1, 4, 1, 1), np.rint(16 * 255 * 127 * 1e-4), np.float32))

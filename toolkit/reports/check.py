@@ -185,9 +185,11 @@ def verify_bundle(
         if (kept := bundle.folder / bundles.ORIGINAL_ONNX).exists():
             came = {key: original.run_file(kept, feed(taken, x)) for key, x in given.items()}
             rounds = rounding_of(original.in_halves(kept) or raw, given, threads=threads)
-            whole = run_int8(raw, given, threads=threads) if original.on_integers(kept) else before
-            first = judge.row("onnx", came, whole, rounds)
-            stages["onnx"] = {**first, "reference": stages["onnx"]["reference"], "recorded": False}
+            if original.on_integers(kept):
+                first = judge.row("integers", came, run_int8(raw, given, threads=threads), rounds)
+            else:
+                first = judge.row("onnx", came, before, rounds)
+            stages["onnx"] = {**first, "stage": "onnx", "reference": stages["onnx"]["reference"], "recorded": False}
         found = judge.row("optimised", before, expected, rounding_of(raw, given, threads=threads))
         stages["optimised"] = {**found, "recorded": False}
         del raw

@@ -18,7 +18,7 @@ from inception_deploy.quantize.scheme import SCHEMES
 from inception_deploy.sources import capture
 
 from ..cases.emulator import emulator, run_library
-from ..cases.int8_files import weights
+from ..cases.int8_files import scaled, weights
 from .conftest import Builder
 
 SIZE = (2, 3, 14, 13)
@@ -148,6 +148,22 @@ def test_weights_of_9_bits(isa: str, tmp_path: Path) -> None:
     onnx.save(file.model, str(tmp_path / "model.onnx"))
     model, _ = optimise(capture.load_onnx(tmp_path / "model.onnx"), verify=False)
     assert held(model, file.x, isa, tmp_path) == {WIDE[isa]}
+
+
+@pytest.mark.parametrize(
+    "isa",
+    [
+        "cortex-a72",
+        pytest.param("cortex-a76", marks=pytest.mark.slow),
+        pytest.param("cortex-a9", marks=pytest.mark.slow),
+        pytest.param("neoverse-v1", marks=pytest.mark.slow),
+    ],
+)
+def test_batch_norms_of_files_of_others(isa: str, tmp_path: Path) -> None:
+    file = next(scaled())
+    onnx.save(file.model, str(tmp_path / "model.onnx"))
+    model, _ = optimise(capture.load_onnx(tmp_path / "model.onnx"), verify=False)
+    held(model, file.x, isa, tmp_path)
 
 
 def test_products_that_do_not_fit_16_bits_in_pairs(tmp_path: Path) -> None:

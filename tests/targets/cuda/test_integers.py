@@ -22,7 +22,7 @@ from inception_deploy.quantize.scheme import Choices
 from inception_deploy.sources import capture
 from inception_deploy.targets import cuda
 
-from ...cases.int8_files import weights
+from ...cases.int8_files import scaled, weights
 from ...lower.test_integers import NETWORKS, SIZE, branches, islands, model_of, residual
 from .conftest import both_orders, bundle
 from .test_kernels import blocked, convolution
@@ -109,3 +109,11 @@ def test_weights_of_9_bits(simulated, tmp_path):
     onnx.save(file.model, str(tmp_path / "model.onnx"))
     model, _ = optimise(capture.load_onnx(tmp_path / "model.onnx"), verify=False)
     assert "gpu.bytes_conv" in check(simulated, model, file.x, tmp_path)
+
+
+def test_batch_norms_of_files_of_others(simulated, tmp_path):
+    """They are the end of convolutions of either family, or kernels."""
+    file = next(scaled())
+    onnx.save(file.model, str(tmp_path / "model.onnx"))
+    model, _ = optimise(capture.load_onnx(tmp_path / "model.onnx"), verify=False)
+    assert {"gpu.mma", "gpu.bytes_window", "gpu.bytes_map"} <= check(simulated, model, file.x, tmp_path)

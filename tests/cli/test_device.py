@@ -185,6 +185,16 @@ def test_over_a_real_sshd(call: Cli, exported: Path, sshd: dict[str, Any], url: 
     assert "Host key verification failed" in refused.error["message"]
 
 
+@pytest.mark.slow
+def test_tune_over_a_real_sshd(call: Cli, branchy: str, sshd: dict[str, Any], url: str, tmp_path: Path) -> None:
+    argv = ["--model", branchy, "--input-size", "32", "--trials", 2, "-o", tmp_path / "db", "--json"]
+    tuned = call("tune", *argv, "--device", url, "--threads", 1)
+    assert tuned.status == 0, tuned.err
+    assert tuned.document["records"] >= 2 + tuned.document["tasks"]
+    assert f"measuring on {url}" in tuned.err
+    assert left(sshd["folder"] / "tmp") == []
+
+
 def test_a_killed_bench_leaves_nothing(exported: Path, sshd: dict[str, Any], url: str) -> None:
     """Not even by SIGKILL: the other end removes its folder when the connection ends."""
     import sys

@@ -126,7 +126,10 @@ def compare(
     structure = analyse(ir.from_proto(float_model))
     names = _float_names(structure, steps, network)
     runner = Runner(float_model, [value.name or "" for value in structure.values], threads=threads)
-    wanted = [name for name in (*names.values(), *runner.outputs) if name]
+    # What a step reads is another's result, but where floats come before the first one.
+    read_by = {network.float_name(tensor) for step in steps for tensor in step.inputs}
+    known = read_by & {value.name for value in structure.values}
+    wanted = [name for name in (*names.values(), *sorted(known), *runner.outputs) if name]
     errors = {step.name: _Errors() for step in steps}
     for picture in islice(source, limit):
         pixels = picture.pixels[None]

@@ -26,6 +26,8 @@ from inception_deploy.graph.rewrite import (
 )
 from inception_deploy.graph.skeleton import check, restore, skeleton
 
+from .structure import normalises
+
 OPSET = 20
 OLDEST_OPSET = 19
 """QuantizeLinear and DequantizeLinear know bfloat16 and float8 since this one, and runtimes fuse its QDQ patterns."""
@@ -120,7 +122,7 @@ def affine_to_convolution(model: ir.Model) -> int:
     fired = 0
     for node in nodes(model, *AFFINE):
         found, chain = affine_of(node), [node]
-        if found is None or rank(found.x) != 4:
+        if found is None or rank(found.x) != 4 or normalises(node):
             continue
         scale, shift = found.scale, found.shift
         while (reader := only_reader(chain[-1].outputs[0])) is not None and reader.op_type in AFFINE:

@@ -27,7 +27,7 @@ class Runner:
     """A session that gives any tensor of a model.
 
     Args:
-        model: one float32 input; left as it was.
+        model: one input, float32 or of bytes; left as it was.
         watch: names of inner float32 tensors that `look` may give.
         threads: 0 leaves the choice to onnxruntime.
 
@@ -40,7 +40,8 @@ class Runner:
 
         self.input = model.graph.input[0].name
         self.outputs = [value.name for value in model.graph.output]
-        size = model.graph.input[0].type.tensor_type.shape.dim[0]
+        kind = model.graph.input[0].type.tensor_type
+        self._dtype, size = onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), kind.shape.dim[0]
         self._batch = size.dim_value or 1
         seen = {*self.outputs, self.input}
         extra = [name for name in dict.fromkeys(watch) if name not in seen]
@@ -60,7 +61,7 @@ class Runner:
     def run(self, pixels: NDArray[np.float32], names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
         """The tensors `names` (the model's outputs where none) for inputs (n, C, H, W), n at most the model's batch."""
         wanted = list(names or self.outputs)
-        count = len(pixels)
+        count, pixels = len(pixels), pixels.astype(self._dtype, copy=False)
         if count < self._batch:  # rows that nobody asked for are the last one again, and are cut off below
             pixels = np.concatenate([pixels, np.repeat(pixels[-1:], self._batch - count, axis=0)])
         computed = [name for name in wanted if name != self.input]

@@ -296,6 +296,8 @@ def _layer(node: ir.Node) -> Layer | None:
         return None
     chain = [node]
     activations = [value for value in node.inputs if value is not None and constant(value) is None]
+    if kind in ("table", "move") and normalises(node):
+        return None
     while kind in FUSE or kind == "table":
         reader = only_reader(chain[-1].outputs[0])
         if reader is None or reader.graph is not node.graph:
@@ -393,6 +395,28 @@ def is_function(node: ir.Node) -> bool:
     computed = [value for value, array in zip(node.inputs, numbers, strict=True) if array is None]
     scalars = [array for array in numbers if array is not None]
     return len(computed) == 1 and all(array.size == 1 and array.ndim <= (rank(computed[0]) or 0) for array in scalars)
+
+
+def normalises(node: ir.Node) -> bool:
+    """It prepares the pixels of a picture, which came as bytes: what it gives is rounded once, where the network begins
+    to compute with it.
+    """
+    while len(found := [value for value in node.inputs if value is not None and constant(value) is None]) == 1:
+        before = found[0].producer()
+        if node.op_type == "Cast":
+            return _elements(found[0]) == ir.DataType.UINT8
+        if before is None or node.op_type not in (*SCALARS, "Transpose", "Clip"):
+            return False
+        node = before
+    return False
+
+
+def _elements(value: ir.Value | None) -> ir.DataType | None:
+    """A value's type, or, where it is not noted, that of what it is a view of."""
+    while value is not None and value.dtype is None:
+        before = value.producer()
+        value = before.inputs[0] if before is not None and before.op_type in ("Transpose", "Reshape") else None
+    return None if value is None else value.dtype
 
 
 def continues(node: ir.Node, before: ir.Node, x: ir.Value) -> bool:

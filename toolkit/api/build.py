@@ -35,6 +35,7 @@ def export(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     preprocessing: Preparing = None,
+    uint8_input: bool = False,
     calibration: PathLike | None = None,
     scheme: str | None = None,
     effort: str | None = None,
@@ -127,7 +128,7 @@ def export(
         )
     first, others = _batches(batch)
     return pipeline.export(
-        _request(model, weights, ema, input_size, width, first, num_classes, options, seed, preprocessing),
+        _request(model, weights, ema, input_size, width, first, num_classes, options, seed, preprocessing, uint8_input),
         Path(output),
         target=target,
         precision=precision,
@@ -184,6 +185,7 @@ def tune(
     options: Mapping[str, Any] | None = None,
     seed: int = 0,
     preprocessing: Preparing = None,
+    uint8_input: bool = False,
     resume: bool = False,
     tracker: tuple[str, int] | None = None,
     key: str | None = None,
@@ -216,7 +218,7 @@ def tune(
     from ..tuning.session import tune as search
 
     return search(
-        _request(model, weights, ema, input_size, width, batch, num_classes, options, seed, preprocessing),
+        _request(model, weights, ema, input_size, width, batch, num_classes, options, seed, preprocessing, uint8_input),
         Path(output),
         target=target,
         precision=precision,
@@ -366,6 +368,7 @@ def _request(
     options: Mapping[str, Any] | None,
     seed: int,
     preprocessing: Preparing,
+    uint8_input: bool,
 ) -> Request:
     from ..sources import preparing
     from ..sources.resolve import Request
@@ -393,4 +396,5 @@ def _request(
         seed=seed,
         options=dict(options or {}),
         preprocessing=preparing.said(preprocessing),
+        uint8_input=uint8_input,
     )

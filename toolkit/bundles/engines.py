@@ -221,7 +221,8 @@ def _torch_compile(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArr
 
     module = _zoo_module(bundle, "torch-compile")
     torch.set_num_threads(threads)  # inductor writes it into the code
-    zeros = torch.zeros(tuple(bundle.input_shape))
+    bytes_in = bundle.manifest["inputs"][0]["dtype"] == "uint8"
+    zeros = torch.zeros(tuple(bundle.input_shape), dtype=torch.uint8 if bytes_in else torch.float32)
     candidates: list[tuple[float, Any, Any]] = []
     for layout in (torch.contiguous_format, torch.channels_last):
         made: Any = copy.deepcopy(module)  # Any: torch's types do not know `memory_format` of a module
@@ -269,7 +270,7 @@ def _zoo_module(bundle: Bundle, engine: str) -> torch.nn.Module:
             got=engine,
             allowed=[name for name in _ENGINES if not name.startswith("torch")],
         )
-    return build(
+    module = build(
         bundle.manifest["model"],
         num_classes=zoo["num_classes"],
         width=zoo["width"],
@@ -278,6 +279,24 @@ def _zoo_module(bundle: Bundle, engine: str) -> torch.nn.Module:
         seed=int(bundle.manifest.get("seed", 0)),
         **zoo["options"],
     )
+    return module if zoo.get("normalised") is None else _of_bytes(module, zoo["normalised"])
+
+
+def _of_bytes(module: torch.nn.Module, preprocessing: Mapping[str, Any]) -> torch.nn.Module:
+    """A module behind what normalises bytes, as `sources.pixels` puts it before the ONNX."""
+    import torch
+
+    from ..runtime.preprocessing import from_dict
+    from ..sources.pixels import affine
+
+    factor, summand = (torch.from_numpy(values).reshape(1, -1, 1, 1) for values in affine(from_dict(preprocessing)))
+
+    class OfBytes(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = module(x.permute(0, 3, 1, 2).float() * factor + summand)
+            return made
+
+    return OfBytes().eval()
 
 
 def _not_installed(name: str, how: str) -> DeployError:

@@ -154,7 +154,10 @@ def add_source(parser: argparse.ArgumentParser) -> None:
     random = "of the untrained weights and the random input (default: 0)"
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help=random)
     how = "how a picture becomes the network's input, where that is not known or is to be another"
-    add_preprocessing(parser.add_argument_group("preprocessing", how))
+    group = parser.add_argument_group("preprocessing", how)
+    add_preprocessing(group)
+    taken = "the network takes the pixels themselves, uint8 (N, H, W, C), and normalises them: a quarter of the bytes"
+    group.add_argument("--uint8-input", action="store_true", help=taken)
 
 
 _PREPROCESSING = (
@@ -200,6 +203,7 @@ def network_of(options: argparse.Namespace) -> dict[str, Any]:
         "options": dict(parse_option(text) for text in options.option),
         "seed": options.seed,
         "preprocessing": preprocessing_of(options),
+        "uint8_input": options.uint8_input,
     }
 
 

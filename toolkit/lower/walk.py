@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from ..errors import DeployError
 from ..quantize.integer_network import is_quantized
-from . import islands
+from . import islands, pictures
 from .bytes.integers import Integers
 from .default import alone, extern, importable
 from .layers import Network, Storage, Value, needed
@@ -53,6 +53,8 @@ def read(
         reader.network.inputs.append(reader.values[feed.name])
     for node in graph.node:
         if not any(reader.uses[name] for name in node.output):
+            continue
+        if pictures.take(reader, node):
             continue
         if steps is not None and steps.take(node):
             continue

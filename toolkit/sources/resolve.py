@@ -13,7 +13,7 @@ import inception_deploy.models as models
 
 from .. import feeds
 from ..errors import DeployError, UsageError
-from . import capture, hub, metadata, original, preparing
+from . import capture, hub, metadata, original, pixels, preparing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,6 +44,7 @@ class Request:
     options: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: preparing.Said = field(default_factory=preparing.Said)
     module: torch.nn.Module | None = None
+    uint8_input: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,11 @@ def resolve(request: Request) -> Source:
         UsageError: there is no such model, or an option that it cannot have.
         DeployError: a file cannot be read, or the user's code fails.
     """
+    source = _found(request)
+    return pixels.taking(source) if request.uint8_input else source
+
+
+def _found(request: Request) -> Source:
     text = request.model
     if request.module is not None:
         return _from_callable(request)

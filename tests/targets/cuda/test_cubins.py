@@ -19,6 +19,7 @@ from inception_deploy.kernels.spec import (
     Conv,
     GlobalAverage,
     Map,
+    Normalise,
     Pack,
     Pick,
     Pixels,
@@ -157,6 +158,7 @@ KERNELS = {
     "gelu": (Map("gelu", 1, 4, 64), None),
     "pack": (Pack(1, 60, 4, 64), None),
     "unpack": (Unpack(1, 60, 4, 64), None),
+    "normalise": (Normalise(1, 3, 299 * 299), None),
     "softmax": (Softmax(1, 1000), None),
 }
 

@@ -20,6 +20,7 @@ from inception_deploy.kernels.spec import (
     Conv,
     GlobalAverage,
     Map,
+    Normalise,
     Output,
     Pack,
     Softmax,
@@ -588,6 +589,19 @@ def test_pack_and_unpack_with_channels_last(gpu):
     back = np.full_like(x, np.nan)
     gpu.call(Unpack(2, 20, 2, 7, in_stride=224, last=True), [packed, back])
     np.testing.assert_array_equal(back, x)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_normalise(gpu, together):
+    random = np.random.default_rng(8)
+    x = random.integers(0, 256, (2, 3, 77)).astype(np.uint8)
+    factor, summand = (random.standard_normal(3).astype(np.float32) for _ in range(2))
+    out = np.full((2, 3, 77), np.nan, np.float32)
+    gpu.call(
+        Normalise(2, 3, 77, together),
+        [np.ascontiguousarray(x.transpose(0, 2, 1)) if together else x, factor, summand, out],
+    )
+    np.testing.assert_allclose(out, x * factor[:, None] + summand[:, None], rtol=bound("kernel"), atol=bound("kernel"))
 
 
 @pytest.mark.parametrize("element", ["float32", HALF])

@@ -18,7 +18,7 @@ from ..elements import BLOCK
 from ..emit import Expr, clamp, const, load
 from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
-from ..spec import ChannelNorm, GlobalAverage, Map, Pack, Softmax, Spec, Unpack, Window, WindowOp
+from ..spec import ChannelNorm, GlobalAverage, Map, Normalise, Pack, Softmax, Spec, Unpack, Window, WindowOp
 from ..vector import simple as vector
 from ..vector.simple import BINARY
 from .emit import QUAD, REALS, GpuEmitter, both, call, div, fma, inside, mod
@@ -317,6 +317,28 @@ def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, symbol: str) -> list[
     return [em.finish()]
 
 
+# -- pictures --------------------------------------------------------------------------------------------------------
+def normalise_program(spec: Normalise, schedule: SimpleSchedule) -> Program:
+    """A thread a float of the output."""
+    return each(spec.batch * spec.channels * spec.pixels, schedule, 4)
+
+
+def emit_normalise(spec: Normalise, schedule: SimpleSchedule, symbol: str) -> list[Any]:
+    """Bytes to planes."""
+    em = GpuEmitter(symbol, spec.pointers, normalise_program(spec, schedule).launches[0])
+    item, exists = item_of(em, spec.batch * spec.channels * spec.pixels, schedule)
+    step, plane = (spec.channels, 1) if spec.together else (1, spec.pixels)
+
+    def body() -> None:
+        n, c, pixel = split(em, item, (("n", spec.batch), ("c", spec.channels), ("pixel", spec.pixels)))
+        byte = load(em.buffers["src"], n * (spec.channels * spec.pixels) + pixel * step + c * plane)
+        value = tirx.Cast("float32", byte) * load(em.buffers["factor"], c) + load(em.buffers["summand"], c)
+        em.write("dst", item, value)
+
+    guarded(em, exists, body)
+    return [em.finish()]
+
+
 # -- layouts ---------------------------------------------------------------------------------------------------------
 def pack_program(spec: Pack, schedule: SimpleSchedule) -> Program:
     """A thread a float of the output."""
@@ -443,6 +465,15 @@ FAMILIES = (
     _family("gpu.average", GlobalAverage, average_program, emit_average),
     _family("gpu.map", Map, map_program, emit_map),
     _family("gpu.norm", ChannelNorm, norm_program, emit_norm),
+    Family(
+        "gpu.normalise",
+        Normalise,
+        lambda _spec, isa: of_gpu(isa),
+        lambda _spec, _isa: SimpleSchedule(),
+        lambda spec, schedule: math.prod(normalise_program(spec, schedule).launches[0].grid),
+        emit_normalise,
+        program=normalise_program,
+    ),
     _family("gpu.pack", Pack, pack_program, emit_pack),
     _family("gpu.unpack", Unpack, unpack_program, emit_unpack),
     _family("gpu.softmax", Softmax, softmax_program, emit_softmax),

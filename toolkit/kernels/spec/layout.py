@@ -61,6 +61,31 @@ class Unpack(Spec):
 
 
 @dataclass(frozen=True)
+class Normalise(Spec):
+    """Bytes of pictures to NCHW of fp32: ``x * factor[c] + summand[c]``. Pointers: input (uint8), factor, summand,
+    output.
+
+    Attributes:
+        together: the input is NHWC, a pixel's channels together; else NCHW.
+    """
+
+    batch: int
+    channels: int
+    pixels: int
+    together: bool = True
+
+    @property
+    def quantized(self) -> bool:
+        return False  # its bytes are pixels, which have no scale
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        size = self.batch * self.channels * self.pixels
+        numbers = (constant("factor", self.channels), constant("summand", self.channels))
+        return (source(size, BYTE, stride=""), *numbers, result(size, stride=""))
+
+
+@dataclass(frozen=True)
 class Pixels(Spec):
     """NCHW of fp32 with few channels to `[N][H][W][slots]`: a pixel's channels side by side, then zeros; and zeros
     around each image. Of pairs, all high halves of an image come first.

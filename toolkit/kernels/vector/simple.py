@@ -12,7 +12,7 @@ from ..elements import element_of
 from ..emit import Emitter, Expr, clamp, const, load, splat, together
 from ..family import Family, of_vectors
 from ..isa import Isa
-from ..spec import ChannelNorm, GlobalAverage, Map, Pack, Softmax, Spec, Unpack
+from ..spec import ChannelNorm, GlobalAverage, Map, Normalise, Pack, Softmax, Spec, Unpack
 from . import math
 
 
@@ -184,12 +184,40 @@ _ROW_PIXELS = 16
 """Pixels of a work unit, at the most, where their channels lie side by side."""
 
 
-def _some_pixels(em: Emitter, unit: Expr, pixels: int) -> tuple[Expr, Expr, Expr]:
-    """Image, first pixel and number of pixels of a work unit of `_ROW_PIXELS`."""
-    chunks = -(-pixels // _ROW_PIXELS)
+def _some_pixels(em: Emitter, unit: Expr, pixels: int, most: int = _ROW_PIXELS) -> tuple[Expr, Expr, Expr]:
+    """Image, first pixel and number of pixels of a work unit of at most so many."""
+    chunks = -(-pixels // most)
     n, chunk = em.let(tirx.floordiv(unit, chunks), "n"), em.let(tirx.floormod(unit, chunks), "chunk")
-    first = em.let(chunk * _ROW_PIXELS, "first")
-    return n, first, em.let(tirx.min(_ROW_PIXELS, pixels - first), "count")
+    first = em.let(chunk * most, "first")
+    return n, first, em.let(tirx.min(most, pixels - first), "count")
+
+
+_NORMALISE_PIXELS = 2048
+"""Pixels of a work unit."""
+
+
+def normalise_units(spec: Normalise, _schedule: SimpleSchedule) -> int:
+    """One work unit so many pixels of an image."""
+    return spec.batch * -(-spec.pixels // _NORMALISE_PIXELS)
+
+
+def emit_normalise(spec: Normalise, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
+    """Bytes to planes. All channels of a pixel in one round, so that LLVM loads whole vectors and takes them apart."""
+    em = Emitter(name, spec.pointers)
+    step, plane = (spec.channels, 1) if spec.together else (1, spec.pixels)
+    with em.units() as unit:
+        n, first, count = _some_pixels(em, unit, spec.pixels, _NORMALISE_PIXELS)
+        image = em.let(n * (spec.channels * spec.pixels), "image")
+        numbers = [
+            tuple(em.let(load(em.buffers[what], c), what) for what in ("factor", "summand"))
+            for c in range(spec.channels)
+        ]
+        with em.loop(count, "i") as i:
+            for c, (factor, summand) in enumerate(numbers):
+                byte = load(em.buffers["src"], image + (first + i) * step + c * plane)
+                value = tirx.Cast("float32", byte) * factor + summand
+                em.store(em.buffers["dst"], image + c * spec.pixels + first + i, value)
+    return [em.finish()]
 
 
 def pack_units(spec: Pack, _schedule: SimpleSchedule) -> int:
@@ -412,6 +440,7 @@ def emit_norm(spec: ChannelNorm, schedule: SimpleSchedule, name: str) -> list[ti
 FAMILIES: tuple[Family[Any, SimpleSchedule], ...] = (
     Family("vector.map", Map, of_vectors, whole_vectors, map_units, emit_map),
     Family("vector.average", GlobalAverage, of_vectors, whole_vectors, average_units, emit_average),
+    Family("vector.normalise", Normalise, of_vectors, whole_vectors, normalise_units, emit_normalise),
     Family("vector.pack", Pack, of_vectors, whole_vectors, pack_units, emit_pack),
     Family("vector.unpack", Unpack, of_vectors, whole_vectors, unpack_units, emit_unpack),
     Family("vector.norm", ChannelNorm, of_vectors, whole_vectors, norm_units, emit_norm),

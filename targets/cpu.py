@@ -100,7 +100,7 @@ class Cpu(Target):
             return super().refusal(name)
         allowed = [f"{isa.kind}:{isa.name}" for isa in able]
         message = f"target {self.name} does not compute in '{name}'"
-        if ":" in self.name:
+        if ":" in self.name or platform.machine() != able[0].machine:
             return UsageError(f"{message}; {allowed[0]} does", kind="precision", got=name, allowed=allowed)
         short = ", ".join(lacking(able[0]))
         return DeployError(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import UsageError
 from inception_deploy.kernels.elements import BF16, BRAIN, HALF, PAIR, PAIRS, TF32
-from inception_deploy.kernels.isa import HALF_VECTORS
+from inception_deploy.kernels.isa import BRAIN_SQUARES, HALF_VECTORS
 from inception_deploy.verify import TOLERANCES
 
 if TYPE_CHECKING:
@@ -94,6 +94,13 @@ PRECISIONS: tuple[Precision, ...] = (
         stage="compiled-bf16",
         element=BRAIN,
         needs=BRAIN,
+    ),
+    Precision(
+        name="bf16",
+        arithmetic="products of bf16 by bfmmla, summed in fp32; everything else in fp32, kept in bf16",
+        stage="compiled-bf16",
+        element=BRAIN,
+        needs=BRAIN_SQUARES,
     ),
     Precision(
         name="fp16",

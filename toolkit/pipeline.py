@@ -399,9 +399,9 @@ class _Export:
         """
         asked = self.wanted.keep_fp32
         if asked and target.element not in HALVES:
-            message = f"--keep-fp32 is for fp16, and bf16 of cuda, and the export is in {target.precision.name}"
+            message = f"--keep-fp32 is for fp16, and bf16 of cuda and arm, and the export is in {target.precision.name}"
             raise UsageError(
-                message, kind="usage", got=list(asked), allowed="--precision fp16, or of --target cuda bf16"
+                message, kind="usage", got=list(asked), allowed="--precision fp16, or of --target cuda or arm bf16"
             )
         known = [reach.node_name(node) for node in model.graph.node]
         for name in asked:

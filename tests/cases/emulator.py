@@ -61,12 +61,15 @@ def run(*command: Path | str) -> None:
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}\n{done.stderr}"
 
 
-def run_kernel(compiled: bytes, isa: Isa, folder: Path, arrays: Sequence[np.ndarray], calls: int) -> list[np.ndarray]:
+def run_kernel(
+    compiled: bytes, isa: Isa, folder: Path, arrays: Sequence[np.ndarray], calls: int, units: int = 1
+) -> list[np.ndarray]:
     """What `calls` calls of the kernel `k`, on a row of each array, write into rows of the last array's kind.
 
     Args:
-        compiled: its object file, one unit.
+        compiled: its object file.
         arrays: the pointers' `[calls, ...]`; the last one is written.
+        units: of the kernel, all of them.
     """
     command = emulator(isa)
     (folder / "k.o").write_bytes(compiled)
@@ -74,7 +77,7 @@ def run_kernel(compiled: bytes, isa: Isa, folder: Path, arrays: Sequence[np.ndar
     for file, array in zip(files, arrays, strict=True):
         array.tofile(file)
     built = program(HERE / "kernel.c", isa, folder / "kernel", folder / "k.o")
-    run(*command, built, str(calls), *files)
+    run(*command, built, str(calls), str(units), *files)
     return list(np.fromfile(files[-1], arrays[-1].dtype).reshape(arrays[-1].shape))
 
 

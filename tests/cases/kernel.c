@@ -1,4 +1,5 @@
-/* kernel.c - calls of one kernel: kernel CALLS FILE...; of each file a call gets its own part, the last file is written. */
+/* kernel.c - calls of one kernel: kernel CALLS UNITS FILE...; of each file a call gets its own part, the last file is
+ * written. */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,12 +9,12 @@ enum { MOST = 8 };
 int32_t k(void *const *args, int32_t lo, int32_t hi);
 
 int main(int argc, char **argv) {
-  const int calls = argc > 3 ? atoi(argv[1]) : 0, files = argc - 2;
-  if (calls < 1 || files > MOST) return 2;
+  const int calls = argc > 4 ? atoi(argv[1]) : 0, units = argc > 4 ? atoi(argv[2]) : 0, files = argc - 3;
+  if (calls < 1 || units < 1 || files > MOST) return 2;
   char *data[MOST];
   long bytes[MOST];
   for (int i = 0; i < files; ++i) {
-    FILE *file = fopen(argv[2 + i], "rb");
+    FILE *file = fopen(argv[3 + i], "rb");
     if (!file || fseek(file, 0, SEEK_END)) return 3;
     bytes[i] = ftell(file);
     rewind(file);
@@ -23,7 +24,7 @@ int main(int argc, char **argv) {
   for (int call = 0; call < calls; ++call) {
     void *args[MOST];
     for (int i = 0; i < files; ++i) args[i] = data[i] + call * (bytes[i] / calls);
-    if (k(args, 0, 1)) return 5;
+    if (k(args, 0, units)) return 5;
   }
   FILE *file = fopen(argv[argc - 1], "wb");
   const size_t size = (size_t)bytes[files - 1];

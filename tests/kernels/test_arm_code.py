@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from inception_deploy.kernels.bytes import conv as bytes_conv
-from inception_deploy.kernels.elements import BYTE, HALF, Rounding
+from inception_deploy.kernels.elements import BRAIN, BYTE, HALF, Rounding
 from inception_deploy.kernels.isa import ISAS
 from inception_deploy.kernels.spec import Conv
-from inception_deploy.kernels.vector import conv, halves
+from inception_deploy.kernels.vector import conv, halves, squares
 from inception_deploy.targets.cpu import Cpu
 from inception_deploy.targets.objects import assembly
 
@@ -49,6 +49,7 @@ def loop(core: str, instruction: str, family: Any, **more: Any) -> Counter[str]:
         ("cortex-a72", "fmla", conv.CONV, {}, 0.85),
         ("cortex-a9", "vmla.f32", conv.CONV, {}, 0.55),
         ("cortex-a76", "fmla", halves.CONV, {"in_element": HALF, "out_element": HALF}, 0.7),
+        ("neoverse-v1", "bfmmla", squares.CONV, {"in_element": BRAIN, "out_element": BRAIN}, 0.63),
         ("cortex-a72", "sadalp", bytes_conv.CONV, BYTES, 0.26),
         ("cortex-a76", "sdot", bytes_conv.CONV, BYTES, 0.75),
         ("neoverse-v1", "smmla", bytes_conv.CONV, BYTES, 0.55),

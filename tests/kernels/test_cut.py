@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inception_deploy.kernels.cut import runs, split
+from inception_deploy.kernels.cut import runs, split, split_in_twos
 
 
 @given(total=st.integers(1, 400), widest=st.integers(1, 40))
@@ -16,6 +16,15 @@ def test_split_is_complete_even_and_shortest(total, widest):
     assert max(parts) - min(parts) <= 1
     assert len(parts) == -(-total // widest)
     assert parts == sorted(parts, reverse=True)
+
+
+@given(total=st.integers(1, 400), most=st.integers(1, 20))
+def test_a_split_in_twos_has_one_odd_part_at_most(total, most):
+    parts = split_in_twos(total, 2 * most)
+    assert sum(parts) == total
+    assert max(parts) <= 2 * most
+    assert all(part % 2 == 0 for part in parts[:-1])
+    assert sum(-(-part // 2) for part in parts) == -(-total // 2)
 
 
 @given(widths=st.lists(st.integers(1, 9), min_size=1, max_size=12), low=st.integers(0, 30), high=st.integers(0, 60))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inception_deploy.kernels.dots import DOTS, TDPBF16PS, Dot
+from inception_deploy.kernels.dots import BFMMLA, DOTS, TDPBF16PS, Dot
+from inception_deploy.kernels.elements import bfloat16
 from inception_deploy.kernels.isa import ISAS, Isa
 from inception_deploy.targets.cpu import Cpu, host_features
 
@@ -141,6 +142,35 @@ def test_the_meaning_of_a_tile_is_a_product_of_matrices() -> None:
     pairs = weight.reshape(16, 2, 16).transpose(0, 2, 1)
     got = TDPBF16PS.meaning(np.ones((16, 16), np.float32), first, pairs)
     assert np.array_equal(got, 1 + np.einsum("pd,do->po", first, weight))
+
+
+SQUARES = [isa for isa in ISAS if BFMMLA in isa.tiles]
+
+
+@pytest.mark.parametrize("isa", SQUARES, ids=lambda isa: isa.name)
+def test_squares_do_what_the_row_says(isa: Isa, tmp_path: Path) -> None:
+    """To a unit of the last place of the largest product: its sums are rounded to odd numbers."""
+    from inception_deploy.kernels.arm import BRAIN
+    from inception_deploy.kernels.emit import Emitter, load
+    from inception_deploy.targets.objects import compile_tir
+
+    em = Emitter("k", [("total", "float32"), ("first", "uint16"), ("second", "uint16"), ("dst", "float32")])
+    with em.units():
+        given = [load(em.buffers[name], 0, lanes) for name, lanes in (("total", 4), ("first", 8), ("second", 8))]
+        em.store(em.buffers["dst"], 0, em.inline(BRAIN, BFMMLA.name, "float32x4", *given))
+    random = np.random.default_rng(0)
+    total = random.standard_normal((5, 2, 2)).astype(np.float32)
+    numbers = random.standard_normal((2, 5, 2, 4)).astype(np.float32)
+    numbers[:, -1] = 1e-39  # below 2^-126, and for the instruction 0
+    halves = bfloat16(numbers)
+    emulator(isa)
+    compiled = compile_tir(em.finish(), Cpu(f"arm:{isa.name}", isa).tvm_target())
+    found = run_kernel(compiled, isa, tmp_path, [total, *halves, np.empty_like(total)], 5)
+    first, second = (halves.astype(np.uint32) << 16).view(np.float32)
+    for got, *arrays in zip(found, total, first, second, strict=True):
+        wanted = BFMMLA.meaning(arrays[0], arrays[1], arrays[2][None])
+        assert np.abs(got - wanted).max() <= 4 * 2.0**-23 * np.abs(wanted).max()
+    assert np.array_equal(found[-1], total[-1])
 
 
 def test_a_row_that_fills_no_lane() -> None:

@@ -51,6 +51,7 @@ def test_the_others_say_why_not() -> None:
         ("matrix.conv", "avx2 has no tiles of float32"), ("bytes.conv", "it multiplies float32, not bytes"),
         ("bytes.winograd_products", "it multiplies float32, not int16"),
         ("vector.halves", "it multiplies float32, not fp16"),
+        ("vector.squares", "it multiplies float32, not bfloat16 in blocks of 16"),
     )  # fmt: skip
     assert dict(find(CONV, BY["sm_80"]).refused)["vector.conv"] == "sm_80 is a GPU"
     assert dict(find(CONV, BY["sm_80"]).refused)["gpu.dense"] == "it is no fully connected layer of at most 8 images"

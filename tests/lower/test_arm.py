@@ -15,7 +15,7 @@ import pytest
 from inception_deploy import models, targets
 from inception_deploy.graph import reach
 from inception_deploy.graph.driver import optimise
-from inception_deploy.kernels.isa import ISAS
+from inception_deploy.kernels.isa import BRAIN_SQUARES, HALF_VECTORS, ISAS
 from inception_deploy.lower.lower import lower
 from inception_deploy.quantize import integer_network, quantize
 from inception_deploy.sources import capture
@@ -33,6 +33,7 @@ QUICK = ("cortex-a72", "cortex-a9")
 SDOT = ((0xBFE0FC00, 0x0E809400), (0xBFC0F400, 0x0F80E000))
 FMLA = ((0xBFA0FC00, 0x0E20CC00), (0xBF80F400, 0x0F801000))
 FMLA_HALVES = ((0xFFE0FC00, 0x4E400C00), (0xFFC0F400, 0x4F001000))
+BFMMLA = ((0xFFE0FC00, 0x6E40EC00),)
 VMLA = ((0xFEB00F50, 0xF2A00140),)
 """Masks and values of instructions: vectors, and vectors by a lane."""
 
@@ -102,14 +103,22 @@ def test_fp32_is_the_networks(core: str, tmp_path: Path) -> None:
         assert number_of(words, SDOT) == 0
 
 
-HALVES = [core for core in CORES if "fp16" in targets.parse(f"arm:{core}").precisions]
+SHORTER = {"fp16": (HALF_VECTORS, FMLA_HALVES, "cortex-a76"), "bf16": (BRAIN_SQUARES, BFMMLA, "neoverse-v1")}
+"""By precision: what it needs, the instruction that it is for, and the core that is always tried."""
 
 
 @pytest.mark.parametrize(
-    "core", [pytest.param(core, marks=[pytest.mark.slow] * (core != "cortex-a76")) for core in HALVES]
+    ("precision", "core"),
+    [
+        pytest.param(precision, isa.name, marks=[pytest.mark.slow] * (isa.name != quick))
+        for precision, (need, _, quick) in SHORTER.items()
+        for isa in ISAS
+        if isa.kind == "arm" and isa.has(need)
+    ],
 )
-def test_fp16_is_near_the_networks(core: str, tmp_path: Path) -> None:
-    target = targets.parse(f"arm:{core}").at("fp16")
+def test_two_bytes_are_near_the_networks(precision: str, core: str, tmp_path: Path) -> None:
+    stage, instruction = f"compiled-{precision}", SHORTER[precision][1]
+    target = targets.parse(f"arm:{core}").at(precision)
     emulator(target.isa)
     model = both((2, 3, 14, 13))
     x = np.random.default_rng(1).standard_normal((2, 3, 14, 13)).astype(np.float32)
@@ -119,16 +128,17 @@ def test_fp16_is_near_the_networks(core: str, tmp_path: Path) -> None:
     target.build(lower(model, target), tmp_path)
     targets.parse(f"arm:{core}").build(lower(model, targets.parse(f"arm:{core}")), plain)
     got = calculated(core, tmp_path, x)
-    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance("compiled-fp16").max_rel
-    assert number_of(instructions(tmp_path / "model.so"), FMLA_HALVES) > 256
+    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance(stage).max_rel
+    assert (got.view(np.uint32) & 0x1FFF).any()  # fp32's lowest bits, which neither fp16 nor bfloat16 has
+    assert number_of(instructions(tmp_path / "model.so"), instruction) > 256
     mixed = tmp_path / "mixed"
     mixed.mkdir()
     convs = [reach.node_name(node) for node in model.graph.node if node.op_type == "Conv"]
     some = replace(target, in_fp32=frozenset(convs[1::3]))
     some.build(lower(model, some), mixed)
     got = calculated(core, mixed, x)
-    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance("compiled-fp16").max_rel
-    assert number_of(instructions(plain / "model.so"), FMLA_HALVES) == 0
+    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance(stage).max_rel
+    assert number_of(instructions(plain / "model.so"), instruction) == 0
     assert (tmp_path / "weights.bin").stat().st_size < 0.7 * (plain / "weights.bin").stat().st_size
 
 
@@ -148,21 +158,32 @@ def test_int8_is_the_references_to_the_bit(core: str, tmp_path: Path) -> None:
     assert (dots > 0) == ("asimddp" in target.isa.features)
 
 
+WIDTHS = {"lenet5": 1.0, "googlenet-textbook": 0.25}
+"""Of networks that are not as narrow as the others. At an eighth GoogLeNet without batch norms is off by 0.12 where its
+operands are rounded to bfloat16, whoever multiplies them.
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("core", ["cortex-a72", "cortex-a9"])
+@pytest.mark.parametrize(
+    ("core", "precision"), [("cortex-a72", "fp32"), ("cortex-a9", "fp32"), ("neoverse-v1", "bf16")]
+)
 @pytest.mark.parametrize("name", models.names())
-def test_the_zoo_in_small(name: str, core: str, tmp_path: Path) -> None:
-    target = targets.parse(f"arm:{core}")
+def test_the_zoo_in_small(name: str, core: str, precision: str, tmp_path: Path) -> None:
+    target = targets.parse(f"arm:{core}").at(precision)
     emulator(target.isa)
     spec = models.spec(name)
-    width = 1.0 if name == "lenet5" else 0.125
-    module = models.build(name, width=width, num_classes=50, input_size=max(spec.minimum, min(75, spec.input[1])))
+    module = models.build(
+        name, width=WIDTHS.get(name, 0.125), num_classes=50, input_size=max(spec.minimum, min(75, spec.input[1]))
+    )
     model, _ = optimise(capture.to_onnx(module, (1, *module.input_shape)), verify=False)
     x = np.random.default_rng(1).standard_normal((1, *module.input_shape)).astype(np.float32)
     (expected,) = run_onnx(model, {model.graph.input[0].name: x})
     target.build(lower(model, target), tmp_path)
     got = calculated(core, tmp_path, x)
-    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < NETWORK
+    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < (
+        NETWORK if precision == "fp32" else tolerance(f"compiled-{precision}").max_rel
+    )
 
 
 @pytest.mark.slow

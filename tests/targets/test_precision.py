@@ -31,6 +31,7 @@ def test_every_row_has_a_tolerance_and_every_name_a_way_or_a_need() -> None:
         ("cpu:avx2", None, True, ("int8", "float32", True), None),
         ("arm:cortex-a72", "int8", False, ("int8", "float32", True), None),
         ("arm:cortex-a76", "fp16", False, ("fp16", "half", False), None),
+        ("arm:neoverse-v1", "bf16", False, ("bf16", "brain", False), None),
         ("cpu:avx512", "int8", False, ("int8", "float32", False), None),
         ("cuda:sm_90", None, False, ("fp32", "float32", False), "fp32 multiply-adds"),
         ("cuda:sm_75", None, False, ("fp32", "float32", False), None),
@@ -112,3 +113,10 @@ def test_a_bundle_tells_its_row() -> None:
 def test_fp16_needs_a_core_that_multiplies_it() -> None:
     with pytest.raises(UsageError, match="target arm:cortex-a72 does not compute in 'fp16'; arm:cortex-a55 does"):
         targets.parse("arm:cortex-a72").at("fp16")
+
+
+@pytest.mark.parametrize("name", ["arm:cortex-a76", "arm"])
+def test_bf16_needs_a_core_with_bfmmla(name: str) -> None:
+    with pytest.raises(UsageError, match=f"target {name} does not compute in 'bf16'; arm:neoverse-n2 does") as caught:
+        targets.parse(name).at("bf16")
+    assert caught.value.allowed == ["arm:neoverse-n2", "arm:neoverse-v1", "arm:neoverse-v2"]

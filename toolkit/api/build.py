@@ -86,7 +86,7 @@ def export(
         shipped_records: without `tuned` and for ``cpu``, take what the package knows of this machine's core.
         verified: compare every stage with the one before it, and write nothing where one differs.
         keep_stages: keep what the network was before and between our passes.
-        keep_fp32: nodes, as the bundle's ONNX names them, that fp16, or bf16 of cuda, computes in fp32.
+        keep_fp32: nodes, as the bundle's ONNX names them, that fp16, or bf16 of cuda and arm, computes in fp32.
         require_int8: how many percent of the multiply-adds must compute in integers; for int8.
         onnx_only: compile nothing: the bundle holds the ONNX after our passes, in int8 the quantized one, for other
             runtimes; an `output` that ends in .onnx is that file alone.

@@ -45,8 +45,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="NODE",
-        help="nodes, as the bundle's ONNX names them, that fp16, or bf16 of cuda, computes in fp32; those that leave "
-        "fp16's range on the pictures that the export is checked with are, without being named",
+        help="nodes, as the bundle's ONNX names them, that fp16, or bf16 of cuda and arm, computes in fp32; those that "
+        "leave fp16's range on the pictures that the export is checked with are, without being named",
     )
     group.add_argument(
         "--require-int8",

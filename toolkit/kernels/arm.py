@@ -36,12 +36,63 @@ def _joined(name: str, kind: str, size: int, places: range) -> str:
 
 
 HALVES = "; ModuleID = 'halves'\n" + "".join(
-    _joined(f"{name}{size}", kind, size, range(start * size // 2, (start + 1) * size // 2))
-    for kind, size in (("i32", 4), ("i8", 16))
+    _joined(f"{name}_{dtype}", kind, size, range(start * size // 2, (start + 1) * size // 2))
+    for dtype, kind, size in (
+        ("int8x16", "i8", 16),
+        ("uint16x8", "i16", 8),
+        ("int32x4", "i32", 4),
+        ("float32x4", "float", 4),
+    )
     for start, name in enumerate(("lower", "upper"))
 )
-"""``lower4`` and ``upper4``, of vectors of int32, and ``lower16`` and ``upper16``, of bytes: the same halves of two
+"""``lower_int8x16``, ``upper_int8x16`` and the same of other vectors, named as TVM names them: the same halves of two
 vectors as one.
+"""
+
+
+def _alternate(name: str, first: int) -> str:
+    v, places = "<4 x i32>", ", ".join(f"i32 {place}" for place in range(first, 8, 2))
+    return f"""define internal {v} @{name}({v} %a, {v} %b) alwaysinline {{
+  %r = shufflevector {v} %a, {v} %b, <4 x i32> <{places}>
+  ret {v} %r
+}}
+"""
+
+
+WORDS = "; ModuleID = 'words'\n" + _alternate("even", 0) + _alternate("odd", 1)
+"""``even`` and ``odd``: every other number of two vectors of int32."""
+
+
+def _brain(size: int) -> str:
+    """Vectors of four floats, side by side, as bfloat16."""
+    parts = size // 4
+    takes = ", ".join(f"<4 x float> %f{part}" for part in range(parts))
+    places = ", ".join(f"i32 {place}" for place in range(size))
+    other = "%f1" if parts > 1 else "poison"
+    return f"""define internal <{size} x i16> @brain{size}({takes}) alwaysinline {{
+  %v = shufflevector <4 x float> %f0, <4 x float> {other}, <{size} x i32> <{places}>
+  %x = fptrunc <{size} x float> %v to <{size} x bfloat>
+  %r = bitcast <{size} x bfloat> %x to <{size} x i16>
+  ret <{size} x i16> %r
+}}
+"""
+
+
+BRAIN = (
+    """; ModuleID = 'brain'
+declare <4 x float> @llvm.aarch64.neon.bfmmla(<4 x float>, <8 x bfloat>, <8 x bfloat>)
+define internal <4 x float> @bfmmla(<4 x float> %sum, <8 x i16> %a, <8 x i16> %b) alwaysinline {
+  %x = bitcast <8 x i16> %a to <8 x bfloat>
+  %y = bitcast <8 x i16> %b to <8 x bfloat>
+  %r = call <4 x float> @llvm.aarch64.neon.bfmmla(<4 x float> %sum, <8 x bfloat> %x, <8 x bfloat> %y)
+  ret <4 x float> %r
+}
+"""
+    + _brain(4)
+    + _brain(8)
+)
+"""``bfmmla``, which adds the products of two rows of four bfloat16 and two others (`dots.BFMMLA`); ``brain4`` and
+``brain8``, which round one and two vectors of four floats to bfloat16 (bfcvtn). TVM has no type for them.
 """
 
 

@@ -11,6 +11,17 @@ def split(total: int, widest: int) -> list[int]:
     return [total // parts + (i < total % parts) for i in range(parts)]
 
 
+def split_in_twos(total: int, widest: int) -> list[int]:
+    """The same in parts of even size, where pixels are taken two at a time; of an odd `total` the last part is odd.
+
+    Args:
+        widest: even.
+    """
+    parts = [2 * pairs for pairs in split(-(-total // 2), widest // 2)]
+    parts[-1] -= total % 2
+    return parts
+
+
 def runs(widths: list[int], inner: Callable[[int, int], bool]) -> list[tuple[int, int, int]]:
     """Tiles of `widths` as `(first column, width, count)`: neighbours of equal width, both `inner(column, width)`,
     become one run.

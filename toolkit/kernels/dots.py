@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .arm import sums_of_pairs
-from .elements import BF16
+from .elements import BF16, BRAIN
 
 
 @dataclass(frozen=True)
@@ -131,24 +131,34 @@ DOTS: dict[str, Dot] = {
 
 @dataclass(frozen=True)
 class Tile:
-    """A product of two tiles, added to one of fp32: 16 pixels by 16 outputs, `depth` products each.
+    """A product of two tiles, added to one of fp32: `size` pixels by as many outputs, `depth` products each.
 
     Attributes:
-        element: what both operands are kept in. A row of the first has `depth` of it, one of the second pairs of
-            outputs side by side.
+        element: what both operands are kept in. A row of the first has `depth` of it, one of the second `run` of each
+            output, side by side.
     """
 
     name: str
     llvm: str
     features: tuple[str, ...]
     element: str
+    size: int
     depth: int
+    run: int
 
     def meaning(self, total: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        """fp32 `[16, 16]`, `[16, depth]` and `[depth / 2, 16, 2]` to fp32 `[16, 16]`; the operands' real numbers."""
-        weight = second.transpose(0, 2, 1).reshape(self.depth, 16)
+        """fp32 `[size, size]`, `[size, depth]` and `[depth / run, size, run]` to fp32 `[size, size]`; the operands'
+        real numbers. How an instruction rounds its sums is not in it.
+        """
+        weight = second.transpose(0, 2, 1).reshape(self.depth, self.size)
         found: np.ndarray = (total.astype(np.float64) + first.astype(np.float64) @ weight).astype(np.float32)
         return found
 
 
-TDPBF16PS = Tile("tdpbf16ps", "llvm.x86.tdpbf16ps", ("amx_bf16", "amx_tile"), BF16, 32)
+TDPBF16PS = Tile("tdpbf16ps", "llvm.x86.tdpbf16ps", ("amx_bf16", "amx_tile"), BF16, 16, 32, 2)
+
+BFMMLA = Tile("bfmmla", "llvm.aarch64.neon.bfmmla", ("bf16",), BRAIN, 2, 4, 4)
+"""Two pixels by two outputs, four channels each, in vectors. It takes numbers below 2^-126 for 0, as tdpbf16ps does,
+and its sums are rounded to the odd one of the two next to them: by less than a unit of fp32's last place, where the
+nearest is off by half of one.
+"""

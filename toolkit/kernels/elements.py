@@ -59,7 +59,7 @@ HALF = "half"
 """
 
 BRAIN = "brain"
-"""bfloat16 in blocks of 16, as GPUs keep it."""
+"""bfloat16 in blocks of 16, as GPUs and ARM keep it."""
 
 BYTE = "uint8"
 """A quantized number: one scale and one zero point a tensor. A scheme's int8 lies as uint8 too, 128 higher, and so does
@@ -97,7 +97,7 @@ def bfloat16(values: np.ndarray) -> np.ndarray:
 
 
 def kept(values: np.ndarray, element: str) -> np.ndarray:
-    """float32 as an element of GPUs keeps it: the nearest."""
+    """float32 as an element of these blocks keeps it: the nearest."""
     if element == BRAIN:
         return bfloat16(values)
     return values.astype(np.float16).view(np.uint16) if element == HALF else values

@@ -19,7 +19,7 @@ from tvm import tirx
 from tvm.ir import PointerType, PrimType, StringImm
 
 from . import arm, x86
-from .elements import BF16, BLOCK, HALF, PAIR, element_of
+from .elements import BF16, BLOCK, BRAIN, HALF, PAIR, element_of
 
 Expr = Any  # tvm.ir.Expr; operators on it build expressions
 _INT = "int32"
@@ -118,7 +118,7 @@ class Emitter:
             return widen(value) + widen(load(buffer, index + element_of(PAIR).block, lanes))
         if element == HALF:
             return tirx.Cast(_vector("float32", lanes), tirx.reinterpret(_vector("float16", lanes), value))
-        return widen(value) if element == BF16 else value
+        return widen(value) if element in (BF16, BRAIN) else value
 
     def write(self, pointer: str, index: Expr, *values: Expr) -> None:
         """Store fp32 lanes, rounded to a pointer's elements. Two vectors of 16 lanes are a whole pixel of a block."""
@@ -129,12 +129,17 @@ class Emitter:
             self.store(buffer, index + element_of(PAIR).block, parts[1])
         elif element == BF16:
             self.store(buffer, index, self.narrow(*values))
+        elif element == BRAIN and values[0].ty.dtype.lanes == NEON:
+            for start in range(0, len(values), 2):
+                self.store(buffer, index + start * NEON, self.brain(*values[start : start + 2]))
         else:
             for i, value in enumerate(values):
                 lanes = value.ty.dtype.lanes
                 if element == HALF:
                     value = tirx.Cast(_vector("float16", lanes), value)
                     value = tirx.reinterpret(_vector(element_of(HALF).stored, lanes), value)
+                elif element == BRAIN:
+                    value = self.narrow(value)
                 self.store(buffer, index + i * lanes, value)
 
     def halves(self, *values: Expr) -> tuple[Expr, Expr]:
@@ -164,6 +169,11 @@ class Emitter:
             return tirx.Cast(BITS16, (bits + _bits(0x7FFF, 1) + odd) >> _bits(16, 1))
         lanes *= len(values)
         return self.inline(x86.NARROW, f"narrow{lanes}", _vector(BITS16, lanes), *values)
+
+    def brain(self, *values: Expr) -> Expr:
+        """One or two of ARM's vectors of fp32 as bfloat16, rounded to the nearest, ties to even."""
+        lanes = NEON * len(values)
+        return self.inline(arm.BRAIN, f"brain{lanes}", _vector(BITS16, lanes), *values)
 
     def inline(self, module: str, function: str, dtype: str, *values: Expr) -> Expr:
         """A call of a function of a module in LLVM's own language, for what TVM has no word for."""

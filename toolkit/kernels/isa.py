@@ -10,6 +10,7 @@ from typing import Any
 from .arm import FCVTNS, VMLA
 from .cards import Card, card_of
 from .dots import (
+    BFMMLA,
     DOTS,
     SADALP,
     SADALP_ANY,
@@ -33,6 +34,9 @@ KINDS = ("cpu", "arm", "cuda")
 HALF_VECTORS = "halves in vectors"
 """What a row of `targets.precision` needs that computes in fp16 on a CPU."""
 
+BRAIN_SQUARES = "squares of bfloat16"
+"""And in bfloat16, without tiles."""
+
 
 @dataclass(frozen=True)
 class Isa:
@@ -45,7 +49,7 @@ class Isa:
         features: what a CPU must have, as /proc/cpuinfo spells it; checked before a bundle is run.
         dots: instructions that multiply small integers, the best first; one for weights of more than 8 bits is among
             them.
-        tiles: instructions that multiply matrix tiles.
+        tiles: instructions that multiply matrix tiles, in registers of their own or in vectors.
         multiply: what adds products of floats, of `arm.MULTIPLY`, where LLVM's choice is a worse one.
         narrow: what makes bytes of floats in vectors of four at once, of `arm.NARROW`; empty where nothing does.
         floats: how tensor cores multiply fp32, `elements.PAIRS` or `TF32`; empty where multiply-adds do.
@@ -105,15 +109,16 @@ class Isa:
 
     @property
     def tiled(self) -> tuple[str, ...]:
-        """The elements that it multiplies tiles of."""
-        return TILED if self.tiles else ()
+        """The elements that it multiplies tiles of, which lie in blocks as wide as they are."""
+        return TILED if any(tile.element in TILED for tile in self.tiles) else ()
 
     def has(self, need: str) -> bool:
         """It has what a row of `targets.precision` needs."""
         newer = self.gpu and int(self.name.removeprefix("sm_")) >= OLDEST_BRAIN
-        known = {"tiles": bool(self.tiles), "integers": bool(self.dots) or self.gpu}
+        known = {"tiles": bool(self.tiled), "integers": bool(self.dots) or self.gpu}
         of_gpus = {**dict.fromkeys(("exact", HALF), self.gpu), **dict.fromkeys((BRAIN, PAIRS, TF32), newer)}
         known[HALF_VECTORS] = self.kind == "arm" and "asimdhp" in self.features
+        known[BRAIN_SQUARES] = any(tile.element == BRAIN for tile in self.tiles)
         return {**known, **of_gpus}.get(need, not need)
 
     def worth(self, need: str) -> int:
@@ -174,9 +179,9 @@ ISAS: tuple[Isa, ...] = (
     _aarch64("cortex-a78", (SDOT,), *_HALVES, boards=("jetson-orin",)),
     _aarch64("apple-m1", (SDOT,), *_HALVES),
     _aarch64("neoverse-n1", (SDOT,), *_HALVES, boards=("graviton2",)),
-    _aarch64("neoverse-n2", (SMMLA, SDOT), *_SERVER, mattr=_NO_SVE),
-    _aarch64("neoverse-v1", (SMMLA, SDOT), *_SERVER, boards=("graviton3",), mattr=_NO_SVE),
-    _aarch64("neoverse-v2", (SMMLA, SDOT), *_SERVER, boards=("graviton4",), mattr=_NO_SVE),
+    _aarch64("neoverse-n2", (SMMLA, SDOT), *_SERVER, tiles=(BFMMLA,), mattr=_NO_SVE),
+    _aarch64("neoverse-v1", (SMMLA, SDOT), *_SERVER, tiles=(BFMMLA,), boards=("graviton3",), mattr=_NO_SVE),
+    _aarch64("neoverse-v2", (SMMLA, SDOT), *_SERVER, tiles=(BFMMLA,), boards=("graviton4",), mattr=_NO_SVE),
     Isa("cortex-a9", "arm", 4, 16, ("neon",), dots=(VMLAL,), multiply=VMLA, boards=("pynq-z1",), machine="armv7l",
         mtriple="armv7-unknown-linux-gnueabihf", triple="arm-linux-gnueabihf", mcpu="cortex-a9", mattr=("+neon",)),
     *map(gpu, ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")),

@@ -25,7 +25,7 @@ from .isa import ISAS, Isa
 from .matrix import conv as matrix_conv
 from .matrix import layout as matrix_layout
 from .spec import Conv, Spec
-from .vector import conv, extern, halves, simple, window, winograd
+from .vector import conv, extern, halves, simple, squares, window, winograd
 from .vta import family as vta
 from .vta.accelerator import Accelerator
 
@@ -38,6 +38,7 @@ FAMILIES: tuple[Family[Any, Any], ...] = (
     bytes_pick.PICK,
     *bytes_border.FAMILIES,
     halves.CONV,
+    squares.CONV,
     conv.CONV,
     window.WINDOW,
     *simple.FAMILIES,

@@ -1,7 +1,7 @@
 """What each value is kept in, once it is known who reads it.
 
 Given: a network whose blocked values are all of one element. Result: what a layer in fp32 reads or writes is fp32; so
-is what no matrix tile reads, where that costs no memory (beside pairs of bfloat16) or where it leaves the network; and
+is what leaves the network, and what no matrix tile reads, where that costs no memory (beside pairs of bfloat16); and
 every spec knows its operands' elements.
 """
 
@@ -24,10 +24,10 @@ def settle(network: Network, in_fp32: Set[str] = frozenset()) -> None:
     kept = _rounded(network)
     for layer in network.layers:
         for storage in (*layer.reads, *layer.writes):
-            root = storage.root
-            if storage.blocked and storage.dtype in TILED and root not in kept:
+            if storage.blocked and storage.dtype in (*TILED, *HALVES) and storage.root not in kept:
+                plain = WIDE if storage.dtype in TILED else "float32"
                 for part in _chain(storage):
-                    part.dtype = WIDE
+                    part.dtype = plain
     for layer in network.layers:
         layer.spec = _told(layer)
 

@@ -98,7 +98,7 @@ def test_an_export_keeps_in_fp32_what_it_has_to_and_says_so(builds, tmp_path):
         ({"keep_fp32": ["fra"]}, "--keep-fp32: the network has no node 'fra' after our passes; did you mean far"),
         (
             {"keep_fp32": ["far"], "precision": "fp32"},
-            "--keep-fp32 is for fp16, and bf16 of cuda, and the export is in fp32",
+            "--keep-fp32 is for fp16, and bf16 of cuda and arm, and the export is in fp32",
         ),
     ],
 )

@@ -27,8 +27,7 @@ class Squares(Direct):
         sums = em.local(pairs * 2 * self.wide, "int32", "sums")
 
         def half(which: int, kind: str, a: Expr, b: Expr) -> Expr:
-            name = ("lower", "upper")[which] + kind.partition("x")[2]
-            return em.inline(HALVES, name, kind, a, b)
+            return em.inline(HALVES, f"{('lower', 'upper')[which]}_{kind}", kind, a, b)
 
         def slot(pair: int, v: int, which: int) -> int:
             return ((pair * vectors + v) * 2 + which) * lanes

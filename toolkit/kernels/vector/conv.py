@@ -11,20 +11,21 @@ loop over kernel rows is cut to those inside the image. A 1x1 convolution sees i
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from tvm import tirx
 
 from ..arm import MULTIPLY
 from ..cut import runs, split
-from ..elements import BLOCK, HALF, WIDE
+from ..elements import BLOCK, BRAIN, HALF, HALVES, WIDE
 from ..emit import NEON, Emitter, Expr, clamp, fma, load, splat
 from ..family import Family, of_vectors
-from ..isa import HALF_VECTORS, Isa
+from ..isa import BRAIN_SQUARES, HALF_VECTORS, Isa
 from ..spec import Conv
 
 LINE_BYTES = 64
@@ -121,6 +122,13 @@ class ConvSchedule:
     rows_outer: bool = False
     fetch: int = 0
 
+    def widths(self, row: int) -> list[int]:
+        """Of the tiles of a row of so many pixels."""
+        return split(row, self.pixels)
+
+
+S = TypeVar("S", bound=ConvSchedule)
+
 
 @dataclass(frozen=True)
 class LaneSchedule(ConvSchedule):
@@ -161,6 +169,11 @@ def share(spec: Conv, lanes: int) -> Share:
     return Share(join * outputs, join * inputs)
 
 
+def whole_blocks(spec: Conv) -> Conv:
+    """For kernels that read blocks of inputs whole, zeros of a block-diagonal weight included."""
+    return replace(spec, diagonal=(0, 0))
+
+
 def in_lanes(spec: Conv, lanes: int) -> int:
     """Input channels that lie side by side and are read together: a block, or as much of one as a share has."""
     return spec.channels if spec.planar else math.gcd(BLOCK, share(spec, lanes).inputs)
@@ -168,7 +181,7 @@ def in_lanes(spec: Conv, lanes: int) -> int:
 
 def tile_widths(spec: Conv, schedule: ConvSchedule) -> list[int]:
     """Widths of the tiles of one row."""
-    return split(image(spec)[3], schedule.pixels)
+    return schedule.widths(image(spec)[3])
 
 
 def row_blocks(spec: Conv, schedule: ConvSchedule) -> int:
@@ -287,7 +300,7 @@ def _streamed(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
     return replace(schedule, k_block=block, rows=max(schedule.rows, min(8 * schedule.rows, turns, most)))
 
 
-def balanced(spec: Conv, schedule: ConvSchedule) -> ConvSchedule:
+def balanced(spec: Conv, schedule: S) -> S:
     """Units large enough to be worth handing out, and the loop order that reuses the larger operand."""
     wide = schedule.lanes * schedule.vectors
     depth = share(spec, schedule.lanes).inputs * math.prod(spec.kernel)
@@ -322,9 +335,10 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[
     per_block = math.gcd(BLOCK // lanes, group_vectors)
     row, side = image(spec)[3], in_lanes(spec, lanes)
     in_blocks = share(spec, lanes).inputs // side
+    parts = () if spec.out_element in HALVES else (4, 8, 16, 32)  # sums half done have to be fp32
     knobs = {
         "unroll": (1,) if spec.planar else (BY_LANE, side) if lanes == BY_LANE else (1, 2, 4),
-        "k_block": (0, *(block for block in (4, 8, 16, 32) if 2 * block <= in_blocks and spec.out_element != HALF)),
+        "k_block": (0, *(block for block in parts if 2 * block <= in_blocks)),
         "fetch": (NEXT_GROUP, 0, 4, AHEAD_KIB, 16),
     }
     for vectors in (per_block * n for n in (1, 2, 3, 4, 6, 8)):
@@ -592,16 +606,15 @@ class Direct:
         self.each_tile(first, end, lambda x, width, t: self.tile(Tile(image_, group, 0, x, width, blocks, t)))
 
     def each_tile(self, first: Expr, end: Expr, body: Any) -> None:
-        """Calls `body(x, width, t)` for tiles `first .. end` of a row: the wider ones come first."""
-        em = self.emitter
-        widths = tile_widths(self.spec, self.schedule)
-        wider = widths.count(widths[0])
-        for width, begin, stop in ((widths[0], 0, wider), (widths[-1], wider, len(widths))):
-            if begin == stop:
-                continue
+        """Calls `body(x, width, t)` for tiles `first .. end` of a row, those of one width in a loop."""
+        em, begin, column = self.emitter, 0, 0
+        for width, alike in itertools.groupby(tile_widths(self.spec, self.schedule)):
+            stop = begin + len(list(alike))
             start = em.let(tirx.max(first, begin), "start")
             with em.loop(tirx.max(tirx.min(end, stop) - start, 0), "t", start) as t:
-                body(em.let(wider * widths[0] + (t - wider) * width if begin else t * width, "x"), width, t)
+                body(em.let(column + (t - begin) * width if begin else t * width, "x"), width, t)
+            column += (stop - begin) * width
+            begin = stop
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""
@@ -635,13 +648,12 @@ def emit(spec: Conv, schedule: ConvSchedule, name: str) -> list[tirx.PrimFunc]:
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:
-    """fp32 in blocks of 16; in larger ones where each has one pixel, which lies the same way. Beside fp16 in vectors
-    what it adds and what it makes may be fp16.
+    """fp32 in blocks of 16; in larger ones where each has one pixel, which lies the same way. Beside fp16 in vectors,
+    or bfloat16 in squares, what it adds and what it makes may be that.
     """
     one = spec.height == spec.width == spec.out_height == spec.out_width == 1
     beside = {spec.out_element, *([spec.add_element] if spec.add else [])}
-    if isa.has(HALF_VECTORS):
-        beside -= {HALF}
+    beside -= {element for need, element in ((HALF_VECTORS, HALF), (BRAIN_SQUARES, BRAIN)) if isa.has(need)}
     if other := {spec.in_element, *beside} - {"float32", *([WIDE] if one else [])}:
         return of_vectors(spec, isa) or f"vectors multiply float32, and it has {', '.join(sorted(other))}"
     return of_vectors(spec, isa)

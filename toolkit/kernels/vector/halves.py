@@ -28,21 +28,16 @@ CHAIN = 32
 """Products that are summed in fp16: two blocks of channels of a 1x1; of other kernels a row (docs/perf/arm.md)."""
 
 
-def _whole_blocks(spec: Conv) -> Conv:
-    """Blocks of inputs are read whole, zeros of a block-diagonal weight included."""
-    return replace(spec, diagonal=(0, 0))
-
-
 def choose(spec: Conv, isa: Isa) -> ConvSchedule:
     """`vector.conv.tiled` in vectors of eight."""
-    start, spec = ConvSchedule(LANES, 1, 1, unroll=BLOCK), _whole_blocks(spec)
+    start, spec = ConvSchedule(LANES, 1, 1, unroll=BLOCK), conv.whole_blocks(spec)
     chosen = conv.tiled(spec, replace(isa, lanes=LANES, dots=()), start, conv.MOST_BY_LANE)
     return replace(conv.balanced(spec, chosen), k_block=0)
 
 
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.ndarray:
     """`[O, I, r, s]` (physical channels) to the order the kernel reads, as uint16. I is one group's input channels."""
-    return kept(conv.pack_weight(weight, _whole_blocks(spec), schedule), HALF)
+    return kept(conv.pack_weight(weight, conv.whole_blocks(spec), schedule), HALF)
 
 
 class _Halves(conv.Direct):
@@ -129,7 +124,7 @@ class _Halves(conv.Direct):
 
 def emit(spec: Conv, schedule: ConvSchedule, name: str) -> list[tirx.PrimFunc]:
     """The convolution as a TIR function of the emitter's C signature."""
-    return [_Halves(_whole_blocks(spec), schedule, Emitter(name, spec.pointers)).emit()]
+    return [_Halves(conv.whole_blocks(spec), schedule, Emitter(name, spec.pointers)).emit()]
 
 
 def serves(spec: Conv, isa: Isa) -> str | None:
@@ -140,7 +135,7 @@ def serves(spec: Conv, isa: Isa) -> str | None:
 
 
 def _repacked(spec: Conv, _isa: Isa, schedule: ConvSchedule, vectors: int) -> ConvSchedule:
-    return replace(conv.repacked(_whole_blocks(spec), schedule, vectors), k_block=0)
+    return replace(conv.repacked(conv.whole_blocks(spec), schedule, vectors), k_block=0)
 
 
 CONV: Family[Conv, ConvSchedule] = Family(

@@ -37,7 +37,9 @@ def every(b):
             pads=[1, 1, 1, 1],
             output_padding=[1, 0],
         ),
-        "InstanceNormalization": b.op("InstanceNormalization", x, b.weight(5), b.weight(5)),
+        "InstanceNormalization": b.op(
+            "InstanceNormalization", b.op("Reshape", x, ints(b, 2, 5, 42)), b.weight(5), b.weight(5)
+        ),
         "LayerNormalization": b.op("LayerNormalization", x, b.weight(6, 7), b.weight(6, 7), axis=2),
         "ReduceL2": b.op("ReduceL2", x, ints(b, 1)),
         "ReduceSum": b.op("ReduceSum", x, ints(b, 3), keepdims=0),

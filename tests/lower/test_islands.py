@@ -194,6 +194,18 @@ def test_a_flattened_map_turned_and_turned_back_moves_nothing(tmp_path) -> None:
     assert [step.op for step in plan.steps] == ["pack", "conv", "mul", "conv", "depthwise", "unpack"]
 
 
+def test_channels_that_are_cut_and_joined(tmp_path) -> None:
+    """A gate of MambaOut: two parts of a product's channels beside each other, one of which goes through a convolution."""
+    net = Network()
+    net.tensors.append(numpy_helper.from_array(np.array([16, 24, 20], np.int64), "sizes"))
+    x = net.op("MatMul", net.into(net.x), net.weight(CHANNELS, 60))
+    net.nodes.append(helper.make_node("Split", [x, "sizes"], ["a", "b", "c"], "split", axis=3))
+    y = net.op("Conv", net.back("c"), net.weight(20, 1, 3, 3), group=20, pads=[1] * 4)
+    y = net.op("Concat", "b", net.into(y), net.op("Gelu", "a"), axis=-1)
+    plan = check(net.model(net.back(net.op("MatMul", y, net.weight(60, 8)))), tmp_path)
+    assert plan.refusals == ()
+
+
 @pytest.mark.parametrize("last", [True, False])
 def test_global_response_norm(tmp_path, last) -> None:
     """GRN of ConvNeXt V2: only what is one number a channel is left to TVM's default."""

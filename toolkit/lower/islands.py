@@ -170,15 +170,16 @@ def _elementwise(reader: Reader, node: onnx.NodeProto) -> None:
     turned.CopyFrom(node)
     turned.input[:] = names
     turned.output[:] = [_map_of(reader, node.output[0])]
-    _on_map(reader, turned, node.output[0])
+    _on_map(reader, turned, node.output)
 
 
-def _on_map(reader: Reader, turned: onnx.NodeProto, out: str) -> None:
-    """Compute a node that was turned to NCHW; where that is refused, `out` is in no island."""
+def _on_map(reader: Reader, turned: onnx.NodeProto, outputs: Sequence[str]) -> None:
+    """Compute a node that was turned to NCHW; where that is refused, its `outputs` are in no island."""
     try:
         OPS[turned.op_type](reader, turned)
     except Refuse:
-        del reader.islands[out]
+        for name in outputs:
+            del reader.islands[name]
         raise
 
 
@@ -223,6 +224,25 @@ def _per_channel(reader: Reader, node: onnx.NodeProto, name: str, channels: int)
     return np.broadcast_to(array.reshape(-1), (channels,)).astype(np.float32)
 
 
+def _channels(reader: Reader, node: onnx.NodeProto) -> None:
+    """Concat or Split along the last axis: of channels."""
+    axis, rank = attributes(node).get("axis", 0), len(reader.shape(node.output[0]))
+    if axis % rank != rank - 1:
+        raise Refuse(f"it is along axis {axis} of {rank}, not the channels")
+    parts = node.input if node.op_type == "Concat" else node.input[:1]
+    for name in parts:
+        if name not in reader.islands:
+            _begin(reader, name)
+        if name not in reader.islands:
+            raise Refuse(f"'{name}' is no map")
+    turned = onnx.NodeProto()
+    turned.CopyFrom(node)
+    turned.input[: len(parts)] = [reader.islands[name] for name in parts]
+    turned.output[:] = [_map_of(reader, name) for name in node.output]
+    next(a for a in turned.attribute if a.name == "axis").i = 1
+    _on_map(reader, turned, node.output)
+
+
 def _reduce(reader: Reader, node: onnx.NodeProto) -> None:
     """A reduction over the pixels."""
     attrs = attributes(node)
@@ -235,7 +255,7 @@ def _reduce(reader: Reader, node: onnx.NodeProto) -> None:
     out = node.output[0]
     turned = helper.make_node(node.op_type, [reader.islands[node.input[0]]], [_map_of(reader, out)], node.name)
     turned.attribute.append(helper.make_attribute("axes", [2, 3]))
-    _on_map(reader, turned, out)
+    _on_map(reader, turned, [out])
 
 
 def _layer_norm(reader: Reader, node: onnx.NodeProto) -> None:
@@ -267,7 +287,9 @@ _BEGIN = frozenset({"LayerNormalization", "MatMul"})
 """Operators whose work along the last axis is worth the rows' way into blocks."""
 
 _HANDLERS: dict[str, Callable[[Reader, onnx.NodeProto], None]] = {
+    "Concat": _channels,
     "LayerNormalization": _layer_norm,
     "MatMul": _matmul,
+    "Split": _channels,
     **dict.fromkeys(("ReduceL2", "ReduceMax", "ReduceMean", "ReduceSum"), _reduce),
 }

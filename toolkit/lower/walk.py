@@ -12,7 +12,7 @@ from onnx import numpy_helper
 
 from ..errors import DeployError
 from ..quantize.integer_network import is_quantized
-from . import islands, pictures
+from . import islands, norms, pictures
 from .bytes.integers import Integers
 from .default import alone, extern, importable
 from .layers import Network, Storage, Value, needed
@@ -64,7 +64,8 @@ def read(
         known = node.input and all(name in reader.constants or not name for name in node.input)
         if known and node.op_type != "DequantizeLinear" and _fold(reader, node):
             continue
-        if steps is None and islands.take(reader, node):  # integers ask for values by their own names
+        # integers ask for values by their own names
+        if steps is None and (islands.take(reader, node) or norms.take(reader, node)):
             continue
         if node.op_type != "DequantizeLinear":
             _no_integers(reader, [*node.input], f"node '{node.name}' ({node.op_type})")

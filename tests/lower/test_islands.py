@@ -194,6 +194,18 @@ def test_a_flattened_map_turned_and_turned_back_moves_nothing(tmp_path) -> None:
     assert [step.op for step in plan.steps] == ["pack", "conv", "mul", "conv", "depthwise", "unpack"]
 
 
+@pytest.mark.parametrize("rank", [3, 4])
+def test_channels_with_gaps_between_them_come_out_in_order(tmp_path, rank) -> None:
+    """A concat of 20 and 12 channels lies in blocks of its parts."""
+    net = Network()
+    x = net.op("Concat", net.op("Conv", net.x, net.weight(20, CHANNELS, 1, 1)), net.op("Relu", "b"), axis=1)
+    net.nodes.insert(1, helper.make_node("Conv", [net.x, net.weight(12, CHANNELS, 1, 1)], ["b"], "second"))
+    net.tensors.append(numpy_helper.from_array(np.array([2, CHANNELS, -1], np.int64), "rows"))
+    out = net.into(x) if rank == 4 else net.op("Transpose", net.op("Reshape", x, "rows"), perm=[0, 2, 1])
+    plan = check(net.model(net.op("Sigmoid", out)), tmp_path)
+    assert plan.refusals == ()
+
+
 def test_channels_that_are_cut_and_joined(tmp_path) -> None:
     """A gate of MambaOut: two parts of a product's channels beside each other, one of which goes through a convolution."""
     net = Network()

@@ -23,9 +23,8 @@ import onnx
 from onnx import helper
 
 from ..kernels.spec import ChannelNorm, Pack, Unpack
-from .default import extern
 from .layers import Param, Storage, Value
-from .operators.common import attributes, in_order
+from .operators.common import attributes
 from .reader import Reader, Refuse, blocks_of_dtype
 from .table import OPS
 
@@ -87,12 +86,8 @@ def settle(reader: Reader, name: str) -> None:
     """Make a value of an island a tensor whose axes lie as its shape says."""
     if name not in reader.islands or name in reader.values:
         return
-    value = reader.values[reader.islands[name]]
-    source, shape = value.storage, reader.shape(name)
-    if not in_order(source):
-        node = helper.make_node("Transpose", [value.name], [name], f"{name}:transpose", perm=_IN[len(shape) == 3])
-        extern(reader, node, "it moves more than channels")
-        return
+    shape = reader.shape(name)
+    source = reader.with_slots(reader.values[reader.islands[name]], np.arange(shape[-1])).storage
     storage = Storage(name, source.batch, shape[-1] * source.pixels)
     spec = Unpack(source.batch, shape[-1], source.blocks, source.pixels, last=True)
     reader.emit("unpack", [], spec, [(source, "in_stride")], storage, name)

@@ -65,6 +65,8 @@ def _unsigned(path: Path) -> onnx.ModelProto | None:
     import numpy as np
     import onnx
 
+    if not on_integers(path):  # nothing else is worth loading all weights for
+        return None
     model = onnx.load(str(path))
     known = {tensor.name: tensor for tensor in model.graph.initializer}
     fired = False

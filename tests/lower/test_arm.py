@@ -84,6 +84,28 @@ def number_of(words: np.ndarray, patterns: tuple[tuple[int, int], ...]) -> int:
     return sum(int(np.count_nonzero((words & np.uint32(mask)) == value)) for mask, value in patterns)
 
 
+@pytest.mark.parametrize(
+    ("core", "precision"),
+    [("cortex-a72", "fp32"), ("cortex-a9", "fp32"), ("cortex-a76", "fp16"), ("neoverse-v1", "bf16")],
+)
+def test_groups_narrower_than_a_block_and_rows(core: str, precision: str, tmp_path: Path) -> None:
+    """7 groups of 8 channels and of 4, where vectors of 4 leave zeros out, and a norm of 28 channels that come last."""
+    target = targets.parse(f"arm:{core}").at(precision)
+    emulator(target.isa)
+    b = Builder(4)
+    x = b.conv(b.input(1, 3, 9, 8), 3, 56, (1, 1))
+    x = b.op("Relu", b.conv(x, 56, 28, group=7, pads=[1] * 4))
+    x = b.op("LayerNormalization", b.op("Transpose", x, perm=[0, 2, 3, 1]), b.weight(28), b.weight(28), axis=-1)
+    x = b.op("Transpose", b.op("MatMul", x, b.weight(28, 28)), perm=[0, 3, 1, 2])
+    model = b.model(b.conv(x, 28, 28, group=7, pads=[1] * 4))
+    x = np.random.default_rng(1).standard_normal((1, 3, 9, 8)).astype(np.float32)
+    (expected,) = run_onnx(model, {model.graph.input[0].name: x})
+    target.build(lower(optimise(model, verify=False)[0], target), tmp_path)
+    got = calculated(core, tmp_path, x).reshape(expected.shape)
+    near = NETWORK if precision == "fp32" else tolerance(f"compiled-{precision}").max_rel
+    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < near
+
+
 @pytest.mark.parametrize("core", [every(core) for core in CORES])
 def test_fp32_is_the_networks(core: str, tmp_path: Path) -> None:
     target = targets.parse(f"arm:{core}")

@@ -303,7 +303,10 @@ class _Export:
 
     def quantize(self, model: onnx.ModelProto, outputs: Results) -> tuple[onnx.ModelProto, Results]:
         """To QDQ, unless the model is that already."""
-        done = integer_network.is_quantized(model) and self.wanted.quantization is None
+        done = integer_network.is_quantized(model)
+        if done and self.wanted.quantization is not None:
+            message = "the model is quantized already: --calibration and what goes with it are for a float model"
+            raise UsageError(message, kind="quantize", got="a quantized model", allowed="none of these options")
         options = self.wanted.quantization or job.Options()
         if done:
             int8 = model

@@ -138,6 +138,14 @@ def half_quantized() -> File:
     return replace(file, name="half-quantized", model=model)
 
 
+def test_what_is_quantized_is_not_quantized_again(call, int8: Path, tmp_path: Path) -> None:
+    argv = ["--precision", "int8", "--effort", "fast", "-o", tmp_path / "b"]
+    result = call("export", "--model", int8 / "model.int8.onnx", *argv)
+    assert result.status == 2
+    assert "the model is quantized already: --calibration and what goes with it are for a float model" in result.err
+    assert not (tmp_path / "b").exists()
+
+
 def test_a_file_of_another_tool_is_computed_in_integers(call, tmp_path: Path) -> None:
     """What cannot be is named, with its reason and its share."""
     files = {file.name: file for file in (*activations(), half_quantized())}

@@ -30,7 +30,12 @@ def main() -> int:
     model, digits = DATA / f"digits_{options.network}.safetensors", DATA / "digits_heldout.npz"
     try:
         with progress.terminal() as bar:
-            taken = {"calibration": digits, "effort": "fast", "force": True}  # the effort by default takes a minute
+            taken = {
+                "calibration": digits,
+                "effort": "fast",
+                "program": False,
+                "force": True,
+            }  # what they leave out takes minutes
             idp.export(model, options.output, target=options.target, **taken, progress=bar)
             seen = idp.evaluate(options.output, digits, runtime=["compiled"], progress=bar)
             vta = idp.inspect(options.output, progress=bar)["vta"]

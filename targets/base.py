@@ -39,12 +39,14 @@ class Target(ABC):
         isa: what its kernels are generated for.
         precision: what it computes in.
         in_fp32: nodes of the network that are computed in fp32 where that is in 16 bits.
+        programs: bundles for CPUs hold ``run_model`` and its like too.
     """
 
     name: str
     isa: Isa
     precision: Precision = field(default=MULTIPLY_ADDS, kw_only=True)
     in_fp32: frozenset[str] = field(default=frozenset(), kw_only=True)
+    programs: bool = field(default=True, kw_only=True)
 
     several: ClassVar[bool] = True
     """A bundle for it can hold several plans."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import platform
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -121,7 +121,7 @@ class Cpu(Target):
     def prepared(self) -> AbstractContextManager[None]:
         from .link import prepared
 
-        return prepared(self.isa.triple)
+        return prepared(self.isa.triple) if self.programs else nullcontext()
 
     def missing(self) -> str | None:
         short = lacking(self.isa)
@@ -153,7 +153,7 @@ class Cpu(Target):
         (plan, parts), *others = [(plan, [cpu_library.part(plan, objects)]) for plan in plans]
         machine: Any = {"triple": self.isa.triple, "features": self.isa.features, "embed": self.embed}
         library = write_library(plan, parts, folder, others=others, **machine)
-        more = program.write_program(plan, parts, folder, others=others, **machine)
+        more = program.write_program(plan, parts, folder, others=others, **machine) if self.programs else []
         return [*library, *more]
 
 

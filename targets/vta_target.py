@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -99,7 +99,7 @@ class VtaTarget(Target):
     def prepared(self) -> AbstractContextManager[None]:
         from .link import prepared
 
-        return prepared(self.isa.triple)
+        return prepared(self.isa.triple) if self.programs else nullcontext()
 
     def missing(self) -> str | None:
         """A board's bundle runs here too: it has a library with the simulator for the machine that built it."""
@@ -180,6 +180,7 @@ class VtaTarget(Target):
         return vta_library.write(
             plan, streams(plan, self.vta), self.vta.config, self.vta.board.profile, folder,
             here=host(self._simulating()), board=board, there=None if board is None else host(self.isa),
+            programs=self.programs,
         )  # fmt: skip
 
 

@@ -71,7 +71,8 @@ def test_the_command_line_adds_nothing() -> None:
     actions = next(a for a in parser()._actions if isinstance(a, argparse._SubParsersAction))
     parts = dict.fromkeys((name for name, *_ in _PREPROCESSING), "preprocessing")
     renamed = parts | {"model": "model", "bundle": "bundle", "image": "given", "input": "given", "option": "options",
-               "no_verify": "verified", "no_shipped_records": "shipped_records", "key": "key", "path": "path"}  # fmt: skip
+               "no_verify": "verified", "no_program": "program", "no_shipped_records": "shipped_records",
+               "key": "key", "path": "path"}  # fmt: skip
     for command in COMMANDS:
         if command.parts or command.name == "bench":  # bench is two functions
             continue

@@ -83,6 +83,7 @@ def export(
     require_int8: float | None = None,
     onnx_only: bool = False,
     embed: bool = False,
+    program: bool = True,
     serve: str | None = None,
     config: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -103,6 +104,7 @@ def export(
         require_int8: how many percent of the multiply-adds must compute in integers; for int8 only.
         onnx_only: compile nothing; a `destination` that ends in .onnx is the file alone.
         embed: the weights are linked into what is compiled, too.
+        program: build ``run_model`` and its like.
         serve: a kind of `serving.KINDS`, whose repository around the bundle `destination` becomes.
         config: kept in the manifest.
         force: replace what stands at `destination`.
@@ -116,7 +118,8 @@ def export(
         DeployError: the work could not be done; nothing was written.
     """
     watch = Stopwatch(progress)
-    goal = targets.parse(target).embedding() if embed else targets.parse(target)
+    goal = replace(targets.parse(target), programs=program)
+    goal = goal.embedding() if embed else goal
     precision = precision or goal.precision_by_default
     if precision is not None:
         goal.at(precision)  # refuses here, not after minutes

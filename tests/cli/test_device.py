@@ -115,6 +115,17 @@ def test_urls_that_are_none(call: Cli, exported: Path, fake: None, url: str) -> 
     assert result.error["message"].startswith("--device takes ssh://[user@]host[:port], not ")
 
 
+def test_a_bundle_without_the_program(call: Cli, branchy: str, fake: None, tmp_path: Path) -> None:
+    bundle = tmp_path / "b"
+    assert call("export", "--model", branchy, "--input-size", "32", "--no-program", "-o", bundle).status == 0
+    assert not {"run_model", "run_model.LICENSE", "model.a", "model.c"} & {path.name for path in bundle.iterdir()}
+    assert "run_model" not in (bundle / "README.md").read_text()
+    assert call("verify", bundle).status == 0
+    refused = call("bench", bundle, "--device", "ssh://board", "--json")
+    assert refused.status == 1
+    assert "has no run_model" in refused.error["message"]
+
+
 def test_what_does_not_go_together(call: Cli, exported: Path) -> None:
     for more in (["--against", "onnxruntime"], ["--driver", "x.so"]):
         assert call("bench", exported, "--device", "ssh://board", *more, "--json").status == 2

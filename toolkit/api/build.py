@@ -50,6 +50,7 @@ def export(
     require_int8: float | None = None,
     onnx_only: bool = False,
     embed: bool = False,
+    program: bool = True,
     serve: str | None = None,
     config: Mapping[str, Any] | None = None,
     force: bool = False,
@@ -91,6 +92,7 @@ def export(
         onnx_only: compile nothing: the bundle holds the ONNX after our passes, in int8 the quantized one, for other
             runtimes; an `output` that ends in .onnx is that file alone.
         embed: the library, the archive and the program of a bundle for cpu or arm hold the weights themselves too.
+        program: build ``run_model`` and ``model.a`` for cpu, arm and vta; the first on a machine takes a minute.
         serve: ``triton`` makes `output` a model repository of NVIDIA's Triton Inference Server, with the bundle inside.
         config: kept in the manifest as it is: where the other arguments come from.
         force: replace what stands at `output`.
@@ -141,6 +143,7 @@ def export(
         require_int8=require_int8,
         onnx_only=onnx_only,
         embed=embed,
+        program=program,
         serve=serve,
         config=config,
         force=force,

@@ -58,6 +58,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--onnx-only", action="store_true", help=alone)
     inside = "link the weights into model.so, model.a and run_model too, which then need no other file; for cpu and arm"
     parser.add_argument("--embed", action="store_true", help=inside)
+    alone = (
+        "build no run_model, model.a and what goes with them: the first on a machine takes a minute, for a C library"
+    )
+    parser.add_argument("--no-program", action="store_true", help=alone)
     served = "write a model repository for a server of others, with the bundle inside: triton"
     parser.add_argument("--serve", metavar="KIND", help=served)
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")
@@ -84,6 +88,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         require_int8=options.require_int8,
         onnx_only=options.onnx_only,
         embed=options.embed,
+        program=not options.no_program,
         serve=options.serve,
         config=config.kept(options),
         force=options.force,

@@ -58,10 +58,10 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--onnx-only", action="store_true", help=alone)
     inside = "link the weights into model.so, model.a and run_model too, which then need no other file; for cpu and arm"
     parser.add_argument("--embed", action="store_true", help=inside)
-    alone = (
+    without = (
         "build no run_model, model.a and what goes with them: the first on a machine takes a minute, for a C library"
     )
-    parser.add_argument("--no-program", action="store_true", help=alone)
+    parser.add_argument("--no-program", action="store_true", help=without)
     served = "write a model repository for a server of others, with the bundle inside: triton"
     parser.add_argument("--serve", metavar="KIND", help=served)
     parser.add_argument("--force", action="store_true", help="replace what stands at --output")

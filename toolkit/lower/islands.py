@@ -44,8 +44,6 @@ def take(reader: Reader, node: onnx.NodeProto) -> bool:
     """Whether a node begins or ends an island, or was computed inside of one. Where not, what it reads of islands has
     been made a tensor of its own.
     """
-    if node.output[0] in reader.folded:
-        return True
     perm = list(attributes(node).get("perm", ())) if node.op_type == "Transpose" else []
     if perm in _IN and _is_map(reader, node.input[0]):
         _enter(reader, node)

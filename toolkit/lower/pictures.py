@@ -29,9 +29,7 @@ _STEPS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], tuple[np.ndarra
 
 
 def take(reader: Reader, node: onnx.NodeProto) -> bool:
-    """Whether a node begins such a row of nodes, which is a layer now, or is of one."""
-    if node.output[0] in reader.folded:
-        return True
+    """Whether a node begins such a row of nodes, which is a layer now."""
     given = reader.values.get(node.input[0]) if node.input else None
     if given is None or given.storage.dtype != "uint8" or given.storage.blocked or len(given.shape) != 4:
         return False

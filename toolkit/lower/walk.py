@@ -52,7 +52,7 @@ def read(
         reader.values[feed.name] = Value(feed.name, shape, storage)
         reader.network.inputs.append(reader.values[feed.name])
     for node in graph.node:
-        if not any(reader.uses[name] for name in node.output):
+        if not any(reader.uses[name] for name in node.output) or node.output[0] in reader.folded:
             continue
         if pictures.take(reader, node):
             continue

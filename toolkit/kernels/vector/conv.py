@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -415,6 +415,17 @@ class Direct:
         if not isinstance(x, int):
             return list(range(width))
         return [p for p in range(width) if 0 <= (x + p) * step - left + s * spread < self.in_width]
+
+    def each_column(self, x: int | Expr, width: int, column: Callable[[Expr, list[int]], None]) -> None:
+        """`column(s, inside)` for every column of the kernel that a tile sees: a loop where all its pixels see all."""
+        seen = [self.columns(x, width, s) for s in range(self.spec.kernel[1])]
+        if len(seen) > 1 and all(len(inside) == width for inside in seen):
+            with self.emitter.loop(len(seen), "s") as s:
+                column(s, seen[0])
+        else:
+            for s, inside in enumerate(seen):
+                if inside:
+                    column(s, inside)
 
     def source(self, src0: Expr, group: Expr, block: Expr, iy: Expr, x: Expr) -> Expr:
         """Where the first column of a tile's first pixel lies in row `iy` of an input block."""

@@ -86,14 +86,7 @@ class _Halves(conv.Direct):
         def taps(block: Expr, r: Expr, iy: Expr) -> None:
             """All columns of a kernel row."""
             base, panel = self.source(src0, group, block, iy, x), self.panel(group, block, r)
-            seen = [self.columns(x, width, s) for s in range(spec.kernel[1])]
-            if len(seen) > 1 and all(len(inside) == width for inside in seen):
-                with em.loop(len(seen), "s") as s:
-                    column(base, panel, s, seen[0])
-            else:
-                for s, inside in enumerate(seen):
-                    if inside:
-                        column(base, panel, s, inside)
+            self.each_column(x, width, lambda s, inside: column(base, panel, s, inside))
             if each == 0:
                 flush()
 

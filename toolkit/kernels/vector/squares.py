@@ -117,14 +117,7 @@ class _Squares(conv.Direct):
                 pixels = {p: base + (p * step + s * spread) * self.pixel for p in inside}
                 self.multiply(sums, pixels, width, panel + s * (self.in_lanes * self.wide * DEPTH))
 
-            seen = [self.columns(x, width, s) for s in range(spec.kernel[1])]
-            if len(seen) > 1 and all(len(inside) == width for inside in seen):
-                with em.loop(len(seen), "s") as s:
-                    column(s, seen[0])
-            else:
-                for s, inside in enumerate(seen):
-                    if inside:
-                        column(s, inside)
+            self.each_column(x, width, column)
 
         with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
             self.fetch_ahead(group, b, turn)

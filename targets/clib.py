@@ -28,7 +28,7 @@ LIBRARIES: dict[str, tuple[str, ...]] = {
     ),
     "libdl.so.2": ("dlclose", "dlerror", "dlopen", "dlsym"),
     "libc.so.6": (
-        *("abort", "bcmp", "calloc", "clock_gettime", "close", "free", "getauxval", "getpid", "ioctl"),
+        *("abort", "bcmp", "calloc", "clock_gettime", "close", "free", "getauxval", "getenv", "getpid", "ioctl"),
         *("lseek", "lseek64", "madvise", "malloc", "memcmp", "memcpy", "memmove", "memset", "mmap"),
         *(
             "mmap64",

@@ -21,7 +21,7 @@ from .tables import Part, arg, string, table
 
 DEVICE = GPU
 
-SOURCES = ("cuda_device.c", "cuda_driver.c", "cuda_weights.c")
+SOURCES = ("cuda_device.c", "cuda_driver.c", "cuda_staging.c", "cuda_weights.c")
 """The parts of `csrc` that only this device needs."""
 _SCRATCH = Memory("scratch", DEVICE, MemoryKind.SCRATCH, 0)
 _COUNTERS = Memory("counters", DEVICE, MemoryKind.COUNTERS, 0)

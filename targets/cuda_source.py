@@ -27,6 +27,11 @@ typedef unsigned long long uint64_t;
 #define uint unsigned int
 #define uchar unsigned char
 #define ushort unsigned short
+/* A kernel may begin while earlier ones still write what it will read (id_earlier_done): where that is so, the compiler must take
+ * nothing that a pointer leads to for constant, or it loads it too early, or through a cache that nobody clears. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+#define __restrict__
+#endif
 """
 
 COMPOSED = """\
@@ -50,6 +55,15 @@ HELPERS = (
     """\
 #if !defined(ID_SIMULATED) && !defined(ID_HELPERS)
 #define ID_HELPERS static __device__ __forceinline__
+/* Wait until every launch that this one depends on has ended and what it wrote is there; then those that depend on this one may be
+ * brought to their own wait. In this order, so that of a chain no more than two launches hold places on the GPU, and never before
+ * the wait: who ends without it would let the next but one run before its time. Without programmatic edges both do nothing. */
+ID_HELPERS void id_earlier_done() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 /* Of `parts` blocks, whether this is the last to come here: it sees what the others wrote before, and the counter is 0
  * again. */
 ID_HELPERS int id_last(int *counter, int parts) {
@@ -148,7 +162,7 @@ ID_HELPERS void id_ldmatrix(uint &r0, uint &r1, uint &r2, uint &r3, const void *
 """
 )
 """What kernels call: instructions that CUDA C has no name for without NVIDIA's headers. PTX ISA: cvt, mma, ldmatrix,
-cp.async (nothing is compiled of what nobody calls).
+cp.async, griddepcontrol (nothing is compiled of what nobody calls).
 """
 
 _FIRST = 'extern "C" __global__'
@@ -169,4 +183,4 @@ def source(functions: Sequence[Any]) -> str:
     with target, tvm.transform.PassContext(opt_level=3):
         built = tvm.get_global_func("target.build.cuda")(tvm.transform.Sequential(passes)(module), target)
     text: str = built.inspect_source()
-    return PRELUDE + (HELPERS if "id_" in text else "") + text[text.index(_FIRST) :]
+    return PRELUDE + HELPERS + text[text.index(_FIRST) :]

@@ -3,15 +3,27 @@
  * The launches of a span are one graph, made when the model is opened: each waits for those whose results it needs, so that branches run
  * side by side and an inference costs one launch. Copies and graphs of a handle go through one stream. For id_profile the launches go there
  * one by one. The device's primary context is made current for the time of a call and no longer, which leaves the caller's own use of the
- * GPU alone. */
+ * GPU alone.
+ *
+ * From sm_90 on a launch that waits for one other only may begin before that has ended: the edge between them is programmatic. Every
+ * kernel has one place (id_earlier_done of targets/cuda_source.py) that all its threads come to, before which it reads nothing but
+ * weights and writes nothing, and where they wait until the launch before has ended. So whoever has ended had all before it ended, those that
+ * it never heard of among them, and the order of a graph of ends is that of one of programmatic edges: an edge that
+ * another path makes needless stays needless, and memory that values take in turn stays theirs. Launches that wait for several, and the
+ * first ones, begin as ever. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "common.h"
 #include "cuda_driver.h"
+#include "cuda_staging.h"
 #include "cuda_tables.h"
 #include "cuda_weights.h"
 
 #define ID_CUDA_ALIGNMENT 16 /* of a buffer: kernels move so much at once */
+
+/* Set to 0, no launch begins before what it waits for has ended. */
+#define ID_CUDA_SWITCH "INCEPTION_DEPLOY_CUDA_PROGRAMMATIC"
 
 typedef struct cuda {
   const id_site *site;
@@ -30,6 +42,8 @@ typedef struct cuda {
   cu_graph *drawn;      /* per span of the model; NULL for those of other devices */
   cu_executable *graphs; /* made of them */
   cu_node *nodes;       /* per launch */
+  int programmatic;     /* edges may be */
+  id_cuda_staging staging;
   cu_event *events;     /* for id_profile: one before every step, and one at the end; NULL until wanted */
 } cuda;
 
@@ -44,16 +58,17 @@ static void leave(const cuda *self) {
 
 /* -- one inference ------------------------------------------------------------------------------------------------ */
 
-/* Put the copies of this device's inputs, or outputs, into the stream. */
-static int copy_ports(const cuda *self, uint32_t kind, const void *const *inputs, void *const *outputs) {
+/* Put the copies of this device's inputs, or outputs, into the stream: from the caller's memory, and as far as the staging memory. */
+static int copy_ports(const cuda *self, uint32_t kind, const void *const *inputs) {
   const id_tables *model = self->site->tables;
   for (uint32_t i = 0; i < model->memory_count; ++i) {
     const id_memory *it = &model->memories[i];
     if (it->kind != kind || !is_mine(self, it)) continue;
-    const int code = kind == ID_MEMORY_INPUT
-                         ? ID_CUDA(&self->driver, copy_in, self->memories[i], inputs[it->port], (size_t)it->bytes, self->stream)
-                         : ID_CUDA(&self->driver, copy_out, outputs[it->port], self->memories[i], (size_t)it->bytes, self->stream);
-    if (code != CU_SUCCESS) return ID_ERROR_DEVICE;
+    const int code =
+        kind == ID_MEMORY_INPUT
+            ? id_cuda_staging_in(&self->driver, &self->staging, i, self->memories[i], inputs[it->port], it->bytes, self->stream)
+            : id_cuda_staging_out(&self->driver, &self->staging, i, self->memories[i], it->bytes, self->stream);
+    if (code != ID_OK) return code;
   }
   return ID_OK;
 }
@@ -103,11 +118,12 @@ static int bind(cuda *self) {
 
 static int cuda_begin(void *state, const void *const *inputs, void *const *outputs) {
   cuda *self = state;
+  (void)outputs;
   self->is_current = enter(self);
   if (!self->is_current) return ID_ERROR_DEVICE;
   for (uint32_t i = 0; i < self->site->tables->memory_count; ++i) self->bound[i] = self->memories[i];
   const int code = bind(self);
-  return code == ID_OK ? copy_ports(self, ID_MEMORY_INPUT, inputs, outputs) : code;
+  return code == ID_OK ? copy_ports(self, ID_MEMORY_INPUT, inputs) : code;
 }
 
 static int cuda_run_async(void *state, const void *const *inputs, void *const *outputs, void *stream) {
@@ -197,10 +213,15 @@ static int cuda_run(void *state, uint32_t index, double *seconds, uint32_t *fail
 static int cuda_end(void *state, void *const *outputs, int code) {
   cuda *self = state;
   if (!self->is_current) return ID_OK; /* said by cuda_begin */
-  int ended = code == ID_OK ? copy_ports(self, ID_MEMORY_OUTPUT, NULL, outputs) : ID_OK;
-  /* Even after a failure: what is in the stream still uses the caller's memory. */
+  int ended = code == ID_OK ? copy_ports(self, ID_MEMORY_OUTPUT, NULL) : ID_OK;
+  /* Even after a failure: what is in the stream still uses the staging memory. */
   const int waited = cuda_wait(self);
   if (ended == ID_OK) ended = waited;
+  const id_tables *model = self->site->tables;
+  for (uint32_t i = 0; i < model->memory_count && code == ID_OK && ended == ID_OK; ++i) {
+    const id_memory *it = &model->memories[i];
+    if (it->kind == ID_MEMORY_OUTPUT && is_mine(self, it)) id_cuda_staging_give(&self->staging, i, outputs[it->port], it->bytes);
+  }
   leave(self);
   self->is_current = 0;
   return ended;
@@ -227,6 +248,8 @@ static int load_kernels(cuda *self) {
   const id_cuda_tables *tables = self->tables;
   const id_cuda_architecture *chosen = architecture(self);
   if (!chosen) return ID_ERROR_DEVICE;
+  const char *wanted = getenv(ID_CUDA_SWITCH);
+  self->programmatic = chosen->major >= 9 && self->driver.graph_add_edges && !(wanted && strcmp(wanted, "0") == 0);
   self->modules = calloc((size_t)tables->module_count + 1, sizeof *self->modules);
   self->functions = calloc((size_t)tables->function_count + 1, sizeof *self->functions);
   if (!self->modules || !self->functions) return ID_ERROR_MEMORY;
@@ -283,6 +306,10 @@ static int resolve_arguments(cuda *self) {
   return ID_OK;
 }
 
+/* A driver's answer to a graph with programmatic edges: whether it takes none of these. */
+enum { NO_SUCH_EDGES = -1 };
+static int refused(int code) { return code == CU_INVALID_VALUE || code == CU_NOT_SUPPORTED ? NO_SUCH_EDGES : ID_ERROR_DEVICE; }
+
 /* A node for every launch of a step. */
 static int add_step(const cuda *self, cu_graph graph, uint32_t step, cu_node *after) {
   const id_cuda_code *code = self->site->tables->calls[step].code;
@@ -294,7 +321,13 @@ static int add_step(const cuda *self, cu_graph graph, uint32_t step, cu_node *af
       if (node) after[count++] = node; /* what is of an earlier span is done */
     }
     const cu_kernel_node what = node_of(self, i);
-    if (ID_CUDA(&self->driver, graph_add_kernel, &self->nodes[i], graph, after, count, &what) != CU_SUCCESS) return ID_ERROR_DEVICE;
+    const int programmatic = self->programmatic && count == 1;
+    if (ID_CUDA(&self->driver, graph_add_kernel, &self->nodes[i], graph, after, programmatic ? 0 : count, &what) != CU_SUCCESS)
+      return ID_ERROR_DEVICE;
+    const cu_edge edge = {.from_port = CU_PORT_PROGRAMMATIC, .type = CU_EDGE_PROGRAMMATIC};
+    if (!programmatic) continue;
+    const int code = ID_CUDA(&self->driver, graph_add_edges, graph, after, &self->nodes[i], &edge, 1);
+    if (code != CU_SUCCESS) return refused(code);
   }
   return ID_OK;
 }
@@ -309,11 +342,29 @@ static int make_graph(const cuda *self, const id_span *span, cu_graph *drawn, cu
     code = ID_ERROR_DEVICE;
   }
   for (uint32_t step = span->first; step < span->last && code == ID_OK; ++step) code = add_step(self, *drawn, step, after);
-  if (code == ID_OK && ID_CUDA(&self->driver, graph_instantiate, made, *drawn, 0) != CU_SUCCESS) {
+  const int answer = code == ID_OK ? ID_CUDA(&self->driver, graph_instantiate, made, *drawn, 0) : CU_SUCCESS;
+  if (answer != CU_SUCCESS) {
     *made = NULL;
-    code = ID_ERROR_DEVICE;
+    code = self->programmatic ? refused(answer) : ID_ERROR_DEVICE;
   }
   free(after);
+  return code;
+}
+
+static void destroy_graphs(cuda *self) {
+  for (uint32_t i = 0; i < self->site->tables->span_count; ++i) {
+    if (self->graphs && self->graphs[i]) self->driver.executable_destroy(self->graphs[i]);
+    if (self->drawn && self->drawn[i]) self->driver.graph_destroy(self->drawn[i]);
+    if (self->graphs) self->graphs[i] = NULL;
+    if (self->drawn) self->drawn[i] = NULL;
+  }
+}
+
+static int draw(cuda *self) {
+  const id_tables *model = self->site->tables;
+  int code = ID_OK;
+  for (uint32_t i = 0; i < model->span_count && code == ID_OK; ++i)
+    if (model->spans[i].device == self->site->device) code = make_graph(self, &model->spans[i], &self->drawn[i], &self->graphs[i]);
   return code;
 }
 
@@ -323,10 +374,13 @@ static int make_graphs(cuda *self) {
   self->drawn = calloc((size_t)model->span_count + 1, sizeof *self->drawn);
   self->nodes = calloc((size_t)self->tables->launch_count + 1, sizeof *self->nodes);
   if (!self->graphs || !self->drawn || !self->nodes) return ID_ERROR_MEMORY;
-  int code = ID_OK;
-  for (uint32_t i = 0; i < model->span_count && code == ID_OK; ++i)
-    if (model->spans[i].device == self->site->device) 
-      code = make_graph(self, &model->spans[i], &self->drawn[i], &self->graphs[i]);
+  int code = draw(self);
+  if (code == NO_SUCH_EDGES) {
+    id_forget();
+    destroy_graphs(self);
+    self->programmatic = 0;
+    code = draw(self);
+  }
   return code;
 }
 
@@ -338,6 +392,7 @@ static int prepare(cuda *self) {
   }
   int code = load_kernels(self);
   if (code == ID_OK) code = make_memories(self);
+  if (code == ID_OK) code = id_cuda_staging_make(&self->driver, &self->staging, self->site);
   if (code == ID_OK) code = resolve_arguments(self);
   if (code == ID_OK) code = make_graphs(self);
   const int waited = cuda_wait(self);
@@ -376,10 +431,7 @@ static int cuda_open(const id_site *site, void **state) {
 static void give_back(cuda *self) {
   const cu_driver *driver = &self->driver;
   destroy_events(self);
-  for (uint32_t i = 0; self->graphs && i < self->site->tables->span_count; ++i)
-    if (self->graphs[i]) driver->executable_destroy(self->graphs[i]);
-  for (uint32_t i = 0; self->drawn && i < self->site->tables->span_count; ++i)
-    if (self->drawn[i]) driver->graph_destroy(self->drawn[i]);
+  destroy_graphs(self);
   for (uint32_t i = 0; self->memories && i < self->site->tables->memory_count; ++i)
     if (self->memories[i] && self->site->tables->memories[i].kind == ID_MEMORY_WEIGHTS)
       id_cuda_weights_give(driver, self->memories[i]);
@@ -388,6 +440,7 @@ static void give_back(cuda *self) {
   for (uint32_t i = 0; self->modules && i < self->tables->module_count; ++i)
     if (self->modules[i]) driver->module_unload(self->modules[i]);
   if (self->stream) driver->stream_destroy(self->stream);
+  id_cuda_staging_free(driver, &self->staging);
 }
 
 static void cuda_close(void *state, int child) {
@@ -399,6 +452,7 @@ static void cuda_close(void *state, int child) {
     }
     self->driver.context_release(self->ordinal);
   }
+  free(self->staging.places);
   free(self->events);
   free(self->graphs);
   free(self->drawn);

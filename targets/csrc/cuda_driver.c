@@ -9,7 +9,7 @@
 
 const cu_names id_cuda_names = {
 #define ID_CUDA_NAME(member, name, parameters) .member = name,
-    ID_CUDA_FUNCTIONS(ID_CUDA_NAME)
+    ID_CUDA_FUNCTIONS(ID_CUDA_NAME) ID_CUDA_LATER_FUNCTIONS(ID_CUDA_NAME)
 #undef ID_CUDA_NAME
 };
 
@@ -29,10 +29,13 @@ int id_cuda_load(cu_driver *driver) {
     return ID_ERROR_DEVICE;
   }
   const char *missing = NULL;
-#define ID_CUDA_LOOK_UP(member, name, parameters)                \
-  driver->member = (int(*) parameters)id_look_up(library, name); \
+#define ID_CUDA_LOOK_UP(member, name, parameters) driver->member = (int(*) parameters)id_look_up(library, name);
+#define ID_CUDA_NEED(member, name, parameters) \
   if (!driver->member && !missing) missing = name;
   ID_CUDA_FUNCTIONS(ID_CUDA_LOOK_UP)
+  ID_CUDA_LATER_FUNCTIONS(ID_CUDA_LOOK_UP)
+  ID_CUDA_FUNCTIONS(ID_CUDA_NEED)
+#undef ID_CUDA_NEED
 #undef ID_CUDA_LOOK_UP
   if (missing) {
     id_say("the NVIDIA driver lacks %s: it is older than 525", missing);

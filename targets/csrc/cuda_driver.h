@@ -27,11 +27,17 @@ typedef struct cu_kernel_node {
   cu_context context; /* NULL for the current one */
 } cu_kernel_node;
 
+/* CUgraphEdgeData: what of one node another waits for. All zeros: its end, and that what it wrote is there. */
+typedef struct cu_edge {
+  unsigned char from_port, to_port, type, reserved[5];
+} cu_edge;
+
 typedef int cu_attribute; /* an enumeration */
 
-enum { CU_SUCCESS = 0, CU_OUT_OF_MEMORY = 2 };
+enum { CU_SUCCESS = 0, CU_INVALID_VALUE = 1, CU_OUT_OF_MEMORY = 2, CU_NOT_SUPPORTED = 801 };
 enum { CU_COMPUTE_CAPABILITY_MAJOR = 75, CU_COMPUTE_CAPABILITY_MINOR = 76 };
 enum { CU_STREAM_NON_BLOCKING = 1 };
+enum { CU_EDGE_PROGRAMMATIC = 1, CU_PORT_PROGRAMMATIC = 1 };
 
 /* name of the member, name in the library, parameters; all return a CUresult */
 #define ID_CUDA_FUNCTIONS(X)                                                                                                   \
@@ -48,6 +54,8 @@ enum { CU_STREAM_NON_BLOCKING = 1 };
   X(module_function, "cuModuleGetFunction", (cu_function * function, cu_module module, const char *name))                      \
   X(memory_allocate, "cuMemAlloc_v2", (cu_pointer * pointer, size_t bytes))                                                    \
   X(memory_free, "cuMemFree_v2", (cu_pointer pointer))                                                                         \
+  X(host_allocate, "cuMemHostAlloc", (void **memory, size_t bytes, unsigned int flags))                                        \
+  X(host_free, "cuMemFreeHost", (void *memory))                                                                                \
   X(memory_set, "cuMemsetD8Async", (cu_pointer pointer, unsigned char value, size_t bytes, cu_stream stream))                  \
   X(words_set, "cuMemsetD32Async", (cu_pointer pointer, unsigned int value, size_t words, cu_stream stream))                   \
   X(copy_in, "cuMemcpyHtoDAsync_v2", (cu_pointer to, const void *from, size_t bytes, cu_stream stream))                        \
@@ -72,9 +80,15 @@ enum { CU_STREAM_NON_BLOCKING = 1 };
   X(event_destroy, "cuEventDestroy_v2", (cu_event event))                                                                      \
   X(error_name, "cuGetErrorName", (int code, const char **name))
 
+/* The same of what only newer drivers have: NULL with an older one. From CUDA 12.3 on. */
+#define ID_CUDA_LATER_FUNCTIONS(X)                                                                                             \
+  X(graph_add_edges, "cuGraphAddDependencies_v2",                                                                              \
+    (cu_graph graph, const cu_node *from, const cu_node *to, const cu_edge *edges, size_t count))
+
 typedef struct cu_driver {
 #define ID_CUDA_MEMBER(member, name, parameters) int(*member) parameters;
   ID_CUDA_FUNCTIONS(ID_CUDA_MEMBER)
+  ID_CUDA_LATER_FUNCTIONS(ID_CUDA_MEMBER)
 #undef ID_CUDA_MEMBER
 } cu_driver;
 
@@ -84,6 +98,7 @@ typedef struct cu_driver {
 typedef struct cu_names {
 #define ID_CUDA_NAME(member, name, parameters) const char *member;
   ID_CUDA_FUNCTIONS(ID_CUDA_NAME)
+  ID_CUDA_LATER_FUNCTIONS(ID_CUDA_NAME)
 #undef ID_CUDA_NAME
 } cu_names;
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,48 +11,15 @@ import pytest
 from inception_deploy.errors import DeployError
 from inception_deploy.tuning import devices
 
+from .tracker import fleet
+
 KEY = "bench"
 
 
 @pytest.fixture(scope="module")
 def tracker() -> Iterator[tuple[str, int]]:
-    """TVM's own programs, as a user starts them."""
-    script = (
-        "from tvm.rpc.tracker import Tracker\n"
-        "tracker = Tracker(host='127.0.0.1', port=9190, port_end=9390, silent=True)\n"
-        "print(tracker.port, flush=True)\n"
-        "input()"
-    )
-    running = [
-        subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    ]
-    try:
-        assert running[0].stdout is not None
-        port = int(running[0].stdout.readline())
-        for number in range(2):
-            argv = ["--tracker", f"127.0.0.1:{port}", "--key", KEY, "--host", "127.0.0.1"]
-            argv += ["--port", str(9400 + 50 * number), "--port-end", str(9450 + 50 * number)]
-            command = [sys.executable, "-m", "tvm.exec.rpc_server", *argv]
-            running.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        deadline = time.monotonic() + 120
-        while _count(port) < 2:
-            assert time.monotonic() < deadline, "the servers have not reached the tracker"
-            time.sleep(0.2)
-        yield "127.0.0.1", port
-    finally:
-        for process in reversed(running):
-            process.terminate()
-            process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    pipe.close()
-
-
-def _count(port: int) -> int:
-    try:
-        return devices.servers("127.0.0.1", port, KEY)
-    except DeployError:
-        return 0
+    with fleet(KEY) as address:
+        yield address
 
 
 @pytest.mark.slow

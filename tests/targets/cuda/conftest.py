@@ -26,6 +26,12 @@ from inception_deploy.targets.cuda_source import source
 HERE = Path(__file__).parent
 TRIPLES = {"x86_64": ("x86_64-linux-gnu", ("-mfma",)), "aarch64": ("aarch64-linux-gnu", ())}
 _SIGNATURE = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\(\d+\) )?(\w+)\(([^)]*)\);')
+_SHARED = ("__start_sim_shared", "__stop_sim_shared")
+"""Where the kernels of a library have their shared memory, as the linker calls it."""
+
+_MEETING = ("__syncthreads", "id_last", "id_mma", "id_ldmatrix")
+"""What the threads of a block meet in."""
+
 _CXX = (
     "-x",
     "c++",
@@ -83,29 +89,39 @@ class Gpu:
 
     Attributes:
         library: the driver library, loaded; its `fake_*` functions change what it does.
+        backwards: the order of threads, blocks and launches.
     """
+
+    backwards = False
 
     def __init__(self, folder: Path, machine: str) -> None:
         self.folder = folder
         self.triple, self.flags = TRIPLES[machine]
-        data = link.compile_c((HERE / "driver.c").read_text(), "driver.c", self.triple, flags=("-Wno-error", "-w"))
-        path = _shared([data], "libcuda.so.1", folder / "libcuda.so.1")
+        path = self.driver(folder)
         # global: the kernels' library looks its barrier up here, and the runtime's dlopen finds it by its soname
         self.library = ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
         self._kernels: list[ctypes.CDLL] = []
+
+    def driver(self, folder: Path, *flags: str) -> Path:
+        """The driver library, in a folder."""
+        text = "".join((HERE / name).read_text() for name in ("grid.c", "driver.c"))
+        data = link.compile_c(text, "driver.c", self.triple, flags=("-Wno-error", "-w", *flags))
+        return _shared([data], "libcuda.so.1", folder / "libcuda.so.1")
 
     def compile(self, sources: Sequence[str]) -> ctypes.CDLL:
         """CUDA C, one text at a time, as a library for this CPU."""
         objects, table, declared = [], [], []
         for text in sources:
+            meets = int(any(word in text.partition('extern "C" __global__')[2] for word in _MEETING))
             objects.append(link.compile_c(self._host(text), "kernel.cpp", self.triple, flags=(*_CXX, *self.flags)))
             for name, parameters in _SIGNATURE.findall(text):
                 types = [p.rsplit(" ", 2)[0].replace(" __restrict__", "") for p in parameters.split(", ")]
                 stars = "*" * len(types)
                 declared.append(f'extern "C" void call_{name}(void **);')
-                table.append(f'{{"{name}\\0{stars}", call_{name}, {int("__syncthreads" in text)}}},')
+                table.append(f'{{"{name}\\0{stars}", call_{name}, {meets}, {", ".join(_SHARED)}}},')
         rows = "\n".join(table)
-        lines = ['#include "device.h"', *declared, f'extern "C" const sim_kernel table[] = {{{rows} {{0, 0, 0}}}};']
+        declared += [f'extern "C" __attribute__((weak, visibility("hidden"))) char {name}[];' for name in _SHARED]
+        lines = ['#include "device.h"', *declared, f'extern "C" const sim_kernel table[] = {{{rows} {{0}}}};']
         text = "\n".join(lines).replace('#include "device.h"', (HERE / "device.h").read_text())
         objects.append(link.compile_c(text, "table.cpp", self.triple, flags=(*_CXX, *self.flags)))
         path = _shared(objects, "kernels.so", self.folder / f"kernels{len(self._kernels)}.so")
@@ -171,6 +187,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Gpu:
 def gpu(simulated: Gpu, request: pytest.FixtureRequest) -> Iterator[Gpu]:
     """The simulated GPU, its threads in either order: a result that depends on the order is a missing barrier."""
     simulated.library.fake_backwards(int(request.param))
+    simulated.backwards = request.param
     yield simulated
     simulated.library.fake_backwards(0)
 

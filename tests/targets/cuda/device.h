@@ -1,11 +1,12 @@
 /* device.h - what CUDA C needs to be compiled for a CPU (C++, no standard library): the tests put it before the generated kernels.
  *
- * A block's threads are fibers of one CPU thread, so shared memory is static memory and a barrier a switch to the next fiber. */
+ * A block's threads are fibers of one CPU thread (grid.c), so shared memory is static memory, which grid.c keeps where a block is put
+ * aside, and a barrier a switch to the next fiber. */
 #include <stdint.h>
 
 #define alignas(bytes) __attribute__((aligned(bytes)))
 #define __global__
-#define __shared__ static
+#define __shared__ static __attribute__((section("sim_shared")))
 #define __launch_bounds__(threads)
 #define __syncthreads sim_barrier
 #define threadIdx sim_thread
@@ -17,7 +18,9 @@ struct sim_index {
 
 extern "C" {
 extern sim_index sim_thread, sim_block;
-void sim_barrier(void);
+void sim_barrier(void), sim_earlier_done(void);
+int sim_is_early(void);
+extern struct id_state *sim_state; /* the block's */
 float fmaf(float, float, float), expf(float), expm1f(float), erff(float), fabsf(float), logf(float), log1pf(float), sqrtf(float),
     tanhf(float), powf(float, float), floorf(float), ceilf(float), sinf(float), cosf(float), roundf(float), rintf(float),
     nearbyintf(float), truncf(float), log2f(float), log10f(float), exp2f(float), fmodf(float, float), tanf(float), sinhf(float),
@@ -58,6 +61,7 @@ struct sim_kernel {
   const char *name;
   void (*call)(void **arguments);
   int barriers;
+  char *shared, *shared_end;
 };
 
 /* -- what targets/cuda_source.py has beside a kernel ------------------------------------------------------------------------------
@@ -67,6 +71,25 @@ struct sim_kernel {
  * copy fills its place with NaNs when it starts, and lands at the wait. */
 #define ID_SIMULATED
 #define ID_THREADS 1024
+
+struct id_pending {
+  void *to;
+  const void *from;
+  int size, bytes, group, is_early;
+  unsigned char found[16];
+};
+enum { ID_COPIES = 256 };
+
+/* What a block has beside its shared memory. */
+struct id_state {
+  int before; /* parts counted when thread 0 counted its own */
+  unsigned int left[2][ID_THREADS][6], turn[ID_THREADS];
+  id_pending copies[ID_THREADS][ID_COPIES];
+  int copy_count[ID_THREADS], group[ID_THREADS];
+};
+static_assert(sizeof(id_state) <= 16 << 20, "STATE of grid.c");
+
+static inline void id_earlier_done() { sim_earlier_done(); }
 
 static inline float id_float(unsigned int bits) {
   float value;
@@ -97,25 +120,23 @@ static inline unsigned short id_to_half(float value) {
 
 /* Blocks run one after the other, and what one has written is there for the next. */
 static inline int id_last(int *counter, int parts) {
-  static int before;
   __syncthreads();
   if (threadIdx.x == 0) {
-    if ((before = *counter) >= parts) __builtin_trap(); /* it was not 0 in the beginning */
+    const int before = sim_state->before = *counter;
+    if (before >= parts) __builtin_trap(); /* it was not 0 in the beginning */
     *counter = before == parts - 1 ? 0 : before + 1;
   }
   __syncthreads();
-  return before == parts - 1;
+  return sim_state->before == parts - 1;
 }
-
-static unsigned int id_left[2][ID_THREADS][6];
-static unsigned int id_turn[ID_THREADS];
 
 /* What this thread leaves for the others of its warp; they are all there on return. */
 static inline unsigned int (*id_exchange(const unsigned int *mine, int count))[6] {
-  const unsigned int me = threadIdx.x, turn = id_turn[me]++ & 1;
-  for (int i = 0; i < count; ++i) id_left[turn][me][i] = mine[i];
+  id_state *block = sim_state;
+  const unsigned int me = threadIdx.x, turn = block->turn[me]++ & 1;
+  for (int i = 0; i < count; ++i) block->left[turn][me][i] = mine[i];
   __syncthreads();
-  return id_left[turn] + me / 32 * 32;
+  return block->left[turn] + me / 32 * 32;
 }
 
 static inline float id_from_brain(unsigned short bits) { return id_float((unsigned int)bits << 16); }
@@ -183,35 +204,30 @@ static inline void id_ldmatrix(unsigned int &r0, unsigned int &r1, unsigned int 
   r0 = warp[g][t], r1 = warp[8 + g][t], r2 = warp[16 + g][t], r3 = warp[24 + g][t];
 }
 
-struct id_pending {
-  void *to;
-  const void *from;
-  int size, bytes, group;
-};
-enum { ID_COPIES = 256 };
-static id_pending id_copies[ID_THREADS][ID_COPIES];
-static int id_copy_count[ID_THREADS], id_group[ID_THREADS];
-
+/* What a launch that has begun early reads, it reads now: the copy may be as quick as that. All else arrives as late as it may. */
 static inline void id_copy(void *to, const void *from, int size, int bytes) {
+  id_state *block = sim_state;
   const unsigned int me = threadIdx.x;
-  if ((uint64_t)to % size || (uint64_t)from % size || id_copy_count[me] == ID_COPIES) __builtin_trap();
+  if ((uint64_t)to % size || (uint64_t)from % size || block->copy_count[me] == ID_COPIES) __builtin_trap();
   __builtin_memset(to, 0xff, size);
-  id_copies[me][id_copy_count[me]++] = id_pending{to, from, size, bytes, id_group[me]};
+  id_pending &it = block->copies[me][block->copy_count[me]++] = id_pending{to, from, size, bytes, block->group[me], sim_is_early(), {}};
+  if (it.is_early) __builtin_memcpy(it.found, from, bytes);
 }
 static inline void id_copy_async(void *to, const void *from, int bytes) { id_copy(to, from, 16, bytes); }
 static inline void id_copy_word(void *to, const void *from, int bytes) { id_copy(to, from, 4, bytes); }
-static inline void id_copy_commit() { ++id_group[threadIdx.x]; }
+static inline void id_copy_commit() { ++sim_state->group[threadIdx.x]; }
 template <int N> static inline void id_copy_wait() {
+  id_state *block = sim_state;
   const unsigned int me = threadIdx.x;
   int left = 0;
-  for (int i = 0; i < id_copy_count[me]; ++i) {
-    const id_pending &it = id_copies[me][i];
-    if (it.group >= id_group[me] - N) {
-      id_copies[me][left++] = it;
+  for (int i = 0; i < block->copy_count[me]; ++i) {
+    const id_pending &it = block->copies[me][i];
+    if (it.group >= block->group[me] - N) {
+      block->copies[me][left++] = it;
       continue;
     }
     __builtin_memset(it.to, 0, it.size);
-    __builtin_memcpy(it.to, it.from, it.bytes);
+    __builtin_memcpy(it.to, it.is_early ? it.found : it.from, it.bytes);
   }
-  id_copy_count[me] = left;
+  block->copy_count[me] = left;
 }

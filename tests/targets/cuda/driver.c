@@ -3,92 +3,18 @@
  * It implements what csrc/cuda_driver.c looks up, with the driver's meaning where that matters to a caller: nothing that is put into
  * a stream happens before the stream is waited for, kernel arguments are copied at the launch, memory is full of NaNs when it is
  * allocated, and using anything after its release, or without a current context, is an error. Kernels come from a table of functions
- * that were compiled for the CPU from the same CUDA C as the cubins; a block's threads are fibers, run in either order.
+ * that were compiled for the CPU from the same CUDA C as the cubins; grid.c, which stands before this, runs them.
  */
-#define _GNU_SOURCE
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <ucontext.h>
-
-#define EXPORT __attribute__((visibility("default")))
-#define MAX_THREADS 1024
-#define MAX_ARGUMENTS 16
-#define STACK (64 * 1024)
-#define PAGE 4096
-
 enum { SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NOT_FOUND = 500, NOT_READY = 600,
-       LAUNCH_FAILED = 719 };
+       LAUNCH_FAILED = 719, NOT_SUPPORTED = 801 };
 
-typedef struct { unsigned int x, y, z; } sim_index;
-typedef struct { const char *name; void (*call)(void **); int barriers; } sim_kernel;
-
-/* -- the simulated device ------------------------------------------------------------------------------------------ */
-EXPORT sim_index sim_thread, sim_block;
-static ucontext_t scheduler, fibers[MAX_THREADS];
-static unsigned char finished[MAX_THREADS], *stacks;
-static unsigned int current;
-static void (*running)(void **);
-static void **running_arguments;
-static int backwards, launches, copies, updates;
-
-EXPORT void sim_barrier(void) { swapcontext(&fibers[current], &scheduler); }
-
-static void fiber(void) {
-  running(running_arguments);
-  finished[current] = 1;
-}
-
-/* All threads up to their next barrier, or to their end. Mixing the two within a block is undefined on a GPU, and an error here. */
-static int run_block(const sim_kernel *kernel, void **arguments, unsigned int threads) {
-  running = kernel->call;
-  running_arguments = arguments;
-  if (!kernel->barriers) {
-    for (unsigned int i = 0; i < threads; ++i) {
-      sim_thread.x = backwards ? threads - 1 - i : i;
-      kernel->call(arguments);
-    }
-    return 0;
-  }
-  if (!stacks) stacks = mmap(NULL, (size_t)MAX_THREADS * STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  for (unsigned int i = 0; i < threads; ++i) {
-    getcontext(&fibers[i]);
-    fibers[i].uc_stack.ss_sp = stacks + (size_t)i * STACK;
-    fibers[i].uc_stack.ss_size = STACK;
-    fibers[i].uc_link = &scheduler;
-    makecontext(&fibers[i], fiber, 0);
-    finished[i] = 0;
-  }
-  for (unsigned int done = 0; done < threads;) {
-    for (unsigned int i = 0; i < threads; ++i) {
-      current = backwards ? threads - 1 - i : i;
-      sim_thread.x = current;
-      swapcontext(&scheduler, &fibers[current]);
-      done += finished[current];
-    }
-    if (done != 0 && done != threads) return 1;
-  }
-  return 0;
-}
-
-/* Backwards the last block comes first, so that of the parts of a sum another one is the last to come. */
-static int run_grid(const sim_kernel *kernel, void **arguments, sim_index grid, unsigned int threads) {
-  for (unsigned int k = 0, count = grid.x * grid.y * grid.z; k < count; ++k) {
-    const unsigned int at = backwards ? count - 1 - k : k;
-    sim_block = (sim_index){at % grid.x, at / grid.x % grid.y, at / grid.x / grid.y};
-    if (run_block(kernel, arguments, threads)) return 1;
-  }
-  return 0;
-}
 
 /* -- what tests set and ask ----------------------------------------------------------------------------------------- */
 enum { MAX_TABLES = 512 };
 static const sim_kernel *tables[MAX_TABLES];
 static int table_count;
 static double block_ms;
-static int capability = 90, devices = 1, live, loaded;
+static int capability = 90, devices = 1, live, loaded, copies, pageable, updates;
 static _Thread_local int in_context; /* as the driver has it: each thread has its own stack of contexts */
 static char failing[64];
 static size_t allocated;
@@ -99,9 +25,12 @@ EXPORT void fake_more_kernels(const sim_kernel *table) { if (table_count < MAX_T
 EXPORT void fake_block_ms(double ms) { block_ms = ms; } /* what each block of a launch takes, beside what the launch does */
 EXPORT void fake_device(int count, int compute_capability) { devices = count; capability = compute_capability; }
 EXPORT void fake_backwards(int yes) { backwards = yes; }
+EXPORT int fake_early(void) { return early_starts; } /* launches that began before what they wait for had ended */
 EXPORT int fake_live(void) { return live; } /* allocations, modules, streams, events and context references not yet given back */
+EXPORT const char *fake_early_name(int number) { return early_names[number % 4096]; }
 EXPORT int fake_allocated(void) { return (int)allocated; } /* bytes */
 EXPORT int fake_copies(void) { return copies; } /* between the host and the device */
+EXPORT int fake_pageable(void) { return pageable; } /* of these, to or from memory of the host that is not page-locked */
 EXPORT int fake_updates(void) { return updates; } /* of nodes of graphs */
 EXPORT int fake_launches(void) { return launches; }
 EXPORT int fake_loaded(void) { return loaded; } /* e_flags of the image that was loaded last: its architecture */
@@ -126,38 +55,66 @@ static operation *queue;
 static size_t queued, room;
 static double ticks;
 
-/* A graph: kernels with the numbers of those before them. Its nodes run in any order that these allow: as they were added, or, backwards,
- * the last one that is ready first, which a dependency that nobody stated does not survive. */
-typedef struct node { operation what; size_t *before, count; } node;
+/* A graph: kernels with the numbers of those before them, and whether the edge from there is programmatic. Its nodes run in any order that
+ * these allow: as they were added, or, backwards, the last one that is ready first, which a dependency that nobody stated does not
+ * survive. One whose edges are programmatic begins as soon as it may: when all before it are done, or have triggered. */
+typedef struct node { operation what; size_t *before, count; unsigned char *programmatic; } node;
 struct graph { node **nodes; size_t count; struct graph *of; }; /* `of`: what it was made of */
 
+static grid launch_of(const operation *it) {
+  grid made = {.kernel = it->kernel, .extent = it->grid, .threads = it->threads};
+  for (int a = 0; a < MAX_ARGUMENTS; ++a) made.arguments[a] = (void *)&it->arguments[a];
+  return made;
+}
+
 static int run_kernel(const operation *it) {
-  void *pointers[MAX_ARGUMENTS];
-  for (int a = 0; a < MAX_ARGUMENTS; ++a) pointers[a] = (void *)&it->arguments[a];
-  ++launches;
-  return run_grid(it->kernel, pointers, it->grid, it->threads) ? LAUNCH_FAILED : SUCCESS;
+  grid made = launch_of(it);
+  return complete(&made) ? LAUNCH_FAILED : SUCCESS;
+}
+
+static const graph *in_work; /* with `grids`, one a node */
+static grid *grids;
+
+/* Whether all that a node waits for is done; or, to begin early, has come so far that it may. */
+static int is_ready(const node *it, int early) {
+  for (size_t b = 0; b < it->count; ++b) {
+    const grid *before = &grids[it->before[b]];
+    if (!before->done && !(early && it->programmatic[b] && before->triggered)) return 0;
+  }
+  return 1;
+}
+
+/* Called by the launch that has just triggered. */
+static void start_dependents(void) {
+  for (size_t k = 0; in_work && k < in_work->count; ++k) {
+    const size_t at = backwards ? in_work->count - 1 - k : k;
+    grid *it = &grids[at];
+    if (!it->begun && !it->done && !is_ready(in_work->nodes[at], 0) && is_ready(in_work->nodes[at], 1)) begin_early(it);
+  }
 }
 
 static int run_graph(const graph *it) {
-  unsigned char *done = calloc(it->count + 1, 1);
-  int code = SUCCESS;
-  for (size_t left = it->count; left && code == SUCCESS; --left) {
-    for (size_t k = 0; k < it->count; ++k) {
+  in_work = it;
+  grids = calloc(it->count + 1, sizeof *grids);
+  for (size_t k = 0; k < it->count; ++k) grids[k] = launch_of(&it->nodes[k]->what);
+  int failed = 0;
+  for (int more = 1; more && !failed;) {
+    more = 0;
+    for (size_t k = 0; k < it->count && !more; ++k) {
       const size_t at = backwards ? it->count - 1 - k : k;
-      int ready = !done[at];
-      for (size_t b = 0; ready && b < it->nodes[at]->count; ++b) ready = done[it->nodes[at]->before[b]];
-      if (!ready) continue;
-      code = run_kernel(&it->nodes[at]->what);
-      done[at] = 1;
-      break;
+      if (grids[at].done || !is_ready(it->nodes[at], 0)) continue;
+      more = 1;
+      failed = complete(&grids[at]);
     }
   }
-  free(done);
-  return code;
+  for (size_t k = 0; k < it->count; ++k) failed |= grids[k].failed || !grids[k].done, give_up(&grids[k]);
+  free(grids);
+  in_work = NULL;
+  return failed ? LAUNCH_FAILED : SUCCESS;
 }
 
 static void forget(graph *it) {
-  for (size_t i = 0; i < it->count; ++i) free(it->nodes[i]->before), free(it->nodes[i]);
+  for (size_t i = 0; i < it->count; ++i) free(it->nodes[i]->before), free(it->nodes[i]->programmatic), free(it->nodes[i]);
   free(it->nodes);
   free(it);
 }
@@ -193,7 +150,23 @@ static int wait_for_all(int failed) {
 }
 
 /* -- the driver's interface ------------------------------------------------------------------------------------------ */
-EXPORT int cuInit(unsigned int flags) { return fails(__func__) ? NO_DEVICE : flags ? INVALID_VALUE : SUCCESS; }
+/* In a process that no test speaks to, the environment says what the functions above do: FAKE_BLOCK_MS, and FAKE_KERNELS, a folder whose
+ * libraries of kernels are taken as they come. */
+EXPORT int cuInit(unsigned int flags) {
+  if (getenv("FAKE_BLOCK_MS")) block_ms = strtod(getenv("FAKE_BLOCK_MS"), NULL);
+  return fails(__func__) ? NO_DEVICE : flags ? INVALID_VALUE : SUCCESS;
+}
+static void take_what_has_come(void) {
+  static char taken[MAX_TABLES];
+  for (int i = 0; getenv("FAKE_KERNELS") && i < MAX_TABLES; ++i) {
+    char path[4096];
+    snprintf(path, sizeof path, "%s/kernels%d.so", getenv("FAKE_KERNELS"), i);
+    void *library = taken[i] ? NULL : dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library) continue;
+    taken[i] = 1;
+    fake_more_kernels(dlsym(library, "table"));
+  }
+}
 EXPORT int cuGetErrorName(int code, const char **name) {
   *name = code == OUT_OF_MEMORY ? "CUDA_ERROR_OUT_OF_MEMORY" : code == LAUNCH_FAILED ? "CUDA_ERROR_LAUNCH_FAILED" : "CUDA_ERROR_OTHER";
   return SUCCESS;
@@ -233,16 +206,18 @@ EXPORT int cuModuleLoadData(void **module, const void *image) {
   return SUCCESS;
 }
 EXPORT int cuModuleUnload(void *module) { ENTER(INVALID_VALUE); free(module); --live; return SUCCESS; }
+static const sim_kernel *named(const char *name) {
+  for (int i = 0; i < table_count; ++i)
+    for (const sim_kernel *it = tables[i]; it->name; ++it)
+      if (strcmp(it->name, name) == 0) return it;
+  return NULL;
+}
 EXPORT int cuModuleGetFunction(void **function, void *module, const char *name) {
   (void)module;
   ENTER(NOT_FOUND);
-  for (int i = 0; i < table_count; ++i)
-    for (const sim_kernel *it = tables[i]; it->name; ++it)
-      if (strcmp(it->name, name) == 0) {
-        *function = (void *)(uintptr_t)it;
-        return SUCCESS;
-      }
-  return NOT_FOUND;
+  if (!named(name)) take_what_has_come();
+  *function = (void *)(uintptr_t)named(name);
+  return *function ? SUCCESS : NOT_FOUND;
 }
 
 /* An allocation ends where its last page ends, so that a kernel that runs past it crashes. */
@@ -274,6 +249,40 @@ EXPORT int cuMemFree_v2(unsigned long long pointer) {
   return SUCCESS;
 }
 
+/* Page-locked memory of the host. */
+enum { MAX_LOCKED = 64 };
+static struct { unsigned char *memory; size_t bytes; } locked[MAX_LOCKED];
+
+EXPORT int cuMemHostAlloc(void **memory, size_t bytes, unsigned int flags) {
+  ENTER(OUT_OF_MEMORY);
+  if (flags || !bytes) return INVALID_VALUE;
+  for (int i = 0; i < MAX_LOCKED; ++i) {
+    if (locked[i].memory) continue;
+    *memory = locked[i].memory = malloc(bytes), locked[i].bytes = bytes;
+    memset(*memory, 0xff, bytes);
+    ++live;
+    return SUCCESS;
+  }
+  return OUT_OF_MEMORY;
+}
+EXPORT int cuMemFreeHost(void *memory) {
+  ENTER(INVALID_VALUE);
+  for (int i = 0; i < MAX_LOCKED; ++i) {
+    if (locked[i].memory != memory) continue;
+    free(memory);
+    locked[i].memory = NULL;
+    --live;
+    return SUCCESS;
+  }
+  return INVALID_VALUE;
+}
+static int is_locked(const void *memory, size_t bytes) {
+  const unsigned char *at = memory;
+  for (int i = 0; i < MAX_LOCKED; ++i)
+    if (locked[i].memory && at >= locked[i].memory && at + bytes <= locked[i].memory + locked[i].bytes) return 1;
+  return 0;
+}
+
 EXPORT int cuStreamCreate(void **stream, unsigned int flags) { ENTER(OUT_OF_MEMORY); (void)flags; *stream = malloc(1); ++live; return SUCCESS; }
 EXPORT int cuStreamDestroy_v2(void *stream) { ENTER(INVALID_VALUE); free(stream); --live; return SUCCESS; }
 EXPORT int cuStreamSynchronize(void *stream) {
@@ -285,6 +294,7 @@ EXPORT int cuMemcpyHtoDAsync_v2(unsigned long long to, const void *from, size_t 
   ENTER(INVALID_VALUE);
   (void)stream;
   operation *it = append();
+  pageable += !is_locked(from, bytes);
   it->what = COPY, it->to = (void *)(uintptr_t)to, it->from = from, it->bytes = bytes;
   return SUCCESS;
 }
@@ -292,6 +302,7 @@ EXPORT int cuMemcpyDtoHAsync_v2(void *to, unsigned long long from, size_t bytes,
   ENTER(INVALID_VALUE);
   (void)stream;
   operation *it = append();
+  pageable += !is_locked(to, bytes);
   it->what = COPY, it->to = to, it->from = (const void *)(uintptr_t)from, it->bytes = bytes;
   return SUCCESS;
 }
@@ -344,24 +355,51 @@ EXPORT int cuGraphCreate(graph **made, unsigned int flags) {
   ++live;
   return flags ? INVALID_VALUE : SUCCESS;
 }
+/* Which node of a graph this is; its count where it is of another. */
+static size_t number_of(const graph *it, const node *wanted) {
+  size_t number = 0;
+  while (number < it->count && it->nodes[number] != wanted) ++number;
+  return number;
+}
+static int add_edge(const graph *it, node *to, const node *from, int programmatic) {
+  const size_t number = number_of(it, from);
+  for (size_t b = 0; b < to->count; ++b)
+    if (to->before[b] == number) return INVALID_VALUE; /* there already */
+  if (number == it->count) return INVALID_VALUE;
+  to->before = realloc(to->before, (to->count + 1) * sizeof *to->before);
+  to->programmatic = realloc(to->programmatic, to->count + 1);
+  to->before[to->count] = number;
+  to->programmatic[to->count++] = (unsigned char)programmatic;
+  return SUCCESS;
+}
 EXPORT int cuGraphAddKernelNode_v2(node **made, graph *to, node *const *after, size_t count, const kernel_node *what) {
   ENTER(INVALID_VALUE);
   if (what->kernel || what->context) return INVALID_VALUE;
   node *it = calloc(1, sizeof *it);
-  it->before = calloc(count + 1, sizeof *it->before);
-  for (it->count = 0; it->count < count; ++it->count) {
-    size_t number = 0;
-    while (number < to->count && to->nodes[number] != after[it->count]) ++number;
-    if (number == to->count) return INVALID_VALUE; /* a node of another graph */
-    it->before[it->count] = number;
-  }
-  const int code = make_launch(&it->what, what->function, (sim_index){what->gx, what->gy, what->gz}, (sim_index){what->bx, what->by, what->bz},
-                               what->shared, what->arguments, what->extra);
+  int code = make_launch(&it->what, what->function, (sim_index){what->gx, what->gy, what->gz}, (sim_index){what->bx, what->by, what->bz},
+                         what->shared, what->arguments, what->extra);
+  for (size_t k = 0; k < count && code == SUCCESS; ++k) code = add_edge(to, it, after[k], 0);
   if (code != SUCCESS) return code;
   to->nodes = realloc(to->nodes, (to->count + 1) * sizeof *to->nodes);
   to->nodes[to->count++] = *made = it;
   return SUCCESS;
 }
+#ifndef FAKE_OLDER /* than CUDA 12.3 */
+typedef struct { unsigned char from_port, to_port, type, reserved[5]; } edge;
+EXPORT int cuGraphAddDependencies_v2(graph *it, node *const *from, node *const *to, const edge *edges, size_t count) {
+  ENTER(NOT_SUPPORTED);
+  for (size_t k = 0; k < count; ++k) {
+    static const edge ends, programmatic = {1, 0, 1, {0}}; /* by its end; by its trigger */
+    const int is = memcmp(&edges[k], &programmatic, sizeof(edge)) == 0;
+    if (!is && memcmp(&edges[k], &ends, sizeof(edge)) != 0) return INVALID_VALUE;
+    if (is && capability < 90) return NOT_SUPPORTED;
+    if (number_of(it, to[k]) == it->count) return INVALID_VALUE;
+    const int code = add_edge(it, to[k], from[k], is);
+    if (code != SUCCESS) return code;
+  }
+  return SUCCESS;
+}
+#endif
 static graph *copy_of(graph *of) {
   graph *made = calloc(1, sizeof *made);
   made->nodes = calloc(of->count + 1, sizeof *of->nodes);
@@ -370,7 +408,9 @@ static graph *copy_of(graph *of) {
     node *copy = made->nodes[i] = malloc(sizeof *copy);
     *copy = *of->nodes[i];
     copy->before = calloc(copy->count + 1, sizeof *copy->before);
-    memcpy(copy->before, of->nodes[i]->before, copy->count * sizeof *copy->before);
+    if (copy->count) memcpy(copy->before, of->nodes[i]->before, copy->count * sizeof *copy->before);
+    copy->programmatic = calloc(copy->count + 1, 1);
+    if (copy->count) memcpy(copy->programmatic, of->nodes[i]->programmatic, copy->count);
   }
   return made;
 }

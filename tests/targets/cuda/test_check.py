@@ -91,9 +91,9 @@ def test_says_what_is_right_and_what_is_not_installed(check, run) -> None:
     found = json.loads((run.out / "cuda_check.json").read_text())
     assert found["card"]["name"] == "simulated"
     assert [(row["precision"], row["ok"]) for row in found["verified"]] == [("fp32", True), ("int8", True)]
-    assert all(row["max_rel"] <= row["tolerance"] for row in found["verified"])
+    assert all(row["max_rel"] <= row["tolerance"] and row["as_with_full_edges"] for row in found["verified"])
     for timed in found["latency"]:
-        assert timed["ms"] == {"ours": 1.0}
+        assert timed["ms"] == {"ours": 1.0, check.FULL: 1.0}
         assert set(timed["without"]) == {"torch", "torch.compile", "onnxruntime", "tensorrt"}
     for precision in ("fp32", "int8"):
         convs = [entry for entry in found["layers"][f"lenet5 {precision}"] if entry["op"] == "conv"]

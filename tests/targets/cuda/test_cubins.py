@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from inception_deploy.errors import DeployError
-from inception_deploy.kernels.elements import BRAIN, BYTE, HALF, PAIRS, TF32, Addition, Rounding
+from inception_deploy.kernels.elements import BLOCK, BRAIN, BYTE, HALF, PAIRS, TF32, Addition, Rounding
 from inception_deploy.kernels.gpu import conv, mma
 from inception_deploy.kernels.gpu.conv import GemmSchedule
 from inception_deploy.kernels.gpu.dense import DenseSchedule
@@ -35,6 +35,9 @@ from .conftest import GPU, family_of
 
 FRAME_SIZE, REGISTERS = 0x11, 0x2F  # attributes in a cubin's .nv.info
 
+WAIT, TRIGGER, LOAD, COPY, STORE, ATOMIC = 0x82E, 0x82D, 0x981, 0xFAE, 0x986, 0x9A8
+"""The lowest 12 bits of an instruction of 16 bytes, as nvdisasm names them: ACQBULK, PREEXIT, LDG, LDGSTS, STG, ATOMG."""
+
 
 APART = """
 import sys
@@ -50,7 +53,15 @@ except DeployError as error:
 class Apart:
     """The compiler in a process of its own: NVRTC 12.9 crashes in one whose libcuda.so.1 is the simulated one."""
 
+    def __init__(self) -> None:
+        self._made: dict[tuple[str, str], bytes] = {}
+
     def cubin(self, text: str, arch: str) -> bytes:
+        if (text, arch) not in self._made:
+            self._made[text, arch] = self._cubin(text, arch)
+        return self._made[text, arch]
+
+    def _cubin(self, text: str, arch: str) -> bytes:
         command = [sys.executable, "-c", APART, arch]
         done = subprocess.run(command, input=text.encode(), capture_output=True, check=False)
         if done.returncode:
@@ -66,24 +77,34 @@ def compiler():
     return Apart()
 
 
-def attributes(cubin: bytes, wanted: int) -> list[int]:
-    """The values of one attribute of all functions of a cubin."""
+def sections(cubin: bytes) -> dict[str, bytes]:
+    """By their names."""
     assert cubin[:4] == b"\x7fELF"
     assert struct.unpack_from("<H", cubin, 18) == (190,)
     (table,), (size, count, names) = struct.unpack_from("<Q", cubin, 40), struct.unpack_from("<HHH", cubin, 58)
     headers = [struct.unpack_from("<IIQQQQ", cubin, table + i * size) for i in range(count)]
-    found = []
+    found = {}
     for name, _, _, _, offset, length in headers:
         start = headers[names][4] + name
-        if cubin[start : cubin.index(b"\0", start)] != b".nv.info":
-            continue
-        at = offset
-        while at < offset + length:
-            kind, attribute, value = struct.unpack_from("<BBH", cubin, at)
-            if kind == 4 and attribute == wanted:
-                found.append(struct.unpack_from("<II", cubin, at + 4)[1])
-            at += 4 + (value if kind == 4 else 0)
+        found[cubin[start : cubin.index(b"\0", start)].decode()] = cubin[offset : offset + length]
     return found
+
+
+def attributes(cubin: bytes, wanted: int) -> list[int]:
+    """The values of one attribute of all functions of a cubin."""
+    information = sections(cubin)[".nv.info"]
+    found, at = [], 0
+    while at < len(information):
+        kind, attribute, value = struct.unpack_from("<BBH", information, at)
+        if kind == 4 and attribute == wanted:
+            found.append(struct.unpack_from("<II", information, at + 4)[1])
+        at += 4 + (value if kind == 4 else 0)
+    return found
+
+
+def instructions(cubin: bytes, symbol: str) -> list[int]:
+    """The lowest bits of a function's instructions, in order."""
+    return [word & 0xFFF for word, _ in struct.iter_unpack("<QQ", sections(cubin)[f".text.{symbol}"])]
 
 
 SPLIT = Conv(1, 64, 8, 8, 64, 8, 8, (3, 3), pad=(1, 1), add=True, activation=(0.0, 6.0))
@@ -202,6 +223,31 @@ def test_compiles_and_spills_nothing(compiler, arch):
     assert len(frames) >= len(symbols)
     assert not any(frames), "spilled, or an array that is not in registers"
     assert max(registers) <= MOST.get(arch, 168)
+
+
+def weights_ahead(spec, schedule) -> tuple[int, int]:
+    """How many loads, and how many copies to shared memory, of weights a thread starts before it waits for earlier launches."""
+    if isinstance(schedule, GemmSchedule):
+        return schedule.bn * BLOCK // (schedule.threads * 4), 0
+    if isinstance(schedule, mma.MmaSchedule):
+        return 0, min(schedule.stages - 1, mma.steps(spec)) * -(-schedule.bn * mma.CHUNKS // schedule.threads)
+    return 0, 0
+
+
+def test_the_machine_code_waits_before_it_touches_what_others_write(compiler):
+    """Nothing but weights is read, and nothing written; what the compiler made of it, in the order that it chose."""
+    text, symbols = everything("sm_90")
+    cubin = compiler.cubin(text, "sm_90")
+    for (name, (spec, schedule)), symbol in zip(KERNELS.items(), symbols, strict=True):
+        code = instructions(cubin, symbol)
+        assert (code.count(WAIT), code.count(TRIGGER)) == (1, 1), name
+        before = code[: code.index(WAIT)]
+        chosen = kernel_of(spec, schedule).schedule
+        assert (before.count(LOAD), before.count(COPY)) == weights_ahead(spec, chosen), name
+        assert not {STORE, ATOMIC, TRIGGER} & set(before), name
+        assert STORE in code, name
+    older = compiler.cubin(cuda_compile.kernel_source(kernel_of(*KERNELS["max"])), "sm_80")
+    assert not {WAIT, TRIGGER} & set(instructions(older, "k"))
 
 
 def test_the_compilers_message_is_the_errors(compiler):

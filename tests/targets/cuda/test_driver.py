@@ -31,6 +31,7 @@ TYPES = {
     "cu_executable": "CUgraphExec",
     "cu_kernel_node": "CUDA_KERNEL_NODE_PARAMS_v2",
     "cu_attribute": "CUdevice_attribute",
+    "cu_edge": "CUgraphEdgeData",
 }
 """What NVIDIA calls our types."""
 
@@ -50,13 +51,24 @@ FIELDS = {
 }
 """Of a kernel's node."""
 
+LATER = {"graph_add_edges": 12030}
+"""The CUDA that a function is from, where a driver may lack it."""
+
 CONSTANTS = {
     "CU_SUCCESS": "CUDA_SUCCESS",
     "CU_OUT_OF_MEMORY": "CUDA_ERROR_OUT_OF_MEMORY",
+    "CU_INVALID_VALUE": "CUDA_ERROR_INVALID_VALUE",
+    "CU_NOT_SUPPORTED": "CUDA_ERROR_NOT_SUPPORTED",
     "CU_COMPUTE_CAPABILITY_MAJOR": "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR",
     "CU_COMPUTE_CAPABILITY_MINOR": "CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR",
     "CU_STREAM_NON_BLOCKING": "CU_STREAM_NON_BLOCKING",
 }
+
+EDGES = {
+    "CU_EDGE_PROGRAMMATIC": "CU_GRAPH_DEPENDENCY_TYPE_PROGRAMMATIC",
+    "CU_PORT_PROGRAMMATIC": "CU_GRAPH_KERNEL_NODE_PORT_PROGRAMMATIC",
+}
+"""The same, of CUDA 12.3 and later."""
 
 
 def include() -> Path | None:
@@ -96,8 +108,10 @@ def agrees(name: str, parameters: str) -> str:
 
 def test_every_function_is_declared_as_nvidia_does(compiles):
     assert len(FUNCTIONS) == HEADER.count("  X(")
-    lines = [agrees(name, declared(parameters)) for _, name, parameters in FUNCTIONS]
-    lines = [line.replace("int code", "CUresult code") for line in lines]
+    lines = []
+    for member, name, parameters in FUNCTIONS:
+        line = agrees(name, declared(parameters)).replace("int code", "CUresult code")
+        lines += [f"#if CUDA_VERSION >= {LATER.get(member, 0)}", line, "#endif"]
     assert compiles(lines) == ""
 
 
@@ -117,11 +131,21 @@ def test_a_kernel_s_node_lies_as_nvidia_s(compiles):
     assert compiles(lines) == ""
 
 
+def test_an_edge_lies_as_nvidia_s(compiles):
+    ours = HEADER[HEADER.index("typedef struct cu_edge") : HEADER.index("} cu_edge;")]
+    fields = re.findall(r"\b(from_port|to_port|type|reserved)\b", ours)
+    assert len(fields) == 4
+    lines = [f'_Static_assert(__builtin_offsetof(cu_edge, {f}) == __builtin_offsetof(CUgraphEdgeData, {f}), "{f}");' for f in fields]
+    size = '_Static_assert(sizeof(cu_edge) == sizeof(CUgraphEdgeData), "size");'
+    assert compiles(["#if CUDA_VERSION >= 12030", ours + "} cu_edge;", *lines, size, "#endif"]) == ""
+
+
 def test_constants_are_nvidia_s(compiles):
     values = dict(re.findall(r"\b(CU_\w+) = (\d+)", HEADER))
-    assert values.keys() == CONSTANTS.keys()
-    lines = [f'_Static_assert({values[ours]} == {theirs}, "{ours}");' for ours, theirs in CONSTANTS.items()]
-    assert compiles(lines) == ""
+    assert values.keys() == {**CONSTANTS, **EDGES}.keys()
+    same = {ours: f'_Static_assert({values[ours]} == {theirs}, "{ours}");' for ours, theirs in {**CONSTANTS, **EDGES}.items()}
+    later = ["#if CUDA_VERSION >= 12030", *(same[name] for name in EDGES), "#endif"]
+    assert compiles([*(same[name] for name in CONSTANTS), *later]) == ""
 
 
 def test_the_simulated_driver_has_every_function():

@@ -25,7 +25,7 @@ from inception_deploy.targets import cuda, cuda_library
 from inception_deploy.targets.cuda_compile import kernel_source
 from inception_deploy.verify import bound
 
-from .conftest import fake_cubin
+from .conftest import bundle, fake_cubin
 
 TARGET = cuda.parse("cuda", "")
 
@@ -167,6 +167,7 @@ OPENING = {
     "cuModuleLoadData": ("device", 3),
     "cuModuleGetFunction": ("device", 3),
     "cuMemAlloc_v2": ("memory", 5),
+    "cuMemHostAlloc": ("memory", 1),
     "cuMemcpyHtoDAsync_v2": ("device", 1),
     "cuMemsetD8Async": ("device", 1),
     "cuGraphCreate": ("device", 1),
@@ -189,6 +190,34 @@ def test_what_fails_while_opening_is_given_back(gpu, network, function):
     gpu.library.fake_fail(b"", 0)
     with compiled.load(network.folder) as model:
         right(network, model.run(network.x))
+
+
+def test_the_gpu_copies_from_page_locked_memory_alone(gpu, network):
+    """What is pageable the driver would copy itself, while the caller waits."""
+    with compiled.load(network.folder) as model:
+        copies, pageable = gpu.library.fake_copies(), gpu.library.fake_pageable()
+        right(network, model.run(network.x))
+        assert gpu.library.fake_copies() - copies == 2
+        assert gpu.library.fake_pageable() == pageable
+
+
+def test_a_large_input_is_copied_in_pieces(gpu, simulated, tmp_path):
+    shape = [1, 16, 250, 250]
+    graph = helper.make_graph(
+        [helper.make_node("Neg", ["x"], ["y"], "neg")],
+        "large",
+        [helper.make_tensor_value_info("x", 1, shape)],
+        [helper.make_tensor_value_info("y", 1, shape)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    bundle(simulated, lower(model, TARGET), TARGET.archs, tmp_path)
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    with compiled.load(tmp_path) as opened:
+        copies = gpu.library.fake_copies()
+        for given in (x, 2 * x):
+            np.testing.assert_array_equal(opened.run(given)[0], -given)
+        assert gpu.library.fake_copies() - copies == 2 * (4 + 1)
+    assert gpu.library.fake_live() == 0
 
 
 def test_a_launch_that_fails_names_its_step(gpu, network):

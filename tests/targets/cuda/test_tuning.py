@@ -15,7 +15,7 @@ import pytest
 
 from inception_deploy import verify
 from inception_deploy.errors import DeployError, UsageError
-from inception_deploy.graph import driver
+from inception_deploy.graph import driver as driver_of_graphs
 from inception_deploy.kernels import isa as isas
 from inception_deploy.kernels.cards import card_of
 from inception_deploy.lower.lower import lower
@@ -27,10 +27,12 @@ from inception_deploy.tuning import gpu_trial, session, settle
 from inception_deploy.tuning.measure import Runners, time_trial
 from inception_deploy.tuning.tuned import TunedCuda, load
 
+from ...tuning.tracker import fleet
 from .conftest import fake_cubin
 
 REQUEST = {"model": "lenet5", "width": 0.5}
 MS_A_BLOCK = 0.01
+KEY = "gpu"
 
 
 class InProcess:
@@ -95,7 +97,7 @@ def test_tuning_finds_what_is_faster_and_an_export_takes_it(here, tmp_path):
     assert header["machine"] == {"kind": "cuda", "archs": "sm_90", "card": "h100"}
 
     source = resolve.resolve(resolve.Request(**REQUEST))
-    model, _ = driver.optimise(source.onnx(lambda _what: None), target="cuda")
+    model, _ = driver_of_graphs.optimise(source.onnx(lambda _what: None), target="cuda")
     target = load(tmp_path / "db", source.name, cuda.parse("cuda", "sm_90"))
     assert isinstance(target, TunedCuda)
     plan, plain = lower(model, target), lower(model, cuda.parse("cuda", "sm_90").at("fp16"))
@@ -110,6 +112,32 @@ def test_tuning_finds_what_is_faster_and_an_export_takes_it(here, tmp_path):
     (expected,) = verify.run_onnx(model, {plan.inputs[0].name: x})
     assert np.abs(got - expected).max() <= verify.tolerance("compiled-fp16").max_rel * np.abs(expected).max()
     assert here.library.fake_live() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_behind_a_tracker(here, tmp_path):
+    """TVM's own tracker and two servers, whose GPUs are simulated: what is sent there is a trial's library and no more."""
+    driver = str(here.folder / "libcuda.so.1")
+    surroundings = {"LD_PRELOAD": driver, "FAKE_KERNELS": str(here.folder), "FAKE_BLOCK_MS": str(MS_A_BLOCK)}
+    with fleet(KEY, **surroundings) as address:
+        document = tuned(tmp_path / "far.db", tracker=address, device_key=KEY)
+    assert document["measured"] == "tasks"
+    assert document["after_ms"] < document["before_ms"]
+    target = load(tmp_path / "far.db", "lenet5", cuda.parse("cuda", "sm_90"))
+    source = resolve.resolve(resolve.Request(**REQUEST))
+    model, _ = driver_of_graphs.optimise(source.onnx(lambda _what: None), target="cuda")
+    plain = lower(model, cuda.parse("cuda", "sm_90").at("fp16"))
+    assert _blocks(lower(model, target)) < _blocks(plain), "of the simulated clock fewer blocks are faster"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_server_without_a_gpu_says_so(here, tmp_path):
+    """Every trial fails there, the defaults' too, and that is told; no record is of what did not run."""
+    with fleet(KEY, servers=1) as address, pytest.raises(DeployError) as caught:
+        tuned(tmp_path / "far.db", trials=1, tracker=address, device_key=KEY)
+    assert "code 11" in caught.value.message
 
 
 def _blocks(plan) -> int:

@@ -256,7 +256,9 @@ class _Gemm:
             em.store(self.sums, i, const(0.0))
 
         begin, end = parts.steps_of(em, self.shape.steps, sch.split, part)
-        self._fetch(begin)
+        self._fetch_weights(begin)
+        em.earlier_done()
+        self._fetch_pixels(begin)
         self._stage(0)
         em.barrier()
         self._place_thread()
@@ -309,7 +311,11 @@ class _Gemm:
 
     def _fetch(self, step: Expr) -> None:
         """The panels of `step`, from device memory into registers."""
-        em, spec, sch = self.em, self.spec, self.schedule
+        self._fetch_pixels(step)
+        self._fetch_weights(step)
+
+    def _fetch_pixels(self, step: Expr) -> None:
+        em, spec = self.em, self.spec
         columns, taps = spec.kernel[1], math.prod(spec.kernel)
         if spec.planar:
             self._fetch_planar(step)
@@ -320,6 +326,9 @@ class _Gemm:
             offset = em.let((block * self.plane + dy * spec.width + dx) * QUADS + self.quad, "offset")
             for i in range(self.a_loads):
                 em.copy_if(self._bounds(i, dy, dx), self.a_next, i, em.buffers["src"], self.bases[i] + offset)
+
+    def _fetch_weights(self, step: Expr) -> None:
+        em, sch = self.em, self.schedule
         panel = em.let((self.tile * self.shape.steps + step) * (QUADS * sch.bn) + em.thread, "panel")
         with em.unrolled(self.b_loads) as j:
             em.copy(self.b_next, j, em.buffers["weight"], panel + j * sch.threads)

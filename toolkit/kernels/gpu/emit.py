@@ -45,6 +45,7 @@ class GpuEmitter(Emitter):
         super().__init__(name, pointers)
         self.sixteen = next((element for _, element in pointers if element in NARROW), HALF)
         self._axes: list[tuple[str, Any, int]] = []
+        self._waits = False
         self.thread = self._axis("threadIdx.x", launch.block[0], always=True)
         self.blocks = tuple(
             self._axis(f"blockIdx.{axis}", extent) for axis, extent in zip("xyz", launch.grid, strict=True)
@@ -66,6 +67,13 @@ class GpuEmitter(Emitter):
     def barrier(self) -> None:
         """Every thread of the block comes here before any goes on."""
         self._add(tirx.Evaluate(tirx.call_intrin("void", "tirx.tvm_storage_sync", "shared")))
+
+    def earlier_done(self) -> None:
+        """From here on, what earlier launches wrote is there, and may be overwritten: before, a kernel reads nothing
+        but constants and writes nothing. Every thread comes here, once. A kernel without this begins with it.
+        """
+        self._waits = True
+        self._add(wait_for_earlier())
 
     @contextmanager
     def unrolled(self, extent: int, name: str = "u") -> Iterator[Expr]:
@@ -146,6 +154,8 @@ class GpuEmitter(Emitter):
     def finish(self) -> tirx.PrimFunc:
         """The finished function; the builder is used up."""
         (stmts,) = self._blocks
+        if not self._waits:
+            stmts.insert(0, wait_for_earlier())
         decls = [tirx.DeclBuffer(b, data=v) for b, v in zip(self.buffers.values(), self._params, strict=True)]
         body: Any = tirx.SeqStmt([*decls, *stmts])
         for tag, var, extent in self._axes:
@@ -153,6 +163,11 @@ class GpuEmitter(Emitter):
             body = tirx.AttrStmt(axis, "thread_extent", tirx.const(extent, _INT), body)
         func = tirx.PrimFunc(self._params, body)
         return func.with_attr({"global_symbol": self.name, "tirx.noalias": True, "calling_conv": DEVICE_FUNCTION})
+
+
+def wait_for_earlier() -> Any:
+    """The statement of `GpuEmitter.earlier_done`."""
+    return tirx.Evaluate(tirx.call_extern("void", "id_earlier_done"))
 
 
 def quad(buffer: Any, index: Expr) -> Expr:

@@ -19,7 +19,7 @@ from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
 from ..spec import Extern
 from ..vector.extern import flat_loops, loop_kinds
-from .emit import DEVICE_FUNCTION
+from .emit import DEVICE_FUNCTION, wait_for_earlier
 
 _THREADS = 128
 _SPATIAL, _REDUCE = 0, 2  # tirx.IterVar's kinds
@@ -54,7 +54,7 @@ def emit(spec: Extern, schedule: ExternSchedule, symbol: str) -> list[Any]:
     func = flat_loops(_scheduled(spec.function)[0], target)
     pointers = [tirx.Var(p.name, PointerType(PrimType(str(p.dtype)))) for p in func.params]
     declared = [tirx.DeclBuffer(buffer, data=pointer) for buffer, pointer in zip(func.params, pointers, strict=True)]
-    body: Any = tirx.SeqStmt([*declared, func.body])
+    body: Any = tirx.SeqStmt([*declared, wait_for_earlier(), func.body])
     if schedule.threads == 1:
         axis = tirx.IterVar(Range(0, 1), tirx.Var("thread", "int32"), tirx.IterVar.ThreadIndex, "threadIdx.x")
         body = tirx.AttrStmt(axis, "thread_extent", tirx.const(1, "int32"), body)

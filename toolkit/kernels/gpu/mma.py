@@ -4,7 +4,7 @@ summed in fp32, or of bytes summed in int32 (`ROWS`).
 A block of threads computes `bm` pixels of `bn` output channels; each of its warps a rectangle of `wm` by `wn` of them
 in registers. A step is 64 bytes deep: so many pairs of a kernel tap and a block of 16 channels as fit, one of fp32,
 two of 16 bits or four of bytes. Copies into shared memory run `stages - 1` steps ahead (cp.async), and a pixel whose
-tap falls off the image is copied as zeros. A row of shared memory is one pixel's, or one output channel's, 64 bytes
+tap falls off the image is copied as zeros. The first steps' weights are copied before earlier launches are waited for. A row of shared memory is one pixel's, or one output channel's, 64 bytes
 in four chunks of 16; chunk `c` of row `r` lies at place `c ^ (r / 2 % 4)`, so that the eight rows that ldmatrix takes
 at once hit every bank once. Of the network's own input in words of four bytes a pixel, a chunk is four taps, which
 are copied one by one.
@@ -279,7 +279,11 @@ class _Mma:
         begin, end = parts.steps_of(em, self.depth, sch.split, part)
         for ahead in range(sch.stages - 1):
             with em.when(begin + ahead < end):
-                self._copy(begin + ahead, ahead)
+                self._copy_weights(begin + ahead, ahead)
+        em.earlier_done()
+        for ahead in range(sch.stages - 1):
+            with em.when(begin + ahead < end):
+                self._copy_input(begin + ahead, ahead)
             em.do("id_copy_commit")
         with em.loop(end - begin, "step", begin) as step:
             em.do(f"id_copy_wait<{sch.stages - 2}>")
@@ -316,11 +320,17 @@ class _Mma:
 
     def _copy(self, step: Expr, stage: Expr) -> None:
         """Start the copies of a step into a stage."""
-        em, sch = self.em, self.schedule
+        self._copy_input(step, stage)
+        self._copy_weights(step, stage)
+
+    def _copy_input(self, step: Expr, stage: Expr) -> None:
         if self.spec.planar:
             self._copy_words(step, stage)
         else:
             self._copy_pixels(step, stage)
+
+    def _copy_weights(self, step: Expr, stage: Expr) -> None:
+        em, sch = self.em, self.schedule
         panel = em.let((self.tile * self.depth + step) * sch.bn, "panel")
         for i in range(-(-sch.bn // self.each)):
             row = self.first + i * self.each

@@ -27,8 +27,9 @@ typedef unsigned long long uint64_t;
 #define uint unsigned int
 #define uchar unsigned char
 #define ushort unsigned short
-/* A kernel may begin while earlier ones still write what it will read (id_earlier_done): where that is so, the compiler must take
- * nothing that a pointer leads to for constant, or it loads it too early, or through a cache that nobody clears. */
+/* A kernel may begin while earlier ones still write what it will read (id_earlier_done): where that is so, the compiler
+ * must take nothing that a pointer leads to for constant, or it loads it too early, or through a cache that nobody
+ * clears. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 #define __restrict__
 #endif
@@ -55,9 +56,9 @@ HELPERS = (
     """\
 #if !defined(ID_SIMULATED) && !defined(ID_HELPERS)
 #define ID_HELPERS static __device__ __forceinline__
-/* Wait until every launch that this one depends on has ended and what it wrote is there; then those that depend on this one may be
- * brought to their own wait. In this order, so that of a chain no more than two launches hold places on the GPU, and never before
- * the wait: who ends without it would let the next but one run before its time. Without programmatic edges both do nothing. */
+/* Wait until every launch that this one depends on has ended and what it wrote is there; then those that depend on this
+ * one may be brought to their own wait: in this order, so that of a chain no more than two launches hold places on the
+ * GPU. Without programmatic edges both do nothing. */
 ID_HELPERS void id_earlier_done() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");

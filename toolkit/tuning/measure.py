@@ -25,6 +25,9 @@ from .space import Choice, Space, choice_of, knobs
 from .task import Task
 from .trial import ROUNDS, Setting, build, chosen
 
+NO_DEVICE = 11
+"""ID_ERROR_DEVICE."""
+
 TIMEOUT_S = 60
 """After which a trial counts as failed: a thousand times what one takes."""
 
@@ -103,7 +106,8 @@ def time_trial(threads: int, module: Any, config: Any) -> list[float]:
         for _ in range(config.repeat):
             code = int(measure(threads))
             if code:
-                raise RuntimeError(f"the trial's library failed with code {code} of inception_deploy.h")
+                what = ", there is no GPU that it was built for, or no driver" if code == NO_DEVICE else ""
+                raise RuntimeError(f"the trial's library failed with code {code} of inception_deploy.h{what}")
             found += [float(sample(i)) for i in range(2 * ROUNDS)]
     finally:
         finish()

@@ -135,7 +135,10 @@ def test_an_edge_lies_as_nvidia_s(compiles):
     ours = HEADER[HEADER.index("typedef struct cu_edge") : HEADER.index("} cu_edge;")]
     fields = re.findall(r"\b(from_port|to_port|type|reserved)\b", ours)
     assert len(fields) == 4
-    lines = [f'_Static_assert(__builtin_offsetof(cu_edge, {f}) == __builtin_offsetof(CUgraphEdgeData, {f}), "{f}");' for f in fields]
+    lines = [
+        f'_Static_assert(__builtin_offsetof(cu_edge, {f}) == __builtin_offsetof(CUgraphEdgeData, {f}), "{f}");'
+        for f in fields
+    ]
     size = '_Static_assert(sizeof(cu_edge) == sizeof(CUgraphEdgeData), "size");'
     assert compiles(["#if CUDA_VERSION >= 12030", ours + "} cu_edge;", *lines, size, "#endif"]) == ""
 
@@ -143,7 +146,10 @@ def test_an_edge_lies_as_nvidia_s(compiles):
 def test_constants_are_nvidia_s(compiles):
     values = dict(re.findall(r"\b(CU_\w+) = (\d+)", HEADER))
     assert values.keys() == {**CONSTANTS, **EDGES}.keys()
-    same = {ours: f'_Static_assert({values[ours]} == {theirs}, "{ours}");' for ours, theirs in {**CONSTANTS, **EDGES}.items()}
+    same = {
+        ours: f'_Static_assert({values[ours]} == {theirs}, "{ours}");'
+        for ours, theirs in {**CONSTANTS, **EDGES}.items()
+    }
     later = ["#if CUDA_VERSION >= 12030", *(same[name] for name in EDGES), "#endif"]
     assert compiles([*(same[name] for name in CONSTANTS), *later]) == ""
 

@@ -147,7 +147,7 @@ def test_fp16_as_well(gpu, half, built):
     assert near(answer(gpu, half.folder, built.x), built.expected)
 
 
-@pytest.mark.parametrize("change", [without, only_one_thread])
+@pytest.mark.parametrize("change", [without, pytest.param(only_one_thread, marks=pytest.mark.slow)])
 def test_a_kernel_that_does_not_wait_shows(gpu, half, built, change):
     """Each kernel that may begin early, by itself."""
     planted(gpu, half.plan, {})

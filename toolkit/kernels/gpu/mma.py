@@ -4,10 +4,10 @@ summed in fp32, or of bytes summed in int32 (`ROWS`).
 A block of threads computes `bm` pixels of `bn` output channels; each of its warps a rectangle of `wm` by `wn` of them
 in registers. A step is 64 bytes deep: so many pairs of a kernel tap and a block of 16 channels as fit, one of fp32,
 two of 16 bits or four of bytes. Copies into shared memory run `stages - 1` steps ahead (cp.async), and a pixel whose
-tap falls off the image is copied as zeros. The first steps' weights are copied before earlier launches are waited for. A row of shared memory is one pixel's, or one output channel's, 64 bytes
-in four chunks of 16; chunk `c` of row `r` lies at place `c ^ (r / 2 % 4)`, so that the eight rows that ldmatrix takes
-at once hit every bank once. Of the network's own input in words of four bytes a pixel, a chunk is four taps, which
-are copied one by one.
+tap falls off the image is copied as zeros; the first steps' weights are copied before earlier launches are waited
+for. A row of shared memory is one pixel's, or one output channel's, 64 bytes in four chunks of 16; chunk `c` of row
+`r` lies at place `c ^ (r / 2 % 4)`, so that the eight rows that ldmatrix takes at once hit every bank once. Of the
+network's own input in words of four bytes a pixel, a chunk is four taps, which are copied one by one.
 
 Weights are packed as `[tile of output channels][step][bn][64 bytes]`. Maps too small to fill a GPU are cut along the
 depth (`gpu.parts`). Fragments are PTX's (mma.m16n8k16 and m16n8k32, ldmatrix.x4): with `g = lane / 4` and `t = lane %

@@ -32,6 +32,9 @@ For a window of 3 x 3, m is 1, 3 or 9 and j 0, 1 or 2, so that ``m acc`` is ``ac
 
 Accumulators are int32. An operation whose exact result does not fit raises OverflowError: the insertion chooses
 scales for which it always fits, so an executor may wrap or saturate as it likes.
+
+**Numbers of 16 bits** (float scales) mean the same in 16 bits. What is summed of them is exact whatever it comes to:
+accumulators are int64 here, and ``float32(acc)`` is the float32 next to that number.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from numpy.typing import NDArray
 from .scheme import LIMITS
 
 Ints = NDArray[Any]
-"""int8, uint8 or int32."""
+"""int8, uint8, int16 or uint16; int32, or int64 for sums of numbers of 16 bits."""
 
 Floats = NDArray[np.float32]
 
@@ -79,7 +82,8 @@ def requantize_scale(acc: Ints, factor: float | Floats, zero: int, dtype: str) -
     """``clamp(rint(float32(acc) * factor) + zero)``, ties to even.
 
     Args:
-        acc: int32, any shape. float32(acc) is the nearest float32, ties to even, where acc needs over 24 bits.
+        acc: int32 or int64, any shape. float32(acc) is the nearest float32, ties to even, where acc needs over 24
+            bits.
         factor: float32, one number or of a shape that broadcasts with `acc`.
     """
     low, high = LIMITS[dtype]
@@ -112,6 +116,13 @@ def fits(values: Ints | NDArray[np.float64]) -> Ints:
     return np.asarray(values).astype(np.int32)
 
 
+def sums_of(x: Ints, values: Ints | NDArray[np.float64]) -> Ints:
+    """`values`, sums of numbers of `x`, as they are kept: in int32, which they must fit; in int64 where `x` has 16
+    bits.
+    """
+    return np.asarray(values).astype(np.int64) if x.dtype.itemsize > 1 else fits(values)
+
+
 # -- linear operators -------------------------------------------------------------------------------------------------
 
 
@@ -129,13 +140,13 @@ def convolve(
     """``acc = sum (x - zero) * weight + bias``; padding is the real zero, so it adds nothing.
 
     Args:
-        x: 8-bit (N, C, H, W).
+        x: 8- or 16-bit (N, C, H, W).
         weight: int8 (O, C / group, KH, KW).
         bias: int32 (O,).
         pads: top, left, bottom, right.
 
     Returns:
-        int32 (N, O, OH, OW).
+        int32 (N, O, OH, OW); int64 where `x` has 16 bits.
     """
     outputs, inputs = weight.shape[:2]
     # BLAS is fast, and sums of whole numbers are exact in float32 up to 2^24, in float64 up to 2^53.
@@ -154,13 +165,13 @@ def convolve(
         patches = windows.transpose(1, 4, 5, 0, 2, 3).reshape(group, inputs * math.prod(weight.shape[2:]), -1)
         acc = np.matmul(taps.reshape(group, outputs // group, -1), patches)
         acc = acc.reshape(outputs, count, rows, columns).transpose(1, 0, 2, 3)
-    return fits(acc if bias is None else acc.astype(np.float64) + bias.astype(np.float64)[:, None, None])
+    return sums_of(x, acc if bias is None else acc.astype(np.float64) + bias.astype(np.float64)[:, None, None])
 
 
 def multiply(x: Ints, weight: Ints, bias: Ints | None, *, zero: int = 0) -> Ints:
-    """``acc = (x - zero) @ weight.T + bias``: 8-bit (N, I) and int8 (O, I) give int32 (N, O)."""
+    """``acc = (x - zero) @ weight.T + bias``: 8-bit (N, I) and int8 (O, I) give int32 (N, O); 16-bit, int64."""
     acc = _centred(x, zero) @ weight.astype(np.float64).T
-    return fits(acc if bias is None else acc + bias.astype(np.float64))
+    return sums_of(x, acc if bias is None else acc + bias.astype(np.float64))
 
 
 def add_shortcut(acc: Ints, q: Ints, shift: int | Ints) -> Ints:
@@ -202,7 +213,7 @@ def scale_channels(q: Ints, zero_q: int, factor: float | Floats, shift: float | 
     """``clamp(rint(float32(q - zero_q) * factor + shift) + zero)``, float32 throughout, ties to even: a batch norm.
 
     Args:
-        q: 8-bit (N, C, H, W).
+        q: 8- or 16-bit (N, C, H, W).
         factor, shift: float32, one number or of a shape that broadcasts with `q`; in units of the result.
     """
     low, high = LIMITS[dtype]
@@ -236,10 +247,12 @@ def add_scale(
 
 def product(a: Ints, b: Ints, *, zero_a: int = 0, zero_b: int = 0) -> Ints:
     """``acc = (a - zero_a) * (b - zero_b)``, int32, of maps of one shape, or of a map and a gate: one value a channel.
+    Of numbers of 16 bits it is int64.
 
     It is requantized like a sum of products: by `multiplier` of both scales, or by `product_shift`.
     """
-    return fits((a.astype(np.int64) - zero_a) * (b.astype(np.int64) - zero_b))
+    wider = max(a, b, key=lambda side: side.dtype.itemsize)
+    return sums_of(wider, (a.astype(np.int64) - zero_a) * (b.astype(np.int64) - zero_b))
 
 
 def product_shift(exponent_a: int, exponent_b: int, exponent_y: int) -> int:
@@ -286,8 +299,8 @@ def max_pool(
 def window_sum(
     x: Ints, kernel: Sequence[int], *, zero: int = 0, strides: Sequence[int] = (1, 1), pads: Sequence[int] = (0,) * 4
 ) -> Ints:
-    """``acc = sum (x - zero)`` over each window, int32: the first half of an average pooling."""
-    return fits(_windows(_centred(x, zero), kernel, strides, pads, (1, 1), 0).sum(axis=(4, 5)))
+    """``acc = sum (x - zero)`` over each window, int32 or int64: the first half of an average pooling."""
+    return sums_of(x, _windows(_centred(x, zero), kernel, strides, pads, (1, 1), 0).sum(axis=(4, 5)))
 
 
 def window_count(
@@ -377,7 +390,7 @@ def bound(q: Ints, low: int, high: int) -> Ints:
 
 
 def look_up(q: Ints, table: Ints) -> Ints:
-    """Any function of one value: ``table[q - lowest]``, 256 entries, lowest first."""
+    """Any function of one value: ``table[q - lowest]``, an entry for each number of the type, lowest first."""
     return np.asarray(table[q.astype(np.int64) - LIMITS[str(q.dtype)][0]])
 
 

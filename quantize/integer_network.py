@@ -69,7 +69,7 @@ class IntegerNetwork:
         return {step.name: step.reason for step in floats}
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Every tensor by name: 8-bit for the quantized ones, float32 for float inputs, outputs and results."""
+        """Every tensor by name: 8- or 16-bit for the quantized ones, float32 for float inputs, outputs and results."""
         values: dict[str, Array] = {**self.constants, **feeds}
         for step in self.steps:
             self.execute(step, values)
@@ -249,7 +249,11 @@ def _mul(step: IntegerStep, given: Sequence[Array], y: Params, power_of_two: boo
 
 
 def alignment(a: Params, b: Params) -> tuple[int, int] | None:
-    """How far each side of an Add is shifted to the left for both to have one scale; None where that cannot be."""
+    """How far each side of an Add is shifted to the left for both to have one scale; None where that cannot be, or 32
+    bits would not hold it.
+    """
+    if a.wide or b.wide:
+        return None
     bits = math.log2(a.scale / b.scale)
     if bits != int(bits) or abs(bits) > LARGEST_ALIGNMENT:
         return None
@@ -342,7 +346,7 @@ def bounds(node: ir.Node) -> tuple[float, float]:
 
 def _moved(node: ir.Node, q: Array, how: Params) -> list[Array]:
     """A node that moves or compares bytes. Reshapes and slices run in onnxruntime, on the bytes as exact floats."""
-    if node.op_type in ACTIVATIONS:
+    if node.op_type in (*ACTIVATIONS, "QuantizeLinear"):
         return [q]
     if node.op_type == "GlobalMaxPool":
         return [arith.max_pool(q, q.shape[2:])]
@@ -391,7 +395,7 @@ def _split(step: IntegerStep, q: Array, values: dict[str, Array], power_of_two: 
 
 
 def table(step: IntegerStep) -> Array:
-    """The 256 bytes of a ``table`` step, for the lowest input byte first."""
+    """The numbers of a ``table`` step, for the lowest input first: 256 of them, or 65536 for an input of 16 bits."""
     assert step.output is not None
     x, y = step.inputs[0].params, step.output.params
     low, high = x.limits

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import onnx_ir as ir
@@ -28,9 +29,9 @@ from inception_deploy.graph.rewrite import (
     text,
 )
 
-from .arith import Ints, count_factors, dequantize, quantize
+from .arith import INT32, Ints, count_factors, dequantize, quantize
 from .scheme import LIMITS, Dtype, Params
-from .step_weights import COARSE, Linear, StaysFloatError, numbers_of_linear
+from .step_weights import Linear, StaysFloatError, coarse, numbers_of_linear
 from .structure import (
     ACTIVATIONS,
     FUNCTIONS,
@@ -181,21 +182,31 @@ def steps_of(graph: ir.Graph, *, ours: bool, power_of_two: bool = False) -> list
 
 
 def _edge(node: ir.Node) -> IntegerStep:
-    """A QuantizeLinear of what no integer step makes, or a DequantizeLinear; the latter counts where float reads it."""
+    """A QuantizeLinear of what no integer step makes, or a DequantizeLinear; the latter counts where float reads it. A
+    QuantizeLinear of what was dequantized changes the scale of integers, or how many bits they have.
+    """
     params = _params(node)
     if node.op_type == "QuantizeLinear":
         tensor = Tensor(node.outputs[0].name or "", params)
+        maker = None if node.inputs[0] is None else node.inputs[0].producer()
+        if (
+            maker is not None
+            and maker.op_type == "DequantizeLinear"
+            and _computed(node.inputs[0])
+            and has_params(maker)
+        ):
+            return IntegerStep("move", (node,), (_tensor(node.inputs[0]),), tensor, tensor.name)
         return IntegerStep("quantize", (node,), (), tensor, _name(node.inputs[0]))
     return IntegerStep(
         "dequantize", (node,), (Tensor(_name(node.inputs[0]), params),), None, node.outputs[0].name or ""
     )
 
 
-def _tensor(value: ir.Value) -> Tensor:
+def _tensor(value: ir.Value | None) -> Tensor:
     """The quantized tensor that a float value is the dequantization of."""
-    maker = value.producer()
+    maker = None if value is None else value.producer()
     if maker is None or maker.op_type != "DequantizeLinear":
-        raise StaysFloatError(f"it reads '{value.name}', which is not quantized")
+        raise StaysFloatError(f"it reads '{_name(value)}', which is not quantized")
     return Tensor(_name(maker.inputs[0]), _params(maker))
 
 
@@ -214,12 +225,12 @@ def params_of(node: ir.Node) -> Params:
     """The scale and zero point of a QuantizeLinear or DequantizeLinear.
 
     Raises:
-        DeployError: (kind ``quantize``) they are no constant scalars of 8 bits.
+        DeployError: (kind ``quantize``) they are no constant scalars of 8 or 16 bits.
     """
     try:
         return _params(node)
     except StaysFloatError as why:
-        message = f"node '{node.name}' has no constant scale and zero point of 8 bits: {why}"
+        message = f"node '{node.name}' has no constant scale and zero point of 8 or 16 bits: {why}"
         allowed = "one constant scale and zero point a tensor"
         raise DeployError(message, kind="quantize", got=node.name, allowed=allowed) from why
 
@@ -241,12 +252,11 @@ def _params(node: ir.Node) -> Params:
         raise StaysFloatError("an activation has a scale for each channel")
     kind = _integer_type(node)
     if kind not in LIMITS:
-        raise StaysFloatError(f"an activation is {kind or 'of an unknown type'}, not 8 bits")
+        raise StaysFloatError(f"an activation is {kind or 'of an unknown type'}, not of 8 or 16 bits")
     number, offset = float(np.float32(scale.reshape(()))), int(zero.reshape(())) if zero is not None else 0
     if not (np.isfinite(number) and number > 0):
         raise StaysFloatError(f"an activation has the scale {number}")
-    dtype: Dtype = "uint8" if kind == "uint8" else "int8"
-    return Params(number, offset, dtype)
+    return Params(number, offset, cast(Dtype, kind))
 
 
 def _integer_type(node: ir.Node) -> str:
@@ -301,6 +311,8 @@ def _integer(node: ir.Node, ours: bool, power_of_two: bool) -> IntegerStep:
         raise StaysFloatError("its result is not quantized again")
     if node.op_type == "Pad" and output is not None and output.params != inputs[0].params:
         _require_filling(node, inputs[0].params, output.params)
+    if kind == "mean":
+        _require_short_sums(node, inputs[0].params)
     linear = None
     if kind == "linear" or conv is not None:
         taps = 1 if conv is None else taps_of(node)
@@ -430,6 +442,13 @@ def _require_plain_window(node: ir.Node) -> None:
         raise StaysFloatError("in integers an average has no ceil_mode and no dilation")
 
 
+def _require_short_sums(pool: ir.Node, x: Params) -> None:
+    """32 bits hold the sum of any window. All that are so wide are of numbers of 16 bits."""
+    window = (shape(pool.inputs[0]) or ())[2:] if pool.op_type == "GlobalAveragePool" else ints(pool, "kernel_shape")
+    if math.prod(window) * x.reach > INT32.max:
+        raise StaysFloatError("the sum of a window may need more than 32 bits")
+
+
 def _require_filling(pad: ir.Node, x: Params, y: Params) -> None:
     """What is padded with is a number of the input's scale, nearly: it is rounded to that and then to the output's."""
     value = constant(operand(pad, 2))
@@ -437,7 +456,7 @@ def _require_filling(pad: ir.Node, x: Params, y: Params) -> None:
         return
     real = np.asarray(value.reshape(-1)[:1], np.float32)
     kept = dequantize(quantize(real, x.scale, x.zero, x.dtype), x.scale, x.zero)
-    if abs(float(kept[0]) - float(real[0])) > COARSE * y.scale:
+    if abs(float(kept[0]) - float(real[0])) > coarse(y):
         raise StaysFloatError("it pads with a number that the scale of its input does not have")
 
 

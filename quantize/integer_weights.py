@@ -47,7 +47,7 @@ def scales(
 
     Float scales let the largest weight reach the end. Powers of two take the best of three by squared error: the one
     that covers all, and the two below it, which clip. Either is coarsened until the bias and every possible sum fit
-    int32.
+    int32. Sums of products with inputs of 16 bits may be longer, so that only the bias counts.
 
     Args:
         weight: (O, ...).
@@ -76,9 +76,9 @@ def scales(
     chosen = np.broadcast_to(chosen, (len(weight),)).astype(np.float32)
     while True:
         q = round_weight(weight, chosen, scheme)
-        reach = np.abs(q.astype(np.float64)).reshape(len(q), -1).sum(axis=1) * _widest(x) * taps
+        reach = np.abs(q.astype(np.float64)).reshape(len(q), -1).sum(axis=1) * x.reach * taps
         over = reach + limit / (x.scale * chosen.astype(np.float64)) > 2 ** (31 - bits) - 2**LARGEST_SHIFT
-        if not over.any():
+        if x.wide or not over.any():
             return np.asarray(chosen * np.float32(taps), np.float32)
         over = np.full_like(over, over.any()) if scheme.weights == "tensor" else over
         chosen = np.where(over, chosen * np.float32(2), chosen)
@@ -110,11 +110,6 @@ def quantize_weights(
         return QuantizedWeights(q, scale, None)
     step = (np.float32(x.scale) * (scale / np.float32(taps))).astype(np.float64)
     return QuantizedWeights(q, scale, np.rint(bias.astype(np.float64) / step).astype(np.int32))
-
-
-def _widest(x: Params) -> int:
-    low, high = x.limits
-    return max(high - x.zero, x.zero - low)
 
 
 def _exponent(peak: float, scheme: Scheme) -> int:

@@ -1,22 +1,28 @@
 """What an int8 number means: the schemes, frozen, and the switches of a quantization.
 
-A quantized tensor is integers `q` of 8 bits, a scale and a zero point; the real number is ``(q - zero) * scale``.
-Sums of products are int32 with the scale ``scale_x * scale_w``; a bias is int32 in the same scale. What each operator
-does with these integers, rounding and saturation included, is written down in `arith`, and nowhere else.
+A quantized tensor is integers `q` of 8 bits, or of 16, a scale and a zero point; the real number is
+``(q - zero) * scale``. Sums of products are int32 with the scale ``scale_x * scale_w``; a bias is int32 in the same
+scale. What each operator does with these integers, rounding and saturation included, is written down in `arith`, and
+nowhere else.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from inception_deploy.errors import UsageError, nearest
 
-Dtype = Literal["uint8", "int8"]
+Dtype = Literal["uint8", "int8", "uint16", "int16"]
 
-LIMITS: dict[str, tuple[int, int]] = {"uint8": (0, 255), "int8": (-128, 127)}
+LIMITS: dict[str, tuple[int, int]] = {
+    "uint8": (0, 255), "int8": (-128, 127), "uint16": (0, 2**16 - 1), "int16": (-(2**15), 2**15 - 1),
+}  # fmt: skip
 """The ends every activation saturates at."""
+
+WIDER: dict[str, Dtype] = {"uint8": "uint16", "int8": "int16"}
+"""The type of 16 bits in the place of one of 8."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +51,20 @@ class Scheme:
     def __post_init__(self) -> None:
         if self.power_of_two and not self.symmetric:
             raise ValueError("a power-of-two scheme is symmetric: a shift cannot move a zero point")
-        if self.symmetric and self.activation != "int8":
+        if self.symmetric and LIMITS[self.activation][0] == 0:
             raise ValueError("a symmetric activation needs a signed type")
+
+    @property
+    def wider(self) -> Scheme:
+        """The same with activations of 16 bits."""
+        return replace(self, activation=WIDER[self.activation])
+
+    def require_wider(self) -> None:
+        """UsageError (kind ``choice``) where no tensor can have 16 bits: what shifts multiplies bytes alone."""
+        if self.power_of_two:
+            message = f"a tensor of 16 bits is nothing that the scales of {self.name} are for"
+            allowed = [name for name, known in SCHEMES.items() if not known.power_of_two]
+            raise UsageError(message, kind="choice", got=self.name, allowed=allowed)
 
     @property
     def limits(self) -> tuple[int, int]:
@@ -176,3 +194,14 @@ class Params:
     def limits(self) -> tuple[int, int]:
         """The ends that values saturate at."""
         return LIMITS[self.dtype]
+
+    @property
+    def wide(self) -> bool:
+        """It has 16 bits."""
+        return self.dtype in WIDER.values()
+
+    @property
+    def reach(self) -> int:
+        """How far a number may lie from the zero point."""
+        low, high = self.limits
+        return max(high - self.zero, self.zero - low)

@@ -71,12 +71,13 @@ class Share:
             raise DeployError(message, kind="int8", got=self.percent, allowed=f"at least {percent:g}")
 
 
-def share(model: onnx.ModelProto, *, integers: bool = True, borders: bool = True) -> Share:
+def share(model: onnx.ModelProto, *, integers: bool = True, borders: bool = True, sixteen: bool = True) -> Share:
     """The share of a QDQ model with inferred shapes.
 
     Args:
         integers: the target has integer kernels.
         borders: and some that weigh the windows of a summed average pooling that count less at a border.
+        sixteen: and some of numbers of 16 bits.
     """
     network = read(model)
     macs = {node.name: node.macs for node in cost(model).nodes}
@@ -90,7 +91,9 @@ def share(model: onnx.ModelProto, *, integers: bool = True, borders: bool = True
     for step in network.steps:
         names = [node.name or "" for node in step.nodes]
         weighed = step.kind != "pooled" or borders or bool((step.factors[0] == 1).all())
-        if step.kind != "float" and integers and weighed:
+        tensors = (*step.inputs, *([] if step.output is None else [step.output]))
+        short = sixteen or not any(tensor.params.wide for tensor in tensors)
+        if step.kind != "float" and integers and weighed and short:
             done += sum(macs.get(name, 0) for name in names)
             any_integers = any_integers or step.kind not in ("quantize", "dequantize")
             continue
@@ -98,6 +101,7 @@ def share(model: onnx.ModelProto, *, integers: bool = True, borders: bool = True
             if node.op_type not in conversions:
                 why = step.reason if integers else "the target has no integer kernels"
                 why = why if weighed else "its windows count less at the border, and the target cannot weigh sums"
+                why = why if short or not integers else "it has numbers of 16 bits, and the target no kernels of such"
                 floats.append(FloatNode(node.name or "", node.op_type, why, percent(macs.get(node.name or "", 0))))
     whole = percent(done) if total else 100.0 * any_integers
     return Share(whole, tuple(floats))

@@ -20,13 +20,21 @@ from inception_deploy.graph.rewrite import (
 from inception_deploy.verify import bound
 
 from .arith import INT32
-from .scheme import LIMITS, Params
+from .scheme import Params
 
 WIDEST = 2**15 - 1
 """The largest weight that there are kernels for."""
 
-COARSE = 0.1
-"""How much of a byte's step a result may be off because a bias, or a weight beside a large bias, is rounded."""
+COARSE, COARSE_OF_WIDE = 0.1, 0.5
+"""How much of a byte's step a result may be off because a bias, or a weight beside a large bias, is rounded; and how
+much of a step of 16 bits.
+"""
+
+BYTES = ("uint8", "int8")
+"""The types of weights that there are kernels for."""
+
+_BLOCK = 16
+_MOST_OF_WIDE = 2**46
 
 
 class StaysFloatError(Exception):
@@ -39,12 +47,17 @@ class Linear:
 
     Attributes:
         weight: int8 (O, I / groups, KH, KW) or (O, I); int16 where it less its zero point needs 9 bits.
-        scale: float32 (O,). bias: int32 (O,), in the scale of `acc`.
+        scale: float32 (O,). bias: int32 (O,), in the scale of `acc`; int64 beside inputs of 16 bits.
     """
 
     weight: NDArray[np.int8] | NDArray[np.int16]
     scale: NDArray[np.float32]
-    bias: NDArray[np.int32] | None
+    bias: NDArray[np.int32] | NDArray[np.int64] | None
+
+
+def coarse(y: Params) -> float:
+    """How much a result may be off by what is rounded besides itself."""
+    return y.scale * (COARSE_OF_WIDE if y.wide else COARSE)
 
 
 def numbers_of_linear(node: ir.Node, x: Params, y: Params | None, ours: bool, taps: int) -> Linear:
@@ -73,9 +86,36 @@ def numbers_of_linear(node: ir.Node, x: Params, y: Params | None, ours: bool, ta
         scale = (scale * np.float32(number(node, "alpha", 1.0))).astype(np.float32)
     if not (np.isfinite(scale).all() and (scale > 0).all()):
         raise StaysFloatError("a scale of its weights is not a positive number")
-    bias = _bias(node, np.float32(x.scale) * scale)
+    bias = _bias(node, np.float32(x.scale) * scale, x)
     found = Linear(weight, scale, bias)
-    return found if ours else _fitted(_finer(found, node, x, y), x, y)
+    found = found if ours else _finer(found, node, x, y)
+    if x.wide:
+        _require_short_sums(found, node, x)
+        return found
+    return found if ours else _fitted(found, x, y)
+
+
+def channels_summed(weight: NDArray[np.int8] | NDArray[np.int16]) -> int:
+    """Of how many input channels, whichever they are, int32 holds all products with numbers of 16 bits as they lie,
+    for every output; all of them, or a multiple of 16.
+
+    Args:
+        weight: (O, I, ...).
+    """
+    each = -np.sort(-np.abs(weight.astype(np.int64)).reshape(*weight.shape[:2], -1).sum(2), axis=1)
+    count = int(((each.cumsum(1) << 15) <= INT32.max).all(0).sum())
+    return count if count == each.shape[1] else count // _BLOCK * _BLOCK
+
+
+def _require_short_sums(found: Linear, node: ir.Node, x: Params) -> None:
+    """There are kernels for the sums of products with numbers of 16 bits."""
+    bias = np.zeros(1, np.int64) if found.bias is None else np.abs(found.bias.astype(np.int64))
+    if node.op_type == "Conv" and integer(node, "group", 1) == len(found.weight) > 1 == found.weight.shape[1]:
+        sums = np.abs(found.weight.astype(np.int64)).reshape(len(found.weight), -1).sum(1) * x.reach + bias
+        if sums.max(initial=0) > INT32.max:
+            raise StaysFloatError("a sum of its products may need more than 32 bits")
+    elif not channels_summed(found.weight):
+        raise StaysFloatError("the sum of 16 channels' products may need more than 32 bits")
 
 
 def _finer(found: Linear, node: ir.Node, x: Params, y: Params | None) -> Linear:
@@ -84,16 +124,15 @@ def _finer(found: Linear, node: ir.Node, x: Params, y: Params | None) -> Linear:
     if real is None or y is None:
         return found
     error = _bias_error(found, real, x)
-    bits = int(np.ceil(np.log2(max(error / (COARSE * y.scale), 1.0))))
+    bits = int(np.ceil(np.log2(max(error / coarse(y), 1.0))))
     most = int(np.abs(found.weight.astype(np.int64)).max(initial=1))
     if not bits:
         return found
     if most << bits > WIDEST:
         raise StaysFloatError("its bias is finer than the scale of its products, by more than its result allows")
     scale = np.ldexp(found.scale, -bits).astype(np.float32)
-    return Linear(
-        (found.weight.astype(np.int16) << bits).astype(np.int16), scale, _bias(node, np.float32(x.scale) * scale)
-    )
+    wider = (found.weight.astype(np.int16) << bits).astype(np.int16)
+    return Linear(wider, scale, _bias(node, np.float32(x.scale) * scale, x))
 
 
 def _bias_error(found: Linear, real: NDArray[np.float64], x: Params) -> float:
@@ -105,15 +144,14 @@ def _fitted(found: Linear, x: Params, y: Params | None) -> Linear:
     """With coarser scales in the channels whose sums might leave 32 bits."""
     weight, scale = found.weight.astype(np.int64), found.scale.astype(np.float64)
     bias = np.zeros(len(weight), np.int64) if found.bias is None else found.bias.astype(np.int64)
-    low, high = x.limits
-    reach, axes = max(high - x.zero, x.zero - low), tuple(range(1, weight.ndim))
-    over = np.abs(weight).sum(axes) * reach + np.abs(bias) > INT32.max
+    axes = tuple(range(1, weight.ndim))
+    over = np.abs(weight).sum(axes) * x.reach + np.abs(bias) > INT32.max
     if not over.any():
         return found
     column = np.where(over, 2.0, 1.0)
     halved = np.rint(weight / column.reshape(-1, *[1] * len(axes)))
-    rounded = np.abs(halved * column.reshape(-1, *[1] * len(axes)) - weight).sum(axes) * reach + over
-    if y is None or found.bias is None or (rounded * scale * x.scale).max() > COARSE * y.scale:
+    rounded = np.abs(halved * column.reshape(-1, *[1] * len(axes)) - weight).sum(axes) * x.reach + over
+    if y is None or found.bias is None or (rounded * scale * x.scale).max() > coarse(y):
         raise StaysFloatError("a sum of its products may need more than 32 bits")
     kept = halved.astype(np.int8) if found.weight.dtype == np.int8 else halved.astype(np.int16)
     less = Linear(kept, (scale * column).astype(np.float32), np.rint(bias / column).astype(np.int32))
@@ -128,8 +166,9 @@ def _weight(node: ir.Node, outputs: int) -> tuple[NDArray[np.int8] | NDArray[np.
     q, scale = (None, None) if maker is None else (constant(maker.inputs[0]), constant(operand(maker, 1)))
     if maker is None or maker.op_type != "DequantizeLinear" or q is None or scale is None:
         raise StaysFloatError("its weights are not quantized")
-    if str(q.dtype) not in LIMITS or integer(maker, "block_size", 0):
-        raise StaysFloatError(f"its weights are {q.dtype} in blocks or of other than 8 bits")
+    if str(q.dtype) not in BYTES or integer(maker, "block_size", 0):
+        blocks = " in blocks with scales of their own" if integer(maker, "block_size", 0) else ""
+        raise StaysFloatError(f"its weights are {q.dtype}{blocks}, and one scale an output and 8 bits are known")
     zero = constant(operand(maker, 2))
     zero = np.zeros((), q.dtype) if zero is None else zero
     axis = integer(maker, "axis", 1)
@@ -145,8 +184,10 @@ def _weight(node: ir.Node, outputs: int) -> tuple[NDArray[np.int8] | NDArray[np.
     return np.ascontiguousarray(centred.astype(np.int16 if wide else np.int8)), spread
 
 
-def _bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None:
-    """int32 in the accumulator's scale: as it stands where it is quantized so, else rounded to it."""
+def _bias(node: ir.Node, scale: NDArray[np.float32], x: Params) -> NDArray[np.int32] | NDArray[np.int64] | None:
+    """int32 in the accumulator's scale, or int64 beside numbers of 16 bits: as it stands where it is quantized so, else
+    rounded to it.
+    """
     value = operand(node, 2)
     if value is None:
         return None
@@ -157,9 +198,10 @@ def _bias(node: ir.Node, scale: NDArray[np.float32]) -> NDArray[np.int32] | None
     if real is None or real.size not in (1, scale.size):
         raise StaysFloatError("its bias is computed at run time, or is not one number an output")
     rounded = np.rint(np.broadcast_to(real, scale.shape) / scale)
-    if not np.isfinite(rounded).all() or np.abs(rounded).max(initial=0) > INT32.max:
-        raise StaysFloatError("its bias does not fit 32 bits in the scale of its products")
-    return np.asarray(rounded, np.int32)
+    most = _MOST_OF_WIDE if x.wide else INT32.max
+    if not np.isfinite(rounded).all() or np.abs(rounded).max(initial=0) > most:
+        raise StaysFloatError(f"its bias does not fit {47 if x.wide else 32} bits in the scale of its products")
+    return rounded.astype(np.int64) if x.wide else np.asarray(rounded, np.int32)
 
 
 def _real_bias(node: ir.Node) -> NDArray[np.float64] | None:

@@ -158,6 +158,16 @@ class Target(ABC):
         return self.precision.integers
 
     @property
+    def only_bytes(self) -> bool:
+        """It has no kernels of quantized numbers of 16 bits."""
+        return self.isa.gpu or self.accelerator is not None
+
+    @property
+    def sixteen(self) -> bool:
+        """Its integer kernels know quantized numbers of 16 bits, too."""
+        return self.integers and not self.only_bytes
+
+    @property
     def byte_offset(self) -> int:
         """How much lower than they lie its kernels take the bytes of a convolution (`dots.Dot.offset`)."""
         return self.isa.dots[0].offset if self.isa.dots else 0

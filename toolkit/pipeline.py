@@ -350,6 +350,7 @@ class _Export:
             model,
             integers=target.precision.integers,
             borders=target.accelerator is not None,
+            sixteen=target.sixteen,
         )
         for note in found.notes():
             self.watch.note(note)

@@ -299,8 +299,105 @@ def linear() -> Iterator[File]:
 
 
 def sixteen() -> Iterator[File]:
-    """Activations of 16 bits are computed in float."""
-    for domain, opset in (("", 21), ("com.microsoft.", 18)):
+    """Activations of 16 bits, by ONNX's own operators and by onnxruntime's; beside those of 8."""
+    yield from _by_either_domain()
+    for dtype, zero in (("uint16", 31000), ("int16", -700)):
+        for name, make in (("sums", _sums), ("joins", _joins), ("moves", _moves), ("dense", _dense), ("long", _long)):
+            g = Graph(17, 21)
+            yield _file(f"16-bits-{name}-{dtype}", g, make(g, dtype, zero))
+
+
+def _sums(g: Graph, dtype: str, zero: int) -> str:
+    """Convolutions from 8 bits to 16, 16 to 16 and 16 to 8: plain, with padding, in groups, depthwise, with a batch norm
+    and a sum behind them.
+    """
+    y = g.qdq(g.conv(g.qdq("x", 0.03, 120), 0.03, 3, 16), 0.0002, zero, dtype)
+    y = g.qdq(g.op("Relu", g.conv(y, 0.0002, 16, 32, strides=[2, 1])), 0.0001, 0, dtype)
+    z = g.qdq(g.conv(y, 0.0001, 32, 32, group=2), 0.0001, zero, dtype)
+    clip = (g.constant([-0.5]), g.constant([1.5]))
+    z = g.qdq(g.op("Clip", g.conv(z, 0.0001, 32, 32, group=32), *clip), 0.0001, zero, dtype)
+    z = g.qdq(_norm(g, g.qdq(g.conv(z, 0.0001, 32, 32, 1), 0.0002, zero, dtype), 32), 0.02, 128)
+    z = g.qdq(g.op("Add", g.qdq(g.conv(z, 0.02, 32, 32, 1), 0.02, 128), y), 0.0002, zero, dtype)
+    z = g.qdq(g.op("Relu", g.op("Add", g.conv(z, 0.0002, 32, 32, 1, bias="float"), y)), 0.02)
+    return g.head(z, 0.02, 32)
+
+
+def _joins(g: Graph, dtype: str, zero: int) -> str:
+    """Sums, products and concats of 8 and 16 bits, tables of each to each, pools of 16."""
+    x = g.qdq("x", 0.0002, zero, dtype)
+    wide = g.qdq(g.conv(x, 0.0002, 3, 16), 0.0002, zero, dtype)
+    narrow = g.qdq(g.conv(x, 0.0002, 3, 16), 0.02, 110)
+    y = g.qdq(g.op("Add", wide, narrow), 0.0003, zero, dtype)
+    y = g.qdq(g.op("Mul", y, wide), 0.0003, zero, dtype)
+    y = g.qdq(
+        g.op("Mul", y, g.qdq(g.op("Sigmoid", g.qdq(g.op("GlobalAveragePool", y), 0.01, 90)), 0.00002, 0, dtype)),
+        0.02,
+        128,
+    )
+    y = g.qdq(
+        g.op("Concat", y, wide, g.qdq(g.op("LeakyRelu", wide, alpha=0.1), 0.0002, zero, dtype), axis=1),
+        0.0003,
+        zero,
+        dtype,
+    )
+    y = g.qdq(g.op("AveragePool", y, kernel_shape=[3, 3], pads=[1, 0, 1, 1]), 0.0003, zero, dtype)
+    y = g.qdq(g.op("MaxPool", y, kernel_shape=[2, 2], strides=[2, 2]), 0.0003, zero, dtype)
+    return g.head(g.qdq(g.op("Tanh", y), 0.01, 128), 0.01, 48)
+
+
+def _moves(g: Graph, dtype: str, zero: int) -> str:
+    """Numbers of 16 bits in other places; then the same in 8 bits, and in 16 again."""
+
+    def again(y: str) -> str:
+        return g.qdq(y, 0.0002, zero, dtype)
+
+    y = again(g.conv(again("x"), 0.0002, 3, 20))
+    y = again(g.op("Pad", y, g.constant([0, 0, 1, 0, 0, 0, 0, 2], "int64"), g.constant(0.5)))
+    left, right = g.op("Split", y, g.constant([9, 11], "int64"), outputs=2, axis=1)
+    y = again(g.op("Concat", again(right), again(left), axis=1))
+    y = again(g.op("Gather", y, g.constant([19, 2, 2, 7, 11, 3, 0, 1, 5], "int64"), axis=1))
+    y = g.op(
+        "Resize",
+        y,
+        "",
+        g.constant([1, 1, 2, 2]),
+        mode="nearest",
+        nearest_mode="floor",
+        coordinate_transformation_mode="asymmetric",
+    )
+    y = again(g.qdq(again(y), 0.02, 120))
+    return g.head(g.qdq(g.conv(y, 0.0002, 9, 12), 0.03, 128), 0.03, 12)
+
+
+def _dense(g: Graph, dtype: str, zero: int) -> str:
+    """A fully connected layer of a flattened map of 16 bits, and one behind it."""
+    y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 5, strides=[3, 3]), 0.0002, zero, dtype)
+    weight, _ = g.weight(12, 100)
+    y = g.op("Gemm", g.op("Flatten", y), g.op("DequantizeLinear", *weight, axis=0), transB=1)
+    weight, _ = g.weight(12, 5, axis=None)
+    y = g.op("MatMul", g.qdq(g.op("Relu", y), 0.0001, 0, dtype), g.op("DequantizeLinear", *weight))
+    return str(y)
+
+
+def _long(g: Graph, dtype: str, zero: int) -> str:
+    """Sums that 32 bits do not hold, over many input blocks, with and without padding."""
+    y = g.qdq(g.conv(g.qdq("x", 0.03, 128), 0.03, 3, 400, 1), 0.03, 128)
+    y = g.qdq(g.op("Abs", y), 0.00004, 0, dtype)
+    parts = []
+    for kernel in (1, 3):
+        weight, scale = np.full((24, 400, kernel, kernel), 127), np.float32(1 / (400 * 127 * kernel**2))
+        weight[1::2] = -128
+        weight[:, ::3] = 100
+        stored = [g.constant(weight, "int8"), g.constant(scale), g.constant(0, "int8")]
+        inputs = [y, g.op("DequantizeLinear", *stored), g.constant(g.normal(24, 1).reshape(-1))]
+        z = g.op("Conv", *inputs, pads=[kernel // 2] * 4, strides=[3, 3])
+        parts.append(g.qdq(z, 0.00006, zero, dtype))
+    return g.head(g.qdq(g.op("Concat", *parts, axis=1), 0.02, 120), 0.02, 48)
+
+
+def _by_either_domain() -> Iterator[File]:
+    """By onnxruntime's operators where ONNX's own are too old."""
+    for domain, opset in (("", 21), ("com.microsoft.", 18), ("com.microsoft.", 13)):
         g = Graph(16, opset)
 
         def pair(y: str, scale: float, zero: int, g: Graph = g, domain: str = domain) -> str:
@@ -433,12 +530,16 @@ def by_onnxruntime() -> Iterator[File]:
         )
         for channel in (False, True)
     ]  # fmt: skip
-    static.append((QuantFormat.QDQ, QuantType.QInt16, QuantType.QInt8, True))
+    static += [(QuantFormat.QDQ, wide, QuantType.QInt8, True) for wide in (QuantType.QInt16, QuantType.QUInt16)]
     for form, activation, weight, channel in static:
         yield _quantized(
             f"ort-{form.name}-{activation.name}-{weight.name}-{'channel' if channel else 'tensor'}",
             {"quant_format": form, "activation_type": activation, "weight_type": weight, "per_channel": channel},
         )
+    for contrib in (False, True):
+        how = {"quant_format": QuantFormat.QDQ, "activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        options = {"TensorQuantOverrides": _mixed(), "UseQDQContribOps": contrib}
+        yield _quantized(f"ort-mixed-QUInt8-QInt8-{contrib}", {**how, "per_channel": True, "extra_options": options})
     yield _quantized("ort-dynamic", None)
 
 
@@ -464,6 +565,22 @@ def float_network() -> onnx.ModelProto:
     y = g.op("Relu", conv(g.op("Concat", *parts, axis=1), 48, 24))
     y = g.op("Flatten", g.op("GlobalAveragePool", y))
     return g.model(g.op("Gemm", y, g.constant(g.normal(10, 24)), g.constant(g.normal(10, 1).reshape(-1)), transB=1))
+
+
+def _mixed() -> dict[str, Any]:
+    """Two tensors of 16 bits, with conversions where operators of 8 bits read or make them."""
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.execution_providers.qnn import mixed_precision_overrides_utils as utils
+    from onnxruntime.quantization.tensor_quant_overrides import TensorQuantOverridesHelper
+
+    model = onnx.shape_inference.infer_shapes(float_network())
+    wide = {model.graph.node[number].output[0]: [{"quant_type": QuantType.QUInt16}] for number in (1, 4)}
+    overrides = TensorQuantOverridesHelper(wide)
+    utils.MixedPrecisionTensorQuantOverridesFixer.create_from_model(overrides, model, QuantType.QUInt8).apply(
+        QuantType.QUInt8, False
+    )
+    found: dict[str, Any] = overrides.get_dict()
+    return found
 
 
 def _quantized(name: str, how: dict[str, Any] | None) -> File:

@@ -24,6 +24,7 @@ from ..cases.int8_files import (
     joins,
     outputs,
     scaled,
+    sixteen,
     weights,
 )
 from .conftest import Compiled
@@ -39,6 +40,8 @@ FAST = {
     "pt2e-x86",
     "norm-uint8",
     "by-channel-0",
+    "16-bits-sums-uint16",
+    "16-bits-joins-int16",
 }
 """These run in `make test`."""
 
@@ -47,7 +50,7 @@ TARGETS = ("cpu:avx512-vnni", "cpu:avx2")
 
 FILES = [
     pytest.param(file, id=file.name, marks=[] if file.name in FAST else pytest.mark.slow)
-    for make in (weights, activations, joins, scaled, by_channel, integers, outputs, by_other_tools)
+    for make in (weights, activations, joins, scaled, by_channel, sixteen, integers, outputs, by_other_tools)
     for file in make()
 ]
 
@@ -86,3 +89,21 @@ def test_a_file_of_onnxruntime_has_no_float_kernel(number: int, tmp_path: Path) 
         "quantize", "conv", "winograd_in", "winograd_out", "depthwise", "max_pool", "average_pool", "table", "rescale",
         "clip", "add", "dense", "copy", "dequantize", "unpack",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_numbers_of_16_bits_without_kernels_of_such(number: int, tmp_path: Path, monkeypatch) -> None:
+    """As on a GPU: layers of bytes are integers, the others float32 that hold the same numbers."""
+    target = targets.parse("cpu:avx2").at("int8")
+    if reason := target.missing():
+        pytest.skip(reason)
+    file = next(itertools.islice(sixteen(), number, None))
+    onnx.save(file.model, str(tmp_path / "model.onnx"))
+    model, _ = driver.optimise(capture.load_onnx(tmp_path / "model.onnx"), verify=False)
+    monkeypatch.setattr(type(target), "sixteen", property(lambda _: False))
+    made = Compiled(model, target, tmp_path / "kernels.so")
+    assert not [kernel for kernel in made.plan.kernels.values() if "q16" in str(kernel.spec.encode())]
+    assert any(kernel.spec.quantized for kernel in made.plan.kernels.values())
+    (expected,) = integer_network.reference(model, {"x": file.x})
+    (got,) = made.run(file.x)
+    assert compare(expected, got, "compiled-int8", noise=TOLERANCES["emulated-int8"].max_rel)["ok"]

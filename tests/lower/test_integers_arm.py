@@ -18,7 +18,7 @@ from inception_deploy.quantize.scheme import SCHEMES
 from inception_deploy.sources import capture
 
 from ..cases.emulator import emulator, run_library
-from ..cases.int8_files import scaled, weights
+from ..cases.int8_files import scaled, sixteen, weights
 from .conftest import Builder
 
 SIZE = (2, 3, 14, 13)
@@ -164,6 +164,24 @@ def test_batch_norms_of_files_of_others(isa: str, tmp_path: Path) -> None:
     onnx.save(file.model, str(tmp_path / "model.onnx"))
     model, _ = optimise(capture.load_onnx(tmp_path / "model.onnx"), verify=False)
     held(model, file.x, isa, tmp_path)
+
+
+SIXTEEN = {file.name: file for file in sixteen() if file.floats is not None}
+
+
+@pytest.mark.parametrize(
+    ("isa", "name"),
+    [
+        pytest.param(isa, name, marks=() if (isa, name) == ("cortex-a72", "16-bits-sums-uint16") else pytest.mark.slow)
+        for isa in DOTS
+        for name in SIXTEEN
+    ],
+)
+def test_numbers_of_16_bits(isa: str, name: str, tmp_path: Path) -> None:
+    onnx.save(SIXTEEN[name].model, str(tmp_path / "model.onnx"))
+    model, _ = optimise(capture.load_onnx(tmp_path / "model.onnx"), verify=False)
+    assert not integer_network.read(model).float_nodes
+    assert held(model, SIXTEEN[name].x, isa, tmp_path) & {"smlal", "vmlal.s16"}
 
 
 def test_products_that_do_not_fit_16_bits_in_pairs(tmp_path: Path) -> None:

@@ -53,5 +53,8 @@ def test_onnxruntimes_own_files_are_whole(tmp_path: Path) -> None:
     kinds = {
         file.name: integer_network.read(read(file, tmp_path)) for file in KINDS[-1]() if "QInt8-" in file.name[10:]
     }
-    assert len(kinds) == 9
-    assert all(not network.float_nodes for name, network in kinds.items() if "Int16" not in name)
+    assert len(kinds) == 12
+    assert not any(network.float_nodes for network in kinds.values())
+    wide = {name: [s.output.params.wide for s in n.steps if s.output is not None] for name, n in kinds.items()}
+    assert all(all(of) == any(of) == ("Int16" in name) for name, of in wide.items() if "mixed" not in name)
+    assert all(0 < sum(of) < len(of) for name, of in wide.items() if "mixed" in name)

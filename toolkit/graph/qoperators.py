@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 
 MICROSOFT = "com.microsoft"
 
+OPSET_OF_SIXTEEN = 21
+"""The opset from which on QuantizeLinear makes numbers of 16 bits."""
+
+_CONVERSIONS = ("QuantizeLinear", "DequantizeLinear")
+
 _MOVES = frozenset({
     "MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Gather", "Concat", "Pad",
     "Clip", "Max", "Min", "Relu", "Identity", "Dropout", "DepthToSpace", "SpaceToDepth", "Expand", "Tile",
@@ -54,7 +59,15 @@ class _Numbers:
 
 def knows(domain: str, op_type: str) -> bool:
     """Whether `to_qdq` rewrites an operator that is none of ONNX's own."""
-    return domain == MICROSOFT and (op_type in ("QuantizeLinear", "DequantizeLinear") or op_type in _RULES)
+    return domain == MICROSOFT and (op_type in _CONVERSIONS or op_type in _RULES)
+
+
+def has_sixteen(model: ir.Model) -> bool:
+    """Whether there are onnxruntime's own QuantizeLinear and DequantizeLinear of 16 bits: ONNX's have such from
+    `OPSET_OF_SIXTEEN` on.
+    """
+    theirs = (node for node in model.graph if node.domain == MICROSOFT and node.op_type in _CONVERSIONS)
+    return any((zero := _array(_input(node, 2))) is not None and zero.dtype.itemsize == 2 for node in theirs)
 
 
 def to_qdq(model: ir.Model) -> int:
@@ -73,7 +86,7 @@ def to_qdq(model: ir.Model) -> int:
         rule = _RULES.get(node.op_type)
         if rule is not None and (node.domain == MICROSOFT) == (node.op_type not in _ONNX):
             fired += bool(rule(rewriter, node))
-        elif node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+        elif node.op_type in _CONVERSIONS:
             fired += rewriter.convert(node)
         else:
             fired += rewriter.around(node)
@@ -222,40 +235,9 @@ class _Rewriter:
         theirs, node.domain = node.domain == MICROSOFT, ""
         scale, zero = node.inputs[1], _input(node, 2)
         assert scale is not None
-        zeros = _array(zero)
-        if theirs and zeros is not None and zeros.dtype in (np.uint16, np.int16):
-            self._sixteen(node, scale, zeros)
-        elif node.op_type == "QuantizeLinear":
+        if node.op_type == "QuantizeLinear":
             self.numbers[node.outputs[0]] = _Numbers(scale, zero)
         return theirs
-
-    def _sixteen(self, node: ir.Node, scale: ir.Value, zero: np.ndarray) -> None:
-        """16 bits, which ONNX's own know from opset 21 on: the same in real numbers, as ``q - zero``."""
-        source = node.inputs[0]
-        if node.op_type == "QuantizeLinear":
-            limits = np.iinfo(zero.dtype)
-            ends = [
-                self.constant(np.float32(int(end) - int(zero.reshape(-1)[0])), node, "end")
-                for end in (limits.min, limits.max)
-            ]
-            (whole,) = self.emit(node, "Round", self.emit(node, "Div", [source, scale]))
-            self.reals[node.outputs[0]] = self.emit(node, "Clip", [whole, *ends])[0]
-            self.idle.append(node)
-            return
-        stored = _array(source)
-        if stored is not None:
-            axis = node.attributes["axis"].as_int() if "axis" in node.attributes else 1
-            sizes = [1] * stored.ndim
-            factors = np.asarray(_array(scale), np.float32)
-            if zero.size > 1 or factors.size > 1:
-                sizes[axis] = -1
-            factor = factors.reshape(sizes if stored.ndim else ())
-            real = (stored.astype(np.float32) - zero.astype(np.float32).reshape(sizes if stored.ndim else ())) * factor
-            self.replace(node, 0, self.constant(real, node, "real"))
-        else:
-            assert source is not None
-            self.replace(node, 0, self.emit(node, "Mul", [self.reals[source], scale])[0])
-        self.drop(node)
 
     def around(self, node: ir.Node) -> bool:
         """DQ before, and Q behind, an operator that reads integers as they are."""

@@ -67,6 +67,11 @@ its zero point: nothing else changes, and every instruction set that multiplies 
 ones. What each number means is `quantize.arith`'s.
 """
 
+SIXTEEN = "q16"
+"""A quantized number of 16 bits, for a few tensors that 8 are too few for. It lies as int16, which every instruction
+set multiplies; a model's uint16 lies 2^15 lower, and so does its zero point.
+"""
+
 SHORT = "int16"
 """What Winograd's transforms make of bytes: whole numbers, whose products are summed in int32."""
 
@@ -81,6 +86,16 @@ ELEMENTS: dict[str, Element] = {
 """What real numbers are kept in, by name. bfloat16 is kept in integers: TVM 0.27 crashes where it has to name LLVM's
 own type of it.
 """
+
+QUANTIZED: dict[str, Element] = {BYTE: Element(BLOCK, BLOCK, "uint8"), SIXTEEN: Element(BLOCK, BLOCK, "int16")}
+"""What quantized numbers are kept in, by name."""
+
+
+def ends(element: str) -> tuple[int, int]:
+    """The least and the largest number that a quantized element holds, as it lies."""
+    info = np.iinfo(QUANTIZED[element].stored)
+    return int(info.min), int(info.max)
+
 
 TILED = (BF16, PAIR)
 """What matrix tiles are loaded from."""
@@ -104,18 +119,18 @@ def kept(values: np.ndarray, element: str) -> np.ndarray:
 
 
 def element_of(name: str) -> Element:
-    """The row of `ELEMENTS`; for the name of any other dtype, blocks of 16 of it."""
-    return ELEMENTS.get(name) or Element(BLOCK, BLOCK, name)
+    """The row of `ELEMENTS` or `QUANTIZED`; for the name of any other dtype, blocks of 16 of it."""
+    return ELEMENTS.get(name) or QUANTIZED.get(name) or Element(BLOCK, BLOCK, name)
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """From an int32 accumulator to a byte: ``clamp(round(acc * factor) + zero, low, high)``.
+    """From an accumulator to a byte, or to a number of 16 bits: ``clamp(round(acc * factor) + zero, low, high)``.
 
     Attributes:
         shift: the factor is ``2^-n``: ``(acc + 2^(n-1)) >> n`` (`arith.requantize_shift`). Otherwise it is a float32,
             and the product is rounded to the nearest, ties to even (`arith.requantize_scale`).
-        zero, low, high: of the uint8 as it lies; a Relu is in `low`.
+        zero, low, high: of the number as it lies; a Relu is in `low`.
     """
 
     zero: int

@@ -46,6 +46,10 @@ class KernelSet(Protocol):
         """There are kernels that multiply bytes."""
 
     @property
+    def sixteen(self) -> bool:
+        """And some of quantized numbers of 16 bits."""
+
+    @property
     def byte_offset(self) -> int:
         """How much lower than they lie those kernels take the bytes of a convolution."""
 

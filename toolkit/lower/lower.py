@@ -168,7 +168,8 @@ def layers_for(model: onnx.ModelProto, kernels: KernelSet, dump: Dump | None = N
         DeployError: the model has shapes or types that cannot be compiled.
     """
     offset = kernels.byte_offset if kernels.integers else None
-    network = read(model, byte_offset=offset, element=kernels.element, weighs=kernels.accelerator is not None)
+    able = {"weighs": kernels.accelerator is not None, "sixteen": kernels.sixteen}
+    network = read(model, byte_offset=offset, element=kernels.element, **able)
     if dump is not None:
         dump("00-read", text(network))
     _run(network, kernels, range(_CHOSEN_AT), dump)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import numpy_helper, shape_inference
 
 from ..errors import DeployError
-from ..kernels.elements import BLOCK, BYTE, Rounding, element_of
+from ..kernels.elements import BLOCK, QUANTIZED, Rounding, element_of, ends
 from ..kernels.spec import Map, Pack, Spec, Unpack
 from .layers import Layer, Network, Param, Storage, Value
 
@@ -208,8 +209,9 @@ class Reader:
         size = (source.batch, source.pixels, source.blocks, source.slots)
         storage = Storage(f"{value.name}:copy", *size, dtype=source.dtype)
         spec = Map("identity", source.batch, source.blocks, source.pixels)
-        if source.dtype == BYTE:
-            spec = replace(spec, op="clip", in_element=BYTE, out_element=BYTE, rounding=Rounding(0, 0, 255))
+        if source.dtype in QUANTIZED:
+            elements: Any = {"in_element": source.dtype, "out_element": source.dtype}
+            spec = replace(spec, op="clip", **elements, rounding=Rounding(0, *ends(source.dtype)))
         self.emit("copy", [], spec, [(source, "in_stride")], storage, value.name)
         return Value(value.name, value.shape, storage, value.height, value.width)
 

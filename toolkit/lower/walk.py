@@ -25,7 +25,12 @@ RANDOM = frozenset({"Bernoulli", "Multinomial", "RandomNormalLike", "RandomUnifo
 
 
 def read(
-    model: onnx.ModelProto, *, byte_offset: int | None = None, element: str = "float32", weighs: bool = False
+    model: onnx.ModelProto,
+    *,
+    byte_offset: int | None = None,
+    element: str = "float32",
+    weighs: bool = False,
+    sixteen: bool = True,
 ) -> Network:
     """The layers of an optimised model with static shapes.
 
@@ -34,6 +39,7 @@ def read(
             lower than they lie. None: in float32, as ONNX defines it.
         element: what float activations are kept in.
         weighs: windows of an average pooling may count differently in the convolution behind it.
+        sixteen: quantized numbers of 16 bits are integers, too.
 
     Raises:
         DeployError: a shape is not static, or an operator is neither ours nor TVM's.
@@ -41,7 +47,7 @@ def read(
     reader = Reader(model, element)
     steps = None
     if byte_offset is not None and is_quantized(model):
-        steps = Integers(reader, reader.model, byte_offset, weighs)
+        steps = Integers(reader, reader.model, byte_offset, weighs=weighs, sixteen=sixteen)
     graph = reader.model.graph
     feeds = [i for i in graph.input if i.name not in reader.constants]
     for index, feed in enumerate(feeds):

@@ -75,6 +75,8 @@ def load(path: str | Path, tell: Callable[[str], None] = lambda _: None) -> onnx
         if halves.widen(_graphs(model), _nodes(model.graph), _tensors(model)):
             tell(f"{path.name}: it computes in 16-bit floats; here it is computed in float32, its weights widened")
         read = _to_ir(model)
+        if qoperators.has_sixteen(read):
+            read = _modern(read, qoperators.OPSET_OF_SIXTEEN)
         qoperators.to_qdq(read)
         modern = _modern(read)
         spell_out(modern)
@@ -528,12 +530,12 @@ def _to_ir(model: onnx.ModelProto) -> ir.Model:
         raise DeployError(f"cannot be read: {_first_line(error)}", kind="onnx") from error
 
 
-def _modern(model: ir.Model) -> ir.Model:
-    """`model` in an opset that the passes know."""
+def _modern(model: ir.Model, least: int = OLDEST_OPSET) -> ir.Model:
+    """`model` in an opset that the passes know, and not older than `least`."""
     import onnx
 
-    version = model.opset_imports[""]
-    if version >= OLDEST_OPSET:
+    version, wanted = model.opset_imports[""], max(least, TARGET_OPSET)
+    if version >= least:
         return model
     try:
         _infer(model)
@@ -542,14 +544,14 @@ def _modern(model: ir.Model) -> ir.Model:
             legacy.drop_idle_values(model)
         if version < 7:
             legacy.align_operands(model)
-        made = restore(onnx.version_converter.convert_version(skeleton(model), TARGET_OPSET), model)
+        made = restore(onnx.version_converter.convert_version(skeleton(model), wanted), model)
         legacy.keep_coordinates(made, samplers)
         return made
     except DeployError:
         raise
     except Exception as error:  # the C++ converter raises plain RuntimeError where it lacks a step
-        message = f"opset {version} cannot be converted to {TARGET_OPSET}: {_first_line(error)}"
-        raise DeployError(message, kind="onnx", got=version, allowed=f"opset {OLDEST_OPSET} or newer") from error
+        message = f"opset {version} cannot be converted to {wanted}: {_first_line(error)}"
+        raise DeployError(message, kind="onnx", got=version, allowed=f"opset {least} or newer") from error
 
 
 def _infer(model: ir.Model) -> ir.Model:

@@ -4,7 +4,8 @@ multiplies (`dots.Dot`).
 One instruction adds, in each lane, the products of a word of the inputs, broadcast to all lanes, and a word of weights
 to an int32. Where it multiplies bytes (vpdpbusd), a word of the inputs is four of them as they lie in memory. Where it
 multiplies 16-bit numbers (vpmaddwd, smlal), the bytes of a block are widened on the way, a pixel of a tile at a time,
-and so are the weights, unless they need more than 8 bits and lie so. Where it multiplies signed bytes (sdot), those of
+and so are the weights, unless they need more than 8 bits and lie so. Inputs of 16 bits are multiplied as they lie, and
+what may leave 32 bits is put together from sums of some input blocks. Where it multiplies signed bytes (sdot), those of
 a pixel are lowered by 128 on the way, and the bias makes up for it.
 
 Taps outside of the image are left out, as in fp32. The zero point they would have read is in the bias: see
@@ -13,12 +14,13 @@ Taps outside of the image are left out, as in fp32. The zero point they would ha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from tvm import tirx
 
-from ..elements import BLOCK, BYTE
+from ..elements import BLOCK, BYTE, SIXTEEN, element_of
 from ..emit import Emitter, Expr, load, splat
 from ..spec import Conv, column_sets
 from ..vector import conv
@@ -39,11 +41,12 @@ class Direct(conv.Direct):
         self.itemsize = np.dtype(spec.weight_element).itemsize
         self.depth = self.dot.depth
         self.widened = self.dot.bits > 8 and spec.in_element == BYTE
-        self.changed = self.widened or self.dot.offset > 0
+        # beside inputs of 16 bits only one that takes a word from a lane of several has them laid aside
+        self.changed = self.widened or self.dot.offset > 0 or (self.dot.depth == 1 and spec.in_element == SIXTEEN)
         self.shared: Any = None  # the widened pixels of the tiles from `first` on
         self.first: Expr = 0
         self.in_memory = self.widened and schedule.unroll == 1 and self.depth > 1  # pairs, broadcast from there (x86)
-        source = "uint8" if self.changed else "int32"
+        source = element_of(spec.in_element).stored if self.changed else "int32"
         pointers = [(n, source if n == "src" else element) for n, element in spec.pointers]
         super().__init__(spec, schedule, Emitter(name, pointers))
         lanes = PIXEL if spec.planar else BLOCK
@@ -112,7 +115,7 @@ class Direct(conv.Direct):
                     for p, place in places.items():
                         em.store(near, p * self.in_lanes, self.words(place))
                     places = {p: p * self.in_lanes for p in places}
-                if places and self.widened:
+                if places and self.changed and self.dot.bits > 8:
                     # A loop, so that `near` stays in memory: a broadcast from there is one load. Or there are
                     # registers for some words of each pixel, whose lanes the instruction broadcasts itself.
                     with em.loop(self.looped(self.in_lanes // count), "words") as i:
@@ -133,13 +136,27 @@ class Direct(conv.Direct):
                     laid = {p: broadcast(em, self.dot, near, place, word, self.in_lanes) for p, place in places.items()}
                     multiply(panel, s, word, laid)
 
-        with em.loop(blocks[1] - blocks[0], "block", blocks[0]) as b:
-            self.fetch_ahead(group, b, turn)
-            self.rows(y, lambda r, iy: taps(b, r, iy))
+        def summed(first: Expr, count: Expr) -> None:
+            with em.loop(count, "block", first) as b:
+                self.fetch_ahead(group, b, turn)
+                self.rows(y, lambda r, iy: taps(b, r, iy))
+
+        acc = self.over(summed, acc, blocks, (group, y, x, width))
         self.finished(acc, (group, y, x, width), add0, dst0)
+
+    def over(
+        self, summed: Callable[[Expr, Expr], None], acc: Any, blocks: tuple[int, int], _where: tuple[Any, ...]
+    ) -> Any:
+        """A tile's sums over input blocks; `summed` adds those of so many from a first one on to `acc`."""
+        summed(blocks[0], blocks[1] - blocks[0])
+        return acc
 
     def started(self, group: Expr, y: Expr, x: int | Expr, width: int) -> Any:
         """A tile's sums, a pixel's vectors side by side, with the bias in them."""
+        return self.biases(group, y, x, width)
+
+    def biases(self, group: Expr, y: Expr, x: int | Expr, width: int, behind: int = 0) -> Any:
+        """The biases of a tile, which begin so far behind the first."""
         em, spec, lanes, vectors = self.emitter, self.spec, self.schedule.lanes, self.schedule.vectors
         acc = em.local(width * self.wide, "int32")
         rows_seen = load(em.buffers["sets"], y) if spec.row_sets > 1 else 0
@@ -149,7 +166,7 @@ class Direct(conv.Direct):
             for p in range(width):
                 seen = self.column_set[x + p] if isinstance(x, int) and not spec.pointwise else self.whole
                 if seen not in starts:
-                    at = (first_set + seen) * spec.out_channels + (group * vectors + v) * lanes
+                    at = (first_set + seen) * spec.out_channels + (group * vectors + v) * lanes + behind
                     starts[seen] = em.let(load(em.buffers["bias"], at, lanes), "start")
                 em.store(acc, (p * vectors + v) * lanes, starts[seen])
         return acc
@@ -237,6 +254,8 @@ class Direct(conv.Direct):
     def words(self, at: Expr) -> Expr:
         """The bytes of a pixel of a block as words: widened, or lowered by flipping the highest bit."""
         value = load(self.emitter.buffers["src"], at, self.pixel)
+        if not self.widened and not self.dot.offset:
+            return value
         if self.dot.offset:
             value = value ^ splat(tirx.const(self.dot.offset, "uint8"), self.pixel)
         else:

@@ -1,4 +1,6 @@
-"""The integer arithmetic of `quantize.arith` on vectors of int32, as expressions."""
+"""The integer arithmetic of `quantize.arith` on vectors of int32, as expressions. What is said of bytes goes for
+quantized numbers of 16 bits, where nothing else is said.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from tvm import tirx
 
 from ..arm import NARROW
 from ..dots import Dot
-from ..elements import Addition, Product, Rounding, Scaling
+from ..elements import BYTE, SIXTEEN, Addition, Product, Rounding, Scaling, element_of
 from ..emit import NEON, Emitter, Expr, clamp, const, load, splat
 from ..spec import Conv, Map, WinogradOutput
 from ..x86 import VPMADDWD_SUM
@@ -35,18 +37,27 @@ def whole(value: int, lanes: int) -> Expr:
 
 
 def widen(value: Expr) -> Expr:
-    """Bytes as int32."""
+    """Quantized numbers as int32."""
     return tirx.Cast(_vector("int32", _lanes(value)), value)
 
 
-def narrow(value: Expr) -> Expr:
-    """int32 between 0 and 255 as bytes; bytes as they are."""
-    return value if value.ty.dtype.startswith("uint8") else tirx.Cast(_vector("uint8", _lanes(value)), value)
+def narrow(value: Expr, element: str = BYTE) -> Expr:
+    """int32 that an element holds in what that is kept in; bytes as they are."""
+    stored = element_of(element).stored
+    return value if value.ty.dtype.startswith(stored) else tirx.Cast(_vector(stored, _lanes(value)), value)
 
 
 def real(value: Expr) -> Expr:
-    """int32 as float32, the nearest one."""
-    return tirx.Cast(_vector("float32", _lanes(value)), value)
+    """int32 as float32, the nearest one; float32 as it is."""
+    return value if value.ty.dtype.startswith("float32") else tirx.Cast(_vector("float32", _lanes(value)), value)
+
+
+def gathered(high: Expr, low: Expr) -> Expr:
+    """``high * 2^16 + low`` of int32 lanes, as the float32 next to it: float64 holds the sum."""
+    lanes = _lanes(high)
+    double = _vector("float64", lanes)
+    whole_sum = tirx.Cast(double, high) * splat(tirx.const(65536.0, "float64"), lanes) + tirx.Cast(double, low)
+    return tirx.Cast(_vector("float32", lanes), whole_sum)
 
 
 def product(a: Expr, b: Expr) -> Expr:
@@ -94,7 +105,7 @@ def broadcast(em: Emitter, row: Dot, words: Any, pixel: int, word: int, count: i
 
 
 def rounded(acc: Expr, factor: Expr, how: Rounding, to: To | None = None) -> Expr:
-    """`Rounding` of int32 lanes, to int32 lanes between `low` and `high`, or to bytes.
+    """`Rounding` of int32 lanes, or of sums as float32, to int32 lanes between `low` and `high`, or to bytes.
 
     Args:
         factor: float32 lanes; or int32 lanes, how far to shift, where ``2^(n-1)`` is in `acc` already.
@@ -122,9 +133,11 @@ def nearest(value: Expr, how: Rounding) -> Expr:
     return bits + whole(how.zero - ROUNDER_BITS, lanes)
 
 
-def to_bytes(em: Emitter, instruction: str) -> To | None:
-    """What makes bytes of float32 lanes as `nearest` and `narrow` do; None without an instruction of `arm.NARROW`."""
-    if not instruction:
+def to_bytes(em: Emitter, instruction: str, element: str = BYTE) -> To | None:
+    """What makes bytes of float32 lanes as `nearest` and `narrow` do; None without an instruction of `arm.NARROW`, or
+    for another element.
+    """
+    if not instruction or element != BYTE:
         return None
 
     def saturated(value: Expr, how: Rounding) -> Expr:
@@ -172,11 +185,15 @@ def scaling_at(em: Any, slot: Expr, channels: int, lanes: int) -> tuple[Expr, Ex
     return em.let(scale, "scale"), em.let(shift, "shift")
 
 
-def multiplied(a: Expr, b: Expr, how: Product) -> Expr:
-    """`Product` of two bytes, both as int32 lanes; int32 lanes again."""
+def multiplied(a: Expr, b: Expr, how: Product, *, long: bool = False) -> Expr:
+    """`Product` of two quantized numbers, both as int32 lanes; int32 lanes again.
+
+    Args:
+        long: 32 bits may not hold the product. float32 holds both factors, so its product is the exact one's nearest.
+    """
     lanes = _lanes(a)
-    acc = (a - whole(how.zeros[0], lanes)) * (b - whole(how.zeros[1], lanes))
-    return _by(acc, how.factor, how.rounding)
+    left, right = a - whole(how.zeros[0], lanes), b - whole(how.zeros[1], lanes)
+    return _by(real(left) * real(right) if long else left * right, how.factor, how.rounding)
 
 
 def _by(acc: Expr, factor: float, how: Rounding, to: To | None = None) -> Expr:
@@ -214,7 +231,7 @@ def leave(
     instruction: str = "",
     scaling: tuple[Expr, Expr] | None = None,
 ) -> None:
-    """Store a convolution's sums, int32 lanes, as bytes or as float32.
+    """Store a convolution's sums, int32 lanes or already as float32, as quantized numbers or as float32.
 
     Args:
         scaling: the numbers of `spec.scaling`, where there is one (`scaling_at`).
@@ -223,10 +240,10 @@ def leave(
     if spec.rounding is None:
         em.store(em.buffers["dst"], dst_at, clamp(real(acc) * factor, spec.activation))
         return
-    how, to = spec.addition, to_bytes(em, instruction)
+    how, to = spec.addition, to_bytes(em, instruction, spec.out_element)
     other = None if how is None else widen(load(em.buffers["add"], add_at, _lanes(acc)))
     if how is not None and how.inside is not None:
-        em.store(em.buffers["dst"], dst_at, narrow(joined(acc, other, factor, how, to)))
+        em.store(em.buffers["dst"], dst_at, narrow(joined(acc, other, factor, how, to), spec.out_element))
         return
     last = to if how is None else None  # what follows wants numbers, not bytes
     q = em.let(rounded(acc, factor, spec.rounding, last if scaling is None else None), "q")
@@ -235,7 +252,7 @@ def leave(
         q = em.let(scaled(q, scaling, spec.scaling, last), "q")
     if how is not None:
         q = added(q, other, how, to)
-    em.store(em.buffers["dst"], dst_at, narrow(q))
+    em.store(em.buffers["dst"], dst_at, narrow(q, spec.out_element))
 
 
 def averaged(acc: Expr, times: Expr, shift: Expr, how: Rounding) -> Expr:
@@ -261,7 +278,7 @@ def mapped(spec: Map, value: Expr, second: Any = None) -> Expr:
         return added(value, second, spec.addition)
     if spec.op == "mul":
         assert spec.product is not None
-        return multiplied(value, second, spec.product)
+        return multiplied(value, second, spec.product, long=spec.in_element == spec.second_element == SIXTEEN)
     if spec.op == "dequantize":
         return real(value - whole(spec.zero, lanes)) * const(spec.constants[0], lanes)
     assert how is not None

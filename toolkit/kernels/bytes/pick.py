@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 from tvm import tirx
 
-from ..elements import BLOCK
+from ..elements import BLOCK, element_of
 from ..emit import Emitter, Expr, load, splat
 from ..family import Family, of_bytes
 from ..spec import Pick
@@ -19,7 +20,8 @@ def units(spec: Pick, _schedule: SimpleSchedule) -> int:
 def emit(spec: Pick, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc]:
     """A pixel of a block at a time, or, where channels change their slots, a byte."""
     em = Emitter(name, spec.pointers)
-    plane = spec.height * spec.width * BLOCK
+    plane, stored = spec.height * spec.width * BLOCK, element_of(spec.in_element).stored
+    fill = int(np.array(max(spec.fill, 0), np.uint32).astype(stored))
     with em.units() as unit:
         y = em.let(tirx.floormod(unit, spec.out_height), "y")
         index = em.let(tirx.floordiv(unit, spec.out_height), "index")
@@ -33,7 +35,7 @@ def emit(spec: Pick, _schedule: SimpleSchedule, name: str) -> list[tirx.PrimFunc
             if spec.fill < 0:
                 return load(em.buffers["src"], at, lanes)
             read = load(em.buffers["src"], tirx.Select(inside, at, tirx.const(0, "int32")), lanes)
-            return tirx.Select(splat(inside, lanes), read, splat(tirx.const(spec.fill, "uint8"), lanes))
+            return tirx.Select(splat(inside, lanes), read, splat(tirx.const(fill, stored), lanes))
 
         with em.loop(spec.out_width, "x") as x:
             column = em.let(load(em.buffers["columns"], x), "column")

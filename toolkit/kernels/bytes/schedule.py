@@ -13,7 +13,7 @@ import numpy as np
 
 from ..cut import split
 from ..dots import DOTS, Dot
-from ..elements import BLOCK
+from ..elements import BLOCK, BYTE, element_of
 from ..emit import NEON
 from ..isa import Isa
 from ..spec import Conv
@@ -132,13 +132,14 @@ def _shared(spec: Conv, schedule: DotSchedule) -> DotSchedule:
 
 def sharing(spec: Conv, schedule: DotSchedule) -> int:
     """`DotSchedule.parts`; 0 where it has no meaning."""
-    widened = schedule.unroll == 1 and schedule.row.bits > 8 and schedule.row.depth > 1
+    widened = schedule.unroll == 1 and schedule.row.bits > 8 and schedule.row.depth > 1 and spec.in_element == BYTE
     return schedule.parts if widened and spec.pointwise and spec.groups == 1 else 0
 
 
 def dot_for(spec: Conv, isa: Isa) -> Dot | None:
-    """The first instruction that takes the weights."""
-    bits = 8 * np.dtype(spec.weight_element).itemsize
+    """The first instruction that takes the weights and the inputs."""
+    stored = spec.weight_element, element_of(spec.in_element).stored
+    bits = max(8 * np.dtype(dtype).itemsize for dtype in stored)
     able = (dot for dot in isa.dots if dot.bits >= bits and (spec.pairs_fit or not dot.pairs))
     return next((dot for dot in able if not (spec.planar and dot.rows > 1)), None)
 
@@ -150,7 +151,8 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[DotSchedule, dict[str, tuple[i
     words = (PIXEL if spec.planar else BLOCK) // dot.depth
     unrolled = tuple(count for count in (1, 2, 4, LANE_WORDS) if count <= words)
     for schedule, knobs in conv.space(_in_words(spec, dot), isa):
-        own = {"unroll": unrolled if dot.bits > 8 and spec.quantized else (1,), "k_block": (0,), "parts": (0,)}
+        wide = dot.bits > 8 and (spec.in_element == BYTE or dot.depth == 1)
+        own = {"unroll": unrolled if wide else (1,), "k_block": (0,), "parts": (0,)}
         made = _of_dot(schedule, dot, isa)
         room = 2 * made.rows * made.pixels * spec.channels <= MOST_PANEL_BYTES
         if room and not made.rows_outer and sharing(spec, replace(made, parts=1)):

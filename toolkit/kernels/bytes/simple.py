@@ -8,7 +8,7 @@ from typing import Any
 from tvm import tirx
 
 from ..cut import runs, split
-from ..elements import BLOCK, element_of
+from ..elements import BLOCK, SIXTEEN, element_of, ends
 from ..emit import NEON, Emitter, Expr, clamp, const, load, splat
 from ..family import Family, of_bytes
 from ..isa import Isa
@@ -72,8 +72,10 @@ class _Window:
         (rows, columns), (step_y, step_x), (top, left) = spec.kernel, spec.stride, spec.pad[:2]
         spread_y, spread_x = spec.dilation
         maximum, depthwise = spec.op is WindowOp.MAX, spec.op is WindowOp.DEPTHWISE
-        acc = em.local(width * BLOCK, "uint8" if maximum else "int32")
-        start: Expr = splat(tirx.const(0, "uint8"), BLOCK) if maximum else whole(0, BLOCK)
+        stored = element_of(spec.in_element).stored
+        acc = em.local(width * BLOCK, stored if maximum else "int32")
+        least = splat(tirx.const(ends(spec.in_element)[0], stored), BLOCK) if maximum else whole(0, BLOCK)
+        start: Expr = least
         if depthwise:
             start = em.let(load(em.buffers["bias"], block * BLOCK, BLOCK), "start")
         for p in range(width):
@@ -109,16 +111,17 @@ class _Window:
             factor = load(em.buffers["factor"], block * BLOCK, BLOCK)
         elif spec.rounding is not None and spec.rounding.shift:
             shift = em.let(load(em.buffers["factor"], 2 * pixel + 1), "shift")
-            return narrow(averaged(acc, load(em.buffers["factor"], 2 * pixel), shift, spec.rounding))
+            return narrow(averaged(acc, load(em.buffers["factor"], 2 * pixel), shift, spec.rounding), spec.out_element)
         else:
             factor = splat(load(em.buffers["factor"], pixel), BLOCK)
         if spec.rounding is None:
             return clamp(real(acc) * factor, spec.activation)
-        to = to_bytes(em, self.schedule.narrow)
+        to = to_bytes(em, self.schedule.narrow, spec.out_element)
         if spec.scaling is None:
-            return narrow(rounded(acc, factor, spec.rounding, to))
+            return narrow(rounded(acc, factor, spec.rounding, to), spec.out_element)
         numbers = scaling_at(em, block * BLOCK, spec.channels, BLOCK)
-        return narrow(scaled(em.let(rounded(acc, factor, spec.rounding), "q"), numbers, spec.scaling, to))
+        q = em.let(rounded(acc, factor, spec.rounding), "q")
+        return narrow(scaled(q, numbers, spec.scaling, to), spec.out_element)
 
     def emit(self) -> tirx.PrimFunc:
         """The whole kernel."""
@@ -168,11 +171,12 @@ def _shuffle(isa: Isa) -> tuple[str, int]:
 
 
 def choose_map(spec: Map, isa: Isa) -> SimpleSchedule:
-    """A table is shuffled where a block has a vector of pixels to look up."""
+    """A table of bytes is shuffled where a block has a vector of pixels to look up."""
     if spec.op != "table":
         return whole_vectors(spec, isa)
     shuffle, wide = _shuffle(isa)
-    return TableSchedule(isa.lanes, shuffle, wide) if spec.pixels * BLOCK >= wide > 1 else TableSchedule(isa.lanes)
+    able = spec.pixels * BLOCK >= wide > 1 and SIXTEEN not in (spec.in_element, spec.out_element)
+    return TableSchedule(isa.lanes, shuffle, wide) if able else TableSchedule(isa.lanes)
 
 
 def _look_up(em: Emitter, spec: Map, schedule: TableSchedule, src: Expr, dst: Expr) -> None:
@@ -227,8 +231,9 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFu
                 at = pixel * BLOCK
                 if spec.op == "table":
                     with em.loop(BLOCK, "lane") as lane:
-                        index = tirx.bitwise_and(tirx.Cast("int32", load(em.buffers["src"], src + at + lane)), 255)
-                        value = tirx.Cast(spec.out_element, load(em.buffers["table"], index))
+                        index = tirx.Cast("int32", load(em.buffers["src"], src + at + lane))
+                        index = index - ends(SIXTEEN)[0] if spec.in_element == SIXTEEN else index & 255
+                        value = tirx.Cast(element_of(spec.out_element).stored, load(em.buffers["table"], index))
                         em.store(em.buffers["dst"], dst + at + lane, value)
                 else:
                     second = other + at if spec.second == "tensor" else other
@@ -239,9 +244,10 @@ def emit_map(spec: Map, schedule: SimpleSchedule, name: str) -> list[tirx.PrimFu
 def _mapped(spec: Map, em: Emitter, at: Expr, second: Expr) -> Expr:
     """The result of 16 values."""
     value = load(em.buffers["src"], at, BLOCK)
-    if spec.op == "clip":  # of bytes as they are
+    if spec.op == "clip":  # of numbers as they are
         assert spec.rounding is not None
-        low, high = (splat(tirx.const(end, "uint8"), BLOCK) for end in (spec.rounding.low, spec.rounding.high))
+        stored = element_of(spec.in_element).stored
+        low, high = (splat(tirx.const(end, stored), BLOCK) for end in (spec.rounding.low, spec.rounding.high))
         return tirx.min(tirx.max(value, low), high)
     other: Any = None
     if spec.second == "scaling":
@@ -249,7 +255,7 @@ def _mapped(spec: Map, em: Emitter, at: Expr, second: Expr) -> Expr:
     elif spec.second != "none":
         other = widen(load(em.buffers["second"], second, BLOCK))
     found = mapped(spec, value if spec.op == "quantize" else widen(value), other)
-    return found if spec.op == "dequantize" else narrow(found)
+    return found if spec.op == "dequantize" else narrow(found, spec.out_element)
 
 
 def input_units(spec: Pixels, _schedule: SimpleSchedule) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 from tvm import tirx
 
 from ..dots import VPMADDWD
-from ..elements import BLOCK, SHORT
+from ..elements import BLOCK, BYTE, SHORT
 from ..emit import Emitter, Expr, load, splat
 from ..family import Family, of_bytes
 from ..isa import Isa
@@ -46,7 +46,7 @@ def options(spec: Conv, isa: Isa) -> list[tuple[int, int]]:
     """The tiles that a convolution of bytes can be computed with; none where Winograd's algorithm does not apply, or
     the machine has an instruction for bytes themselves.
     """
-    if not spec.quantized or spec.weight_element != "int8" or VPMADDWD not in isa.dots[:1]:
+    if spec.in_element != BYTE or spec.weight_element != "int8" or VPMADDWD not in isa.dots[:1]:
         return []
     if not applies(spec) or any(taps not in OUTPUTS for taps in spec.kernel) or max(spec.stride) > MOST_STRIDE:
         return []

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 import numpy as np
 
-from ..elements import BYTE, element_of
+from ..elements import QUANTIZED, element_of
 
 Frame4 = tuple[int, int, int, int]
 """Pixels at the top, the left, the bottom and the right."""
@@ -101,7 +101,7 @@ class Spec:
     @property
     def quantized(self) -> bool:
         """It takes or gives quantized numbers."""
-        return any(operand.element == BYTE for operand in self.operands if operand.role != "constant")
+        return any(operand.element in QUANTIZED for operand in self.operands if operand.role != "constant")
 
     @property
     def macs(self) -> int:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ..elements import BYTE, SHORT, TILED, Addition, Rounding, Scaling, element_of
+from ..elements import QUANTIZED, SHORT, TILED, Addition, Rounding, Scaling, element_of
 from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result, source, window_words
 from .layout import Pixels
 
@@ -36,12 +36,11 @@ class Conv(Spec):
     whole, is left out (Henry, Tang, Heinecke: Leveraging the bfloat16 Artificial Intelligence Datatype For
     Higher-Precision Computations, 2019).
 
-    Of bytes (weights int8 or, of files of others, int16; sums int32): ``acc = bias[set, o] + sum in * weight``,
-    rounded, or left as ``acc * factor``
-    in float32. The bias holds ``-zero * sum(weight)`` over the taps that lie inside the image, so that skipping the
-    others is the same as padding with the zero point; it has a row for each set of taps that an output may see. That
-    zero point is of bytes as the instruction takes them, `Dot.offset` lower than they lie. A shift's ``2^(n-1)`` is in
-    the bias too.
+    Of quantized numbers (weights int8 or, of files of others, int16; sums int32): ``acc = bias[set, o] + sum in *
+    weight``, rounded, or left as ``acc * factor`` in float32. The bias holds ``-zero * sum(weight)`` over the taps that
+    lie inside the image, so that skipping the others is the same as padding with the zero point; it has a row for each
+    set of taps that an output may see. That zero point is of bytes as the instruction takes them, `Dot.offset` lower
+    than they lie. A shift's ``2^(n-1)`` is in the bias too.
 
     Pointers: input, weight, [but of int16: bias,] [of bytes: factor, a number a channel, weights of the windows, where
     they differ, row sets, one an output row, where there are several, numbers of `scaling`,] [add,] output (of each).
@@ -67,6 +66,8 @@ class Conv(Spec):
             and j of each, ``clamp((m acc + (bias << j) + 2^(n+j-1)) >> (n + j))`` (`arith.weigh`); the bias has its
             ``2^(n-1)`` as ever.
         pairs_fit: of bytes: two products of one sum are never more than 16 bits hold (`dots.Dot.pairs`).
+        sum_blocks: of numbers of 16 bits: 0 where int32 holds every sum; else that of so many input blocks is put with
+            those before into two int32, ``high * 2^16 + low``. The bias is two of each then, all high parts first.
         sum_bits: of bytes: 26 where the weights prove that no sum of products needs more, whatever the inputs
             (signed); else 32.
         row_sets, column_sets: how many sets of kernel rows, and of kernel columns, output pixels see (of bytes).
@@ -104,6 +105,7 @@ class Conv(Spec):
     weight_element: str = "int8"
     pairs_fit: bool = False
     sum_bits: int = 32
+    sum_blocks: int = 0
     diagonal: tuple[int, int] = (0, 0)
 
     @property
@@ -118,7 +120,7 @@ class Conv(Spec):
 
     @property
     def quantized(self) -> bool:
-        return self.in_element == BYTE
+        return self.in_element in QUANTIZED
 
     @property
     def tiled(self) -> bool:
@@ -173,7 +175,7 @@ class Conv(Spec):
         if self.quantized:
             sets = self.row_sets * self.column_sets
             shift = self.rounding is not None and self.rounding.shift
-            found += [constant("bias", sets * self.out_channels, "int32")]
+            found += [constant("bias", sets * self.out_channels * (2 if self.sum_blocks else 1), "int32")]
             found += [constant("factor", self.out_channels, "int32" if shift else "float32")]
             found += [constant("windows", 2 * there, "int32")] if self.weighed else []
             found += [constant("sets", self.out_height, "int32")] if self.row_sets > 1 else []

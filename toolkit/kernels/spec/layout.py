@@ -171,7 +171,7 @@ class Pick(Spec):
     Attributes:
         in_blocks, height, width: of the input; the others are the output's.
         shuffled: channels change their slots.
-        fill: what stands where an index is negative; -1 where none is.
+        fill: what stands where an index is negative, as the bits of it are without a sign; -1 where none is.
     """
 
     batch: int

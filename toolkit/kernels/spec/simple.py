@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..elements import BYTE, Addition, Product, Rounding, Scaling, element_of
+import numpy as np
+
+from ..elements import BYTE, SIXTEEN, Addition, Product, Rounding, Scaling, element_of
 from .base import Operand, Spec, constant, mapped, result, source
 
 PARTIAL = frozenset({"div", "log", "reciprocal", "sqrt"})
@@ -22,8 +24,9 @@ class Map(Spec):
         op: of real numbers a name of `kernels.vector.simple.UNARY` or `BINARY`. Where bytes take part: ``quantize``
             (float32 to bytes: ``clamp(round(x / c) + zero)``), ``dequantize`` (bytes to float32: ``(q - zero) * c``),
             ``rescale`` (``rounding((q - zero) * c)``), ``clip`` (to `rounding`'s bounds; also a copy), ``add``
-            (`addition`), ``mul`` (`product`), ``affine`` (`scaling`), ``table`` (256 bytes, by the number that a byte
-            is without a sign).
+            (`addition`), ``mul`` (`product`), ``affine`` (`scaling`), ``table`` (256 entries, by the number that a byte
+            is without a sign; of an input of 16 bits 65536, the least number's first). What is said of bytes goes for
+            quantized numbers of 16 bits.
         second: the second operand: "none", "tensor" (same shape), "channel" (one value a channel, `[N or
             1][blocks][block]`), "scaling" (scales and shifts) or "table".
         constants: the operator's numbers, e.g. the clamp's bounds, or the c above; of ``rescale`` n where it is a shift
@@ -59,7 +62,8 @@ class Map(Spec):
         size = (self.batch, self.blocks)
         found = [source(mapped(self.in_element, *size, self.pixels), self.in_element)]
         if self.second == "table":
-            found.append(constant("table", 256, BYTE))
+            entries = 1 << 8 * np.dtype(element_of(self.in_element).stored).itemsize
+            found.append(constant("table", entries, SIXTEEN if self.out_element == SIXTEEN else BYTE))
         elif self.second == "scaling":
             found.append(constant("scaling", 2 * self.blocks * element_of(self.in_element).block))
         elif self.second != "none":

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-from ..elements import BYTE, Rounding, Scaling, element_of
+from ..elements import QUANTIZED, Rounding, Scaling, element_of
 from .base import NONE, Frame4, Operand, Spec, constant, framed, mapped, result, source, window_words
 
 
@@ -76,11 +76,11 @@ class Window(Spec):
     def operands(self) -> tuple[Operand, ...]:
         there = self.out_height * self.out_width
         found = [source(mapped(self.in_element, self.batch, self.blocks, self.height * self.width), self.in_element)]
-        kinds = (self.weight_element, "int32") if self.in_element == BYTE else ("float32", "float32")
+        kinds = (self.weight_element, "int32") if self.in_element in QUANTIZED else ("float32", "float32")
         if self.op is WindowOp.DEPTHWISE:
             taps = self.channels * self.group * math.prod(self.kernel)
             found += [constant("weight", taps, kinds[0]), constant("bias", self.channels, kinds[1])]
-        if self.in_element == BYTE and self.op is not WindowOp.MAX:
+        if self.in_element in QUANTIZED and self.op is not WindowOp.MAX:
             shift = self.rounding is not None and self.rounding.shift
             count = self.channels if self.op is WindowOp.DEPTHWISE else there * (1 + shift)
             found.append(constant("factor", count, "int32" if shift else "float32"))

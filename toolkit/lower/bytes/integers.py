@@ -47,10 +47,13 @@ class Integers:
         model: with the shapes of all values.
         offset: how much lower than they lie convolutions take bytes.
         weighs: there are convolutions whose windows count differently.
+        sixteen: there are kernels of numbers of 16 bits.
     """
 
-    def __init__(self, reader: Reader, model: onnx.ModelProto, offset: int, weighs: bool = False) -> None:
-        self.weighs = weighs
+    def __init__(
+        self, reader: Reader, model: onnx.ModelProto, offset: int, *, weighs: bool = False, sixteen: bool = True
+    ) -> None:
+        self.weighs, self.sixteen = weighs, sixteen
         network = quantized.read(model)
         self.reader, self.steps = reader, Bytes(reader, offset, network.power_of_two)
         self.starts: dict[str, IntegerStep] = {}
@@ -71,7 +74,7 @@ class Integers:
         outputs = {value.name for value in graph.outputs}
         for node in graph:
             name = node.outputs[0].name or ""
-            if node.op_type == "QuantizeLinear" and has_params(node):
+            if node.op_type == "QuantizeLinear" and self._known(node):
                 self.steps.params[name] = raw(params_of(node))
             if node.op_type != "DequantizeLinear":
                 continue
@@ -81,8 +84,12 @@ class Integers:
             source = node.inputs[0]
             if source is not None and constant(source) is None and name in self.wanted:
                 self.steps.readers[source.name or ""] += 1
-                if has_params(node):
+                if self._known(node):
                     self.steps.ways_out[name] = params_of(node)
+
+    def _known(self, node: ir.Node) -> bool:
+        """There are kernels of what a QuantizeLinear makes, or a DequantizeLinear reads."""
+        return has_params(node) and (self.sixteen or not params_of(node).wide)
 
     def take(self, node: onnx.NodeProto) -> bool:
         """Whether `node` is a part of an integer step, or an edge between integers and float; then it is done."""
@@ -103,7 +110,9 @@ class Integers:
         return True
 
     def _has_kernel(self, step: IntegerStep) -> bool:
-        node = step.nodes[0]
+        node, tensors = step.nodes[0], (*step.inputs, *([] if step.output is None else [step.output]))
+        if not self.sixteen and any(tensor.params.wide for tensor in tensors):
+            return False
         if any(image(self.reader.shape(tensor.name)) is None for tensor in step.inputs):
             return False
         axes = len(self.reader.shape(node.outputs[0].name or ""))
@@ -118,7 +127,11 @@ class Integers:
             return False
         if step.kind == "concat":
             return integer(node, "axis", 1) % axes == 1
-        if step.kind != "move" or node.op_type in (*POOLS, *ACTIVATIONS) or moves.flattens(self.steps, step):
+        if (
+            step.kind != "move"
+            or node.op_type in (*POOLS, *ACTIVATIONS, "QuantizeLinear")
+            or moves.flattens(self.steps, step)
+        ):
             return True
         self.steps.places[step.name] = found = moves.places_of(self.steps, step)
         used = (bool(value.uses()) or value.is_graph_output() for value in node.outputs)

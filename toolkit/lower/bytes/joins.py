@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from ...kernels.elements import BYTE, Addition, Product, Scaling
+from ...kernels.elements import Addition, Product, Scaling
 from ...kernels.spec import Conv, Map, Window, WindowOp
 from ...quantize import arith
 from ...quantize import integer_network as quantized
@@ -16,7 +17,7 @@ from ...quantize.scheme import Params
 from ..layers import Layer, Param, Value
 from ..operators import layout
 from .linear import joined
-from .values import Bytes, names, raw
+from .values import Bytes, kept, names, raw
 
 
 def concat(steps: Bytes, step: IntegerStep) -> None:
@@ -57,6 +58,12 @@ def _sides(steps: Bytes, step: IntegerStep) -> tuple[Value, Value]:
     return left, steps.with_slots(right, slots)
 
 
+def _elements(step: IntegerStep, left: Value, right: Value) -> dict[str, Any]:
+    """Of a `Map` of two operands."""
+    elements = left.storage.dtype, right.storage.dtype, kept(step)
+    return dict(zip(("in_element", "second_element", "out_element"), elements, strict=True))
+
+
 def add(steps: Bytes, step: IntegerStep) -> None:
     """A sum: the end of the convolution before it, or a layer."""
     how = _addition(steps, step)
@@ -64,7 +71,7 @@ def add(steps: Bytes, step: IntegerStep) -> None:
         return
     left, right = _sides(steps, step)
     size = (left.storage.batch, left.storage.blocks, left.storage.pixels)
-    spec = Map("add", *size, "tensor", in_element=BYTE, second_element=BYTE, out_element=BYTE, addition=how)
+    spec = Map("add", *size, "tensor", **_elements(step, left, right), addition=how)
     steps.mapped(step, spec, left, [(right.storage, "second_stride")])
 
 
@@ -84,15 +91,7 @@ def multiply(steps: Bytes, step: IntegerStep) -> None:
     left, right = _sides(steps, step)
     second = "tensor" if pixels[0] == pixels[-1] else "channel"
     size = (left.storage.batch, left.storage.blocks, left.storage.pixels)
-    spec = Map(
-        "mul",
-        *size,
-        second,
-        in_element=BYTE,
-        second_element=BYTE,
-        out_element=BYTE,
-        product=Product((a.zero, b.zero), factor, how),
-    )
+    spec = Map("mul", *size, second, **_elements(step, left, right), product=Product((a.zero, b.zero), factor, how))
     steps.mapped(step, spec, left, [(right.storage, "second_stride")])
 
 
@@ -106,7 +105,7 @@ def affine(steps: Bytes, step: IntegerStep) -> None:
     layer = _maker(steps, step.inputs[0].name)
     if layer is None or not _takes_scaling(layer):
         size = (value.storage.batch, value.storage.blocks, value.storage.pixels)
-        spec = Map("affine", *size, "scaling", in_element=BYTE, out_element=BYTE, scaling=scaling)
+        spec = Map("affine", *size, "scaling", in_element=x.element, out_element=kept(step), scaling=scaling)
         steps.mapped(step, spec, value, [numbers])
         return
     assert isinstance(layer.spec, (Conv, Window))
@@ -135,6 +134,8 @@ def _becomes(steps: Bytes, layer: Layer, step: IntegerStep, value: Value) -> Non
     assert step.output is not None
     layer.nodes.extend(names(step))
     layer.value = layer.output.name = step.output.name
+    layer.output.dtype = kept(step)
+    layer.spec = layer.spec.told(out_element=layer.output.dtype)
     steps.made(step, layer.output, value.height, value.width)
 
 

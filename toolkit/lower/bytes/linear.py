@@ -9,15 +9,18 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.rewrite import integer, ints
-from ...kernels.elements import BLOCK, BYTE, Addition
+from ...kernels.elements import BLOCK, BYTE, SIXTEEN, Addition
 from ...kernels.spec import Conv, Window, tap_sets
 from ...quantize import arith
 from ...quantize import integer_network as quantized
+from ...quantize.arith import INT32
 from ...quantize.integer_steps import IntegerStep
+from ...quantize.scheme import Params
+from ...quantize.step_weights import channels_summed
 from ..layers import Layer, Param, Storage
 from ..numbers import Numbers
 from ..operators import linear as common
-from .values import WORD, Bytes, names, raw
+from .values import WORD, Bytes, kept, names, raw
 
 
 def linear(steps: Bytes, step: IntegerStep) -> None:
@@ -25,7 +28,7 @@ def linear(steps: Bytes, step: IntegerStep) -> None:
     assert step.linear is not None
     weight, scale, bias = step.linear.weight, step.linear.scale, step.linear.bias
     out = len(weight)
-    bias = np.zeros(out, np.int32) if bias is None else bias.astype(np.int32)
+    bias = np.zeros(out, np.int32) if bias is None else bias
     x = raw(step.inputs[0].params)
     if step.output is None:
         factor: np.ndarray = x.scale * scale
@@ -103,19 +106,21 @@ def numbers_of(
         assert factor is not None
         spec = replace(spec, weight_element=str(weight.dtype))
         if isinstance(spec, Window):
-            return replace(spec, zero=x.zero), [Param("channel", bias), Param("channel", factor)]
+            return replace(spec, zero=x.zero), [Param("channel", bias.astype(np.int32)), Param("channel", factor)]
         # Instructions that take more than bytes take the inputs as they lie.
-        offset = steps.offset if weight.dtype == np.int8 else 0
+        offset = steps.offset if weight.dtype == np.int8 and x.element == BYTE else 0
         spec, biases, sets = _sets(spec, x.zero - offset, weight, bias)
-        return spec, [Param("channels", biases), Param("channel", factor), *sets]
+        if x.element == SIXTEEN:
+            spec, biases = _long(spec, x.params, weight, bias, biases)
+        return spec, [Param("channels", biases.astype(np.int32)), Param("channel", factor), *sets]
 
     x = raw(step.inputs[0].params)
-    fields: dict[str, Any] = {"activation": _clamp(step), "in_element": BYTE, "out_element": _kept(step)}
+    fields: dict[str, Any] = {"activation": _clamp(step), "in_element": x.element, "out_element": kept(step)}
     fields["rounding"] = None if step.kind == "move" else steps.rounding(step)
     if zero is not None:
         fields["zero"] = zero
     name = step.output.name if step.output is not None else step.result
-    return Numbers(names(step), name, "uint8" if step.output is not None else "float32", fields, behind)
+    return Numbers(names(step), name, kept(step), fields, behind)
 
 
 def joined(layer: Layer, addend: Storage, how: Addition) -> bool:
@@ -131,7 +136,7 @@ def joined(layer: Layer, addend: Storage, how: Addition) -> bool:
             return False
         storage.slots, storage.blocks = addend.slots, addend.blocks
         spec = replace(spec, out_channels=storage.blocks * BLOCK)
-    layer.spec = replace(spec, add=True, add_element=BYTE, addition=how)
+    layer.spec = replace(spec, add=True, add_element=addend.dtype, addition=how)
     layer.operands.append((addend, "add_stride"))
     return True
 
@@ -149,12 +154,7 @@ def retake(layer: Layer, zero: int) -> None:
     assert isinstance(weight, Param)
     assert isinstance(bias, Param)
     layer.spec, biases, sets = _sets(spec, zero, weight.array, bias.array[0])
-    layer.operands[2:4] = [Param("channels", biases), layer.operands[3], *sets]
-
-
-def _kept(step: IntegerStep) -> str:
-    """What a step's result is kept in."""
-    return BYTE if step.output is not None else "float32"
+    layer.operands[2:4] = [Param("channels", biases.astype(np.int32)), layer.operands[3], *sets]
 
 
 def _clamp(step: IntegerStep) -> tuple[float, float] | None:
@@ -185,8 +185,8 @@ def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[
         weight: int8 `[O, I, r, s]`. bias: int32 (O,).
 
     Returns:
-        The spec with its sets, the biases int32 `[row sets * column sets, O]`, and the operand that says which set each
-        output row is of, where there are several.
+        The spec with its sets, the biases `[row sets * column sets, O]`, int64 that may go round in int32, and the
+        operand that says which set each output row is of, where there are several.
     """
     sums = weight.astype(np.int64).sum(1)
     rows, columns = ([(0, size)] for size in spec.kernel)
@@ -197,6 +197,23 @@ def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[
     biases = [bias - zero * sums[:, r0:r1, s0:s1].sum((1, 2)) for r0, r1 in rows for s0, s1 in columns]
     operands = [Param("raw", np.array([rows.index(seen) for seen in of_row], np.int32))] if len(rows) > 1 else []
     spec = replace(spec, row_sets=len(rows), column_sets=len(columns))
-    spec = replace(spec, pairs_fit=pairs_fit(weight), sum_bits=sum_bits(weight))
+    if spec.in_element == BYTE:
+        spec = replace(spec, pairs_fit=pairs_fit(weight), sum_bits=sum_bits(weight))
     # An accumulator wraps on its way; what it comes to fits, because the insertion saw to that.
-    return spec, np.array(biases, np.int64).astype(np.int32), operands
+    return spec, np.array(biases, np.int64), operands
+
+
+def _long(spec: Conv, x: Params, weight: np.ndarray, bias: np.ndarray, biases: np.ndarray) -> tuple[Conv, np.ndarray]:
+    """With `Conv.sum_blocks` and biases in two parts, where int32 does not hold what some sum comes to.
+
+    Args:
+        weight: `[O, I, r, s]`. bias: (O,), beside numbers less their zero point; `biases`: beside those that lie there.
+    """
+    sums, (low, high) = weight.astype(np.int64), x.limits
+    most, least = sums.clip(0).sum((1, 2, 3)), sums.clip(None, 0).sum((1, 2, 3))
+    up, down = high - x.zero, low - x.zero
+    above, below = bias + most * up + least * down, bias + most * down + least * up
+    if max(int(above.max()), -int(below.min())) <= INT32.max:
+        return spec, biases
+    parts = np.concatenate([biases >> 16, biases & 0xFFFF])
+    return replace(spec, sum_blocks=-(-channels_summed(weight) // BLOCK)), parts

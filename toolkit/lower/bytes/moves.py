@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from ...graph.rewrite import ints
-from ...kernels.elements import BLOCK, BYTE
+from ...kernels.elements import BLOCK, element_of
 from ...kernels.spec import Map, WindowOp
 from ...quantize import arith
 from ...quantize import integer_network as quantized
@@ -21,7 +21,7 @@ from ..reader import blocks_of
 from .joins import unfolded
 from .linear import numbers_of
 from .places import Places, trace
-from .values import Bytes, names, raw, read
+from .values import Bytes, kept, names, raw, read
 
 _VIEWS = ("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 
@@ -62,7 +62,7 @@ def move(steps: Bytes, step: IntegerStep) -> None:
     node, value = step.nodes[0], steps.blocked(step.inputs[0])
     if node.op_type in POOLS:
         value = _maximum(steps, step, value)
-    elif node.op_type not in ACTIVATIONS:
+    elif node.op_type not in (*ACTIVATIONS, "QuantizeLinear"):
         _moved(steps, step, value)
         return
     if step.inputs[0].params != step.output.params or node.op_type in ACTIVATIONS:
@@ -71,7 +71,9 @@ def move(steps: Bytes, step: IntegerStep) -> None:
 
 
 def _maximum(steps: Bytes, step: IntegerStep, value: Value) -> Value:
-    node, numbers = step.nodes[0], numbers_of(steps, step, zero=0)
+    node, element = step.nodes[0], value.storage.dtype
+    numbers = numbers_of(steps, step, zero=0)
+    numbers = replace(numbers, dtype=element, fields={**numbers.fields, "out_element": element})
     kernel, how = (value.height, value.width), ((1, 1), [0] * 4, (1, 1))
     if node.op_type == "MaxPool":
         rows, columns = ints(node, "kernel_shape")
@@ -103,6 +105,7 @@ def _moved(steps: Bytes, step: IntegerStep, value: Value) -> None:
         return
     value = unfolded(steps, value, how.params)
     fill = quantized.padded_with(node, how.params) + how.offset if node.op_type == "Pad" else 0
+    fill %= 1 << 8 * value.storage.itemsize
     for output, places in zip(node.outputs, steps.places[step.name], strict=True):
         if not output.uses() and not output.is_graph_output():
             continue
@@ -142,11 +145,11 @@ def _give(steps: Bytes, step: IntegerStep, output: ir.Value, value: Value) -> No
 
 
 def table(steps: Bytes, step: IntegerStep) -> None:
-    """A function of one value: 256 bytes to look up."""
+    """A function of one value: numbers to look up."""
     assert step.output is not None
     value = steps.blocked(step.inputs[0])
-    entries = quantized.table(step).astype(np.int16) + raw(step.output.params).offset
-    # entry 0 is of the lowest byte of either type, which lies as 0
-    size = (value.storage.batch, value.storage.blocks, value.storage.pixels)
-    spec = Map("table", *size, "table", in_element=BYTE, out_element=BYTE)
-    steps.mapped(step, spec, value, [Param("raw", entries.astype(np.uint8))])
+    entries = quantized.table(step).astype(np.int32) + raw(step.output.params).offset
+    # entry 0 is of the lowest number of any type, which lies lowest
+    size, made = (value.storage.batch, value.storage.blocks, value.storage.pixels), kept(step)
+    spec = Map("table", *size, "table", in_element=value.storage.dtype, out_element=made)
+    steps.mapped(step, spec, value, [Param("raw", entries.astype(element_of(made).stored))])

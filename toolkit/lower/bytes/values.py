@@ -1,7 +1,7 @@
 """Quantized tensors as they lie in memory, and what the handlers of steps share.
 
-A quantized tensor is a `Value` of uint8 under the name of its QuantizeLinear's result. A scheme's int8 lies 128 higher
-(`kernels.elements.BYTE`).
+A quantized tensor is a `Value` of `kernels.elements.BYTE` or `SIXTEEN` under the name of its QuantizeLinear's result.
+Bytes lie without a sign, numbers of 16 bits with one: a model's int8 lies 128 higher, its uint16 2^15 lower.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from ...kernels.elements import BLOCK, BYTE, Rounding
+from ...kernels.elements import BLOCK, BYTE, SIXTEEN, Rounding, ends
 from ...kernels.spec import Map, Pick, Pixels
 from ...quantize import arith
 from ...quantize import integer_network as quantized
@@ -28,8 +28,8 @@ from .places import Places, image
 if TYPE_CHECKING:
     from ..reader import Reader
 
-_SIGNED = 128
-"""How much higher a signed byte lies."""
+_OFFSETS = {"uint8": 0, "int8": 128, "uint16": -(2**15), "int16": 0}
+"""How much higher a number of each type lies."""
 
 WORD = 4
 """Channels of the network's input that one multiply-add takes at once."""
@@ -37,7 +37,7 @@ WORD = 4
 
 @dataclass(frozen=True)
 class Raw:
-    """A quantized tensor as it lies in memory: `zero` is of the uint8, `offset` what it is more than the model's."""
+    """A quantized tensor as it lies in memory: `zero` is of what lies there, `offset` more than the model's."""
 
     params: Params
     offset: int
@@ -47,6 +47,11 @@ class Raw:
         return self.params.zero + self.offset
 
     @property
+    def element(self) -> str:
+        """What it is kept in, of `elements.QUANTIZED`."""
+        return SIXTEEN if self.params.wide else BYTE
+
+    @property
     def scale(self) -> np.float32:
         scale: np.float32 = np.float32(self.params.scale)
         return scale
@@ -54,7 +59,7 @@ class Raw:
 
 def raw(params: Params) -> Raw:
     """How a tensor lies."""
-    return Raw(params, _SIGNED if params.dtype == "int8" else 0)
+    return Raw(params, _OFFSETS[params.dtype])
 
 
 class Bytes:
@@ -96,9 +101,9 @@ class Bytes:
         return self.reader.values[tensor.name]
 
     def result(self, step: IntegerStep, like: Storage, blocks: int, slots: np.ndarray, pixels: int) -> Storage:
-        """Memory for a step's result: bytes, or float32 where it leaves as float."""
+        """Memory for a step's result: quantized, or float32 where it leaves as float."""
         name = step.output.name if step.output is not None else step.result
-        return Storage(name, like.batch, pixels, blocks, slots, dtype="uint8" if step.output else "float32")
+        return Storage(name, like.batch, pixels, blocks, slots, dtype=kept(step))
 
     def made(self, step: IntegerStep, storage: Storage, height: int, width: int) -> None:
         """The step's result lies in `storage`."""
@@ -109,7 +114,8 @@ class Bytes:
         if step.output is None:
             return None
         params = step.output.params
-        how, low, high = raw(params), 0, 255
+        how = raw(params)
+        low, high = ends(how.element)
         for node in quantized.bounding(step):
             if node.op_type in ACTIVATIONS:
                 first, last = (
@@ -134,18 +140,17 @@ class Bytes:
         assert y is not None
         x = raw(given)
         how = self.rounding(step) if y is step.output else replace(all_of(raw(y.params)), shift=self.power_of_two)
-        source = value.storage
+        source, made = value.storage, raw(y.params).element
         size = (source.batch, source.blocks, source.pixels)
+        elements: Any = {"in_element": source.dtype, "out_element": made}
         if given == y.params:
-            spec = Map("clip", *size, in_element=BYTE, out_element=BYTE, rounding=how)
+            spec = Map("clip", *size, **elements, rounding=how)
         else:
             one, other = given, y.params
             scale = float(other.exponent - one.exponent) if self.power_of_two else float(x.scale / raw(other).scale)
-            spec = Map(
-                "rescale", *size, constants=(scale,), in_element=BYTE, out_element=BYTE, zero=x.zero, rounding=how
-            )
+            spec = Map("rescale", *size, constants=(scale,), **elements, zero=x.zero, rounding=how)
         assert source.slots is not None
-        storage = replace(source, name=y.name, parent=None, parent_block=0, port=None)
+        storage = replace(source, name=y.name, parent=None, parent_block=0, port=None, dtype=made)
         self.reader.emit(spec.op, names(step), spec, [(source, "in_stride")], storage, y.name)
         return Value(y.name, value.shape, storage, value.height, value.width)
 
@@ -163,13 +168,15 @@ class Bytes:
         """A float value in NCHW16c, quantized."""
         source = value.storage
         size = (source.batch, source.blocks, source.pixels)
-        spec = Map("quantize", *size, constants=(float(how.scale),), out_element=BYTE, rounding=all_of(how))
-        storage = replace(source, name=name, parent=None, parent_block=0, port=None, dtype="uint8")
+        spec = Map("quantize", *size, constants=(float(how.scale),), out_element=how.element, rounding=all_of(how))
+        storage = replace(source, name=name, parent=None, parent_block=0, port=None, dtype=how.element)
         self.reader.emit("quantize", [], spec, [(source, "in_stride")], storage, name)
         return Value(name, value.shape, storage, value.height, value.width)
 
     def picked(self, value: Value, places: Places, fill: int, name: str, nodes: list[str]) -> Value:
-        """Bytes of a map in other places; `fill` where they are from nowhere. Its shape is (N, C, H, W)."""
+        """Numbers of a map in other places; `fill`, as `Pick` has it, where they are from nowhere. Its shape is
+        (N, C, H, W).
+        """
         source = value.storage
         assert source.slots is not None
         if np.array_equal(places.channels, np.arange(len(source.slots))):
@@ -215,7 +222,8 @@ class Bytes:
             operands.append(Param("raw", table))
         size = (source.blocks, value.height, value.width, blocks, height, width)
         fill = fill if places.filled else -1
-        spec = Pick(source.batch, *size, shuffled=sources is not None, fill=fill)
+        elements: Any = {"in_element": source.dtype, "out_element": source.dtype}
+        spec = Pick(source.batch, *size, shuffled=sources is not None, fill=fill, **elements)
         storage = Storage(name, source.batch, height * width, blocks, slots, dtype=source.dtype)
         self.reader.emit("pick", nodes, spec, operands, storage, name)
         return Value(name, (source.batch, len(slots), height, width), storage, height, width)
@@ -242,10 +250,9 @@ class Bytes:
         key = f"{name}:words"
         if key not in self.inputs:
             how, (batch, channels, height, width) = self.params[name], value.shape
-            storage = Storage(key, batch, height * width * WORD, dtype="uint8")
-            spec = Pixels(
-                batch, channels, WORD, height, width, scale=float(how.scale), rounding=all_of(how), out_element=BYTE
-            )
+            storage = Storage(key, batch, height * width * WORD, dtype=how.element)
+            numbers: Any = {"scale": float(how.scale), "rounding": all_of(how), "out_element": how.element}
+            spec = Pixels(batch, channels, WORD, height, width, **numbers)
             self.reader.emit("quantize", [], spec, [(value.storage, "")], storage, name)
             self.inputs[key] = Value(key, value.shape, storage, height, width)
         return self.inputs[key]
@@ -265,9 +272,14 @@ class Bytes:
 
 
 def dequantization(source: Storage, how: Raw) -> Map:
-    """Bytes to float32."""
+    """Quantized numbers to float32."""
     size = (source.batch, source.blocks, source.pixels)
-    return Map("dequantize", *size, constants=(float(how.scale),), in_element=BYTE, zero=how.zero)
+    return Map("dequantize", *size, constants=(float(how.scale),), in_element=how.element, zero=how.zero)
+
+
+def kept(step: IntegerStep) -> str:
+    """What a step's result is kept in."""
+    return raw(step.output.params).element if step.output is not None else "float32"
 
 
 def names(step: IntegerStep) -> list[str]:
@@ -283,5 +295,5 @@ def read(step: IntegerStep) -> str:
 
 
 def all_of(how: Raw) -> Rounding:
-    """To the whole range of a tensor's bytes."""
-    return Rounding(how.zero, 0, 255)
+    """To the whole range of a tensor's numbers."""
+    return Rounding(how.zero, *ends(how.element))

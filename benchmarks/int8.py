@@ -36,12 +36,12 @@ from inception_deploy import targets
 from inception_deploy.graph import driver
 from inception_deploy.lower.lower import lower
 from inception_deploy.models import trained
-from inception_deploy.quantize.culprit import Ratio
 from inception_deploy.quantize.effort import EFFORTS, Effort, choose, split
 from inception_deploy.quantize.integer_network import read
 from inception_deploy.quantize.pictures import Picture, Pictures
 from inception_deploy.quantize.quantizer import QuantizedModel, Quantizer, Recipe
 from inception_deploy.quantize.ranges import METHODS
+from inception_deploy.quantize.ratio import Ratio
 from inception_deploy.quantize.repair import Repairs
 from inception_deploy.quantize.runner import Runner
 from inception_deploy.quantize.scheme import SCHEMES, Choices
@@ -72,6 +72,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--noise", type=float, default=0.0, metavar="SIGMA", help="on pixels from 0 to 1")
     parser.add_argument("--switches", action="store_true", help="every method, switch and repair, on digits")
     parser.add_argument("--vta", action="store_true", help="the choices of target vta, and its simulator, on digits")
+    several = "so many tensors of 16 bits, those that 8 hold worst, beside float scales and both repairs, on digits"
+    parser.add_argument("--sixteen-bit", nargs="+", type=int, default=[], metavar="N", help=several)
     parser.add_argument("--zoo", nargs="+", default=[], metavar="NAME", help="networks of the zoo, on photos")
     parser.add_argument("--latency", metavar="NAME", help="a network of the zoo in onnxruntime, ours against its own")
     parser.add_argument("--scheme", nargs="+", default=list(BARS), help=f"schemes to measure, of {', '.join(SCHEMES)}")
@@ -93,6 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
                 if options.switches
                 else vta(file, options.threads)
                 if options.vta
+                else [sixteen(file, options.sixteen_bit, options.threads)]
+                if options.sixteen_bit
                 else digits(file, options.scheme, options.threads, options.noise, options.effort)
             )
         ]
@@ -166,6 +170,19 @@ def outputs(
         runner = Runner(quantizer.prepared if quantized is None else quantized.model, threads=threads)
         rows = [next(iter(runner.run(p.pixels[None]).values())) for p in source]
     return np.concatenate(rows)
+
+
+def sixteen(file: Path, counts: list[int], threads: int) -> dict[str, Any]:
+    """SQNR with so many tensors of 16 bits, and of how many there are."""
+    quantizer, held_out = digits_quantizer(file, threads, 0.0)
+    reference = outputs(quantizer, held_out, None, threads)
+    recipe = Recipe(repairs=Repairs(rounding=True, bias=True))
+    ranked = quantizer.sensitive(recipe)
+    row: dict[str, Any] = {"network": file.stem.removeprefix("digits_"), "scales": len(ranked)}
+    for count in counts:
+        made = quantizer.quantize(replace(recipe, sixteen=frozenset(ranked[:count])))
+        row[str(count)] = sqnr(reference, outputs(quantizer, held_out, made, threads))
+    return row
 
 
 def digits(file: Path, schemes: list[str], threads: int, noise: float, effort: Effort = "fast") -> Rows:

@@ -28,11 +28,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inception_deploy.graph import driver
-from inception_deploy.quantize.culprit import Ratio
 from inception_deploy.quantize.effort import EFFORTS
 from inception_deploy.quantize.integer_network import read
 from inception_deploy.quantize.job import Options, quantize
 from inception_deploy.quantize.quantizer import Recipe
+from inception_deploy.quantize.ratio import Ratio
 from inception_deploy.runtime.preprocessing import from_dict, prepare
 from inception_deploy.sources import preparing, resolve
 
@@ -55,6 +55,7 @@ def main() -> int:
     parser.add_argument("files", nargs="+", type=Path, help="the three wheels, or folders of what is in them")
     parser.add_argument("--scheme", nargs="+", default=list(BARS), choices=BARS, help="schemes to measure")
     parser.add_argument("--effort", default="normal", choices=EFFORTS)
+    parser.add_argument("--sixteen-bit", type=int, metavar="N", help="so many tensors, those that 8 bits hold worst")
     parser.add_argument("--seed", type=int, default=0, help="of the crops")
     parser.add_argument("--threads", type=int, default=0, help="of onnxruntime (default: its own choice)")
     parser.add_argument("--peers", action="store_true", help="other tools on the same pictures")
@@ -127,7 +128,8 @@ def ours(
     """As the command ``quantize`` does it."""
     path = folder / "calibration.npz"
     np.savez(path, x=calibration)
-    how = Options(recipe=Recipe(scheme), calibration=path, effort=options.effort, threads=options.threads)
+    wide = options.sixteen_bit
+    how = Options(recipe=Recipe(scheme), calibration=path, effort=options.effort, sixteen=wide, threads=options.threads)
     made, told = quantize(model, how, preprocessing=None, labels=None, state=folder / f"{scheme}.npz")
     return made.model, told
 

@@ -31,7 +31,7 @@ from rich.table import Table
 
 import inception_deploy as idp
 from inception_deploy.errors import DeployError
-from inception_deploy.quantize.culprit import Ratio
+from inception_deploy.quantize.ratio import Ratio
 from inception_deploy.reports import bench, check
 from inception_deploy.runtime import bundle, preprocessing
 

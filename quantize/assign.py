@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import onnx_ir as ir
 
@@ -19,7 +19,11 @@ LARGEST_ALIGNMENT = 16
 
 
 def assign(
-    structure: Structure, ends: Mapping[str, ranges.Range], scheme: Scheme, choices: Choices
+    structure: Structure,
+    ends: Mapping[str, ranges.Range],
+    scheme: Scheme,
+    choices: Choices,
+    sixteen: Collection[str] = (),
 ) -> dict[ir.Value, Params]:
     """The parameters of every quantized tensor.
 
@@ -29,13 +33,16 @@ def assign(
 
     Args:
         ends: the range of each tensor by name; where those of a group differ, their union counts.
+        sixteen: the names of tensors of 16 bits, of which the others of their groups are, too. Their scale is their own
+            whatever they are added to: such a sum is taken in float32.
     """
     groups = structure.groups(choices)
+    wide = [any(value.name in sixteen for value in group) for group in groups]
     reach = []
     for group in groups:
         each = [ends[value.name or ""] for value in group]
         reach.append((min(low for low, _ in each), max(high for _, high in each)))
-    chosen = [ranges.params(each, scheme) for each in reach]
+    chosen = [ranges.params(each, scheme.wider if more else scheme) for each, more in zip(reach, wide, strict=True)]
     index = {value: number for number, group in enumerate(groups) for value in group}
     if scheme.power_of_two:
         exponents = [params.exponent for params in chosen]
@@ -43,7 +50,8 @@ def assign(
         chosen = [Params(math.ldexp(1.0, n), 0, scheme.activation) for n in exponents]
     elif choices.add == "aligned":
         for members in _joined(structure, index, len(groups)):
-            base = max(chosen[member].scale for member in members)
+            members = [member for member in members if not wide[member]]
+            base = max((chosen[member].scale for member in members), default=1.0)
             for member in members:
                 bits = min(math.floor(math.log2(base / chosen[member].scale)), LARGEST_ALIGNMENT)
                 chosen[member] = ranges.at_scale(reach[member], math.ldexp(base, -bits), scheme)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -286,8 +286,9 @@ def choose(
     *,
     method: str,
     percentile: float = ranges.PERCENTILE,
+    sixteen: Collection[str] = (),
 ) -> Ranges:
-    """The range of every quantized tensor.
+    """The range of every quantized tensor; all that was seen of those with 16 bits.
 
     Tensors that share a scale get the range that loses least on all of them together: the method sees the union of the
     histograms of those that are computed, so a concat's scale is chosen from every byte that it will hold.
@@ -295,6 +296,7 @@ def choose(
     ends: dict[str, tuple[float, float]] = {}
     for group in structure.groups(choices):
         seen = [statistics.histograms[value.name or ""] for value in structure.sources(group, choices)]
-        chosen = ranges.choose(Histogram.union(seen), scheme, method, percentile=percentile)
+        wide = any(value.name in sixteen for value in group)
+        chosen = ranges.choose(Histogram.union(seen), scheme, "minmax" if wide else method, percentile=percentile)
         ends |= {value.name or "": chosen for value in group}
     return Ranges(scheme.name, method, choices, statistics.images, ends)

@@ -8,7 +8,8 @@ candidate differs from the best before it in one respect, and a recipe that is s
     fast      nothing is measured: ranges by least squared error, no repairs
     normal    bias correction, equalisation, the method of ranges, scales of their own for concats and average pools,
               adaptive rounding
-    best      and reconstruction: each layer made up for what those before it did (`reconstruct`)
+    best      16 bits for a few tensors, and reconstruction: each layer made up for what those before it did
+              (`reconstruct`)
 
 Candidates run in onnxruntime, whose float graph rounds the ties of powers of two to even: all of them alike.
 """
@@ -29,10 +30,11 @@ from inception_deploy.graph.cost import cost
 from inception_deploy.progress import NONE, Progress
 
 from .calibrate import Ranges
-from .culprit import Ratio
 from .pictures import Picture, Pictures
 from .quantizer import QuantizedModel, Quantizer, Recipe
+from .ratio import Ratio
 from .runner import Runner
+from .scheme import scheme
 
 Effort = Literal["fast", "normal", "best"]
 
@@ -51,7 +53,12 @@ WORK = 50e9
 """Multiply-adds of one look at the pictures held back: a large network is judged on fewer of them, 8 at least."""
 
 WORTH, SLOWER = 0.1, 1.0
-"""Decibels that a change must gain, and that one must gain by which the compiled network rounds once more."""
+"""Decibels that a change must gain, and that one must gain by which the compiled network is slower: it rounds once
+more, or has numbers of 16 bits.
+"""
+
+WIDE_ASKED = (1, 2, 4, 8)
+"""How many tensors, with those that share their scales, are given 16 bits."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,8 @@ def choose(
     """
     if effort == "fast" or not held:
         return Chosen(base, quantizer.quantize(base, ranges))
+    if scheme(base.scheme).power_of_two:
+        fixed |= {"sixteen"}
     judge = _Judge(quantizer.prepared, held, threads)
     if ranges is not None:
         fixed |= {"method", "concat", "add", "average", "moves", "equalise"}
@@ -155,8 +164,11 @@ def choose(
     recipe, level = base, judge.sqnr(best)
     trials, tried = [Trial("as it is", level, kept=True)], [base]
     for question in _questions(quantizer, fixed, effort):
-        start = recipe
+        start, ranked = recipe, list[str]()
         for words, change in question:
+            if "sixteen" in change:
+                ranked = ranked or quantizer.sensitive(start, ranges, held)
+                change = {**change, "sixteen": frozenset(ranked[: change["sixteen"]])}
             candidate = _changed(start, change)
             if candidate in tried:
                 continue
@@ -164,7 +176,8 @@ def choose(
             progress.update(len(trials), 0, words)
             made = quantizer.quantize(candidate, ranges, quiet=True)
             got = judge.sqnr(made)
-            kept = got >= level + (SLOWER if candidate.choices != recipe.choices else WORTH)
+            slower = candidate.choices != recipe.choices or candidate.sixteen != recipe.sixteen
+            kept = got >= level + (SLOWER if slower else WORTH)
             trials.append(Trial(words, got, kept))
             if kept:
                 best, recipe, level = made, candidate, got
@@ -172,7 +185,7 @@ def choose(
 
 
 Change = tuple[str, Mapping[str, Any]]
-"""What is changed, in words and by name."""
+"""What is changed, in words and by name; ``sixteen`` says how many tensors have 16 bits (`Quantizer.sensitive`)."""
 
 
 def _questions(quantizer: Quantizer, fixed: frozenset[str], effort: Effort) -> list[list[Change]]:
@@ -194,6 +207,8 @@ def _questions(quantizer: Quantizer, fixed: frozenset[str], effort: Effort) -> l
             ("adaptive rounding alone", {"rounding": True, "bias": False}),
         ]
     )
+    if effort == "best" and "sixteen" not in fixed:
+        asked.append([(f"16 bits for {count}", {"sixteen": count}) for count in WIDE_ASKED])
     if effort == "best" and not fixed & {"rounding", "bias"}:
         asked.append([("reconstruction", {"reconstruct": True, "images": 32})])
     return [[(words, {k: v for k, v in change.items() if k not in fixed}) for words, change in q] for q in asked]

@@ -24,12 +24,17 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from inception_deploy.graph.branch import swap
+from inception_deploy.graph.qoperators import OPSET_OF_SIXTEEN
 from inception_deploy.graph.rewrite import constant, free_name, hand_over, operand, set_constant, shape
 from inception_deploy.graph.skeleton import check
 
 from .integer_weights import LARGEST_SHIFT, quantize_weights, scales
+from .prepare import of_opset
 from .scheme import Params, Scheme
 from .structure import Layer, Structure
+
+_FORMAT_OF_SIXTEEN = 10
+"""ONNX's file format that came with that opset."""
 
 SCHEME_KEY = "inception_deploy.scheme"
 """The entry of the model's metadata that names the scheme."""
@@ -70,6 +75,9 @@ def insert(
         _tensor(value, params[value], nodes)
     model.metadata_props[SCHEME_KEY] = scheme.name
     model.producer_name = "inception-deploy"
+    if any(how.wide for how in params.values()):
+        model = of_opset(model, OPSET_OF_SIXTEEN)
+        model.ir_version = max(_FORMAT_OF_SIXTEEN, model.ir_version)
     check(model)
     return ir.to_proto(model)
 
@@ -190,7 +198,7 @@ def _tensor(value: ir.Value, params: Params, integer_nodes: set[ir.Node]) -> Non
     assert isinstance(graph, ir.Graph)
     scale = _add_constant(graph, f"{value.name}/scale", np.float32(params.scale))
     zero = _add_constant(graph, f"{value.name}/zero", np.array(params.zero, params.dtype))
-    kind = ir.DataType.UINT8 if params.dtype == "uint8" else ir.DataType.INT8
+    kind = ir.DataType[params.dtype.upper()]
     # Q reads the value only after the others were handed over.
     q = ir.Value(name=free_name(graph, f"{value.name}/q"), shape=value.shape, type=ir.TensorType(kind))
     float_type = ir.TensorType(ir.DataType.FLOAT)

@@ -25,6 +25,7 @@ from .calibrate import Ranges
 from .effort import Effort, choose, split
 from .pictures import Picture, pictures
 from .quantizer import QuantizedModel, Quantizer, Recipe, input_shape
+from .scheme import scheme
 from .search import gate
 
 
@@ -40,8 +41,10 @@ class Options:
         threads: of onnxruntime; 0 leaves the choice to it.
         effort: how much is found by measuring (`effort`), and by what name the user has said what is not: of the fields
             of `Recipe`, `Choices` and `Repairs`.
+        sixteen: how many tensors have 16 bits, those that 8 hold worst; None: as `effort` finds.
     """
 
+    sixteen: int | None = None
     effort: Effort = "normal"
     fixed: frozenset[str] = frozenset()
     recipe: Recipe = field(default_factory=Recipe)
@@ -64,12 +67,12 @@ class Options:
             message = "--max-drop and --evaluate go together"
             raise UsageError(message, kind="usage", got=None, allowed="both or neither")
         given = Ranges.load(self.ranges) if self.ranges is not None and self.ranges.exists() else None
-        looks = self.recipe.repairs.needs_inputs or self.max_drop is not None
+        looks = self.recipe.repairs.needs_inputs or self.max_drop is not None or bool(self.sixteen)
         if self.calibration is None and (given is None or looks):
             what = (
                 "nothing says what range the tensors have"
                 if given is None
-                else "repairs and --max-drop look at pictures"
+                else "repairs, --sixteen-bit and --max-drop look at pictures"
             )
             raise UsageError(f"{what}; give --calibration", kind="calibration", got=None, allowed="a folder or an .npz")
         return given
@@ -187,12 +190,19 @@ def quantize(
     if given is not None:
         said = {name: value for name, value in base.choices.as_dict().items() if name in options.fixed}
         base = replace(base, choices=replace(given.choices, **said))
+    fixed = options.fixed
+    if options.sixteen is not None:
+        fixed |= {"sixteen"}
+        if options.sixteen:
+            scheme(base.scheme).require_wider()
+            worst = quantizer.sensitive(base, given, held)[: options.sixteen]
+            base = replace(base, sixteen=frozenset(worst))
     chosen = choose(
         quantizer,
         base,
         options.effort,
         held,
-        fixed=options.fixed,
+        fixed=fixed,
         ranges=given,
         threads=options.threads,
         progress=progress,
@@ -206,6 +216,7 @@ def quantize(
             labelled,
             options.max_drop,
             first=result,
+            widen="sixteen" not in fixed,
             threads=options.threads,
             progress=progress,
         )
@@ -213,7 +224,7 @@ def quantize(
         measured = {
             "drop_points": gated.drop_points,
             "top1": {"fp32": gated.float32.percent, "int8": gated.int8.percent, "images": gated.int8.count},
-            "steps": [{"float_layers": list(s.float_layers), "drop_points": s.drop_points} for s in gated.steps],
+            "steps": [step.as_dict() for step in gated.steps],
         }
     if options.ranges is not None and given is None:
         result.ranges.save(options.ranges)
@@ -222,6 +233,7 @@ def quantize(
         "method": result.ranges.method,
         "images": result.images + chosen.held_back,
         "float_nodes": list(result.float_nodes),
+        "sixteen_bit": list(result.sixteen),
         "repairs": list(result.repairs),
         "choices": chosen.recipe.choices.as_dict(),
         "effort": options.effort,

@@ -169,12 +169,23 @@ def transpose_weights(model: ir.Model) -> int:
 
 
 def _modern(model: ir.Model) -> ir.Model:
-    version = model.opset_imports.get("", 0)
-    if version >= OLDEST_OPSET:
+    if model.opset_imports.get("", 0) >= OLDEST_OPSET:
         return model
     check(model)
+    return of_opset(model, OPSET)
+
+
+def of_opset(model: ir.Model, opset: int) -> ir.Model:
+    """`model` in an opset, unless it is in a newer one.
+
+    Raises:
+        DeployError: (kind ``quantize``) it cannot be converted.
+    """
+    version = model.opset_imports.get("", 0)
+    if version >= opset:
+        return model
     try:
-        return restore(onnx.version_converter.convert_version(skeleton(model), OPSET), model)
+        return restore(onnx.version_converter.convert_version(skeleton(model), opset), model)
     except RuntimeError as error:  # what the C++ converter raises where it lacks a step
-        message = f"opset {version} cannot be converted to {OPSET}"
-        raise DeployError(message, kind="quantize", got=version, allowed=f"opset {OLDEST_OPSET} or newer") from error
+        message = f"opset {version} cannot be converted to {opset}"
+        raise DeployError(message, kind="quantize", got=version, allowed=f"opset {opset} or newer") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from inception_deploy.errors import DeployError, UsageError
 from inception_deploy.feeds import ports
+from inception_deploy.graph.cost import cost
 from inception_deploy.graph.rewrite import operand, set_constant
 from inception_deploy.progress import NONE, Progress
 
@@ -23,14 +25,21 @@ from .assign import assign
 from .calibrate import Ranges, Statistics, choose, collect
 from .insert import insert, too_fine
 from .integer_network import float_nodes
-from .pictures import Given, Pictures, pictures
+from .pictures import Given, Picture, Pictures, pictures
 from .prepare import prepare
 from .reconstruct import reconstruct
-from .repair import Repairs, Seen, correct_bias, equalise, inputs_of, pairs, round_adaptively
+from .repair import Repairs, Rounded, Seen, correct_bias, equalise, inputs_of, pairs, round_adaptively
+from .runner import Runner
 from .scheme import Choices, Params, Scheme, scheme
+from .sensitive import sensitive
 from .structure import Structure, analyse
 
 DEFAULT_METHOD = "mse"
+
+LEAST_JUDGED, MOST_JUDGED, WORK = 2, 8, 500e9
+"""Pictures that a tensor's part in the error is measured on, and multiply-adds of all such measurements together, as
+far as the least allows.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,7 @@ class QuantizedModel:
         float_nodes: the names of the nodes that compute in float.
         images: how many pictures it was calibrated on.
         repairs: what was done to it besides, in words.
+        sixteen: the names of its tensors of 16 bits.
     """
 
     model: onnx.ModelProto
@@ -52,6 +62,7 @@ class QuantizedModel:
     float_nodes: tuple[str, ...]
     images: int
     repairs: tuple[str, ...] = ()
+    sixteen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class Recipe:
         choices: how the scales of neighbours relate.
         repairs: what is done to the weights before and after.
         keep_float: the names of nodes that stay float.
+        sixteen: the names of tensors that have 16 bits, with those that share a scale with them.
     """
 
     scheme: str | Scheme = "float-scale"
@@ -73,11 +85,14 @@ class Recipe:
     choices: Choices = field(default_factory=Choices)
     repairs: Repairs = field(default_factory=Repairs)
     keep_float: frozenset[str] = frozenset()
+    sixteen: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         """Names are checked here, before anything is calibrated; UsageError."""
         self.choices.require(scheme(self.scheme))
         methods.check(self.method, self.percentile)
+        if self.sixteen:
+            scheme(self.scheme).require_wider()
 
 
 class Quantizer:
@@ -114,7 +129,7 @@ class Quantizer:
             self.source = pictures(calibration, input_shape(model), preprocessing, limit=limit)
         self._equalised: dict[bool, onnx.ModelProto] = {False: self.prepared}
         self._statistics: dict[bool, Statistics] = {}
-        self._rounded: tuple[Recipe, dict[str, NDArray[np.int8]]] | None = None
+        self._rounded: dict[tuple[bool, int, str], Rounded] = {}
         self._seen: dict[tuple[bool, bool, int], dict[str, Seen]] = {}
 
     def statistics(self, equalised: bool = False) -> Statistics:
@@ -155,10 +170,8 @@ class Quantizer:
         elif repairs.needs_inputs:
             seen = self.seen(repairs)
             if repairs.rounding:
-                alike = replace(recipe, repairs=replace(repairs, bias=False))
-                if self._rounded is None or self._rounded[0] != alike or given is not None:
-                    self._rounded = alike, round_adaptively(structure, params, how, seen)
-                rounded = self._rounded[1]
+                known = self._rounded.setdefault((repairs.equalise, repairs.images, how.name), {})
+                rounded = round_adaptively(structure, params, how, seen, known)
                 done.append(f"rounded the weights of {len(rounded)} layers by what their inputs are like")
             if repairs.bias:
                 count = correct_bias(structure, params, how, seen, rounded)
@@ -167,7 +180,8 @@ class Quantizer:
             self._progress.stage("insert")
         result = insert(model, structure, params, how, rounded=rounded, settled=repairs.reconstruct)
         images = ends.images
-        return QuantizedModel(result, how, ends, tuple(float_nodes(result)), images, tuple(done))
+        wide = tuple(value.name or "" for value in structure.values if params[value].wide)
+        return QuantizedModel(result, how, ends, tuple(float_nodes(result)), images, tuple(done), wide)
 
     def _reconstructed(
         self, recipe: Recipe, proto: onnx.ModelProto, structure: Structure, given: Ranges | None
@@ -197,6 +211,28 @@ class Quantizer:
             )
         return self._seen[key if key in self._seen else more]
 
+    def sensitive(self, recipe: Recipe, given: Ranges | None = None, judged: Sequence[Picture] = ()) -> list[str]:
+        """A tensor of each group of a recipe that shares a scale, the one first that 8 bits hold worst
+        (`sensitive.sensitive`).
+
+        Args:
+            given: as for `quantize`.
+            judged: pictures to measure on; where there are none, some of those that it was calibrated on.
+        """
+        if not judged:
+            assert self.source is not None
+            judged = list(islice(self.source, MOST_JUDGED))
+        plain = replace(recipe, sixteen=frozenset(), repairs=replace(recipe.repairs, reconstruct=False))
+        made = self.quantize(plain, given, quiet=True)
+        structure = analyse(ir.from_proto(self._float(recipe.repairs.equalise)), made.float_nodes, recipe.choices)
+        groups = [[value.name or "" for value in group] for group in structure.groups(recipe.choices)]
+        work = cost(self.prepared).macs * len(groups)
+        judged = judged[: max(LEAST_JUDGED, min(MOST_JUDGED, int(WORK / max(1, work))))]
+        runner = Runner(self.prepared, threads=self._threads)
+        rows = [runner.run(np.stack([picture.pixels for picture in batch])) for batch in runner.batches(judged)]
+        expected = [np.concatenate([row[name] for row in rows]) for name in runner.outputs]
+        return sensitive(made.model, groups, judged, expected, threads=self._threads)
+
     def pairs(self) -> int:
         """How many pairs of layers `repair.equalise` would change."""
         return sum(1 for _ in pairs(self.structure()))
@@ -211,8 +247,8 @@ class Quantizer:
         while True:
             structure = analyse(model, floats, recipe.choices, alone)
             if statistics is not None:
-                with_method: dict[str, Any] = {"method": recipe.method, "percentile": recipe.percentile}
-                own = choose(statistics, structure, how, recipe.choices, **with_method)
+                by: dict[str, Any] = {"method": recipe.method, "percentile": recipe.percentile}
+                own = choose(statistics, structure, how, recipe.choices, **by, sixteen=recipe.sixteen)
                 ends = own if ends is None else replace(ends, ends={**ends.ends, **own.ends})
             assert ends is not None
             ends.require(structure, how, recipe.choices, "the ranges file")
@@ -221,7 +257,7 @@ class Quantizer:
                 self._progress.note(f"one scale cannot hold what is joined there, so this stays in float32: {told}")
                 floats |= set(lost)
                 continue
-            params = assign(structure, ends.ends, how, recipe.choices)
+            params = assign(structure, ends.ends, how, recipe.choices, recipe.sixteen)
             if not (finer := too_fine(structure, params, how)):
                 return structure, ends, params
             alone |= finer

@@ -260,8 +260,16 @@ def correct_bias(
 # -- rounding ---------------------------------------------------------------------------------------------------------
 
 
+Rounded = dict[str, tuple[NDArray[np.float32], NDArray[np.int8]]]
+"""By the name of their node, the scale that a layer's weights were rounded for, and the weights."""
+
+
 def round_adaptively(
-    structure: Structure, params: Mapping[ir.Value, Params], scheme: Scheme, seen: Mapping[str, Seen]
+    structure: Structure,
+    params: Mapping[ir.Value, Params],
+    scheme: Scheme,
+    seen: Mapping[str, Seen],
+    known: Rounded | None = None,
 ) -> dict[str, NDArray[np.int8]]:
     """Round each layer's weights so that ``E |(W_q - W) x|^2`` is small, not ``|W_q - W|``.
 
@@ -269,22 +277,27 @@ def round_adaptively(
     error as well as they can; how well is in the inverse of the second moments ``E[x x^T]`` (the Hessian of the error).
     A row is left as rounding to the nearest has it where that is better after all.
 
+    Args:
+        known: what was rounded before for inputs like these, and is taken where its scale is the same; in place.
+
     Returns:
         int8 weights by the name of their node; layers whose windows are too large to be solved are left out.
     """
-    result = {}
+    result, known = {}, {} if known is None else known
     for layer in structure.layers:
         found = seen.get(layer.weighted.name or "") if layer.weighted is not None else None
         if layer.weighted is None or found is None or found.moments is None:
             continue
         weight = constant(layer.weighted.inputs[1])
         assert weight is not None
-        scale = weight_scales(layer, params, scheme).astype(np.float64)
-        groups = len(found.moments)
-        rows = weight.reshape(groups, len(weight) // groups, -1).astype(np.float64)
-        steps = scale.reshape(groups, -1)
-        solved = round_rows(rows, steps, found.moments.astype(np.float64), scheme.weight_limits)
-        result[layer.name] = solved.reshape(weight.shape).astype(np.int8)
+        scale = weight_scales(layer, params, scheme)
+        if layer.name not in known or not np.array_equal(known[layer.name][0], scale):
+            groups = len(found.moments)
+            rows = weight.reshape(groups, len(weight) // groups, -1).astype(np.float64)
+            steps = scale.astype(np.float64).reshape(groups, -1)
+            solved = round_rows(rows, steps, found.moments.astype(np.float64), scheme.weight_limits)
+            known[layer.name] = scale, solved.reshape(weight.shape).astype(np.int8)
+        result[layer.name] = known[layer.name][1]
     return result
 
 

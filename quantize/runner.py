@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,15 +59,22 @@ class Runner:
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise _failed(error) from error
 
-    def run(self, pixels: NDArray[np.float32], names: Sequence[str] = ()) -> dict[str, NDArray[Any]]:
-        """The tensors `names` (the model's outputs where none) for inputs (n, C, H, W), n at most the model's batch."""
+    def run(
+        self,
+        pixels: NDArray[np.float32],
+        names: Sequence[str] = (),
+        beside: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> dict[str, NDArray[Any]]:
+        """The tensors `names` (the model's outputs where none) for inputs (n, C, H, W), n at most its batch, and
+        `beside` for other inputs by name.
+        """
         wanted = list(names or self.outputs)
         count, pixels = len(pixels), pixels.astype(self._dtype, copy=False)
         if count < self._batch:  # rows that nobody asked for are the last one again, and are cut off below
             pixels = np.concatenate([pixels, np.repeat(pixels[-1:], self._batch - count, axis=0)])
         computed = [name for name in wanted if name != self.input]
         try:
-            results = self._session.run(computed, {self.input: pixels}) if computed else []
+            results = self._session.run(computed, {self.input: pixels, **beside}) if computed else []
         except Exception as error:  # as above
             raise _failed(error) from error
         got = {**dict(zip(computed, results, strict=True)), self.input: pixels}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,6 +18,7 @@ from .culprit import layer_errors
 from .pictures import Picture, Pictures
 from .quantizer import QuantizedModel, Quantizer, Recipe
 from .runner import Runner
+from .scheme import scheme
 from .structure import WEIGHTED
 
 FEWEST = 50
@@ -45,10 +48,18 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Step:
-    """One round of the gate: the layers that were float, and what top-1 was lost with them so."""
+    """One round of the gate: the layers that were float, what top-1 was lost with them so, and the layers whose tensors
+    had 16 bits instead.
+    """
 
     float_layers: tuple[str, ...]
     drop_points: float
+    wide_layers: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        wide = {"wide_layers": list(self.wide_layers)} if self.wide_layers else {}
+        return {"float_layers": list(self.float_layers), "drop_points": self.drop_points, **wide}
 
 
 @dataclass(frozen=True)
@@ -99,17 +110,20 @@ def gate(
     max_drop: float,
     *,
     first: QuantizedModel | None = None,
+    widen: bool = True,
     threads: int = 0,
     progress: Progress = NONE,
 ) -> Gated:
     """Quantize so that at most `max_drop` points of top-1 are lost.
 
-    Where more are lost, the layers whose own error is largest go back to float, twice as many each round: the ranking
-    is cheap and rough, and doubling makes up for that in few rounds.
+    Where more are lost, the tensors of the layers whose own error is largest get 16 bits; where that is not enough,
+    these layers go back to float; then twice as many: the ranking is cheap and rough, and doubling makes up for that in
+    few rounds.
 
     Args:
         evaluation: labelled pictures, as calibration must not have seen them.
         first: the recipe's result where it is there already.
+        widen: tensors may have 16 bits, where the scheme has such.
 
     Raises:
         DeployError: (kind ``drop``) not even with every layer in float does it hold, which only a negative limit can
@@ -132,7 +146,8 @@ def gate(
     int8 = accuracy(result.model, evaluation, threads=threads)
     steps = [Step((), float32.percent - int8.percent)]
     ranking: list[str] = []
-    size = 1
+    size, widen = 1, widen and not scheme(recipe.scheme).power_of_two
+    turns = itertools.cycle((True, False) if widen else (False,))
     while steps[-1].drop_points > max_drop:
         if not ranking:
             rows = layer_errors(quantizer, result, evaluation, limit=LOOKED_AT, threads=threads)
@@ -144,11 +159,19 @@ def gate(
             message = f"int8 loses {got} of top-1 with every layer in float"
             raise DeployError(message, kind="drop", got=got, allowed=f"at most {max_drop} points")
         chosen = tuple(ranking[:size])
-        progress.note(
-            f"{steps[-1].drop_points:.2f} points lost; {len(chosen)} layers go back to float: {chosen[0]}, ..."
-        )
-        result = quantizer.quantize(replace(recipe, keep_float=recipe.keep_float | set(chosen)))
+        lost, count = f"{steps[-1].drop_points:.2f} points lost", f"{len(chosen)} layers"
+        wide = next(turns)
+        if wide:
+            progress.note(f"{lost}; what {count} read and make has 16 bits: {chosen[0]}, ...")
+            layers = [layer for layer in quantizer.structure().layers if layer.name in chosen]
+            tensors = {value.name or "" for layer in layers for value in (*layer.inputs, *layer.outputs)}
+            changed = replace(recipe, sixteen=recipe.sixteen | tensors)
+        else:
+            progress.note(f"{lost}; {count} go back to float: {chosen[0]}, ...")
+            changed = replace(recipe, keep_float=recipe.keep_float | set(chosen))
+            size *= 2
+        result = quantizer.quantize(changed)
         int8 = accuracy(result.model, evaluation, threads=threads)
-        steps.append(Step(chosen, float32.percent - int8.percent))
-        size *= 2
+        drop = float32.percent - int8.percent
+        steps.append(Step((), drop, chosen) if wide else Step(chosen, drop))
     return Gated(result, steps[-1].drop_points, float32, int8, tuple(steps))

@@ -18,7 +18,7 @@ from PIL import Image
 
 from inception_deploy import cli
 from inception_deploy.quantize.calibrate import Statistics
-from inception_deploy.quantize.integer_network import read
+from inception_deploy.quantize.integer_network import read, tensors
 from inception_deploy.verify import bound, run_onnx
 
 Make = Callable[..., NDArray[np.float32]]
@@ -86,6 +86,21 @@ def test_what_is_chosen_by_measuring_is_told(files: Path, capsys: pytest.Capture
     again = files / "again.onnx"
     call(capsys, *common, "--no-equalise", "--method", "mse", "-o", again)
     assert again.read_bytes() == (files / "out.onnx").read_bytes()
+
+
+def test_tensors_of_16_bits_are_named(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = (files / "model.onnx", "--calibration", files / "inputs.npz", "--images", 16, "--effort", "fast")
+    for count in (0, 2):
+        code, document = call(capsys, *common, "--sixteen-bit", count, "-o", files / f"{count}.onnx")
+        assert code == 0
+        how = tensors(onnx.load(files / f"{count}.onnx"))
+        assert sorted(document["sixteen_bit"]) == sorted(name for name, one in how.items() if one.wide)
+        assert bool(document["sixteen_bit"]) == bool(count)
+    for scheme, count in (("power-of-two", 1), ("float-scale", -1)):
+        code, document = call(capsys, *common, "--scheme", scheme, "--sixteen-bit", count, "-o", files / "no.onnx")
+        assert code == 2
+        assert document["error"]["kind"] == ("choice" if count > 0 else "usage")
+        assert not (files / "no.onnx").exists()
 
 
 def test_too_few_pictures_to_hold_some_back(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

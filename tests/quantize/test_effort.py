@@ -78,7 +78,7 @@ def test_what_gains_is_kept_and_told(scheme: str, branchy: onnx.ModelProto, inpu
 
 def test_what_the_user_said_is_not_asked(branchy: onnx.ModelProto, inputs: Make) -> None:
     base = Recipe(method="minmax", choices=Choices(average="input"), repairs=Repairs(bias=True))
-    fixed = frozenset({"method", "average", "bias", "concat", "equalise"})
+    fixed = frozenset({"method", "average", "bias", "concat", "equalise", "sixteen"})
     found = chosen(branchy, inputs, "best", base, fixed=fixed)
     assert [trial.candidate for trial in found.trials] == ["as it is", "adaptive rounding, bias correction"]
     assert replace(found.recipe, repairs=base.repairs) == base

@@ -16,12 +16,13 @@ from inception_deploy.errors import DeployError
 from inception_deploy.graph.rewrite import constant
 from inception_deploy.quantize import repair
 from inception_deploy.quantize.assign import assign
-from inception_deploy.quantize.culprit import LayerError, Ratio, first_fall, layer_errors
+from inception_deploy.quantize.culprit import LayerError, first_fall, layer_errors
 from inception_deploy.quantize.insert import weight_scales
 from inception_deploy.quantize.integer_weights import round_weight
 from inception_deploy.quantize.pictures import pictures
 from inception_deploy.quantize.prepare import prepare
 from inception_deploy.quantize.quantizer import Quantizer, Recipe, quantize
+from inception_deploy.quantize.ratio import Ratio
 from inception_deploy.quantize.repair import Repairs
 from inception_deploy.quantize.scheme import SCHEMES, Choices
 from inception_deploy.quantize.search import accuracy, gate
@@ -178,6 +179,18 @@ def test_the_gate_moves_layers_to_float_until_it_holds(tables: onnx.ModelProto, 
     assert tight.int8 == accuracy(tight.quantized.model, labelled)
     with pytest.raises(DeployError, match="with every layer in float"):
         gate(quantizer, recipe, labelled, -1.0)
+
+
+def test_the_gate_gives_tensors_16_bits_before_layers_go_back_to_float(
+    tables: onnx.ModelProto, inputs: Make, labelled: Any
+) -> None:
+    quantizer = Quantizer(tables, inputs((1, 8, 8), 8), threads=1)
+    recipe = Recipe("float-scale", "minmax")
+    steps = gate(quantizer, recipe, labelled, 0.0).steps
+    assert len(steps) > 1, "the network must lose something for this test to say anything"
+    assert [bool(step.wide_layers) for step in steps[1:]] == [number % 2 == 0 for number in range(len(steps) - 1)]
+    assert steps[1].wide_layers
+    assert not any(step.wide_layers for step in gate(quantizer, recipe, labelled, 0.0, widen=False).steps)
 
 
 def test_the_gate_does_not_judge_what_says_nothing(tables: onnx.ModelProto, inputs: Make, tmp_path: Path) -> None:

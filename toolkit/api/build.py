@@ -39,6 +39,7 @@ def export(
     calibration: PathLike | None = None,
     scheme: str | None = None,
     effort: str | None = None,
+    sixteen_bit: int | None = None,
     images: int | None = None,
     max_drop: float | None = None,
     evaluate: PathLike | None = None,
@@ -81,8 +82,9 @@ def export(
             calibrate.
         effort: for int8: ``normal`` (default) finds how to quantize by measuring on pictures held back, ``fast`` does
             not, ``best`` reconstructs layer by layer besides.
-        max_drop, evaluate: for int8: points of top-1 that may be lost on these labelled pictures; layers go back to
-            float until it holds.
+        sixteen_bit: for int8: so many tensors, those that 8 bits hold worst, have 16; None for what `effort` finds.
+        max_drop, evaluate: for int8: points of top-1 that may be lost on these labelled pictures; tensors of the worst
+            layers get 16 bits, then layers go back to float, until it holds.
         tuned: a database of `tune`, of the precision of the export.
         shipped_records: without `tuned` and for ``cpu``, take what the package knows of this machine's core.
         verified: compare every stage with the one before it, and write nothing where one differs.
@@ -116,13 +118,16 @@ def export(
     if scheme is not None:
         goal.check_scheme(scheme)
     quantization = None
-    if scheme or calibration or max_drop is not None or evaluate or images or effort:
+    if scheme or calibration or max_drop is not None or evaluate or images or effort or sixteen_bit is not None:
         choices = _choices(goal, scheme)
         quantization = Options(
             effort=check(effort or "normal"),
             recipe=Recipe(scheme or goal.scheme_by_default, choices=choices),
-            # What a target asks for, it is built for.
-            fixed=frozenset(choices.as_dict()) if choices != Choices() else frozenset(),
+            # What a target asks for, it is built for; what it has no kernels for, nobody looks for.
+            fixed=frozenset(
+                (*(choices.as_dict() if choices != Choices() else ()), *(("sixteen",) if goal.only_bytes else ()))
+            ),
+            sixteen=sixteen_bit,
             calibration=path_of(calibration),
             images=images,
             max_drop=max_drop,
@@ -245,6 +250,7 @@ def quantize(
     ranges: PathLike | None = None,
     scheme: str = "float-scale",
     effort: str = "normal",
+    sixteen_bit: int | None = None,
     method: str | None = None,
     percentile: float = 99.99,
     images: int | None = None,
@@ -275,6 +281,7 @@ def quantize(
             ``power-of-two-tensor``.
         effort: ``normal`` finds what is None below by measuring on pictures held back; ``fast`` does not, ``best``
             reconstructs layer by layer besides.
+        sixteen_bit: as for `export`.
         method, percentile: how ranges are chosen: ``minmax``, ``percentile``, ``entropy`` or ``mse``.
         images: calibrate on the first so many only.
         max_drop, evaluate, preprocessing: as for `export`.
@@ -313,6 +320,7 @@ def quantize(
         calibration=path_of(calibration),
         recipe=recipe,
         effort=check(effort),
+        sixteen=sixteen_bit,
         fixed=frozenset(name for name, value in said.items() if value is not None),
         ranges=path_of(ranges),
         images=images,

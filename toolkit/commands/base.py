@@ -61,12 +61,13 @@ class Command:
     parts: tuple[Command, ...] = ()
 
 
-def positive(flag: str, most: int = 1_000_000) -> Callable[[str], int]:
-    """An argument type: a whole number from 1 to `most`."""
+def positive(flag: str, most: int = 1_000_000, least: int = 1) -> Callable[[str], int]:
+    """An argument type: a whole number from 1, or from `least`, to `most`."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or not text.isascii() or not 1 <= int(text[:20]) <= most:
-            raise UsageError(f"{flag} is '{text}'", kind="usage", got=text, allowed=f"a whole number from 1 to {most}")
+        if not text.isdecimal() or not text.isascii() or not least <= int(text[:20]) <= most:
+            allowed = f"a whole number from {least} to {most}"
+            raise UsageError(f"{flag} is '{text}'", kind="usage", got=text, allowed=allowed)
         return int(text)
 
     return parse
@@ -234,6 +235,8 @@ def add_quantization(parser: argparse._ActionsContainer) -> None:
         "normal (default) finds how by measuring on pictures held back; fast takes the defaults; best takes longest"
     )
     parser.add_argument("--effort", metavar="E", help=effort)
+    wide = "so many tensors, those that 8 bits hold worst, have 16 bits; 0 for none (default: as --effort finds)"
+    parser.add_argument("--sixteen-bit", type=positive("--sixteen-bit", least=0), metavar="N", help=wide)
     parser.add_argument("--images", type=positive("--images"), metavar="N", help="calibrate on the first N only")
     limit = "of top-1; layers go back to float until it holds"
     parser.add_argument("--max-drop", type=float, metavar="POINTS", help=limit)

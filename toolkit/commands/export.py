@@ -77,6 +77,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         calibration=options.calibration,
         scheme=options.scheme,
         effort=options.effort,
+        sixteen_bit=options.sixteen_bit,
         images=options.images,
         max_drop=options.max_drop,
         evaluate=options.evaluate,

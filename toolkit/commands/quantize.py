@@ -76,6 +76,7 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         effort=options.effort or "normal",
         method=options.method,
         percentile=options.percentile,
+        sixteen_bit=options.sixteen_bit,
         images=options.images,
         max_drop=options.max_drop,
         evaluate=options.evaluate,
@@ -99,6 +100,8 @@ def _shows(document: dict[str, Any]) -> list[Any]:
     rows += [("repaired", text) for text in document["repairs"]]
     if document["held_back"]:
         rows.append(("measured on", f"{document['held_back']} pictures held back"))
+    if wide := document["sixteen_bit"]:
+        rows.append(("of 16 bits", ", ".join(wide[:8]) + ", ..." * (len(wide) > 8)))
     floats = document["float_nodes"]
     rows.append(("in float", ", ".join(floats[:8]) + (", ..." if len(floats) > 8 else "") if floats else "nothing"))
     if document["drop_points"] is not None:

@@ -78,13 +78,14 @@ MANIFEST = {
             "images": _COUNT,
             "repairs": Maybe([str]),
             "float_nodes": [str],
+            "sixteen_bit": Missing([str]),
             "floats": Maybe([{"node": str, "op": str, "reason": str, "percent": float}]),
             "integer_macs_percent": Missing(float),
             "held_back": Maybe(_COUNT),
             "candidates": Maybe([{"candidate": str, "sqnr_db": float, "kept": bool}]),
             "top1": Maybe({"fp32": float, "int8": float, "images": _COUNT}),
             "drop_points": Maybe(float),
-            "steps": Maybe([{"float_layers": [str], "drop_points": float}]),
+            "steps": Maybe([{"float_layers": [str], "drop_points": float, "wide_layers": Missing([str])}]),
             "tensors": Missing(
                 MapOf({"scale": float, "zero_point": Whole(-(2**31), 2**31), "dtype": OneOf(_INTEGERS)})
             ),

@@ -127,9 +127,13 @@ def _floats(facts: Facts) -> Iterable[Markup]:
         yield paragraph("Nothing.")
     steps = quantization.get("steps") or ()
     if len(steps) > 1:
-        rounds = [(i + 1, len(step["float_layers"]), f"{step['drop_points']:+.2f}") for i, step in enumerate(steps)]
-        caption = "Rounds of the accuracy gate, which took layers back to float"
-        yield table(caption, ("round", "layers in float", "points lost"), rounds, right=(0, 1, 2))
+        rounds = [
+            (i + 1, len(step.get("wide_layers", ())), len(step["float_layers"]), f"{step['drop_points']:+.2f}")
+            for i, step in enumerate(steps)
+        ]
+        caption = "Rounds of the accuracy gate, which gave layers 16 bits, or took them back to float"
+        heads = ("round", "layers of 16 bits", "layers in float", "points lost")
+        yield table(caption, heads, rounds, right=(0, 1, 2, 3))
     if quantization.get("drop_points") is not None:
         yield note("Points of top-1 lost in the end: ", tag("b", f"{quantization['drop_points']:+.2f}"), ".")
 

@@ -35,10 +35,12 @@ class Share:
     Attributes:
         percent: of its multiply-adds; of a network that has none, 100 where anything is in integers, else 0.
         floats: every node that computes in float32, in the graph's order.
+        sixteen: the tensors of 16 bits, by the names that they have in float.
     """
 
     percent: float
     floats: tuple[FloatNode, ...]
+    sixteen: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """For the manifest and for JSON."""
@@ -46,6 +48,7 @@ class Share:
             "integer_macs_percent": self.percent,
             "float_nodes": [one.node for one in self.floats],
             "floats": [asdict(one) for one in self.floats],
+            "sixteen_bit": list(self.sixteen),
         }
 
     def notes(self) -> list[str]:
@@ -104,4 +107,5 @@ def share(model: onnx.ModelProto, *, integers: bool = True, borders: bool = True
                 why = why if short or not integers else "it has numbers of 16 bits, and the target no kernels of such"
                 floats.append(FloatNode(node.name or "", node.op_type, why, percent(macs.get(node.name or "", 0))))
     whole = percent(done) if total else 100.0 * any_integers
-    return Share(whole, tuple(floats))
+    made = (step.output for step in network.steps if step.output is not None and step.output.params.wide)
+    return Share(whole, tuple(floats), tuple(dict.fromkeys(map(network.float_name, made))))

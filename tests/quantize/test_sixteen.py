@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from inception_deploy.errors import UsageError
 from inception_deploy.quantize import effort
-from inception_deploy.quantize.integer_network import read, reference, tensors
+from inception_deploy.quantize.integer_network import reference, tensors
 from inception_deploy.quantize.pictures import pictures
 from inception_deploy.quantize.quantizer import Quantizer, Recipe
 from inception_deploy.quantize.repair import Repairs
 from inception_deploy.quantize.scheme import Choices
 from inception_deploy.quantize.sensitive import sensitive
+from inception_deploy.quantize.share import share
 from inception_deploy.verify import bound, run_onnx
 
 Make = Callable[..., NDArray[np.float32]]
@@ -44,8 +45,12 @@ def test_a_tensor_of_16_bits_and_those_that_share_its_scale(
     assert len(set(kinds.values())) == 2
     assert next(entry.version for entry in made.model.opset_import if not entry.domain) == 21
     onnx.checker.check_model(made.model, full_check=True)
-    network = read(made.model)
-    assert network.float_nodes == []
+    found = share(made.model)
+    assert found.sixteen == made.sixteen
+    assert found.floats == ()
+    assert {one.reason for one in share(made.model, sixteen=False).floats} == {
+        "it has numbers of 16 bits, and the target no kernels of such"
+    }
     x = inputs(SHAPE, 1, seed=9)
     (expected,) = run_onnx(made.model, {"x": x})
     (got,) = reference(made.model, {"x": x})

@@ -80,6 +80,9 @@ def _several(plans: list[dict[str, Any]], memory: dict[str, Any]) -> list[tuple[
     return rows
 
 
+_NAMED = 8
+
+
 def _quantized(how: dict[str, Any] | None) -> list[tuple[str, str]]:
     """What an int8 bundle says of its integers."""
     if how is None:
@@ -88,7 +91,9 @@ def _quantized(how: dict[str, Any] | None) -> list[tuple[str, str]]:
     known = how.get("scheme") is not None
     scheme = f"{how['scheme']}, calibrated on {how['images']} pictures" if known else "that of the file"
     share = f"{how['integer_macs_percent']:g} % of the multiply-adds" if "integer_macs_percent" in how else "not known"
-    return [("scheme", scheme), ("in integers", share), ("in float", floats)]
+    wide = how.get("sixteen_bit", [])
+    bits = [("of 16 bits", ", ".join(wide[:_NAMED]) + f", and {len(wide) - _NAMED} more" * (len(wide) > _NAMED))]
+    return [("scheme", scheme), ("in integers", share), *(bits if wide else []), ("in float", floats)]
 
 
 def _waiting(found: dict[str, Any] | None) -> list[tuple[str, str]]:

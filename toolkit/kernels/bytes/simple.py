@@ -74,8 +74,8 @@ class _Window:
         maximum, depthwise = spec.op is WindowOp.MAX, spec.op is WindowOp.DEPTHWISE
         stored = element_of(spec.in_element).stored
         acc = em.local(width * BLOCK, stored if maximum else "int32")
-        least = splat(tirx.const(ends(spec.in_element)[0], stored), BLOCK) if maximum else whole(0, BLOCK)
-        start: Expr = least
+        least = ends(spec.in_element)[0]
+        start: Expr = splat(tirx.const(least, stored), BLOCK) if maximum else whole(0, BLOCK)
         if depthwise:
             start = em.let(load(em.buffers["bias"], block * BLOCK, BLOCK), "start")
         for p in range(width):

@@ -37,6 +37,7 @@ def content(facts: Facts) -> Iterable[Markup]:
         yield paragraph(f"{quantization['integer_macs_percent']:g} % of the multiply-adds compute in integers.")
     yield from _errors(facts)
     yield from _ranges(facts)
+    yield from _sixteen(facts)
     yield from _floats(facts)
 
 
@@ -112,6 +113,12 @@ def _told(one: Range) -> str:
     return (
         f"holds {one.low:.3g} to {one.high:.3g}, held {one.least:.3g} to {one.most:.3g}, {percent(one.clipped)} clipped"
     )
+
+
+def _sixteen(facts: Facts) -> Iterable[Markup]:
+    if names := facts.manifest["quantization"].get("sixteen_bit"):
+        yield heading("Tensors of 16 bits")
+        yield paragraph(", ".join(names))
 
 
 def _floats(facts: Facts) -> Iterable[Markup]:

@@ -155,7 +155,8 @@ ID_API int id_run(id_model *model, const void *const *inputs, void *const *outpu
 ID_API int id_run_async(id_model *model, const void *const *inputs, void *const *outputs, void *stream);
 
 /* One inference with a clock: `seconds_per_step` receives the wall time of each of id_describe()->step_count steps. Steps run one
- * after the other, each on all threads, so their sum is more than id_run takes. */
+ * after the other, each on all threads, so their sum is more than id_run takes. What id_run_async has put into a stream is waited for
+ * before, by the caller. */
 ID_API int id_profile(id_model *model, const void *const *inputs, void *const *outputs, double *seconds_per_step);
 
 /* How many phases id_watch gives an account of: waves, or several small ones that one thread does; 0 where one thread does everything, or

@@ -17,6 +17,9 @@ from .conftest import bundle
 MOST_NODES = 260
 """Of the graph of an inference."""
 
+EARLY = 150
+"""Launches that begin before what they wait for has ended, at the least."""
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(5400)
@@ -27,11 +30,12 @@ def test_irv2_in_fp16(simulated, tmp_path):
     bundle(simulated, plan, target.archs, tmp_path)
     x = np.random.default_rng(0).standard_normal(plan.inputs[0].shape).astype(np.float32)
     (expected,) = verify.run_onnx(model, {plan.inputs[0].name: x})
-    before = simulated.library.fake_launches()
+    before, early = simulated.library.fake_launches(), simulated.library.fake_early()
     with compiled.load(tmp_path) as opened:
         (got,) = opened.run(x)
     nodes = simulated.library.fake_launches() - before
     assert nodes <= MOST_NODES, nodes
+    assert simulated.library.fake_early() - early >= EARLY
     near = verify.tolerance(target.precision.stage).max_rel
     error = np.abs(got - expected).max() / np.abs(expected).max()
     print(f"{nodes} nodes, off by {error:.1e} of the largest logit")

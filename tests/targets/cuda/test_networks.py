@@ -22,13 +22,13 @@ from .conftest import both_orders, bundle
 SMALL: dict[str, Any] = {"input_size": (64, 64), "width": 0.125}
 INCEPTION: dict[str, Any] = {"input_size": (75, 75), "width": 0.125}
 NETWORKS: dict[str, dict[str, Any]] = {
-    **{name: SMALL for name in models.names()},
+    **dict.fromkeys(models.names(), SMALL),
     "lenet5": {"width": 0.5},
     "alexnet": {"input_size": (64, 64), "width": 0.25, "batch": 9},
     "googlenet": {"input_size": (64, 64), "width": 0.25},
     "mobilenet_v1": {"input_size": (64, 64), "width": 0.25, "batch": 3},
     "xception": {"input_size": (71, 71), "width": 0.125},
-    **{name: INCEPTION for name in ("inception_v3", "inception_v4", "inception_resnet_v1")},
+    **dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v1"), INCEPTION),
     "inception_resnet_v2": {**INCEPTION, "batch": 2},
     **{name: {**SMALL, "width": 0.5} for name in models.names() if name.startswith("resnext")},
 }

@@ -30,10 +30,11 @@ from int8 import table
 from int8_real import lite0
 from strangers import unpacked
 
-from inception_deploy import pipeline, progress
+from inception_deploy import pipeline, progress, targets
 from inception_deploy.bundles import engines
 from inception_deploy.feeds import feed
 from inception_deploy.quantize.job import Options
+from inception_deploy.quantize.quantizer import Recipe
 from inception_deploy.reports import bench
 from inception_deploy.runtime import bundle
 from inception_deploy.sources import resolve
@@ -89,7 +90,8 @@ def prepare(name: str, options: argparse.Namespace) -> None:
         inputs = path.with_suffix(".npz")
         model = resolve.resolve(resolve.Request(model=name))
         np.savez(inputs, x=pictures(model.onnx(lambda _: None)))
-        how = Options(calibration=inputs, effort="fast")
+        recipe = Recipe(scheme=targets.parse(options.target).scheme_by_default)
+        how = Options(calibration=inputs, effort="fast", recipe=recipe)
         request = resolve.Request(model=name)
         exported(request, path, options, precision="int8", quantization=how)
     nncf_file = path.with_suffix(".nncf.onnx")

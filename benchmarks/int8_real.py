@@ -43,7 +43,7 @@ from strangers import LITE0, below, photos, unpacked
 CALIBRATION, JUDGED = 48, 320
 """Crops."""
 
-BARS = {"float-scale": (92.0, 21.0), "power-of-two": (87.0, 14.0)}
+BARS = {"float-scale": (92.0, 21.0), "float-scale-reduced": (92.0, 21.0), "power-of-two": (87.0, 14.0)}
 """Percent of the crops that keep their class, and decibels."""
 
 Crops = NDArray[np.float32]

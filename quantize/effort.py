@@ -7,7 +7,7 @@ candidate differs from the best before it in one respect, and a recipe that is s
 
     fast      nothing is measured: ranges by least squared error, no repairs
     normal    bias correction, equalisation, the method of ranges, scales of their own for concats and average pools,
-              adaptive rounding
+              the whole range of weights where the scheme keeps to less, adaptive rounding
     best      16 bits for a few tensors, and reconstruction: each layer made up for what those before it did
               (`reconstruct`)
 
@@ -54,7 +54,7 @@ WORK = 50e9
 
 WORTH, SLOWER = 0.1, 1.0
 """Decibels that a change must gain, and that one must gain by which the compiled network is slower: it rounds once
-more, or has numbers of 16 bits.
+more, multiplies more slowly, or has numbers of 16 bits.
 """
 
 WIDE_ASKED = (1, 2, 4, 8)
@@ -158,12 +158,12 @@ def choose(
         fixed |= {"sixteen"}
     judge = _Judge(quantizer.prepared, held, threads)
     if ranges is not None:
-        fixed |= {"method", "concat", "add", "average", "moves", "equalise"}
+        fixed |= {"scheme", "method", "concat", "add", "average", "moves", "equalise"}
     best = quantizer.quantize(base, ranges)
     progress.stage("measure")
     recipe, level = base, judge.sqnr(best)
     trials, tried = [Trial("as it is", level, kept=True)], [base]
-    for question in _questions(quantizer, fixed, effort):
+    for question in _questions(quantizer, base, fixed, effort):
         start, ranked = recipe, list[str]()
         for words, change in question:
             if "sixteen" in change:
@@ -176,7 +176,7 @@ def choose(
             progress.update(len(trials), 0, words)
             made = quantizer.quantize(candidate, ranges, quiet=True)
             got = judge.sqnr(made)
-            slower = candidate.choices != recipe.choices or candidate.sixteen != recipe.sixteen
+            slower = any(getattr(candidate, name) != getattr(recipe, name) for name in ("choices", "scheme", "sixteen"))
             kept = got >= level + (SLOWER if slower else WORTH)
             trials.append(Trial(words, got, kept))
             if kept:
@@ -188,7 +188,7 @@ Change = tuple[str, Mapping[str, Any]]
 """What is changed, in words and by name; ``sixteen`` says how many tensors have 16 bits (`Quantizer.sensitive`)."""
 
 
-def _questions(quantizer: Quantizer, fixed: frozenset[str], effort: Effort) -> list[list[Change]]:
+def _questions(quantizer: Quantizer, base: Recipe, fixed: frozenset[str], effort: Effort) -> list[list[Change]]:
     """What is asked, in order; the answers to one question exclude each other."""
     structure = quantizer.structure()
     kinds = {layer.kind for layer in structure.layers}
@@ -200,6 +200,8 @@ def _questions(quantizer: Quantizer, fixed: frozenset[str], effort: Effort) -> l
         asked.append([("own scales around concats", {"concat": "own"})])
     if any(layer.nodes[0].op_type == "AveragePool" for layer in structure.layers):
         asked.append([("own scales behind average pools", {"average": "own"})])
+    if scheme(base.scheme).pairs:
+        asked.append([("the whole range of weights", {"scheme": "float-scale"})])
     # The slowest at last, and once: it settles whether the bias is corrected besides.
     asked.append(
         [

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .scheme import Params, Scheme
+from .scheme import PAIR, Params, Scheme
 
 LARGEST_SHIFT = 24
 """A weight's power of two is never so small that its products would be shifted out by more than this."""
@@ -73,6 +73,8 @@ def scales(
     else:
         # A channel of zeros has the finest scale that its bias allows.
         chosen = np.maximum(np.maximum(peak / scheme.weight_limits[1], need), 2.0**-60)
+        if scheme.pairs:  # each of the two may be rounded up by a half
+            chosen = np.maximum(chosen, neighbours(weight).max((1, 2)) / (PAIR - 1))
     chosen = np.broadcast_to(chosen, (len(weight),)).astype(np.float32)
     while True:
         q = round_weight(weight, chosen, scheme)
@@ -93,6 +95,24 @@ def round_weight(weight: NDArray[Any], scale: NDArray[np.float32], scheme: Schem
     """The nearest integers, ties to even, saturated."""
     column = scale.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
     return np.clip(np.rint(weight.astype(np.float64) / column), *scheme.weight_limits).astype(np.int8)
+
+
+def neighbours(weight: NDArray[Any]) -> NDArray[Any]:
+    """What two weights of neighbouring channels come to, of each sign: (O, I, ...) to (O, 2, pairs), from 0 up."""
+    odd = np.pad(weight, [(0, 0), (0, weight.shape[1] % 2), *[(0, 0)] * (weight.ndim - 2)])
+    two = odd.reshape(len(odd), odd.shape[1] // 2, 2, -1)
+    return np.stack([np.maximum(sign * two, 0).sum(2).reshape(len(odd), -1) for sign in (1, -1)], 1)
+
+
+def fit_pairs(q: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Integers (O, I, ...) with the larger one of neighbours that exceed `PAIR` moved towards 0, as far as it takes."""
+    result = np.pad(q, [(0, 0), (0, q.shape[1] % 2), *[(0, 0)] * (q.ndim - 2)]).astype(np.int16)
+    two = result.reshape(len(q), result.shape[1] // 2, 2, -1)
+    for sign in (1, -1):
+        over = np.maximum(np.maximum(sign * two, 0).sum(2) - PAIR, 0)
+        largest = np.argmax(sign * two, 2)[:, :, None]
+        np.put_along_axis(two, largest, np.take_along_axis(two, largest, 2) - sign * over[:, :, None], 2)
+    return two.reshape(result.shape)[:, : q.shape[1]].astype(np.int8)
 
 
 def quantize_weights(

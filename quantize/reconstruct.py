@@ -31,6 +31,7 @@ from inception_deploy.progress import NONE, Progress
 from . import arith
 from .integer_network import read
 from .integer_steps import IntegerStep
+from .integer_weights import fit_pairs
 from .pictures import Picture, Pictures
 from .repair import LARGEST, SAMPLES, Repairs, patches_of, round_rows
 from .runner import Runner, chunked, look
@@ -150,6 +151,9 @@ def _solve(
         pull = missing @ inputs.transpose(0, 2, 1) / count
         moved = rows + np.linalg.solve(damped, pull.transpose(0, 2, 1)).transpose(0, 2, 1)
         q = round_rows(moved, steps, moments, scheme.weight_limits)
+        if scheme.pairs:
+            whole_rows = q.reshape(step.linear.weight.shape).astype(np.int8)
+            q = fit_pairs(whole_rows).reshape(rows.shape).astype(np.float64)
     real = q * steps[:, :, None]
     new = (target.mean(axis=2, dtype=np.float64) - np.einsum("gok,gk->go", real, mean)).reshape(-1)
     weight = q.reshape(step.linear.weight.shape).astype(np.int8)

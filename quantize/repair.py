@@ -21,7 +21,7 @@ from inception_deploy.graph.rewrite import constant, integer, ints, operand, set
 from inception_deploy.progress import NONE, Progress
 
 from .insert import weight_scales
-from .integer_weights import round_weight
+from .integer_weights import fit_pairs, round_weight
 from .pictures import Pictures
 from .runner import Runner, chunked, look
 from .scheme import Params, Scheme
@@ -297,7 +297,8 @@ def round_adaptively(
             steps = scale.astype(np.float64).reshape(groups, -1)
             solved = round_rows(rows, steps, found.moments.astype(np.float64), scheme.weight_limits)
             known[layer.name] = scale, solved.reshape(weight.shape).astype(np.int8)
-        result[layer.name] = known[layer.name][1]
+        q = known[layer.name][1]
+        result[layer.name] = fit_pairs(q) if scheme.pairs else q
     return result
 
 

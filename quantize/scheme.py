@@ -37,6 +37,8 @@ class Scheme:
             Otherwise it is a float32 multiplication: `arith.requantize_scale`.
         weight_limits: the ends of the int8 weights, whose zero point is always 0.
         weights: one scale for each output channel, or one for the whole tensor.
+        pairs: two weights of one sign that meet neighbouring channels come to `PAIR` at most, so that 16 bits hold the
+            sum of their products with bytes.
         purpose: who computes like this, for people.
     """
 
@@ -47,6 +49,7 @@ class Scheme:
     weight_limits: tuple[int, int]
     weights: Literal["channel", "tensor"]
     purpose: str
+    pairs: bool = False
 
     def __post_init__(self) -> None:
         if self.power_of_two and not self.symmetric:
@@ -72,12 +75,20 @@ class Scheme:
         return LIMITS[self.activation]
 
 
+PAIR = 128
+"""255 times as much is within 16 bits."""
+
 SCHEMES: dict[str, Scheme] = {
     scheme.name: scheme
     for scheme in (
         Scheme(
             "float-scale", "uint8", False, False, (-127, 127), "channel",
             "CPUs: onnxruntime, OpenVINO",
+        ),
+        Scheme(
+            "float-scale-reduced", "uint8", False, False, (-127, 127), "channel",
+            "CPUs with AVX2 and no VNNI, whose vpmaddubsw saturates else: here, in onnxruntime and in OpenVINO",
+            pairs=True,
         ),
         Scheme(
             "float-scale-int8", "int8", True, False, (-127, 127), "channel",

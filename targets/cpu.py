@@ -93,6 +93,12 @@ class Cpu(Target):
         kin = [isa for isa in ISAS if isa.kind == self.kind]
         return [self.isa] if ":" in self.name else [isa for isa in kin if not lacking(isa)] or kin[:1]
 
+    @property
+    def scheme_by_default(self) -> str:
+        # the whole range of weights takes two instructions more where sums of bytes saturate
+        saturates = any(dot.pairs and dot.first == "uint8" for dot in self.at("int8").isa.dots[:1])
+        return "float-scale-reduced" if saturates else super().scheme_by_default
+
     def refusal(self, name: str) -> DeployError:
         needs = {row.needs for row in rows(name)}
         able = [isa for isa in ISAS if isa.kind == self.kind and any(map(isa.has, needs))]

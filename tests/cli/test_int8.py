@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from inception_deploy import verify
+from inception_deploy import targets, verify
 from inception_deploy.verify import tolerance
 
 from ..cases.int8_files import File, activations
@@ -105,7 +105,7 @@ def test_a_layer_that_went_wrong_is_found(call, int8: Path, tmp_path: Path) -> N
 
 def test_inspect_tells_the_scheme(call, int8: Path, exported: Path) -> None:
     document = call("inspect", int8, "--json").document
-    assert document["quantization"]["scheme"] == "float-scale"
+    assert document["quantization"]["scheme"] == targets.parse("cpu").scheme_by_default
     assert document["parameters"] == call("inspect", exported, "--json").document["parameters"]
     assert "float-scale" in call("inspect", int8).out
 

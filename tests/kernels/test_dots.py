@@ -24,18 +24,23 @@ ENCODINGS = {"avx_vnni": ("avx512_vnni", ["+avx512vnni", "+avx512vl"])}
 
 
 def operands(dot: Dot) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Random numbers; the extremes, whose products would saturate a sum of 16 bits; an accumulator at its end."""
+    """Random numbers; the extremes, whose products would saturate a sum of 16 bits; an accumulator at its end. Weights
+    of `Dot.pairs` are the largest that fit.
+    """
     random, count = np.random.default_rng(0), dot.count
     first, second = np.iinfo(dot.first), np.iinfo(dot.second)
+    low, high = int(second.min), int(second.max)
+    if dot.pairs:
+        low, high = (-64, 64) if dot.first == "uint8" else (low + 1, high)
     some = (
         random.integers(first.min, first.max, count, dot.first, endpoint=True),
-        random.integers(second.min, second.max, count, dot.second, endpoint=True),
+        random.integers(low, high, count, dot.second, endpoint=True),
     )
     total = random.integers(-(2**30), 2**30, dot.lanes, np.int32)
-    most = np.full(count, first.max, dot.first), np.full(count, second.min, dot.second)
-    largest = np.full(count, first.max, dot.first), np.full(count, second.max, dot.second)
+    most = np.full(count, first.max, dot.first), np.full(count, low, dot.second)
+    largest = np.full(count, first.max, dot.first), np.full(count, high, dot.second)
     zeros = np.zeros(dot.lanes, np.int32)
-    least = np.full(count, first.min, dot.first), np.full(count, second.min + dot.pairs, dot.second)
+    least = np.full(count, first.min, dot.first), np.full(count, low, dot.second)
     return [
         (total, *some),
         (zeros, *least),

@@ -125,7 +125,11 @@ def export(
             recipe=Recipe(scheme or goal.scheme_by_default, choices=choices),
             # What a target asks for, it is built for; what it has no kernels for, nobody looks for.
             fixed=frozenset(
-                (*(choices.as_dict() if choices != Choices() else ()), *(("sixteen",) if goal.only_bytes else ()))
+                (
+                    *(choices.as_dict() if choices != Choices() else ()),
+                    *(("sixteen",) if goal.only_bytes else ()),
+                    *(("scheme",) if scheme else ()),
+                )
             ),
             sixteen=sixteen_bit,
             calibration=path_of(calibration),
@@ -321,7 +325,7 @@ def quantize(
         recipe=recipe,
         effort=check(effort),
         sixteen=sixteen_bit,
-        fixed=frozenset(name for name, value in said.items() if value is not None),
+        fixed=frozenset(name for name, value in said.items() if value is not None) | {"scheme"},
         ranges=path_of(ranges),
         images=images,
         max_drop=max_drop,

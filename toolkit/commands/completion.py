@@ -108,7 +108,7 @@ _KNOWN: dict[str, Callable[[], tuple[str, ...]]] = {
     "precision": _precisions,
     "against": _peers,
     "runtime": lambda: ("compiled", "onnxruntime"),
-    "scheme": lambda: ("float-scale", "float-scale-int8", "power-of-two", "power-of-two-tensor"),
+    "scheme": lambda: ("float-scale", "float-scale-reduced", "float-scale-int8", "power-of-two", "power-of-two-tensor"),
     "classes": lambda: ("label", "wnid", "number", "order"),
     "color": lambda: ("rgb", "bgr", "gray"),
     "layout": lambda: ("nchw", "nhwc"),

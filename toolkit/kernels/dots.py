@@ -29,8 +29,7 @@ class Dot:
         rows: it multiplies two matrices of so many rows, `[rows, depth]` and the second transposed; lanes are the
             product's elements, row by row.
         run: numbers of a lane that lie side by side; all lanes' first runs come before their second ones.
-        pairs: it adds two products in 16 bits, which hold all but twice -128 * -128: for weights that have no two
-            -128 in one sum (`pairs_fit`).
+        pairs: it adds two products in 16 bits: for weights whose sums fit there, whatever the inputs (`pairs_fit`).
         code: functions in LLVM's own language, where no one intrinsic is it: `llvm` names the one that multiplies,
             `llvm` and a 4 does it to four vectors of sums and of weights, and `lay0` to `lay3` put a word of four into
             all lanes, in runs.
@@ -90,11 +89,29 @@ class Dot:
         found: np.ndarray = (wide.clip(ends.min, ends.max) if self.saturates else wide).astype(np.int32)
         return found
 
+    def pairs_fit(self, weight: np.ndarray) -> bool:
+        """16 bits hold every sum of two products that a row of `pairs` adds, whatever the inputs.
+
+        Args:
+            weight: int8 `[O, I, ...]`, of whole words of I, as the kernel reads them.
+        """
+        words = weight.astype(np.int64).reshape(len(weight), -1, self.depth // 2, 2, *weight.shape[2:])
+        least, most = (int(end) for end in (np.iinfo(self.first).min, np.iinfo(self.first).max))
+        together = 2 if self.run else 3  # numbers of a lane that lie apart are of one sum, or neighbours
+        ends = (np.minimum(words * least, words * most), np.maximum(words * least, words * most))
+        low, high = (ends[0].sum(together).min(initial=0), ends[1].sum(together).max(initial=0))
+        return bool(low >= np.iinfo(np.int16).min and high <= np.iinfo(np.int16).max)
+
 
 VPDPBUSD = Dot("vpdpbusd", "llvm.x86.avx512.vpdpbusd.512", ("avx512_vnni",), "uint8", "int8", 16, 4)
 
 VPMADDWD = Dot("vpmaddwd", "llvm.x86.avx2.pmadd.wd", ("avx2",), "int16", "int16", 8, 2, adds=False)
-"""Of bytes that were widened, so exact: vpmaddubsw takes them as they are, and its sums stop at 16 bits."""
+"""Of bytes that were widened, so exact for all weights."""
+
+VPMADDUBSW = Dot("vpmaddubsw", "llvm.x86.avx2.pmadd.ub.sw", ("avx2",), "uint8", "int8", 8, 4, adds=False, pairs=True)
+"""Of bytes as they lie: sums of two products that stop at 16 bits, which vpmaddwd by ones adds up: 32 products by three
+instructions, where widened ones take four.
+"""
 
 VPDPBUSD_256 = Dot("vpdpbusd (VEX)", "llvm.x86.avx512.vpdpbusd.256", ("avx_vnni",), "uint8", "int8", 8, 4)
 
@@ -125,7 +142,10 @@ VMLAL = Dot("vmlal.s16", "llvm.arm.neon.vmulls", ("neon",), "int16", "int16", 4,
 
 DOTS: dict[str, Dot] = {
     dot.name: dot
-    for dot in (VPDPBUSD, VPDPBUSD_256, VPDPWSSD, VPDPWSSD_256, VPMADDWD, SMMLA, SDOT, SADALP, SADALP_ANY, SMLAL, VMLAL)
+    for dot in (
+        *(VPDPBUSD, VPDPBUSD_256, VPDPWSSD, VPDPWSSD_256, VPMADDUBSW, VPMADDWD),
+        *(SMMLA, SDOT, SADALP, SADALP_ANY, SMLAL, VMLAL),
+    )
 }
 
 

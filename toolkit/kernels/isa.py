@@ -23,6 +23,7 @@ from .dots import (
     VPDPBUSD_256,
     VPDPWSSD,
     VPDPWSSD_256,
+    VPMADDUBSW,
     VPMADDWD,
     Dot,
     Tile,
@@ -123,7 +124,8 @@ class Isa:
 
     def worth(self, need: str) -> int:
         """How many products an instruction of what a row of `targets.precision` needs adds up."""
-        return max((dot.lanes * dot.depth for dot in self.dots), default=0) if need == "integers" else 0
+        every = (dot.lanes * dot.depth for dot in self.dots if not dot.pairs)
+        return max(every, default=0) if need == "integers" else 0
 
 
 OLDEST_BRAIN = 80
@@ -167,7 +169,7 @@ def gpu(arch: str, card: Card | None = None) -> Isa:
 
 ISAS: tuple[Isa, ...] = (
     _x86("avx512", "v4", 16, 32, _AVX512),
-    _x86("avx2", "v3", 8, 16, _AVX2, dots=(VPMADDWD,)),
+    _x86("avx2", "v3", 8, 16, _AVX2, dots=(VPMADDUBSW, VPMADDWD)),
     _x86("avx512-vnni", "v4", 16, 32, (*_AVX512, "avx512_vnni"), mattr=("+avx512vnni",), dots=(VPDPBUSD, VPDPWSSD)),
     _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"),
          tiles=(TDPBF16PS,)),

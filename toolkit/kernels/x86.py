@@ -42,6 +42,17 @@ define internal <8 x i32> @vpmaddwd_sum(<8 x i32> %sum, <16 x i16> %a, <16 x i16
 has no registers left for them, and keeps sums on the stack (docs/perf/cpu-int8.md).
 """
 
+VPMADDUBSW_SUM = """; ModuleID = 'vpmaddubsw'
+define internal <8 x i32> @vpmaddubsw_sum(<8 x i32> %sum, <32 x i8> %a, <32 x i8> %b) alwaysinline {
+  %p = call { <8 x i32>, <8 x i32> } asm "vpmaddubsw $3, $2, $1; vpmaddwd $5, $1, $1; vpaddd $1, $0, $0",
+    "=x,=&x,x,x,0,x"
+    (<32 x i8> %a, <32 x i8> %b, <8 x i32> %sum, <8 x i32> splat (i32 65537))
+  %r = extractvalue { <8 x i32>, <8 x i32> } %p, 0
+  ret <8 x i32> %r
+}
+"""
+"""The same of bytes: sums of two products, which are to fit 16 bits, by ones."""
+
 WORDS_OF = """; ModuleID = 'words_of'
 define internal <8 x i32> @words_of(ptr %p, i32 %constant, i32 %i) alwaysinline {
   %q = getelementptr inbounds i32, ptr %p, i32 %constant

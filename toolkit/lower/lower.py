@@ -12,7 +12,7 @@ import onnx
 
 from ..kernels.elements import TILED
 from ..kernels.spec import Spec, Vta
-from . import by_winograd, elements, on_tiles, on_vta, place, siblings, vta_siblings
+from . import by_winograd, elements, on_tiles, on_vta, pairs, place, siblings, vta_siblings
 from .alike import Alike
 from .dump import text
 from .kernel_set import KernelSet
@@ -124,6 +124,13 @@ PASSES: tuple[Pass, ...] = (
         "after elements: outputs of one kernel may be of several",
         f"{_TILES}, or is a GPU",
         lambda kernels: _tiles(kernels) or kernels.device == GPU,
+    ),
+    Pass(
+        "pairs",
+        pairs.find,
+        "after siblings: a kernel's weights are all there; before what compares ways to compute a convolution",
+        "there are kernels that multiply bytes",
+        lambda kernels: kernels.integers,
     ),
     Pass(
         "by_winograd",

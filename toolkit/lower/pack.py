@@ -26,24 +26,31 @@ def physical_weight(weight: np.ndarray, spec: Conv, source: Storage, output: Sto
     return wide
 
 
+def in_slots(param: Param, layer: Layer) -> np.ndarray:
+    """The weight of a convolution `[out_channels, channels, r, s]`, its channels in their slots."""
+    spec = layer.spec
+    assert isinstance(spec, Conv)
+    if param.role == "physical":
+        return param.array
+    if param.role == "dense":
+        wide = np.zeros((spec.out_channels, *param.array.shape[1:]), _kept(param.array))
+        wide[layer.output.slots] = param.array
+        return wide
+    assert param.role == "weight"
+    return physical_weight(param.array, spec, layer.reads[0], layer.output)
+
+
 def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.ndarray:
     """A constant argument as the kernel reads it."""
     spec = layer.spec
     if param.role == "raw":
         return np.ascontiguousarray(param.array)
-    if param.role == "physical":
-        return kernels.pack_weight(param.array, spec, schedule)
     if param.role in ("bias", "channel"):
         return channelwise(param.array, layer.output)
     if param.role == "channels":
         return np.ascontiguousarray(channelwise(param.array.T, layer.output).T)
-    if param.role == "dense":
-        assert isinstance(spec, Conv)
-        wide = np.zeros((spec.out_channels, *param.array.shape[1:]), _kept(param.array))
-        wide[layer.output.slots] = param.array
-        return kernels.pack_weight(wide, spec, schedule)
     if isinstance(spec, Conv):
-        return kernels.pack_weight(physical_weight(param.array, spec, layer.reads[0], layer.output), spec, schedule)
+        return kernels.pack_weight(in_slots(param, layer), spec, schedule)
     assert isinstance(spec, Window)
     # depthwise: [C, 1, r, s] to [block][r][s][channel]
     wide = channelwise(param.array[:, 0], layer.output)

@@ -64,10 +64,7 @@ def _absorb(first: Layer, others: list[Layer]) -> None:
             found.append(_placed(param, layer))
     assert isinstance(first.spec, Conv)
     channels = sum(output.channels for output in split)
-    fit = all(isinstance(layer.spec, Conv) and layer.spec.pairs_fit for layer in family)
-    first.spec = replace(
-        first.spec, out_channels=channels, split=tuple(split), pairs_fit=fit, activation=None, frame=NONE
-    )
+    first.spec = replace(first.spec, out_channels=channels, split=tuple(split), activation=None, frame=NONE)
     weights, *rest = constants
     first.operands = [
         first.operands[0],

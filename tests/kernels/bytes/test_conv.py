@@ -12,6 +12,7 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.kernels.bytes import conv
+from inception_deploy.kernels.dots import VPMADDUBSW
 from inception_deploy.kernels.elements import BLOCK
 from inception_deploy.kernels.spec import Conv
 from inception_deploy.lower.lower import kernel_of
@@ -44,8 +45,9 @@ SHAPES = {
 }
 
 
+@pytest.mark.parametrize("pairs", [False, True], ids=["any weights", "weights that fit 16 bits by twos"])
 @pytest.mark.parametrize("spec", SHAPES.values(), ids=SHAPES)
-def test_every_sum(spec: Conv, tmp_path: Path) -> None:
+def test_every_sum(spec: Conv, pairs: bool, tmp_path: Path) -> None:
     """As `choose` has it, and with other parts of the outputs a unit, of which 0 widens tile by tile."""
     if reason := TARGET.missing():
         pytest.skip(reason)
@@ -53,12 +55,18 @@ def test_every_sum(spec: Conv, tmp_path: Path) -> None:
     x = random.integers(0, 256, (spec.batch, spec.channels, spec.height, spec.width), np.uint8)
     weight = random.integers(-128, 128, (spec.out_channels, spec.channels, *spec.kernel), np.int8)
     x[:, ::3], weight[::2] = 255, 127  # pairs that vpmaddubsw would saturate
+    if pairs:
+        weight[::2, 1::2], weight[1::2] = 1, weight[1::2] // 2
+        weight[1] = -64
+        spec = replace(spec, pairs_fit=VPMADDUBSW.pairs_fit(weight))
+        assert spec.pairs_fit
     pads = [(0, 0), (0, 0), *[(pad, pad) for pad in spec.pad]]
     windows = np.lib.stride_tricks.sliding_window_view(np.pad(x.astype(np.int64), pads), spec.kernel, (2, 3))
     windows = windows[:, :, :: spec.stride[0], :: spec.stride[1]]
     wanted = np.einsum("nihwrs,oirs->nohw", windows, weight.astype(np.int64), optimize=True)
     src = x.reshape(spec.batch, -1, BLOCK, spec.height, spec.width).transpose(0, 1, 3, 4, 2)
     chosen = conv.choose(spec, TARGET.isa)
+    assert chosen.dot == ("vpmaddubsw" if pairs else "vpmaddwd")
     for number, schedule in enumerate({chosen, replace(chosen, parts=0), replace(chosen, parts=1)}):
         kernel = kernel_of(TARGET, spec, schedule)
         library = tmp_path / f"{number}.so"
@@ -74,10 +82,11 @@ def test_every_sum(spec: Conv, tmp_path: Path) -> None:
         np.testing.assert_array_equal(got, wanted.astype(np.float32))
 
 
+@pytest.mark.parametrize("pairs", [False, True], ids=["any weights", "weights that fit 16 bits by twos"])
 @pytest.mark.parametrize("name", ["several tiles, two images", "3x3"])
-def test_the_inner_loop_has_products_and_their_words_alone(name: str) -> None:
+def test_the_inner_loop_has_products_and_their_words_alone(name: str, pairs: bool) -> None:
     """No sum goes through the stack, and no index is made longer for a word (docs/perf/cpu-int8.md)."""
-    spec = SHAPES[name]
+    spec = replace(SHAPES[name], pairs_fit=pairs)
     code = assembly(conv.emit(spec, conv.choose(spec, TARGET.isa), "kernel")[0], TARGET.tvm_target())
     loops = [body for body in innermost(code) if "vpmaddwd" in body]
     assert loops

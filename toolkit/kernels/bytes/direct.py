@@ -46,6 +46,7 @@ class Direct(conv.Direct):
         self.shared: Any = None  # the widened pixels of the tiles from `first` on
         self.first: Expr = 0
         self.in_memory = self.widened and schedule.unroll == 1 and self.depth > 1  # pairs, broadcast from there (x86)
+        self.few = self.dot.pairs and not self.changed  # registers (x86)
         source = element_of(spec.in_element).stored if self.changed else "int32"
         pointers = [(n, source if n == "src" else element) for n, element in spec.pointers]
         super().__init__(spec, schedule, Emitter(name, pointers))
@@ -131,6 +132,11 @@ class Direct(conv.Direct):
                         for word in range(count):
                             words = {p: wide(p * count + word, few) for p in places}
                             multiply(panel, s, i * count + word, words)
+                    continue
+                if places and self.few and spec.kernel[1] > 1:
+                    # A loop here too: else LLVM keeps the words that columns share, on the stack.
+                    with em.loop(self.looped(self.in_lanes), "words") as i:
+                        multiply(panel, s, i, {p: wide(place + i) for p, place in places.items()})
                     continue
                 for word in range(self.in_lanes if places else 0):
                     laid = {p: broadcast(em, self.dot, near, place, word, self.in_lanes) for p, place in places.items()}
@@ -231,7 +237,7 @@ class Direct(conv.Direct):
         """`count`; where pairs are broadcast from memory (x86), in a form that LLVM does not see through: it would
         unroll narrow tiles and keep `near` in registers, where each word takes a shuffle and sums are spilled.
         """
-        if not self.in_memory:
+        if not self.in_memory and not self.few:
             return count
         return count + tirx.min(self.emitter.lo, tirx.const(0, "int32"))
 

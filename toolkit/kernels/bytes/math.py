@@ -14,7 +14,7 @@ from ..dots import Dot
 from ..elements import BYTE, SIXTEEN, Addition, Product, Rounding, Scaling, element_of
 from ..emit import NEON, Emitter, Expr, clamp, const, load, splat
 from ..spec import Conv, Map, WinogradOutput
-from ..x86 import VPMADDWD_SUM
+from ..x86 import VPMADDUBSW_SUM, VPMADDWD_SUM
 
 ROUNDER, ROUNDER_BITS = 1.5 * 2**23, 0x4B400000
 """A float among whole ones: added to a small number, it leaves its nearest integer in the lowest bits (the sum's bits
@@ -27,7 +27,10 @@ To = Callable[[Expr, Rounding], Expr]
 MOST = 255
 """The largest byte."""
 
-SUMS = {"llvm.x86.avx2.pmadd.wd": (VPMADDWD_SUM, "vpmaddwd_sum")}
+SUMS = {
+    "llvm.x86.avx2.pmadd.wd": (VPMADDWD_SUM, "vpmaddwd_sum"),
+    "llvm.x86.avx2.pmadd.ub.sw": (VPMADDUBSW_SUM, "vpmaddubsw_sum"),
+}
 """Products whose sum LLVM is not left to order: a module of its language, and the function."""
 
 

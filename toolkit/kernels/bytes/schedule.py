@@ -38,6 +38,11 @@ FEW_VECTORS, FEW_PIXELS = 2, 6
 (docs/perf/cpu-int8.md).
 """
 
+PAIR_PIXELS = 4
+"""The pixels of such a tile for bytes as they lie, whose products are added to in two steps: 8 sums, 2 weights, a word,
+ones and a product (docs/perf/cpu-int8.md).
+"""
+
 MOST_OF_PAIRS = 16
 """Accumulators of a tile beside 4 weights, 4 pixels, 4 patterns that spread a word, one of those and 2 products: all
 registers of AArch64.
@@ -93,6 +98,9 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     if spec.pointwise and row > 1 and even and dot.lanes == BLOCK:
         found = conv.balanced(words, ConvSchedule(dot.lanes, 2, max(split(row, POINTWISE_PIXELS))))
         return _with_dot(found, dot, isa)
+    if dot.pairs and not many and row > 1 and even:
+        tile = ConvSchedule(dot.lanes, FEW_VECTORS, max(split(row, PAIR_PIXELS)))
+        return _with_dot(conv.balanced(words, tile), dot, isa)
     if dot.depth == 2 and not many and row > 1 and even:
         tile = ConvSchedule(dot.lanes, FEW_VECTORS, max(split(row, FEW_PIXELS)))
         return _shared(spec, _with_dot(conv.balanced(words, tile), dot, isa))

@@ -46,7 +46,7 @@ def options(spec: Conv, isa: Isa) -> list[tuple[int, int]]:
     """The tiles that a convolution of bytes can be computed with; none where Winograd's algorithm does not apply, or
     the machine has an instruction for bytes themselves.
     """
-    if spec.in_element != BYTE or spec.weight_element != "int8" or VPMADDWD not in isa.dots[:1]:
+    if spec.in_element != BYTE or spec.weight_element != "int8" or VPMADDWD not in isa.dots:
         return []
     if not applies(spec) or any(taps not in OUTPUTS for taps in spec.kernel) or max(spec.stride) > MOST_STRIDE:
         return []
@@ -82,7 +82,7 @@ def pays(spec: Conv, isa: Isa) -> tuple[int, int] | None:
     Compared in cycles of one core: products (of padded tiles), transforms, and weights, of which there are more.
     """
     weights = spec.channels * spec.out_channels
-    direct = spec.out_height * spec.out_width * weights * math.prod(spec.kernel) / _DIRECT
+    direct = spec.out_height * spec.out_width * weights * math.prod(spec.kernel) / _DIRECT[spec.pairs_fit]
 
     def cycles(outputs: tuple[int, int]) -> float:
         shape = stages(spec, outputs)[0]
@@ -95,8 +95,10 @@ def pays(spec: Conv, isa: Isa) -> tuple[int, int] | None:
     return None if best is None or cycles(best) >= direct * _WORTH else best
 
 
-_DIRECT, _PRODUCTS = 21.0, 24.0
-"""Multiply-adds of a cycle, of the direct convolution and of the products. Measured: docs/perf/cpu-int8.md, step 3."""
+_DIRECT, _PRODUCTS = {False: 21.0, True: 29.0}, 24.0
+"""Multiply-adds of a cycle, of the direct convolution (of bytes as they lie where `pairs_fit`) and of the products.
+Measured: docs/perf/cpu-int8.md, steps 3 and 4.
+"""
 
 _MOVE_IN, _MOVE_OUT, _BYTES_PER_CYCLE = 0.3, 0.55, 6.0
 """Cycles for a number on its way in and for one on its way out; bytes of weights that come from memory in a cycle."""

@@ -65,7 +65,7 @@ class Conv(Spec):
         weighed: it sums pooling windows, some of which have less to count: two int32 `[2, out_height, out_width]` say m
             and j of each, ``clamp((m acc + (bias << j) + 2^(n+j-1)) >> (n + j))`` (`arith.weigh`); the bias has its
             ``2^(n-1)`` as ever.
-        pairs_fit: of bytes: two products of one sum are never more than 16 bits hold (`dots.Dot.pairs`).
+        pairs_fit: of bytes: 16 bits hold what an instruction of the machine adds up there (`dots.Dot.pairs_fit`).
         sum_blocks: of numbers of 16 bits: 0 where int32 holds every sum; else that of so many input blocks is put with
             those before into two int32, ``high * 2^16 + low``. The bias is two of each then, all high parts first.
         sum_bits: of bytes: 26 where the weights prove that no sum of products needs more, whatever the inputs

@@ -165,11 +165,6 @@ def _clamp(step: IntegerStep) -> tuple[float, float] | None:
     return max(low for low, _ in ends), min(high for _, high in ends)
 
 
-def pairs_fit(weight: np.ndarray) -> bool:
-    """No sum of `[O, I, r, s]` has two products of int8 that are 2^14 both, whatever the inputs."""
-    return weight.dtype == np.int8 and int((weight == np.iinfo(np.int8).min).sum(1).max(initial=0)) < 2
-
-
 def sum_bits(weight: np.ndarray) -> int:
     """`Conv.sum_bits` of `[O, I, r, s]`: no sum of some of its products with bytes leaves the range."""
     wide = weight.astype(np.int64)
@@ -198,7 +193,7 @@ def _sets(spec: Conv, zero: int, weight: np.ndarray, bias: np.ndarray) -> tuple[
     operands = [Param("raw", np.array([rows.index(seen) for seen in of_row], np.int32))] if len(rows) > 1 else []
     spec = replace(spec, row_sets=len(rows), column_sets=len(columns))
     if spec.in_element == BYTE:
-        spec = replace(spec, pairs_fit=pairs_fit(weight), sum_bits=sum_bits(weight))
+        spec = replace(spec, sum_bits=sum_bits(weight))
     # An accumulator wraps on its way; what it comes to fits, because the insertion saw to that.
     return spec, np.array(biases, np.int64), operands
 

@@ -43,7 +43,12 @@ def test_what_is_in_an_int8_bundle(int8: Path, exported: Path) -> None:
     assert manifest["precision"] == "int8"
     assert {"model.onnx", "model.int8.onnx"} <= set(manifest["files"])
     told = manifest["quantization"]
-    assert (told["scheme"], told["images"], told["float_nodes"], told["drop_points"]) == ("float-scale", 50, [], None)
+    assert (told["scheme"], told["images"], told["float_nodes"], told["drop_points"]) == (
+        targets.parse("cpu").scheme_by_default,
+        50,
+        [],
+        None,
+    )
     assert told["tensors"]["input"]["dtype"] == "uint8"
     assert manifest["inputs"][0]["quantized_dtype"] == "uint8"
     assert manifest["inputs"][0]["scale"] == told["tensors"]["input"]["scale"]

@@ -16,7 +16,7 @@ from inception_deploy.quantize.integer_network import reference, tensors
 from inception_deploy.quantize.pictures import pictures
 from inception_deploy.quantize.quantizer import Quantizer, Recipe
 from inception_deploy.quantize.repair import Repairs
-from inception_deploy.quantize.scheme import Choices
+from inception_deploy.quantize.scheme import SCHEMES, Choices
 from inception_deploy.quantize.sensitive import sensitive
 from inception_deploy.quantize.share import share
 from inception_deploy.verify import bound, run_onnx
@@ -116,4 +116,4 @@ def test_effort_best_asks_and_keeps_what_gains(branchy: onnx.ModelProto, inputs:
 def test_powers_of_two_have_no_such_tensors(scheme: str) -> None:
     with pytest.raises(UsageError, match="a tensor of 16 bits is nothing that the scales of power-of-two") as refused:
         Recipe(scheme, sixteen=frozenset({"x"}))
-    assert refused.value.allowed == ["float-scale", "float-scale-int8"]
+    assert refused.value.allowed == [name for name, how in SCHEMES.items() if not how.power_of_two]

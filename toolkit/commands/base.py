@@ -229,7 +229,10 @@ def add_quantization(parser: argparse._ActionsContainer) -> None:
     """The options that say how a float model becomes int8: what `quantize` and `export` have in common."""
     pictures = "a folder of pictures (JPEG, PNG, WebP, BMP, TIFF), or an .npz of pictures or of prepared inputs"
     parser.add_argument("--calibration", type=Path, metavar="DIR|FILE.npz", help=pictures)
-    schemes = "what the integers mean: float-scale (default), float-scale-int8, power-of-two (vta), power-of-two-tensor"
+    schemes = (
+        "what the integers mean: float-scale (default), float-scale-reduced (cpu:avx2), float-scale-int8, power-of-two"
+        " (vta), power-of-two-tensor"
+    )
     parser.add_argument("--scheme", metavar="S", help=schemes)
     effort = (
         "normal (default) finds how by measuring on pictures held back; fast takes the defaults; best takes longest"

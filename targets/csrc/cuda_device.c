@@ -326,8 +326,8 @@ static int add_step(const cuda *self, cu_graph graph, uint32_t step, cu_node *af
       return ID_ERROR_DEVICE;
     const cu_edge edge = {.from_port = CU_PORT_PROGRAMMATIC, .type = CU_EDGE_PROGRAMMATIC};
     if (!programmatic) continue;
-    const int code = ID_CUDA(&self->driver, graph_add_edges, graph, after, &self->nodes[i], &edge, 1);
-    if (code != CU_SUCCESS) return refused(code);
+    const int answer = ID_CUDA(&self->driver, graph_add_edges, graph, after, &self->nodes[i], &edge, 1);
+    if (answer != CU_SUCCESS) return refused(answer);
   }
   return ID_OK;
 }

@@ -173,7 +173,9 @@ def test_a_kill_loses_nothing(branchy: str, call, tmp_path: Path) -> None:
         (1, "database", {"--resume": None}),
     ],
 )
-def test_wrong_use(call, tmp_path: Path, status: int, kind: str, change: dict) -> None:
+def test_wrong_use(call, tmp_path: Path, monkeypatch, status: int, kind: str, change: dict) -> None:
+    # another test's simulated GPU may still be loaded
+    monkeypatch.setattr(cuda, "device_capability", lambda: "no NVIDIA driver (libcuda.so.1) on this machine")
     options = {"--model": "lenet5", "--trials": "4", "-o": str(tmp_path / "new.db")} | change
     argv = [word for pair in options.items() for word in pair if word is not None]
     result = call("tune", *argv, "--json")

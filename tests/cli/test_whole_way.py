@@ -185,8 +185,8 @@ def test_inspect_a_bundle_and_its_onnx(call, exported: Path) -> None:
     assert sum(step["share"] for step in document["steps"]) == pytest.approx(1, abs=bound("printed"))
     conv = next(step for step in document["steps"] if step["op"] == "conv")
     assert conv["family"] == "vector.conv"
-    assert conv["refused"]["bytes.conv"] == "it multiplies float32, not bytes"
-    assert "it multiplies float32, not bytes" in call("inspect", exported).out
+    assert conv["refused"]["bytes.conv"] == "it multiplies float32, not quantized numbers"
+    assert "it multiplies float32, not quantized numbers" in call("inspect", exported).out
     assert document["memory"]["arena_bytes"] > 0
     assert {join["op"] for join in document["branches"]} >= {"Concat"}
     waiting = result.document["waiting"]

@@ -48,7 +48,7 @@ def test_the_first_family_that_serves(spec: Spec, isa: str, family: str) -> None
 
 def test_the_others_say_why_not() -> None:
     assert find(CONV, BY["avx2"]).refused == (
-        ("matrix.conv", "avx2 has no tiles of float32"), ("bytes.conv", "it multiplies float32, not bytes"),
+        ("matrix.conv", "avx2 has no tiles of float32"), ("bytes.conv", "it multiplies float32, not quantized numbers"),
         ("bytes.winograd_products", "it multiplies float32, not int16"),
         ("vector.halves", "it multiplies float32, not fp16"),
         ("vector.squares", "it multiplies float32, not bfloat16 in blocks of 16"),
@@ -80,7 +80,7 @@ def test_a_plan_says_whose_its_kernels_are() -> None:
 
     kernel = kernel_of(targets.parse("cpu:avx2"), CONV)
     assert kernel.family == "vector.conv"
-    assert dict(kernel.refused)["bytes.conv"] == "it multiplies float32, not bytes"
+    assert dict(kernel.refused)["bytes.conv"] == "it multiplies float32, not quantized numbers"
 
 
 GOOD = BY["avx512-vnni"]

@@ -99,20 +99,24 @@ def round_weight(weight: NDArray[Any], scale: NDArray[np.float32], scheme: Schem
 
 def neighbours(weight: NDArray[Any]) -> NDArray[Any]:
     """What two weights of neighbouring channels come to, of each sign: (O, I, ...) to (O, 2, pairs), from 0 up."""
-    odd = np.pad(weight, [(0, 0), (0, weight.shape[1] % 2), *[(0, 0)] * (weight.ndim - 2)])
-    two = odd.reshape(len(odd), odd.shape[1] // 2, 2, -1)
-    return np.stack([np.maximum(sign * two, 0).sum(2).reshape(len(odd), -1) for sign in (1, -1)], 1)
+    two = _by_twos(weight)
+    return np.stack([np.maximum(sign * two, 0).sum(2).reshape(len(two), -1) for sign in (1, -1)], 1)
 
 
 def fit_pairs(q: NDArray[np.int8]) -> NDArray[np.int8]:
     """Integers (O, I, ...) with the larger one of neighbours that exceed `PAIR` moved towards 0, as far as it takes."""
-    result = np.pad(q, [(0, 0), (0, q.shape[1] % 2), *[(0, 0)] * (q.ndim - 2)]).astype(np.int16)
-    two = result.reshape(len(q), result.shape[1] // 2, 2, -1)
+    two = _by_twos(q.astype(np.int16))
     for sign in (1, -1):
         over = np.maximum(np.maximum(sign * two, 0).sum(2) - PAIR, 0)
         largest = np.argmax(sign * two, 2)[:, :, None]
         np.put_along_axis(two, largest, np.take_along_axis(two, largest, 2) - sign * over[:, :, None], 2)
-    return two.reshape(result.shape)[:, : q.shape[1]].astype(np.int8)
+    return two.reshape(len(q), -1, *q.shape[2:])[:, : q.shape[1]].astype(np.int8)
+
+
+def _by_twos(weight: NDArray[Any]) -> NDArray[Any]:
+    """(O, I, ...) as (O, pairs of neighbours, 2, taps); a copy, whose last pair ends with zeros where I is odd."""
+    even = np.pad(weight, [(0, 0), (0, weight.shape[1] % 2), *[(0, 0)] * (weight.ndim - 2)])
+    return even.reshape(len(even), even.shape[1] // 2, 2, -1)
 
 
 def quantize_weights(

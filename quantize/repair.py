@@ -296,9 +296,9 @@ def round_adaptively(
             rows = weight.reshape(groups, len(weight) // groups, -1).astype(np.float64)
             steps = scale.astype(np.float64).reshape(groups, -1)
             solved = round_rows(rows, steps, found.moments.astype(np.float64), scheme.weight_limits)
-            known[layer.name] = scale, solved.reshape(weight.shape).astype(np.int8)
-        q = known[layer.name][1]
-        result[layer.name] = fit_pairs(q) if scheme.pairs else q
+            q = solved.reshape(weight.shape).astype(np.int8)
+            known[layer.name] = scale, fit_pairs(q) if scheme.pairs else q
+        result[layer.name] = known[layer.name][1]
     return result
 
 

@@ -17,6 +17,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 SHAPE = (1, 3, 14, 12)
 
+NEAREST = {"mode": "nearest", "nearest_mode": "floor", "coordinate_transformation_mode": "asymmetric"}
+"""The attributes of a Resize that repeats pixels."""
+
 
 @dataclass(frozen=True)
 class File:
@@ -356,15 +359,7 @@ def _moves(g: Graph, dtype: str, zero: int) -> str:
     left, right = g.op("Split", y, g.constant([9, 11], "int64"), outputs=2, axis=1)
     y = again(g.op("Concat", again(right), again(left), axis=1))
     y = again(g.op("Gather", y, g.constant([19, 2, 2, 7, 11, 3, 0, 1, 5], "int64"), axis=1))
-    y = g.op(
-        "Resize",
-        y,
-        "",
-        g.constant([1, 1, 2, 2]),
-        mode="nearest",
-        nearest_mode="floor",
-        coordinate_transformation_mode="asymmetric",
-    )
+    y = g.op("Resize", y, "", g.constant([1, 1, 2, 2]), **NEAREST)
     y = again(g.qdq(again(y), 0.02, 120))
     return g.head(g.qdq(g.conv(y, 0.0002, 9, 12), 0.03, 128), 0.03, 12)
 

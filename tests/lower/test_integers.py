@@ -21,7 +21,7 @@ from inception_deploy.sources import capture
 from inception_deploy.targets.cpu import host_features
 from inception_deploy.verify import tolerance
 
-from ..cases.int8_files import weights
+from ..cases.int8_files import NEAREST, weights
 from .conftest import Builder, Compiled
 
 SIZE = (2, 3, 13, 11)
@@ -156,15 +156,7 @@ def places(b: Builder, x: str) -> str:
     y = b.conv(
         b.op("Pad", y, b.constant([2, 1, 0, 3], "int64"), "", b.constant([2, 3], "int64"), mode="reflect"), 16, 7
     )
-    y = b.op(
-        "Resize",
-        y,
-        "",
-        b.constant([1.0, 1.0, 2.0, 1.6]),
-        mode="nearest",
-        nearest_mode="floor",
-        coordinate_transformation_mode="asymmetric",
-    )
+    y = b.op("Resize", y, "", b.constant([1.0, 1.0, 2.0, 1.6]), **NEAREST)
     y = b.op(
         "Slice",
         y,

@@ -95,7 +95,7 @@ class Dot:
         Args:
             weight: int8 `[O, I, ...]`, of whole words of I, as the kernel reads them.
         """
-        words = weight.astype(np.int64).reshape(len(weight), -1, self.depth // 2, 2, *weight.shape[2:])
+        words = weight.astype(np.int32).reshape(len(weight), -1, self.depth // 2, 2, *weight.shape[2:])
         least, most = (int(end) for end in (np.iinfo(self.first).min, np.iinfo(self.first).max))
         together = 2 if self.run else 3  # numbers of a lane that lie apart are of one sum, or neighbours
         ends = (np.minimum(words * least, words * most), np.maximum(words * least, words * most))

@@ -116,9 +116,10 @@ class Direct(conv.Direct):
                     for p, place in places.items():
                         em.store(near, p * self.in_lanes, self.words(place))
                     places = {p: p * self.in_lanes for p in places}
-                if places and self.changed and self.dot.bits > 8:
-                    # A loop, so that `near` stays in memory: a broadcast from there is one load. Or there are
-                    # registers for some words of each pixel, whose lanes the instruction broadcasts itself.
+                if places and ((self.changed and self.dot.bits > 8) or (self.few and spec.kernel[1] > 1)):
+                    # A loop, so that `near` stays in memory: a broadcast from there is one load; and LLVM does not keep
+                    # words that columns share on the stack. Or there are registers for some words of each pixel, whose
+                    # lanes the instruction broadcasts itself.
                     with em.loop(self.looped(self.in_lanes // count), "words") as i:
                         if of_block is not None:
                             call = (WORDS_OF, "words_of", f"int32x{lanes}", of_block)
@@ -132,11 +133,6 @@ class Direct(conv.Direct):
                         for word in range(count):
                             words = {p: wide(p * count + word, few) for p in places}
                             multiply(panel, s, i * count + word, words)
-                    continue
-                if places and self.few and spec.kernel[1] > 1:
-                    # A loop here too: else LLVM keeps the words that columns share, on the stack.
-                    with em.loop(self.looped(self.in_lanes), "words") as i:
-                        multiply(panel, s, i, {p: wide(place + i) for p, place in places.items()})
                     continue
                 for word in range(self.in_lanes if places else 0):
                     laid = {p: broadcast(em, self.dot, near, place, word, self.in_lanes) for p, place in places.items()}

@@ -98,11 +98,8 @@ def choose(spec: Conv, isa: Isa) -> DotSchedule:
     if spec.pointwise and row > 1 and even and dot.lanes == BLOCK:
         found = conv.balanced(words, ConvSchedule(dot.lanes, 2, max(split(row, POINTWISE_PIXELS))))
         return _with_dot(found, dot, isa)
-    if dot.pairs and not many and row > 1 and even:
-        tile = ConvSchedule(dot.lanes, FEW_VECTORS, max(split(row, PAIR_PIXELS)))
-        return _with_dot(conv.balanced(words, tile), dot, isa)
-    if dot.depth == 2 and not many and row > 1 and even:
-        tile = ConvSchedule(dot.lanes, FEW_VECTORS, max(split(row, FEW_PIXELS)))
+    if (dot.pairs or dot.depth == 2) and not many and row > 1 and even:
+        tile = ConvSchedule(dot.lanes, FEW_VECTORS, max(split(row, PAIR_PIXELS if dot.pairs else FEW_PIXELS)))
         return _shared(spec, _with_dot(conv.balanced(words, tile), dot, isa))
     # A tile's accumulators never leave the registers half done: bytes could not hold them.
     most = conv.MOST_OF_MANY if many else conv.MOST_OF_FEW

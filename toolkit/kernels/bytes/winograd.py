@@ -44,7 +44,7 @@ _BYTE, _WEIGHT, _SHORT = 255, 128, 2**15
 
 def options(spec: Conv, isa: Isa) -> list[tuple[int, int]]:
     """The tiles that a convolution of bytes can be computed with; none where Winograd's algorithm does not apply, or
-    the machine has an instruction for bytes themselves.
+    the machine has an instruction for all bytes as they lie.
     """
     if spec.in_element != BYTE or spec.weight_element != "int8" or VPMADDWD not in isa.dots:
         return []

@@ -87,7 +87,7 @@ SCHEMES: dict[str, Scheme] = {
         ),
         Scheme(
             "float-scale-reduced", "uint8", False, False, (-127, 127), "channel",
-            "CPUs with AVX2 and no VNNI, whose vpmaddubsw saturates else: here, in onnxruntime and in OpenVINO",
+            "CPUs with AVX2 and no VNNI, whose vpmaddubsw saturates else; less of that in onnxruntime and OpenVINO",
             pairs=True,
         ),
         Scheme(

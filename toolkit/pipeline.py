@@ -48,7 +48,6 @@ from .targets.precision import Settled, settle
 from .tuning.shipped import for_this_machine
 from .tuning.tuned import Tuned
 from .tuning.tuned import load as load_tuned
-from .tuning.tuned import precisions as tuned_precisions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -129,8 +128,6 @@ def export(
     if require_int8 is not None and (precision not in (None, "int8") or not 0 <= require_int8 <= 100):
         message = "--require-int8 is a percentage, for int8"
         raise UsageError(message, kind="usage", got=require_int8, allowed="0 to 100, with --precision int8")
-    if tuned is not None:
-        _refuse_tuned(precision or "fp32", tuned_precisions(goal))
     goal.check_several(1 + len(batches))
     if onnx_only and batches:
         message = "--onnx-only compiles nothing, and so has no plans for several numbers of images"

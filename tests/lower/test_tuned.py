@@ -9,12 +9,16 @@ import pytest
 
 from inception_deploy import targets
 from inception_deploy.lower.layers import Param
-from inception_deploy.lower.lower import layers_for, pack
+from inception_deploy.lower.lower import layers_for, lower, pack
 from inception_deploy.quantize import integer_network, quantize
 from inception_deploy.tuning.space import Space, choice_of, knobs
 from inception_deploy.tuning.task import tasks_of
-from inception_deploy.tuning.tuned import Better, with_choices
-from inception_deploy.verify import bound
+from inception_deploy.tuning.tuned import Better, tunable, with_choices
+from inception_deploy.verify import bound, run_onnx, tolerance
+
+from ..cases.emulator import emulator
+
+TWO_BYTES = (("cortex-a76", "fp16"), ("neoverse-v1", "bf16"))
 
 
 def drawn(model, target, random: Random):
@@ -75,9 +79,30 @@ def test_any_choices_of_integers_are_the_reference(isa, builder, tmp_path, seed)
     np.testing.assert_array_equal(made.run(x)[0], expected)
 
 
-def test_no_choices_change_nothing(target, builder):
-    from inception_deploy.lower.lower import lower
+@pytest.mark.parametrize(
+    ("core", "precision", "seed"),
+    [
+        *((*pair, 0) for pair in TWO_BYTES),
+        *(pytest.param(*pair, seed, marks=pytest.mark.slow) for pair in TWO_BYTES for seed in range(1, 5)),
+    ],
+)
+def test_any_choices_of_two_bytes_are_near(core, precision, builder, tmp_path, seed):
+    from .test_arm import calculated
 
+    goal = tunable(targets.parse(f"arm:{core}"), precision)
+    emulator(goal.isa)
+    b = builder()
+    model = branchy(b)
+    tuned = drawn(model, goal, Random(seed))
+    goal.build(lower(model, tuned), tmp_path)
+    assert {record["task"] for record in tuned.used.values()} == set(tuned.choices)
+    (x,) = b.inputs.values()
+    (expected,) = run_onnx(model, {model.graph.input[0].name: x})
+    got = calculated(core, tmp_path, x)
+    assert float(np.abs(got - expected).max() / np.abs(expected).max()) < tolerance(f"compiled-{precision}").max_rel
+
+
+def test_no_choices_change_nothing(target, builder):
     model = branchy(builder())
     tuned = with_choices(target, {})
     assert lower(model, tuned) == lower(model, target)

@@ -9,12 +9,13 @@ from random import Random
 import pytest
 
 from inception_deploy import targets
-from inception_deploy.kernels.elements import BYTE, Addition, Rounding
+from inception_deploy.kernels.elements import BF16, BRAIN, BYTE, HALF, Addition, Rounding
 from inception_deploy.kernels.spec import Conv, GlobalAverage, Window, WindowOp, decode
 from inception_deploy.lower.layers import Layer, Storage
 from inception_deploy.tuning import task as tasks_
 from inception_deploy.tuning.features import WIDTH, features
 from inception_deploy.tuning.space import Space, choice_of, default, knobs
+from inception_deploy.tuning.tuned import tunable
 
 
 def layer(op: str, spec, name: str) -> Layer:
@@ -66,6 +67,32 @@ def test_winograds_tiles_are_choices_where_bytes_are_widened() -> None:
         assert (found - {None} != set()) == some
         for choice in space.sample(Random(3), 30):
             assert choice_of(knobs(choice), task, target) == choice
+
+
+@pytest.mark.parametrize(
+    ("goal", "precision", "element"),
+    [("arm:cortex-a76", "fp16", HALF), ("arm:neoverse-v1", "bf16", BRAIN), ("cpu:avx512-amx", "bf16", BF16)],
+)
+def test_choices_for_two_bytes(goal: str, precision: str, element: str) -> None:
+    """They come back from their knobs, none is Winograd's, and sums stay in the registers of a core."""
+    target = tunable(targets.parse(goal), precision)
+    kept = {"in_element": element, "out_element": element, "add_element": element}
+    for spec in (
+        Conv(1, 64, 19, 19, 96, 17, 17, (3, 3), **kept),
+        Conv(1, 64, 17, 17, 96, 17, 17, (1, 1), add=True, **kept),
+        Conv(1, 64, 1, 1, 96, 1, 1, (1, 1), **kept),
+    ):
+        task = tasks_.Task(tasks_.plain(spec), not spec.tiled, 1, ("a",))
+        space, random = Space(task, target), Random(3)
+        assert len(space) > (1 if spec.height == 1 else 100)
+        for choice in [space.default, *space.sample(random, 30), *space.neighbours(space.default)]:
+            assert choice_of(knobs(choice), task, target) == choice
+            assert features(spec, choice, target, 2).shape == (WIDTH,)
+            assert target.units(spec, choice.schedule) >= 1
+            assert choice.outputs is None
+            if not spec.tiled:
+                assert choice.schedule.vectors * choice.schedule.pixels < 32
+                assert spec.out_channels % (choice.schedule.vectors * choice.schedule.lanes) == 0
 
 
 @pytest.mark.parametrize("isa", ["avx512-vnni", "avx2", "cortex-a9", "cortex-a72", "cortex-a76"])

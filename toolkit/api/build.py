@@ -186,7 +186,7 @@ def tune(
     *,
     trials: int,
     target: str = "cpu",
-    precision: Literal["fp32", "int8"] | None = None,
+    precision: str | None = None,
     scheme: str | None = None,
     weights: PathLike | None = None,
     ema: bool = False,
@@ -212,8 +212,9 @@ def tune(
     Args:
         model, target, weights ... preprocessing: as for `export`.
         output: the database, a folder that keeps every result.
-        precision: None for int8 where the model is a quantized ONNX or the target a VTA, and fp32 otherwise. A float
-            network is quantized on random pictures for that: what its scales are makes no difference to its kernels.
+        precision: one that the target computes in; None for int8 where the model is a quantized ONNX or the target a
+            VTA, and fp32 otherwise. For int8 a float network is quantized on random pictures: what its scales are makes
+            no difference to its kernels.
         scheme: how it is quantized; None for the target's own.
         trials: choices to judge, of all layers together: by measuring, on a VTA by its cycle model.
         resume: go on with the database that stands at `output`.

@@ -27,8 +27,8 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--precision",
         metavar="P",
-        help="whose kernels: fp32 or int8, of cuda fp16 and bf16 too (default: int8 for a quantized ONNX and for vta, "
-        "otherwise fp32)",
+        help="whose kernels: fp32, int8, fp16 or bf16, as the target has them (default: int8 for a quantized ONNX and "
+        "for vta, otherwise fp32)",
     )
     parser.add_argument(
         "--scheme",

@@ -64,7 +64,7 @@ def tune(
     """Search for faster choices of a network's kernels, and keep every measurement in the database `destination`.
 
     Args:
-        precision: one of `tuned.precisions`; None for int8 where the network is a quantized one, and fp32
+        precision: one that the target computes in; None for int8 where the network is a quantized one, and fp32
             otherwise. A float network is quantized on random pictures: times do not depend on what its scales are.
         scheme: how it is quantized; None for the target's own.
         trials: choices to judge in all, those of an interrupted run included; defaults are not counted.

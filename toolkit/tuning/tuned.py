@@ -68,25 +68,18 @@ def better(database: Database, target: Target) -> dict[str, Better]:
 
 
 def tunable(target: Target, precision: str = "fp32") -> Target:
-    """The target at one of `precisions`, where its kernels have knobs that are searched.
+    """The target in a precision, where its kernels have knobs that are searched.
 
     Raises:
-        UsageError: ``precision``, in which it has no kernels of its own.
+        UsageError: ``precision``, in which it does not compute, or has no kernels of its own.
+        DeployError: ``target``: this machine, which the target stands for, does not.
     """
-    if precision not in (known := precisions(target)):
-        message = f"{precision} of {target.name} is not tuned; {', '.join(known)} can be"
-        raise UsageError(message, kind="precision", got=precision, allowed=list(known))
     found = target.at(precision)
     if isinstance(found, Cpu) and precision == "int8" and not found.integers:
         message = f"{target.name} computes int8 in float32, by the kernels of fp32: there is nothing to tune"
         allowed = "a target with integer kernels, or fp32"
         raise UsageError(message, kind="precision", got=target.name, allowed=allowed)
     return found
-
-
-def precisions(target: Target) -> tuple[str, ...]:
-    """What of a target is tuned: on a GPU whatever it computes in."""
-    return tuple(target.precisions) if isinstance(target, Cuda) else ("fp32", "int8")
 
 
 def identity(model: str, target: Target) -> Identity:

@@ -81,6 +81,9 @@ LANE_VECTORS, LANE_PIXELS = 2, 4
 12 sums LLVM spills (docs/perf/arm.md).
 """
 
+FETCHES = (NEXT_GROUP, 0, 4, AHEAD_KIB, 16)
+"""What a search tries of `ConvSchedule.fetch`."""
+
 STREAMED = 0.1
 """Cycles of an accumulator for what comes from the second-level cache, once a pixel and once a vector. Not measured: so
 little that it decides only between tiles that `cycles` holds for equal.
@@ -339,7 +342,7 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[
     knobs = {
         "unroll": (1,) if spec.planar else (BY_LANE, side) if lanes == BY_LANE else (1, 2, 4),
         "k_block": (0, *(block for block in parts if 2 * block <= in_blocks)),
-        "fetch": (NEXT_GROUP, 0, 4, AHEAD_KIB, 16),
+        "fetch": FETCHES,
     }
     for vectors in (per_block * n for n in (1, 2, 3, 4, 6, 8)):
         if group_vectors % vectors:
@@ -349,10 +352,15 @@ def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[
             if pixels * vectors < min(6, row):
                 continue
             tiled = replace(_start(isa), vectors=vectors, pixels=pixels)
-            extent = len(tile_widths(spec, tiled)) if spec.pointwise else spec.out_height
-            for rows in sorted({-(-extent // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)}):
-                for rows_outer in (False, True) if rows < extent else (False,):
-                    yield replace(tiled, rows=rows, rows_outer=rows_outer), knobs
+            for rows, rows_outer in cuts(spec, tiled):
+                yield replace(tiled, rows=rows, rows_outer=rows_outer), knobs
+
+
+def cuts(spec: Conv, schedule: ConvSchedule) -> Iterator[tuple[int, bool]]:
+    """What `rows` and `rows_outer` may be of a tile."""
+    extent = len(tile_widths(spec, schedule)) if spec.pointwise else spec.out_height
+    for rows in sorted({-(-extent // parts) for parts in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)}):
+        yield from ((rows, outer) for outer in ((False, True) if rows < extent else (False,)))
 
 
 class Tile(NamedTuple):

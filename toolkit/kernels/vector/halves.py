@@ -8,6 +8,7 @@ two bytes each.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,17 @@ def choose(spec: Conv, isa: Isa) -> ConvSchedule:
     start, spec = ConvSchedule(LANES, 1, 1, unroll=BLOCK), conv.whole_blocks(spec)
     chosen = conv.tiled(spec, replace(isa, lanes=LANES, dots=()), start, conv.MOST_BY_LANE)
     return replace(conv.balanced(spec, chosen), k_block=0)
+
+
+def space(spec: Conv, isa: Isa) -> Iterator[tuple[ConvSchedule, dict[str, tuple[int, ...]]]]:
+    """`vector.conv.space` in vectors of eight, whose blocks are unrolled whole and done one after the other."""
+    for schedule, knobs in conv.space(conv.whole_blocks(spec), replace(isa, lanes=LANES, dots=())):
+        yield replace(schedule, unroll=BLOCK), {"fetch": knobs["fetch"]}
+
+
+def features(spec: Conv, schedule: ConvSchedule, threads: int) -> list[float]:
+    """`vector.conv.features` of whole blocks."""
+    return conv.features(conv.whole_blocks(spec), schedule, threads)
 
 
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: ConvSchedule) -> np.ndarray:
@@ -139,6 +151,8 @@ CONV: Family[Conv, ConvSchedule] = Family(
     conv.units,
     emit,
     pack_weight,
+    space,
+    features,
     layout=lambda schedule: schedule.vectors,
     repacked=_repacked,
 )

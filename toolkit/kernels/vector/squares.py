@@ -11,6 +11,7 @@ Weights are packed as `[group of vectors][input block][r][s][four channels][outp
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -69,8 +70,28 @@ def choose(spec: Conv, isa: Isa) -> SquareSchedule:
 
 def _cut(spec: Conv, schedule: SquareSchedule) -> SquareSchedule:
     """Cut into units, where four channels are what a float is there."""
-    words = replace(conv.whole_blocks(spec), channels=spec.channels // DEPTH)
-    return conv.balanced(words, schedule)
+    return conv.balanced(_in_words(spec), schedule)
+
+
+def _in_words(spec: Conv) -> Conv:
+    return replace(conv.whole_blocks(spec), channels=spec.channels // DEPTH)
+
+
+def space(spec: Conv, isa: Isa) -> Iterator[tuple[SquareSchedule, dict[str, tuple[int, ...]]]]:
+    """Pairs of pixels by vectors of outputs, two and two, that the registers hold; units and fetching as in
+    `vector.conv.space`, which knows nothing of pairs.
+    """
+    row, group_vectors = conv.image(spec)[3], spec.out_channels // spec.groups // isa.lanes
+    for vectors in (n for n in (2, 4, 6, 8, 12) if group_vectors % n == 0):
+        for pairs in range(1, min((isa.registers - 4) // (2 * vectors), -(-row // 2)) + 1):
+            tile = SquareSchedule(isa.lanes, vectors, 2 * pairs)
+            for rows, rows_outer in conv.cuts(spec, tile):
+                yield replace(tile, rows=rows, rows_outer=rows_outer), {"fetch": conv.FETCHES}
+
+
+def features(spec: Conv, schedule: SquareSchedule, threads: int) -> list[float]:
+    """`vector.conv.features` in words of four channels."""
+    return conv.features(_in_words(spec), schedule, threads)
 
 
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: SquareSchedule) -> np.ndarray:
@@ -210,6 +231,8 @@ CONV: Family[Conv, SquareSchedule] = Family(
     conv.units,
     emit,
     pack_weight,
+    space,
+    features,
     layout=lambda schedule: schedule.vectors,
     repacked=_repacked,
 )

@@ -52,12 +52,14 @@ def parse(text: str) -> Target:
         DeployError: (kind ``target``) `cpu` on a machine that no kernels are made for; (kind ``vta``) the file is no
             configuration, or an impossible one.
     """
-    from inception_deploy.kernels.isa import named
+    from inception_deploy.kernels.isa import named, stand_in
 
     name, at, file = text.strip().partition("@")
     wanted = name.lower()
     if core := named(wanted.removeprefix("arm:")):
         wanted = f"arm:{core.name}"
+    elif stand_in(wanted) or wanted.startswith(("cortex-", "neoverse-", "apple-")):
+        wanted = f"arm:{wanted}"
     kind, colon, suffix = wanted.partition(":")
     if kind not in KINDS or (colon and not suffix):
         allowed = [*names(), *boards()]

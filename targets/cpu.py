@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inception_deploy.errors import DeployError, UsageError, nearest
-from inception_deploy.kernels.isa import ISAS, Isa
+from inception_deploy.kernels.isa import ISAS, Isa, stand_in
 from inception_deploy.kernels.spec import Conv, Spec
 
 from . import lacking_packages
@@ -168,6 +168,9 @@ def names(kind: str) -> list[str]:
     return [kind, *(f"{kind}:{isa.name}" for isa in ISAS if isa.kind == kind)]
 
 
+_ANY_CORE = "every 64-bit core runs what is built for arm:cortex-a53"
+
+
 def parse(kind: str, suffix: str) -> Cpu:
     """`cpu`, `cpu:avx2`, `arm:cortex-a72`, ...
 
@@ -180,6 +183,10 @@ def parse(kind: str, suffix: str) -> Cpu:
         known = {name: isa.name for isa in isas.values() for name in (isa.name, *isa.boards)}
         near = list(dict.fromkeys(known[name] for name in nearest(suffix, known)))
         hint = f"; did you mean {' or '.join(f'{kind}:{n}' for n in near)}?" if near else ""
+        if kind == "arm":
+            older = stand_in(suffix)
+            # which core has whose instructions no spelling tells
+            hint = f"; {suffix} runs what is built for arm:{older.name}" if older else f"{hint or ';'} {_ANY_CORE}"
         raise UsageError(f"there is no target '{name}'{hint}", kind="target", got=name, allowed=names(kind))
     if suffix:
         return Cpu(name, isas[suffix])

@@ -59,6 +59,26 @@ def test_an_unknown_target(refused) -> None:
     assert "did you mean cpu:avx512" in refused(2, "target", "--model", "lenet5", "--target", "cpu:avx51")
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("cortex-a73", "cortex-a73 runs what is built for arm:cortex-a72"),
+        ("arm:cortex-x1", "cortex-x1 runs what is built for arm:cortex-a78"),
+        ("jetson-nano", "jetson-nano runs what is built for arm:cortex-a72"),
+        (
+            "neoverse-v9",
+            "did you mean arm:neoverse-v2 or arm:neoverse-v1 or arm:neoverse-n2? every 64-bit core runs what",
+        ),
+        ("arm:m7", "every 64-bit core runs what is built for arm:cortex-a53"),
+    ],
+)
+def test_a_core_without_kernels_of_its_own(refused, name: str, says: str) -> None:
+    """Spelled alike is not built alike: a Cortex-A73 has not the instructions of an A76."""
+    line = refused(2, "target", "--model", "lenet5", "--target", name)
+    assert line.startswith(f"there is no target '{'' if ':' in name else 'arm:'}{name}'; {says}")
+    assert "allowed: arm, arm:cortex-a72, arm:cortex-a53" in line
+
+
 def test_a_precision_that_no_target_has(refused) -> None:
     line = refused(2, "precision", "--model", "lenet5", "--precision", "fp8")
     assert line.startswith("target cpu does not compute in 'fp8'; allowed: fp32, int8")

@@ -56,6 +56,7 @@ class Isa:
         floats: how tensor cores multiply fp32, `elements.PAIRS` or `TF32`; empty where multiply-adds do.
         card: the GPU that kernels are first cut for; None of a CPU.
         boards: other names of the target: what people call a machine with it.
+        stands_for: cores and boards that have its instructions, and no kernels of their own.
         machine: what `platform.machine()` says of hosts that run it.
         mtriple, mcpu, mattr: LLVM's.
         triple: the linker's.
@@ -73,6 +74,7 @@ class Isa:
     floats: str = ""
     card: Card | None = None
     boards: tuple[str, ...] = ()
+    stands_for: tuple[str, ...] = ()
     machine: str = ""
     mtriple: str = ""
     triple: str = ""
@@ -158,6 +160,11 @@ def named(text: str) -> Isa | None:
     return next((isa for isa in ISAS if isa.kind == "arm" and text in (isa.name, *isa.boards)), None)
 
 
+def stand_in(text: str) -> Isa | None:
+    """The CPU whose code a core or a board without kernels of its own runs; None where it is not known either."""
+    return next((isa for isa in ISAS if text in isa.stands_for), None)
+
+
 def gpu(arch: str, card: Card | None = None) -> Isa:
     """NVIDIA GPUs of an architecture, e.g. ``sm_90``, as its compiler has it. A thread has no vectors.
 
@@ -174,18 +181,22 @@ ISAS: tuple[Isa, ...] = (
     _x86("avx512-amx", "v4", 16, 32, (*_AVX512, *_AMX), mattr=("+amx-bf16", "+amx-tile", "+avx512bf16"),
          tiles=(TDPBF16PS,)),
     _x86("avx-vnni", "v3", 8, 16, (*_AVX2, "avx_vnni"), mattr=("+avxvnni",), dots=(VPDPBUSD_256, VPDPWSSD_256)),
-    _aarch64("cortex-a72", _PLAIN, boards=("rpi4",)),
-    _aarch64("cortex-a53", _PLAIN, boards=("rpi3", "zynqmp")),
-    _aarch64("cortex-a55", (SDOT,), *_HALVES),
-    _aarch64("cortex-a76", (SDOT,), *_HALVES, boards=("rpi5",)),
-    _aarch64("cortex-a78", (SDOT,), *_HALVES, boards=("jetson-orin",)),
-    _aarch64("apple-m1", (SDOT,), *_HALVES),
-    _aarch64("neoverse-n1", (SDOT,), *_HALVES, boards=("graviton2",)),
-    _aarch64("neoverse-n2", (SMMLA, SDOT), *_SERVER, tiles=(BFMMLA,), mattr=_NO_SVE),
+    _aarch64("cortex-a72", _PLAIN, boards=("rpi4",), stands_for=("cortex-a57", "cortex-a73", "jetson-nano")),
+    _aarch64("cortex-a53", _PLAIN, boards=("rpi3", "zynqmp"), stands_for=("cortex-a34", "cortex-a35", "rpi-zero2")),
+    _aarch64("cortex-a55", (SDOT,), *_HALVES, stands_for=("cortex-a65",)),
+    _aarch64("cortex-a76", (SDOT,), *_HALVES, boards=("rpi5",), stands_for=("cortex-a75", "cortex-a77")),
+    _aarch64("cortex-a78", (SDOT,), *_HALVES, boards=("jetson-orin",),
+             stands_for=("cortex-a78ae", "cortex-a78c", "cortex-x1")),
+    _aarch64("apple-m1", (SDOT,), *_HALVES, stands_for=("apple-m2", "apple-m3", "apple-m4")),
+    _aarch64("neoverse-n1", (SDOT,), *_HALVES, boards=("graviton2",), stands_for=("neoverse-e1",)),
+    _aarch64("neoverse-n2", (SMMLA, SDOT), *_SERVER, tiles=(BFMMLA,), mattr=_NO_SVE,
+             stands_for=("cortex-a510", "cortex-a710", "cortex-a715", "cortex-x2", "cortex-x3", "neoverse-n3")),
     _aarch64("neoverse-v1", (SMMLA, SDOT), *_SERVER, tiles=(BFMMLA,), boards=("graviton3",), mattr=_NO_SVE),
-    _aarch64("neoverse-v2", (SMMLA, SDOT), *_SERVER, tiles=(BFMMLA,), boards=("graviton4",), mattr=_NO_SVE),
+    _aarch64("neoverse-v2", (SMMLA, SDOT), *_SERVER, tiles=(BFMMLA,), boards=("graviton4",), mattr=_NO_SVE,
+             stands_for=("cortex-x4", "neoverse-v3")),
     Isa("cortex-a9", "arm", 4, 16, ("neon",), dots=(VMLAL,), multiply=VMLA, boards=("pynq-z1",), machine="armv7l",
-        mtriple="armv7-unknown-linux-gnueabihf", triple="arm-linux-gnueabihf", mcpu="cortex-a9", mattr=("+neon",)),
+        mtriple="armv7-unknown-linux-gnueabihf", triple="arm-linux-gnueabihf", mcpu="cortex-a9", mattr=("+neon",),
+        stands_for=("cortex-a7", "cortex-a12", "cortex-a15", "cortex-a17", "rpi2")),
     *map(gpu, ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")),
 )  # fmt: skip
 """`cpu` without a suffix takes the one of its kind that this machine has all features of, that has what the way of

@@ -7,6 +7,9 @@
 
 #include "inception_deploy.h"
 
+/* Weights and arrays are used as they lie in their files. */
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the runtime is for little-endian machines");
+
 #define ID_ALIGNMENT 64u
 
 /* inception_deploy.lower.plan.MemoryKind in the same order. */

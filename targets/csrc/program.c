@@ -66,7 +66,7 @@ char *id_text_of(const char *path, size_t *length) {
   return text;
 }
 
-static uint64_t number_at(const unsigned char *bytes, int count) { /* every machine that this is built for is little-endian */
+static uint64_t number_at(const unsigned char *bytes, int count) { /* little-endian, as the machine (model_tables.h) */
   uint64_t number = 0;
   while (count-- > 0) number = number << 8 | bytes[count];
   return number;

@@ -143,6 +143,26 @@ def test_unaligned_arrays_are_copied(tiny, build, pixels, planned) -> None:
         assert out[:4].tolist() == [0] * 4
 
 
+def test_weights_within_a_file(tiny, build, pixels, tmp_path) -> None:
+    """From a multiple of 64 on, which kernels rely on, and of no page."""
+    folder = build(tiny.chain(3))
+    with compiled.load(folder, threads=1) as model:
+        library, weights = model._library, (folder / "weights.bin").read_bytes()
+        codes = []
+        for offset in (0, 64, 4096 + 192, 4, 63):
+            (tmp_path / "package").write_bytes(bytes(offset) + weights + bytes(9))
+            handle = ctypes.c_void_p()
+            path = os.fsencode(tmp_path / "package")
+            codes.append(library.id_open_at(path, ctypes.c_uint64(offset), 1, ctypes.byref(handle)))
+            if codes[-1] == 0:
+                out = np.zeros_like(pixels)
+                pointers = ctypes.c_void_p * 1
+                assert library.id_run(handle, pointers(pixels.ctypes.data), pointers(out.ctypes.data)) == 0
+                np.testing.assert_array_equal(out.reshape(-1), tiny.chained(pixels, 3).reshape(-1))
+                library.id_close(handle)
+        assert codes == [0, 0, 0, 1, 1]
+
+
 def test_inputs_that_are_not_contiguous(tiny, build, pixels) -> None:
     wide = np.repeat(pixels, 2, axis=1)
     with compiled.load(build(tiny.chain(1)), threads=1) as model:

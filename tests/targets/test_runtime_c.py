@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def test_the_runtime_is_strict_c11(compiler, name, tmp_path) -> None:
 def test_the_runtime_compiles_for_every_platform(triple) -> None:
     for name in [*CPU, *link.platform(triple).sources]:
         assert link.compile_c((link.CSRC / name).read_text(), name, triple).startswith(b"\x7fELF")
+
+
+def test_a_big_endian_machine_is_refused(tmp_path) -> None:
+    """By the compiler: weights would be read with their bytes the wrong way round."""
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64_be-linux-gnu", "-c", link.CSRC / "api.c"]
+    done = subprocess.run([*zig, "-o", tmp_path / "out.o"], capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count("error:") == 1
+    assert "the runtime is for little-endian machines" in done.stderr
 
 
 @needs_compiler

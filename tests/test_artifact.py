@@ -107,6 +107,23 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["f.npy"]
 
 
+def test_what_is_no_path_of_a_file_is_refused_before_any_work(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    for target, wrong in (
+        (tmp_path, f"{tmp_path} is a folder"),
+        (tmp_path / "file/x", f"{tmp_path / 'file'} is no folder"),
+    ):
+        with pytest.raises(DeployError) as caught:
+            artifact.require_file(target)
+        assert caught.value.message == f"{target} cannot be written: {wrong}"
+        with pytest.raises(DeployError, match="cannot be written"), artifact.atomic_file(target):
+            pytest.fail("the block was entered")
+    artifact.require_file(tmp_path / "file")
+    artifact.require_file(tmp_path / "new/folder/file")
+    artifact.require_file(Path("/dev/null"))
+    assert names(tmp_path) == ["file"]
+
+
 def test_a_device_is_written_directly() -> None:
     with pytest.raises(DeployError, match="no space left"), artifact.atomic_file(Path("/dev/full")) as partial:
         partial.write_text("x")

@@ -121,7 +121,12 @@ def atomic_folder(destination: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(destination: Path) -> Iterator[Path]:
-    """A path to write to that becomes `destination` when the block ends well. Devices are written directly."""
+    """A path to write to that becomes `destination` when the block ends well. Devices are written directly.
+
+    Raises:
+        DeployError: (kind ``exists``) as `require_file`.
+    """
+    require_file(destination)
     with explain_full_disk(destination.parent):
         if destination.exists() and not destination.is_file():
             yield destination
@@ -132,6 +137,19 @@ def atomic_file(destination: Path) -> Iterator[Path]:
             partial = place / destination.name
             yield partial
             partial.replace(destination)
+
+
+def require_file(destination: Path) -> None:
+    """Refuse what no file can be written to; what takes long asks before it begins.
+
+    Raises:
+        DeployError: (kind ``exists``) it is a folder, or what should be a folder above it is none.
+    """
+    above = _nearest_existing(destination.parent)
+    wrong = destination if destination.is_dir() else above if not above.is_dir() else None
+    if wrong is not None:
+        message = f"{destination} cannot be written: {wrong} is {'a folder' if wrong.is_dir() else 'no folder'}"
+        raise DeployError(message, kind="exists", got=str(destination), allowed="a path of a file")
 
 
 def remove_abandoned(destination: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -46,7 +47,10 @@ def test_every_command_has_help_with_an_example(name: str, capsys: pytest.Captur
 @pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
 def test_the_examples_of_the_help_parse(command) -> None:
     for example in command.example.splitlines():
-        program, *arguments = example.split()
+        shell = shlex.shlex(example, posix=True, punctuation_chars=True)  # a bare > is a word of its own
+        shell.whitespace_split = True
+        program, *arguments = shell
+        assert not any(set(word) <= set("()<>|&;") for word in arguments), f"a shell reads more than words: {example}"
         assert program == "inception-deploy"
         assert cli.parser().parse_args(arguments).command == command.name
 

@@ -127,6 +127,8 @@ def test_a_stopped_evaluation_goes_on(opened: bundle.Bundle, tmp_path: Path) -> 
     for line, other in zip(lines[1:], others[1:], strict=True):
         assert (line["picture"], line["class"]) == (other["picture"], other["class"])
         assert line["onnxruntime"]["top"] == other["onnxruntime"]["top"]
+    with pytest.raises(UsageError, match="--resume needs the --output to go on with"):
+        evaluate(opened, tmp_path / "data", runtimes=ONLY, resume=True)
     again = evaluate(opened, tmp_path / "data", runtimes=ONLY, output=kept, resume=True)
     assert (again["resumed_at"], again["per_class"]) == (100, whole["per_class"])
     with pytest.raises(DeployError, match=r"is of another evaluation \(data_sha256, images differ\)"):

@@ -220,9 +220,12 @@ def compare(
         DeployError: as `evaluate`; a condition speaks of a figure that is not known here; the page cannot be
             written.
     """
+    from .. import artifact
     from ..reports.compare import compare as measure
     from ..reports.page import compared
 
+    if output is not None:
+        artifact.require_file(Path(output))
     document = measure(
         [Path(path) for path in bundles],
         data=path_of(data),

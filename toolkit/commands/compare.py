@@ -110,7 +110,7 @@ COMMAND = Command(
     "compare",
     "compare bundles: outputs, speed, size, memory, accuracy",
     "inception-deploy compare irv2-cpu irv2-int8 -o compared.html\n"
-    "inception-deploy compare net-1 net-2 --data labelled/ --fail-if latency>1.05 --fail-if drop>0.5",
+    "inception-deploy compare net-1 net-2 --data labelled/ --fail-if 'latency > 1.05' --fail-if 'drop > 0.5'",
     _arguments,
     _execute,
 )

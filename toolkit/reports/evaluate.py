@@ -72,9 +72,11 @@ def evaluate(
         of the first engine.
 
     Raises:
-        UsageError: there is no such engine or rule.
+        UsageError: there is no such engine or rule, or nothing to resume.
         DeployError: a picture is damaged, a class unknown, the outputs are no classes, or nothing can run here.
     """
+    if resume and output is None:
+        raise UsageError("--resume needs the --output to go on with", kind="usage", got="no --output", allowed="both")
     if rule is not None and rule not in RULES:
         raise UsageError(f"there is no rule '{rule}' for classes", kind="usage", got=rule, allowed=list(RULES))
     started = time.perf_counter()

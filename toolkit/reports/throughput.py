@@ -19,14 +19,21 @@ from ..progress import NONE, Progress
 from ..runtime.bundle import Bundle
 
 ROUNDS = 5
-_WINDOW_S, _LEAST = 1.0, 3
+WINDOW_S, _LEAST = 1.0, 3
 """How long a round of an engine lasts at least, and how many calls each stream makes at least."""
 
 Calls = Sequence[Callable[[], object]]
 
 
 def throughput(
-    bundle: Bundle, names: Sequence[str], streams: int, *, threads: int | None = None, progress: Progress = NONE
+    bundle: Bundle,
+    names: Sequence[str],
+    streams: int,
+    *,
+    threads: int | None = None,
+    rounds: int = ROUNDS,
+    window_s: float = WINDOW_S,
+    progress: Progress = NONE,
 ) -> list[dict[str, Any]]:
     """Measure the compiled library of a bundle and other engines on the same random input.
 
@@ -34,10 +41,11 @@ def throughput(
         names: of `engines.STREAMED`.
         streams: handles that run at the same time.
         threads: of each stream; the cores this process may use, shared out, where None.
+        rounds, window_s: as for `measure`; two rounds at least.
 
     Returns:
         A row an engine: ``engine``, ``batch``, ``streams``, ``threads`` (of a stream), ``images_per_second`` (the
-        median of `ROUNDS` rounds), ``sd`` and ``rounds``. OpenVINO has its throughput hint with so many streams.
+        median of the rounds), ``sd`` and ``rounds``. OpenVINO has its throughput hint with so many streams.
 
     Raises:
         UsageError: an engine has no streams.
@@ -55,7 +63,7 @@ def throughput(
         name: [lambda run=run: run(*arrays) for run in engines.streams(name, bundle, streams, each)]  # type: ignore[misc]
         for name in dict.fromkeys(names)
     }
-    rates = measure(calls, progress=progress)
+    rates = measure(calls, rounds=rounds, window_s=window_s, progress=progress)
     return [
         {
             "engine": name,
@@ -71,12 +79,13 @@ def throughput(
 
 
 def measure(
-    calls: Mapping[str, Calls], *, rounds: int = ROUNDS, window_s: float = _WINDOW_S, progress: Progress = NONE
+    calls: Mapping[str, Calls], *, rounds: int = ROUNDS, window_s: float = WINDOW_S, progress: Progress = NONE
 ) -> dict[str, list[float]]:
     """Calls a second of every engine, in rounds that take turns.
 
     Args:
         calls: of each engine a function a stream; all of its functions run at the same time, again and again.
+        window_s: how long a round of an engine lasts at least, in seconds.
     """
     for streams in calls.values():
         rate(streams, 0.0, 1)  # a warm-up

@@ -76,6 +76,18 @@ def test_peers_are_shown_with_the_ratio(facts: Facts) -> None:
     assert "of the time of onnxruntime, the fastest other engine here" in text(render(page))
 
 
+def test_throughput_of_several_streams_is_measured_and_shown(facts: Facts) -> None:
+    (row,) = facts.throughput
+    assert (row["engine"], row["streams"], row["threads"]) == ("compiled", 2, 1)
+    peer = {**row, "engine": "openvino", "images_per_second": row["images_per_second"] / 4}
+    page = section(replace(facts, throughput=[row, peer]), "speed")
+    said = text(page)
+    assert "Throughput of 2 streams at once, each with 1 thread and 1 image an inference" in said
+    assert f"{row['images_per_second']:.4g}" in said
+    assert re.search(r"openvino</th>.*>4</td></tr>", page)
+    assert "Throughput" not in text(section(replace(facts, throughput=()), "speed"))
+
+
 def test_the_exports_seconds_are_shown_where_they_are_given(facts: Facts) -> None:
     said = text(section(replace(facts, exported={"seconds": {"resolve": 1.25, "build": 3.5}}), "speed"))
     assert "1.25" in said

@@ -65,6 +65,7 @@ class Facts:
         runs: how often each step was timed.
         latency: rows of ``bench``, ours first, of the first plan.
         plans: images at once, and rows as `latency`'s, of each plan after the first.
+        throughput: rows of `throughput.throughput`, ours first, of the first plan.
         photo: of the check of all that one sees at once.
         network: the graph.
         limits: of this machine.
@@ -87,6 +88,7 @@ class Facts:
     runs: int
     latency: Sequence[Mapping[str, Any]] = ()
     plans: Sequence[tuple[int, Sequence[Mapping[str, Any]]]] = ()
+    throughput: Sequence[Mapping[str, Any]] = ()
     photo: Photo | None = None
     network: Network | None = None
     limits: Limits | None = None

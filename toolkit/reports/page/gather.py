@@ -21,6 +21,7 @@ from ...runtime.bundle import Bundle
 from ...runtime.model import Model
 from .. import bench, check, inspect, peak
 from ..evaluate import evaluate
+from ..throughput import WINDOW_S, throughput
 from .facts import Facts, Photo, Range
 from .layers import layers_of
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _PROFILES = 15
 _FEW = 5
 """Runs of a plan of many images, at least."""
+_ROUNDS = 3
+"""Of the engines when several streams run at once."""
 _TOP = 5
 _THUMBNAIL = 480
 _LOOKED_AT = 32
@@ -85,6 +88,7 @@ def gather(
             found["photo"] = _photo(bundle, image, labels, threads, missing)
         found["latency"] = _latency(bundle, against, runs, threads, missing, progress)
         found["plans"] = _latency_of_plans(bundle, found["latency"], runs, threads, progress)
+        found["throughput"] = _throughput(bundle, found["latency"], runs, threads, progress)
         progress.stage("limits")
         with _without(missing, "limits"):
             found["limits"] = _limits(bundle, threads, missing)
@@ -213,6 +217,19 @@ def _latency_of_plans(
         }
         found.append((images, _rows(plan, calls, max(_FEW, runs * bundle.batches[0] // images), progress)))
     return found
+
+
+def _throughput(
+    bundle: Bundle, latency: Sequence[Mapping[str, Any]], runs: int, threads: int, progress: Progress
+) -> list[dict[str, Any]]:
+    """Rows of `throughput.throughput`, of the engines of `latency` that can: as many streams as threads, of one each. A
+    round lasts a second, or `runs` inferences where that is shorter.
+    """
+    if threads < 2 or engines.simulated(bundle):
+        return []
+    names = [row["engine"] for row in latency if row["engine"] in engines.STREAMED]
+    window_s = min(WINDOW_S, runs * latency[0]["p50_ms"] / 1e3)
+    return throughput(bundle, names, threads, threads=1, rounds=_ROUNDS, window_s=window_s, progress=progress)
 
 
 def _rows(

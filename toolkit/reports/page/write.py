@@ -48,6 +48,7 @@ def write(
         DeployError: the bundle or a file is damaged, an engine that was asked for cannot run, or the page cannot be
             written.
     """
+    artifact.require_file(destination)
     told = None if exported is None else _document(exported, _EXPORTED, "export")
     done = evaluate is not None and evaluate.suffix.lower() == ".json" and evaluate.is_file()
     evaluated = _document(evaluate, _EVALUATED, "evaluate") if evaluate is not None and done else None

@@ -46,11 +46,38 @@ def _latency(facts: Facts) -> Iterable[Markup]:
     for images, rows in facts.plans:
         yield _table(f"Latency of one inference of {several(images, 'image')}", rows, images)
     yield note("Images a second are the batch over the median: one inference after the other, not several at a time.")
+    if facts.throughput:
+        yield from _throughput(facts.throughput)
     if facts.simulated:
         yield note(f"Of this bundle {facts.simulated}.")
     away = [name for name in PEERS if name in facts.missing]
     if away:
         yield note("Not timed: ", "; ".join(f"{name}: {facts.missing[name]}" for name in away), ".")
+
+
+def _throughput(measured: Sequence[Mapping[str, Any]]) -> Iterable[Markup]:
+    """Several inferences at once."""
+    ours = measured[0]["images_per_second"]
+    fastest = max(row["images_per_second"] for row in measured) or 1.0
+    rows = [
+        (
+            "this bundle" if row["engine"] == "compiled" else row["engine"],
+            f"{row['images_per_second']:.4g}",
+            bar(row["images_per_second"] / fastest, "" if row["engine"] == "compiled" else "peer"),
+            f"{row['sd']:.2g}", row["rounds"],
+            "1" if row["engine"] == "compiled" else f"{ours / row['images_per_second']:.3g}",
+        )
+        for row in measured
+    ]  # fmt: skip
+    first = measured[0]
+    title = (
+        f"Throughput of {several(first['streams'], 'stream')} at once, each with {several(first['threads'], 'thread')} "
+        f"and {several(first['batch'], 'image')} an inference"
+    )
+    yield table(title, ("engine", "images / s", "", "deviation", "rounds", "ours / its"), rows, right=(1, 3, 4, 5))
+    yield note(
+        "For pictures that wait in a queue: ", tag("code", "bench --streams"), " measures other numbers of streams."
+    )
 
 
 def _table(title: str, measured: Sequence[Mapping[str, Any]], images: int) -> Markup:

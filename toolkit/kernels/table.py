@@ -25,7 +25,7 @@ from .isa import ISAS, Isa
 from .matrix import conv as matrix_conv
 from .matrix import layout as matrix_layout
 from .spec import Conv, Spec
-from .vector import conv, extern, halves, simple, squares, window, winograd
+from .vector import conv, extern, halves, product, simple, squares, window, winograd
 from .vta import family as vta
 from .vta.accelerator import Accelerator
 
@@ -43,6 +43,7 @@ FAMILIES: tuple[Family[Any, Any], ...] = (
     window.WINDOW,
     *simple.FAMILIES,
     *winograd.FAMILIES,
+    product.PRODUCT,
     extern.EXTERN,
     gpu_dense.DENSE,
     gpu_mma.CONV,

@@ -18,7 +18,19 @@ from ..elements import BLOCK
 from ..emit import Expr, clamp, const, load
 from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
-from ..spec import ChannelNorm, GlobalAverage, Map, Normalise, Pack, Softmax, Spec, Unpack, Window, WindowOp
+from ..spec import (
+    ChannelNorm,
+    GlobalAverage,
+    Map,
+    MatrixProduct,
+    Normalise,
+    Pack,
+    Softmax,
+    Spec,
+    Unpack,
+    Window,
+    WindowOp,
+)
 from ..vector import simple as vector
 from ..vector.simple import BINARY
 from .emit import QUAD, REALS, GpuEmitter, both, call, div, fma, inside, mod
@@ -446,6 +458,31 @@ def emit_softmax(spec: Softmax, schedule: SimpleSchedule, symbol: str) -> list[A
     return [em.finish()]
 
 
+# -- products ---------------------------------------------------------------------------------------------------------
+def product_program(spec: MatrixProduct, schedule: SimpleSchedule) -> Program:
+    """A thread for each sum."""
+    return each(spec.count * spec.rows * spec.columns, schedule, 3)
+
+
+def emit_product(spec: MatrixProduct, schedule: SimpleSchedule, symbol: str) -> list[Any]:
+    """Matrices that lie in no blocks: neighbouring threads read neighbours of the right one."""
+    em = GpuEmitter(symbol, spec.pointers, product_program(spec, schedule).launches[0])
+    item, exists = item_of(em, spec.count * spec.rows * spec.columns, schedule)
+
+    def body() -> None:
+        row, column = em.let(div(item, spec.columns), "row"), em.let(mod(item, spec.columns), "column")
+        right = em.let(div(row, spec.rows) * (spec.depth * spec.columns) + column, "right0")
+        total = em.local(1, name="total")
+        em.store(total, 0, const(0.0))
+        with em.loop(spec.depth, "k") as k:
+            a, b = load(em.buffers["left"], row * spec.depth + k), load(em.buffers["right"], right + k * spec.columns)
+            em.store(total, 0, fma(a, b, load(total, 0)))
+        em.store(em.buffers["dst"], item, load(total, 0))
+
+    guarded(em, exists, body)
+    return [em.finish()]
+
+
 def _serves(spec: Spec, isa: Isa) -> str | None:
     """fp32, and what is converted to it."""
     other = sorted({o.element for o in spec.operands if o.role != "constant"} - set(REALS))
@@ -476,5 +513,6 @@ FAMILIES = (
     ),
     _family("gpu.pack", Pack, pack_program, emit_pack),
     _family("gpu.unpack", Unpack, unpack_program, emit_unpack),
+    _family("gpu.product", MatrixProduct, product_program, emit_product),
     _family("gpu.softmax", Softmax, softmax_program, emit_softmax),
 )

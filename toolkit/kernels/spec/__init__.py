@@ -15,22 +15,23 @@ from .base import NONE, Frame4, Operand, Spec, built
 from .border import Flip, Patches, Planes
 from .conv import Conv, Output, column_sets, pointer_of, tap_sets, tile_pixels
 from .layout import Frame, Normalise, Pack, Pick, Pixels, Unpack
-from .simple import PARTIAL, ChannelNorm, Extern, Map, Softmax
+from .simple import PARTIAL, ChannelNorm, Extern, Map, MatrixProduct, Softmax
 from .vta import SIGNED, Pooling, Reads, Reduce, Share, Stage, Term, Vta
 from .window import GlobalAverage, Window, WindowOp
 from .winograd import WinogradInput, WinogradOutput, applies, stages
 
 __all__ = [
     "NONE", "PARTIAL", "SIGNED", "ChannelNorm", "Conv", "Extern", "Flip", "Frame", "Frame4", "GlobalAverage", "Map",
-    "Normalise", "Operand", "Output", "Pack", "Patches", "Pick", "Pixels", "Planes", "Pooling", "Reads", "Reduce",
-    "Share", "Softmax", "Spec", "Stage", "Term", "Unpack", "Vta", "Window", "WindowOp", "WinogradInput",
-    "WinogradOutput", "applies", "column_sets", "decode", "pointer_of", "stages", "tap_sets", "tile_pixels",
+    "MatrixProduct", "Normalise", "Operand", "Output", "Pack", "Patches", "Pick", "Pixels", "Planes", "Pooling",
+    "Reads", "Reduce", "Share", "Softmax", "Spec", "Stage", "Term", "Unpack", "Vta", "Window", "WindowOp",
+    "WinogradInput", "WinogradOutput", "applies", "column_sets", "decode", "pointer_of", "stages", "tap_sets",
+    "tile_pixels",
 ]  # fmt: skip
 
 KINDS: dict[str, type[Spec]] = {
     kind.__name__.lower(): kind
     for kind in (Conv, Window, GlobalAverage, Map, Normalise, Pack, Unpack, Pixels, Pick, Frame, Softmax, Extern,
-                 WinogradInput, WinogradOutput, Vta, Flip, Patches, Planes, ChannelNorm)
+                 MatrixProduct, WinogradInput, WinogradOutput, Vta, Flip, Patches, Planes, ChannelNorm)
 }  # fmt: skip
 
 

@@ -125,6 +125,32 @@ class Softmax(Spec):
 
 
 @dataclass(frozen=True)
+class MatrixProduct(Spec):
+    """`count` products of plain matrices, one after the other: ``[rows, depth] [depth, columns]``. Pointers: left,
+    right, output.
+    """
+
+    count: int
+    rows: int
+    depth: int
+    columns: int
+
+    @property
+    def macs(self) -> int:
+        return self.count * self.rows * self.depth * self.columns
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        left = source(self.count * self.rows * self.depth, stride="", name="left")
+        right = source(self.count * self.depth * self.columns, stride="", name="right")
+        return left, right, result(self.count * self.rows * self.columns, stride="")
+
+    def describe(self) -> str:
+        """For example ``4 x 196x16 16x196``."""
+        return f"{self.count} x {self.rows}x{self.depth} {self.depth}x{self.columns}"
+
+
+@dataclass(frozen=True)
 class Extern(Spec):
     """A loop nest of an operator that TVM's own default computes, on plain contiguous tensors.
 

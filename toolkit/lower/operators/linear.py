@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from ...kernels.elements import BLOCK
-from ...kernels.spec import Conv, WindowOp
+from ...kernels.spec import Conv, MatrixProduct, WindowOp
 from ..layers import Param, Storage, Value
 from ..numbers import Numbers, reals
 from ..reader import Reader, Refuse, blocks_of
@@ -152,8 +152,30 @@ def gemm(reader: Reader, node: onnx.NodeProto) -> None:
     dense(reader, node.input[0], node, weight, bias)
 
 
+def product(reader: Reader, node: onnx.NodeProto) -> None:
+    """MatMul of two values, on plain memory."""
+    left, right = (reader.value(name) for name in node.input)
+    if min(len(left.shape), len(right.shape)) < 2:
+        raise Refuse("an operand is a vector")
+    (*outer, rows, depth), (*others, _, columns) = left.shape, right.shape
+    shape = (*outer, rows, columns)
+    if outer == others:
+        spec = MatrixProduct(math.prod(outer), rows, depth, columns)
+    elif math.prod(others) == 1 and len(others) <= len(outer):
+        spec = MatrixProduct(1, math.prod(outer) * rows, depth, columns)
+    else:
+        raise Refuse(f"the axes before the matrices' are {outer} and {others}")
+    storage = Storage(node.output[0], shape[0], math.prod(shape[1:]))
+    sources = [(reader.planar(value).storage, "") for value in (left, right)]
+    reader.emit("product", [node.name], spec, [*sources], storage, node.output[0], spec.macs)
+    reader.values[node.output[0]] = Value(node.output[0], shape, storage)
+
+
 def matmul(reader: Reader, node: onnx.NodeProto) -> None:
-    """MatMul of a (N, K) value with a constant (K, O)."""
+    """MatMul of a (N, K) value with a constant (K, O), or of two values."""
+    if not any(name in reader.constants for name in node.input):
+        product(reader, node)
+        return
     weight = reader.constant(node.input[1], "the second operand").astype(np.float32)
     if weight.ndim != 2:
         raise Refuse(f"the second operand has {weight.ndim} axes, not 2")

@@ -88,8 +88,10 @@ def number_of(words: np.ndarray, patterns: tuple[tuple[int, int], ...]) -> int:
     ("core", "precision"),
     [("cortex-a72", "fp32"), ("cortex-a9", "fp32"), ("cortex-a76", "fp16"), ("neoverse-v1", "bf16")],
 )
-def test_groups_narrower_than_a_block_and_rows(core: str, precision: str, tmp_path: Path) -> None:
-    """7 groups of 8 channels and of 4, where vectors of 4 leave zeros out, and a norm of 28 channels that come last."""
+def test_groups_narrower_than_a_block_rows_and_products(core: str, precision: str, tmp_path: Path) -> None:
+    """7 groups of 8 channels and of 4, where vectors of 4 leave zeros out, a norm of 28 channels that come last, and
+    maps times themselves.
+    """
     target = targets.parse(f"arm:{core}").at(precision)
     emulator(target.isa)
     b = Builder(4)
@@ -97,7 +99,8 @@ def test_groups_narrower_than_a_block_and_rows(core: str, precision: str, tmp_pa
     x = b.op("Relu", b.conv(x, 56, 28, group=7, pads=[1] * 4))
     x = b.op("LayerNormalization", b.op("Transpose", x, perm=[0, 2, 3, 1]), b.weight(28), b.weight(28), axis=-1)
     x = b.op("Transpose", b.op("MatMul", x, b.weight(28, 28)), perm=[0, 3, 1, 2])
-    model = b.model(b.conv(x, 28, 28, group=7, pads=[1] * 4))
+    x = b.conv(x, 28, 28, group=7, pads=[1] * 4)
+    model = b.model(b.op("MatMul", x, b.op("Transpose", x, perm=[0, 1, 3, 2])))
     x = np.random.default_rng(1).standard_normal((1, 3, 9, 8)).astype(np.float32)
     (expected,) = run_onnx(model, {model.graph.input[0].name: x})
     target.build(lower(optimise(model, verify=False)[0], target), tmp_path)

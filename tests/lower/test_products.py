@@ -32,7 +32,7 @@ def test_attention(compiled: Any, builder: Any) -> None:
     """Of three heads, with a map before and behind it."""
     b = builder()
     x = b.conv(b.input(1, 8, 6, 7), 8, 72, (1, 1))
-    parts = b.op("Split", b.op("Reshape", x, b.constant([1, 9, 8, 42], "int64")), outputs=3, axis=1)
+    parts = b.op("Split", b.op("Reshape", x, b.constant([1, 9, 8, 42], "int64")), outputs=3, axis=1, num_outputs=3)
     rows = [b.op("Transpose", part, perm=[0, 1, 3, 2]) for part in parts]
     scores = b.op("Softmax", b.op("MatMul", rows[0], parts[1]), axis=-1)
     y = b.op("Transpose", b.op("MatMul", scores, rows[2]), perm=[0, 1, 3, 2])

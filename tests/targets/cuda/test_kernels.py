@@ -20,6 +20,7 @@ from inception_deploy.kernels.spec import (
     Conv,
     GlobalAverage,
     Map,
+    MatrixProduct,
     Normalise,
     Output,
     Pack,
@@ -622,6 +623,14 @@ def test_layer_normalization(gpu, element, channels):
     near = NEAR[element]
     found = numbers(out, element).reshape(blocked(x).shape)
     np.testing.assert_allclose(found, blocked(want), atol=near * np.abs(want).max())
+
+
+def test_product_of_two_matrices(gpu):
+    random = np.random.default_rng(3)
+    x, y = (random.standard_normal(shape).astype(np.float32) for shape in ((3, 13, 7), (3, 7, 10)))
+    out = np.full((3, 13, 10), np.nan, np.float32)
+    gpu.call(MatrixProduct(3, 13, 7, 10), [x, y, out])
+    np.testing.assert_allclose(out, x @ y, atol=bound("window"))
 
 
 @pytest.mark.parametrize("length", [1, 10, 1000])

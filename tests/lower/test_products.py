@@ -41,6 +41,23 @@ def test_attention(compiled: Any, builder: Any) -> None:
     made.check(*b.inputs.values())
 
 
+def test_a_left_operand_is_read_turned(compiled: Any, builder: Any) -> None:
+    """By one product; a Transpose that something else reads, too, or that turns the right operand, is computed."""
+    b = builder()
+    x, y = b.input(2, 3, 9, 14), b.input(2, 3, 9, 21)
+    turned = b.op("Transpose", x, perm=[0, 1, 3, 2])
+    made = compiled(b.model(b.op("MatMul", turned, y)))
+    assert made.ops == ["product"]
+    made.check(*b.inputs.values())
+    b = builder()
+    x, y, z = b.input(2, 3, 9, 14), b.input(2, 3, 9, 21), b.input(2, 3, 5, 21)
+    turned, other = (b.op("Transpose", each, perm=[0, 1, 3, 2]) for each in (x, y))
+    made = compiled(b.model(b.op("MatMul", turned, y), b.op("Tanh", turned), b.op("MatMul", z, other)))
+    assert made.ops.count("product") == 2
+    assert [refusal.op for refusal in made.plan.refusals].count("Transpose") == 2
+    made.check(*b.inputs.values())
+
+
 def test_other_axes_for_all_take_the_default(compiled: Any, builder: Any) -> None:
     b = builder()
     x, y = b.input(1, 6, 5), b.input(4, 5, 9)

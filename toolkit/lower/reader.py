@@ -44,6 +44,7 @@ class Reader:
         quantized: what QuantizeLinear gave, by name: its scale, zero point and type.
         plain: blocked storage to one that holds the same in plain NCHW.
         islands: a value that lies as a map though its channels come last, to the map's name (`islands`).
+        turned: matrices that a product reads as they lie, by the name of what their Transpose would give.
         folded: values whose nodes went into an earlier one.
         parts: a concat's storage to those of its parts in order; of a part that is a concat, to its parts.
     """
@@ -66,6 +67,7 @@ class Reader:
         self.plain: dict[Storage, Storage] = {}
         self.parts: dict[Storage, list[Storage]] = {}
         self.islands: dict[str, str] = {}
+        self.turned: dict[str, str] = {}
         self.folded: set[str] = set()
         self.types = {v.name: v.type.tensor_type for v in (*graph.value_info, *graph.output, *graph.input)}
         self.uses = Counter(name for node in graph.node for name in node.input)

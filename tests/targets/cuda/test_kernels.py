@@ -625,11 +625,13 @@ def test_layer_normalization(gpu, element, channels):
     np.testing.assert_allclose(found, blocked(want), atol=near * np.abs(want).max())
 
 
-def test_product_of_two_matrices(gpu):
+@pytest.mark.parametrize("turned", [False, True])
+def test_product_of_two_matrices(gpu, turned):
     random = np.random.default_rng(3)
     x, y = (random.standard_normal(shape).astype(np.float32) for shape in ((3, 13, 7), (3, 7, 10)))
     out = np.full((3, 13, 10), np.nan, np.float32)
-    gpu.call(MatrixProduct(3, 13, 7, 10), [x, y, out])
+    left = np.ascontiguousarray(x.transpose(0, 2, 1)) if turned else x
+    gpu.call(MatrixProduct(3, 13, 7, 10, turned), [left, y, out])
     np.testing.assert_allclose(out, x @ y, atol=bound("window"))
 
 

@@ -470,12 +470,16 @@ def emit_product(spec: MatrixProduct, schedule: SimpleSchedule, symbol: str) -> 
     item, exists = item_of(em, spec.count * spec.rows * spec.columns, schedule)
 
     def body() -> None:
-        row, column = em.let(div(item, spec.columns), "row"), em.let(mod(item, spec.columns), "column")
-        right = em.let(div(row, spec.rows) * (spec.depth * spec.columns) + column, "right0")
+        line, column = em.let(div(item, spec.columns), "line"), em.let(mod(item, spec.columns), "column")
+        which, row = em.let(div(line, spec.rows), "which"), em.let(mod(line, spec.rows), "row")
+        down, along = (1, spec.rows) if spec.turned else (spec.depth, 1)
+        left = em.let(which * (spec.rows * spec.depth) + row * down, "left0")
+        right = em.let(which * (spec.depth * spec.columns) + column, "right0")
         total = em.local(1, name="total")
         em.store(total, 0, const(0.0))
         with em.loop(spec.depth, "k") as k:
-            a, b = load(em.buffers["left"], row * spec.depth + k), load(em.buffers["right"], right + k * spec.columns)
+            a = load(em.buffers["left"], left + k * along)
+            b = load(em.buffers["right"], right + k * spec.columns)
             em.store(total, 0, fma(a, b, load(total, 0)))
         em.store(em.buffers["dst"], item, load(total, 0))
 

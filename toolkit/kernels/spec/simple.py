@@ -128,12 +128,16 @@ class Softmax(Spec):
 class MatrixProduct(Spec):
     """`count` products of plain matrices, one after the other: ``[rows, depth] [depth, columns]``. Pointers: left,
     right, output.
+
+    Attributes:
+        turned: the left ones lie as ``[depth, rows]``.
     """
 
     count: int
     rows: int
     depth: int
     columns: int
+    turned: bool = False
 
     @property
     def macs(self) -> int:
@@ -147,7 +151,7 @@ class MatrixProduct(Spec):
 
     def describe(self) -> str:
         """For example ``4 x 196x16 16x196``."""
-        return f"{self.count} x {self.rows}x{self.depth} {self.depth}x{self.columns}"
+        return f"{self.count} x {self.rows}x{self.depth} {self.depth}x{self.columns}{', turned' * self.turned}"
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,10 @@ def emit(spec: MatrixProduct, schedule: ProductSchedule, name: str) -> list[tirx
 def _tile(em: Emitter, spec: MatrixProduct, schedule: ProductSchedule, which: Expr, tile: Expr, rows: int) -> None:
     """`rows` rows of product `which`."""
     lanes, width = schedule.lanes, schedule.lanes * schedule.vectors
-    first = em.let(which * spec.rows + tile * schedule.rows, "first")
+    row = em.let(tile * schedule.rows, "row")
+    first = em.let(which * spec.rows + row, "first")
+    down, along = (1, spec.rows) if spec.turned else (spec.depth, 1)
+    left = em.let(which * (spec.rows * spec.depth) + row * down, "left0")
     right = em.let(which * (spec.depth * spec.columns), "right0")
     with em.loop(-(-spec.columns // width), "j") as j:
         column = em.let(tirx.min(j * width, spec.columns - width), "column")
@@ -78,7 +81,7 @@ def _tile(em: Emitter, spec: MatrixProduct, schedule: ProductSchedule, which: Ex
             line = em.let(right + k * spec.columns + column, "line")
             b = [em.let(load(em.buffers["right"], line + v * lanes, lanes), "b") for v in range(schedule.vectors)]
             for i in range(rows):
-                a = em.let(splat(load(em.buffers["left"], (first + i) * spec.depth + k), lanes), "a")
+                a = em.let(splat(load(em.buffers["left"], left + i * down + k * along), lanes), "a")
                 for v, values in enumerate(b):
                     at = i * width + v * lanes
                     em.store(sums, at, fma(a, values, load(sums, at, lanes)))

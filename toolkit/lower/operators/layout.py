@@ -11,6 +11,7 @@ import onnx
 from ..layers import Storage, Value
 from ..reader import Reader, Refuse, blocks_of
 from .common import attributes
+from .linear import turns
 
 
 def concat(reader: Reader, node: onnx.NodeProto) -> None:
@@ -136,8 +137,13 @@ def gather(reader: Reader, node: onnx.NodeProto) -> None:
 
 
 def transpose(reader: Reader, node: onnx.NodeProto) -> None:
-    """A channel shuffle, (N, a, b, H, W) to (N, b, a, H, W), renames the channels and moves nothing."""
+    """A channel shuffle, (N, a, b, H, W) to (N, b, a, H, W), renames the channels and moves nothing; nor does what
+    turns a product's left matrices.
+    """
     value = reader.value(node.input[0])
+    if turns(reader, node):
+        reader.turned[node.output[0]] = node.input[0]
+        return
     storage = value.storage
     if list(attributes(node).get("perm", ())) != [0, 2, 1, 3, 4] or storage.slots is None:
         raise Refuse("it moves more than channels")

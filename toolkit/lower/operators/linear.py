@@ -152,23 +152,43 @@ def gemm(reader: Reader, node: onnx.NodeProto) -> None:
     dense(reader, node.input[0], node, weight, bias)
 
 
+def product_of(reader: Reader, node: onnx.NodeProto) -> MatrixProduct:
+    """What a MatMul of two values computes; refuses other axes than those of matrices side by side, or one for all."""
+    left, right = (reader.shape(name) for name in node.input)
+    if min(len(left), len(right)) < 2:
+        raise Refuse("an operand is a vector")
+    (*outer, rows, depth), (*others, _, columns) = left, right
+    if outer == others:
+        return MatrixProduct(math.prod(outer), rows, depth, columns)
+    if math.prod(others) == 1 and len(others) <= len(outer):
+        return MatrixProduct(1, math.prod(outer) * rows, depth, columns)
+    raise Refuse(f"the axes before the matrices' are {outer} and {others}")
+
+
 def product(reader: Reader, node: onnx.NodeProto) -> None:
     """MatMul of two values, on plain memory."""
-    left, right = (reader.value(name) for name in node.input)
-    if min(len(left.shape), len(right.shape)) < 2:
-        raise Refuse("an operand is a vector")
-    (*outer, rows, depth), (*others, _, columns) = left.shape, right.shape
-    shape = (*outer, rows, columns)
-    if outer == others:
-        spec = MatrixProduct(math.prod(outer), rows, depth, columns)
-    elif math.prod(others) == 1 and len(others) <= len(outer):
-        spec = MatrixProduct(1, math.prod(outer) * rows, depth, columns)
-    else:
-        raise Refuse(f"the axes before the matrices' are {outer} and {others}")
+    spec = product_of(reader, node)
+    turned = reader.turned.get(node.input[0])
+    sources = [(reader.planar(reader.value(name)).storage, "") for name in (turned or node.input[0], node.input[1])]
+    shape = reader.shape(node.output[0])
     storage = Storage(node.output[0], shape[0], math.prod(shape[1:]))
-    sources = [(reader.planar(value).storage, "") for value in (left, right)]
+    spec = replace(spec, turned=turned is not None)
     reader.emit("product", [node.name], spec, [*sources], storage, node.output[0], spec.macs)
     reader.values[node.output[0]] = Value(node.output[0], shape, storage)
+
+
+def turns(reader: Reader, node: onnx.NodeProto) -> bool:
+    """Whether a Transpose only turns the left matrices of a product of ours, which reads them either way."""
+    behind, axes = reader.only_reader(node.output[0]), len(reader.shape(node.input[0]))
+    turn = [*range(axes - 2), axes - 1, axes - 2]
+    if behind is None or behind.op_type != "MatMul" or list(attributes(node).get("perm", ())) != turn:
+        return False
+    if behind.input[0] != node.output[0] or behind.input[1] in reader.constants:
+        return False
+    try:
+        return product_of(reader, behind).count == math.prod(reader.shape(node.input[0])[:-2])
+    except Refuse:
+        return False
 
 
 def matmul(reader: Reader, node: onnx.NodeProto) -> None:

@@ -28,6 +28,7 @@ import inception_deploy.verify as verify
 
 from . import __version__, artifact, feeds, judge, serving
 from .bundles import explain
+from .bundles.device import ELSEWHERE, PROGRAM
 from .errors import DeployError, UsageError, nearest
 from .graph import cost, driver, reach
 from .graph.rows import with_rows
@@ -468,6 +469,8 @@ class _Export:
         self.watch.stage("verify")
         stage = target.precision.stage
         if reason := target.missing():
+            there = f"; {ELSEWHERE}" if PROGRAM in self.built else ""
+            self.watch.note(f"what was compiled was not checked: {reason}{there}")
             return [{"stage": stage, "reason": reason}]
         compiled, ports = load_compiled(self.folder, simulated=True), feeds.ports(model)
         exact = not target.precision.approximate
@@ -498,7 +501,7 @@ class _Export:
         artifact.dump_json(check.summary(self.stages, not_run), self.folder / bundle.VERIFY)
         artifact.dump_json(refused, self.folder / bundle.REFUSALS)
         artifact.dump_json(plan, self.folder / bundle.PLAN)
-        explain.write(self.folder, self.facts, self.stages)
+        explain.write(self.folder, self.facts, self.stages, not_run)
         bundle.seal(self.folder, {**self.facts, "tools": tools(), "checked": checked, "not_run": not_run})
         quantization = self.facts.get("quantization")
         return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import pty
 import re
 import subprocess
@@ -261,7 +262,9 @@ def test_a_bundle_for_another_machine(call, branchy: str, tmp_path: Path) -> Non
         tmp_path / "b",
         "--json",
     ]
-    document = call(*argv).document
+    exported = call(*argv)
+    document, there = exported.document, "verify and bench run it on its own machine with --device ssh://user@host"
+    assert f"what was compiled was not checked: this machine ({platform.machine()}) lacks aarch64; {there}" in exported.err
     assert (document["ok"], document["verified"]) == (True, ["onnx", "optimised"])
     (not_run,) = document["not_run"]
     assert not_run["stage"] == "compiled"
@@ -273,7 +276,12 @@ def test_a_bundle_for_another_machine(call, branchy: str, tmp_path: Path) -> Non
     assert [row["stage"] for row in result.document["not_run"]] == ["compiled"]
     result = call("run", tmp_path / "b", "--image", PHOTO, "--json")
     assert (result.status, result.error["kind"]) == (1, "target")
-    assert result.error["message"].endswith("--runtime onnxruntime runs its ONNX")
+    assert result.error["message"].endswith(f"{there}; --runtime onnxruntime runs its ONNX")
+    readme = (tmp_path / "b" / "README.md").read_text()
+    (copied,) = re.findall(r"^scp (.+) user@device:network/$", readme, re.M)
+    assert {"run_model", "weights.bin", "manifest.json"} <= set(copied.split())
+    assert all((tmp_path / "b" / name).is_file() for name in copied.split())
+    assert "`compiled` was not checked: " in readme
     assert call("run", tmp_path / "b", "--image", PHOTO, "--runtime", "onnxruntime").status == 0
     assert call("report", tmp_path / "b", "-o", tmp_path / "page.html").status == 0
     assert "lacks aarch64" in (tmp_path / "page.html").read_text()

@@ -29,6 +29,9 @@ from ..runtime.bundle import Bundle
 
 PROGRAM, WEIGHTS = "run_model", "weights.bin"
 
+ELSEWHERE = "verify and bench run it on its own machine with --device ssh://user@host"
+"""What to do with a bundle that does not run here."""
+
 _ALLOWED = "ssh://[user@]host[:port]"
 _CONNECT_S = 15
 _OPTIONS = ("BatchMode=yes", f"ConnectTimeout={_CONNECT_S}", "ServerAliveInterval=15", "ServerAliveCountMax=4")

@@ -14,6 +14,7 @@ from .. import artifact
 from ..errors import DeployError, UsageError, nearest
 from ..ortsession import session_of, session_options
 from ..runtime.plans import Plans
+from .device import ELSEWHERE, PROGRAM
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,8 +139,9 @@ def load_compiled(bundle: Bundle, threads: int | None = None, driver: Path | Non
         message = f"bundle {bundle.source} was exported with --onnx-only; --runtime onnxruntime runs its ONNX"
         raise DeployError(message, kind="target", got="no compiled library", allowed="export without --onnx-only")
     if reason := described(bundle.manifest["target_details"]).missing():
+        there = f"; {ELSEWHERE}" if (bundle.folder / PROGRAM).exists() else ""
         raise DeployError(
-            f"bundle {bundle.source} is for {bundle.manifest['target']}, which cannot run here: {reason}; "
+            f"bundle {bundle.source} is for {bundle.manifest['target']}, which cannot run here: {reason}{there}; "
             "--runtime onnxruntime runs its ONNX",
             kind="target",
             got=bundle.manifest["target"],

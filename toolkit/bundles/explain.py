@@ -58,12 +58,18 @@ _EMBEDDED = {
 """Of `_FILES`, where the weights are linked in."""
 
 
-def write(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> None:
+def write(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
+    not_run: Sequence[Mapping[str, str]] = (),
+) -> None:
     """Write the files into the folder of a bundle, before it is sealed.
 
     Args:
         manifest: of the bundle.
         stages: the rows of its ``verify.json``.
+        not_run: its stages that could not be checked.
     """
     data = resources.files(__package__).joinpath("data")
     for name in () if manifest.get("onnx_only") else (INFER, MAIN, CMAKE, LICENSE):
@@ -73,14 +79,19 @@ def write(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[st
         artifact.dump_json({**manifest["preprocessing"], **ports}, folder / PREPROCESSING)
     if labels := known(manifest["labels"], manifest["outputs"][0]["shape"]):
         (folder / LABELS).write_text("".join(f"{' '.join(label.split())}\n" for label in labels), encoding="utf-8")
-    (folder / README).write_text(readme(folder, manifest, stages), encoding="utf-8")
+    (folder / README).write_text(readme(folder, manifest, stages, not_run), encoding="utf-8")
 
 
 def _port(port: Mapping[str, Any]) -> dict[str, Any]:
     return {key: port[key] for key in ("name", "shape", "dtype", "kind") if key in port}
 
 
-def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[str, Any]]) -> str:
+def readme(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    stages: Sequence[Mapping[str, Any]],
+    not_run: Sequence[Mapping[str, str]],
+) -> str:
     """README.md: what the bundle is and how it is run, in commands that work as they stand."""
     compiled = not manifest.get("onnx_only")
     onnx = bundles.INT8_ONNX if (folder / bundles.INT8_ONNX).exists() else bundles.ONNX
@@ -102,6 +113,7 @@ def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[s
         *([_several(manifest)] if manifest.get("plans") else []),
         "Commands are typed in this folder. Files of yours lie beside it (`../photo.jpg`), because a bundle with files "
         "in it that its manifest does not name is taken for a damaged one.",
+        *(_on_a_board(folder, manifest) if manifest["target_details"].get("kind") == "arm" else []),
         *(_compiled(manifest, (folder / "run_model").exists()) if compiled else []),
         "## In onnxruntime",
         f"`{onnx}` is the same network for other runtimes; its metadata holds the preprocessing and the labels.",
@@ -120,6 +132,11 @@ def readme(folder: Path, manifest: Mapping[str, Any], stages: Sequence[Mapping[s
             "## What was checked",
             "Each stage was compared with the one before it when this was exported, on the same inputs:",
             _table(("stage", "against", "largest difference, relative", "allowed"), rows),
+            *(
+                f"`{row['stage']}` was not checked: the machine that exported it cannot run it. `inception-deploy verify "
+                "bundle` on one that can does."
+                for row in not_run
+            ),
         ]
     return "\n\n".join(sections) + "\n"
 
@@ -138,6 +155,29 @@ def _compiled(manifest: Mapping[str, Any], program: bool) -> list[str]:
         _code("sh", 'cc -O2 -I. main.c ./model.so -Wl,-rpath,"$PWD" -o ../network', *_raw(manifest)),
         f"With CMake{'; projects of yours find the bundle by its files for CMake and make' if program else ''}:",
         _code("sh", "cmake -S . -B ../build && cmake --build ../build   # makes ../build/network"),
+    ]
+
+
+def _on_a_board(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """How it comes to a device that has nothing, and how it is tried there from here."""
+    if not (folder / "run_model").exists():
+        return []
+    wanted = ["run_model", bundles.MANIFEST, LABELS]
+    if not manifest["target_details"].get("embed"):
+        wanted.insert(1, "weights.bin")
+    names = [name for name in wanted if name == bundles.MANIFEST or (folder / name).exists()]
+    return [
+        "## On a device",
+        "Nothing is installed there, and these files are enough. The last two commands copy what they need, and leave "
+        "nothing. All sections after this one are for the device itself.",
+        _code(
+            "sh",
+            "ssh user@device mkdir -p network",
+            f"scp {' '.join(names)} user@device:network/",
+            "ssh user@device network/run_model --random --repeat 20",
+            "inception-deploy verify . --device ssh://user@device",
+            "inception-deploy bench . --device ssh://user@device",
+        ),
     ]
 
 

@@ -10,6 +10,7 @@ import platform
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -196,6 +197,19 @@ def test_over_a_real_sshd(call: Cli, exported: Path, sshd: dict[str, Any], url: 
     assert "Host key verification failed" in refused.error["message"]
 
 
+@pytest.mark.parametrize("deep", [False, True])
+def test_the_command_itself(exported: Path, sshd: dict[str, Any], url: str, tmp_path: Path, deep: bool) -> None:
+    """Its temporary files lie in a folder of its own, and ssh's socket in there, whose path may have 107 bytes."""
+    temporary = tmp_path / ("deep" * 20 if deep else "t")
+    temporary.mkdir()
+    where = str(temporary) if deep else "/tmp"
+    command = [sys.executable, "-m", "inception_deploy", "bench", exported, "--device", url, "--runs", "3", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": where}, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["results"][0]["runs"] == 3
+    assert left(sshd["folder"] / "tmp") == []
+
+
 @pytest.mark.slow
 def test_tune_over_a_real_sshd(call: Cli, branchy: str, sshd: dict[str, Any], url: str, tmp_path: Path) -> None:
     argv = ["--model", branchy, "--input-size", "32", "--trials", 2, "-o", tmp_path / "db", "--json"]
@@ -208,8 +222,6 @@ def test_tune_over_a_real_sshd(call: Cli, branchy: str, sshd: dict[str, Any], ur
 
 def test_a_killed_bench_leaves_nothing(exported: Path, sshd: dict[str, Any], url: str) -> None:
     """Not even by SIGKILL: the other end removes its folder when the connection ends."""
-    import sys
-
     place = sshd["folder"] / "tmp"
     command = [sys.executable, "-c", KILLED, str(exported), url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as running:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -171,11 +172,21 @@ def connected(url: str, *, threads: int | None = None) -> Iterator[Device]:
     host = _host(url)
     if shutil.which("ssh") is None:
         raise DeployError("there is no ssh here; install OpenSSH's client", kind="device", got="no ssh on PATH")
-    with tempfile.TemporaryDirectory(prefix="idp-") as folder:  # short: a socket's path has 108 bytes at most
-        shared = (f"ControlPath={folder}/%C", "ControlMaster=auto", "ControlPersist=no")
+    with tempfile.TemporaryDirectory(prefix="idp-", dir=_short(tempfile.gettempdir())) as folder:
+        shared = (f"ControlPath={folder}/s", "ControlMaster=auto", "ControlPersist=no")
         ssh = ["ssh", *(word for option in (*_OPTIONS, *shared) for word in ("-o", option)), *host]
         with _keeper(url, ssh) as place:
             yield Device(url, ssh, place, threads)
+
+
+_SOCKET_BYTES = 107
+"""Of the path of a socket."""
+
+
+def _short(folder: str) -> str:
+    """A folder for ssh's socket, to whose name ssh adds seventeen bytes: this one, or /tmp where it lies too deep."""
+    longest = f"{folder}/idp-12345678/s.0123456789abcdef"
+    return folder if len(os.fsencode(longest)) <= _SOCKET_BYTES else "/tmp"
 
 
 @contextmanager

@@ -133,8 +133,8 @@ def readme(
             "Each stage was compared with the one before it when this was exported, on the same inputs:",
             _table(("stage", "against", "largest difference, relative", "allowed"), rows),
             *(
-                f"`{row['stage']}` was not checked: the machine that exported it cannot run it. `inception-deploy verify "
-                "bundle` on one that can does."
+                f"`{row['stage']}` was not: the machine that exported this cannot run it. "
+                "`inception-deploy verify .` does it on one that can."
                 for row in not_run
             ),
         ]

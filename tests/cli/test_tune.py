@@ -93,6 +93,8 @@ def test_a_vta_is_tuned_by_its_cycle_model(call, tmp_path: Path) -> None:
     document = found.document
     assert (document["measured"], document["estimate"], document["trials"]) == ("model", True, 20)
     assert document["bound_cycles"] <= document["after_cycles"] < document["before_cycles"]
+    again = call("tune", *argv, "--precision", "int8", "--trials", 20, "-o", tmp_path / "one", "--resume")
+    assert f"--target vta:sim --precision int8 --tuned {tmp_path / 'one'} ..." in again.out
     pictures = tmp_path / "pictures.npz"
     np.savez(pictures, x=np.random.default_rng(0).standard_normal((16, 1, 32, 32), np.float32))
     argv += ["--calibration", pictures]

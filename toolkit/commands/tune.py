@@ -88,11 +88,12 @@ def _execute(options: argparse.Namespace, progress: Progress) -> Outcome:
         right=range(1, 6),
     )
     rest = f"... and {len(rows) - _ROWS} more\n" if len(rows) > _ROWS else ""
+    precision = f"--precision {options.precision} " if options.precision else ""
     text = (
         f"{rest}\n{document['trials']} trials, {document['records']} records in {document['database']}; "
         f"{_gained(document)}\n"
         f"build from it: inception-deploy export --model {options.model} --target {options.target} "
-        f"--tuned {options.output} ..."
+        f"{precision}--tuned {options.output} ..."
     )
     return Outcome(document, sequence(shown, line(text)))
 

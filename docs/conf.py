@@ -16,7 +16,8 @@ import tables  # noqa: E402
 
 import inception_deploy  # noqa: E402
 
-project, author, copyright = "inception-deploy", "the inception-deploy authors", "Apache-2.0"
+project, author = "inception-deploy", "the inception-deploy authors"
+copyright = f"{author}, Apache-2.0"
 release = inception_deploy.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme, html_title = "furo", "inception-deploy"

@@ -91,7 +91,7 @@ class VtaTarget(Target):
     def needs(self) -> str:
         if self.board == SIMULATED:
             return f"{self.isa.machine}, {self.isa.mcpu} or newer; no board: the VTA is simulated"
-        return f"a {self.board} with upstream's bitstream; elsewhere the VTA is simulated"
+        return f"the board {self.board} with upstream's bitstream; elsewhere the VTA is simulated"
 
     def unbuildable(self) -> str | None:
         return lacking_packages("tvm", "ziglang")

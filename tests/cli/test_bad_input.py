@@ -404,4 +404,4 @@ def test_a_damaged_library_is_never_loaded(
     monkeypatch.setattr(compiled, "load", lambda *a, **k: pytest.fail("loaded before it was checked"))
     result = call("verify", tmp_path / "b", "--json")
     assert (result.status, result.error["kind"]) == (1, "bundle")
-    assert result.error["message"].endswith("model.so is damaged: its SHA-256 is not the manifest's")
+    assert result.error["message"].endswith("b is damaged: model.so has not the SHA-256 of its manifest")

@@ -72,7 +72,7 @@ def test_a_folder_and_its_zip_open_alike(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["model.onnx", "lib/model.so", "verify.json"])
 def test_a_changed_byte_is_found_before_anything_is_used(folder: Path, name: str) -> None:
     (folder / name).write_bytes(b"evil")
-    assert refused(folder) == f"{name} is damaged: its SHA-256 is not the manifest's"
+    assert refused(folder) == f"is damaged: {name} has not the SHA-256 of its manifest"
 
 
 def test_a_missing_and_an_extra_file(folder: Path) -> None:

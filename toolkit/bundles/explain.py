@@ -51,6 +51,10 @@ _FILES = {
 }
 
 
+_UNTRAINED = (
+    "Nobody trained it: its weights are random numbers, so it shows speed and memory, and its classes mean nothing."
+)
+
 _EMBEDDED = {
     "weights.bin": "its weights; `model.so`, `model.a` and `run_model` hold them as well, and need no other file",
     "run_model": "the network as a static program: it needs no C library and no other file",
@@ -109,6 +113,7 @@ def readme(
     sections = [
         f"# {manifest['model']} {'for ' + manifest['target'] if compiled else 'as ONNX'}, {manifest['precision']}",
         f"{what} It takes {_ports(manifest['inputs'])} and gives {_ports(manifest['outputs'])}.",
+        *([_UNTRAINED] if (manifest["zoo"] or {}).get("trained") is False else []),
         *([_machine(manifest, sorted(folder.glob("model-*.so")))] if compiled else []),
         *([_several(manifest)] if manifest.get("plans") else []),
         "Commands are typed in this folder. Files of yours lie beside it (`../photo.jpg`), because a bundle with files "

@@ -59,7 +59,8 @@ class Journal:
         if not isinstance(found[0], dict) or found[0] != head:
             before = found[0] if isinstance(found[0], dict) else {}
             what = [name for name in head if before.get(name) != head[name]] or list(before)
-            raise _other(path, f"is of another evaluation ({', '.join(what)} differ)", before, dict(head))
+            allowed = "the same bundle, pictures and engines, or another --output"
+            raise _other(path, f"is of another evaluation ({', '.join(what)} differ)", before, allowed)
         self.rows = found[1:]
         if len(self.rows) > head["images"] or not all(_is_row(row, head) for row in self.rows):
             raise _other(path, "has a line that is no row of an evaluation", None, "what evaluate --output wrote")

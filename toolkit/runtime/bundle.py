@@ -176,7 +176,7 @@ def _check_files(folder: Path, source: Path, listed: Mapping[str, object]) -> No
             raise _bad(source, f"{name} is not a regular file", got=name, allowed="regular files")
         found = artifact.sha256(path)
         if found != digest:
-            raise _bad(source, f"{name} is damaged: its SHA-256 is not the manifest's", got=found, allowed=digest)
+            raise _bad(source, f"is damaged: {name} has not the SHA-256 of its manifest", got=found, allowed=digest)
 
 
 def _extract(path: Path, folder: Path) -> None:

@@ -131,6 +131,7 @@ def test_int8_is_a_section_of_int8_only(facts: Facts, int8_facts: Facts) -> None
     assert all(f"{row['sqnr_db']:.1f}" in said for row in rows)
     assert int8_facts.judged_on == ["photo"]
     assert len(int8_facts.ranges) == len(int8_facts.manifest["quantization"]["tensors"])
+    assert int8_facts.ranges[0].tensor == int8_facts.manifest["inputs"][0]["name"], "in the network's order"
 
 
 def test_ranges_hold_what_their_integers_can(int8_facts: Facts) -> None:
@@ -158,6 +159,12 @@ def test_accuracy_of_the_gate_and_of_pictures(int8: Path, tmp_path: Path) -> Non
     assert "Accuracy on 20 labelled pictures" in said
     assert "95.00 %" in said
     assert "Confusion, compiled" in said
+    pairs = [
+        {"class": 0, "label": "0", "predicted": 10 + i, "predicted_label": f"far {i}", "images": 1} for i in range(11)
+    ]
+    wide = text(section(replace(facts, evaluation={**facts.evaluation, "confusion": pairs}), "works"))
+    assert "Confusion, compiled" not in wide, "a matrix has a column for each class that was named"
+    assert "The most frequent confusions of compiled" in wide
 
 
 def test_what_was_decided(facts: Facts) -> None:

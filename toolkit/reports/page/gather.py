@@ -75,6 +75,8 @@ def gather(
     for name in against or ():
         engines.check_peer(name)
     threads = threads or engines.default_threads()
+    if pictures is not None:  # first, because others may have got them wrong
+        evaluation = _evaluation(bundle, pictures, labels, threads, progress)
     progress.stage("read")
     missing: dict[str, str] = {}
     found: dict[str, Any] = {}
@@ -97,8 +99,6 @@ def gather(
     if bundle.manifest["precision"] == "int8":
         progress.stage("int8")
         found |= _int8(bundle, missing, threads)
-    if pictures is not None:
-        evaluation = _evaluation(bundle, pictures, labels, threads, progress)
     return Facts(
         manifest=bundle.manifest,
         plan=bundle.document(bundles.PLAN),
@@ -311,11 +311,13 @@ def _range(name: str, how: Mapping[str, Any]) -> Range:
 
 
 def _held(model: onnx.ModelProto, ranges: Sequence[Range], pixels: NDArray[Any], threads: int) -> list[Range]:
-    """`ranges` with what the tensors of the float network hold for one input."""
+    """`ranges`, in the network's order, with what the tensors of the float network hold for one input."""
     from ...quantize.runner import Runner
 
-    made = {value for node in model.graph.node for value in node.output} | {model.graph.input[0].name}
-    known = [one for one in ranges if one.tensor in made]
+    made = [model.graph.input[0].name, *(value for node in model.graph.node for value in node.output)]
+    place = {value: index for index, value in enumerate(made)}
+    ranges = sorted(ranges, key=lambda one: place.get(one.tensor, len(place)))
+    known = [one for one in ranges if one.tensor in place]
     runner = Runner(model, [one.tensor for one in known], threads=threads)
     seen: dict[str, Range] = {}
     for part in _parts(known):

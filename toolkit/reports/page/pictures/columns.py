@@ -10,8 +10,8 @@ from ..markup import Markup, tag
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 1000, 260, 56, 990, 22, 222
 
 
-def columns(rows: Sequence[tuple[str, float, str]], label: str, unit: str) -> Markup:
-    """A column a row: (name, value, what a pointer is told)."""
+def columns(rows: Sequence[tuple[str, float, str]], label: str, unit: str, what: str = "layers") -> Markup:
+    """A column a row: (name, value, what a pointer is told); `what` the rows are."""
     y = drawing.Scale(0, max(value for _, value, _ in rows) or 1.0, _BOTTOM, _TOP)
     step = (_RIGHT - _LEFT) / len(rows)
     drawn = [
@@ -20,7 +20,7 @@ def columns(rows: Sequence[tuple[str, float, str]], label: str, unit: str) -> Ma
         )
         for i, (name, value, told) in enumerate(rows)
     ]
-    frame = drawing.axes(None, y, _LEFT, _RIGHT, _BOTTOM, across="layers, in the network's order", up=unit)
+    frame = drawing.axes(None, y, _LEFT, _RIGHT, _BOTTOM, across=f"{what}, in the network's order", up=unit)
     return drawing.picture(_WIDTH, _HEIGHT, label, frame, drawn)
 
 

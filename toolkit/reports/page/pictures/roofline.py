@@ -55,10 +55,12 @@ def roofline(boxes: Sequence[Box], limits: Limits, total_ms: float) -> Markup | 
             _RIGHT,
             y(limits.gmacs) - 6,
             f"{limits.gmacs:.0f} G multiply-adds of {limits.of} a second (measured)",
-            "tick",
+            "tick over",
             "end",
         ),
-        drawing.text(x(half) + 10, y(half * limits.gbytes) + 12, f"{limits.gbytes:.0f} GB a second (measured)", "tick"),
+        drawing.text(
+            x(half) + 10, y(half * limits.gbytes) + 12, f"{limits.gbytes:.0f} GB a second (measured)", "tick over"
+        ),
     ]
     label = (
         f"Roofline: {len(found)} layers below {limits.gmacs:.0f} G multiply-adds and {limits.gbytes:.0f} GB a "

@@ -85,7 +85,7 @@ def _ranges(facts: Facts) -> Iterable[Markup]:
         drawn = [(one.tensor, 100 * (one.clipped or 0), _told(one)) for one in looked]
         if cut:
             yield figure(
-                columns(drawn, f"Clipped values of {several(len(looked), 'tensor')}", "% clipped"),
+                columns(drawn, f"Clipped values of {several(len(looked), 'tensor')}", "% clipped", "tensors"),
                 "Values outside of the range, in percent of the tensor.",
                 scrolls="Clipped values",
             )

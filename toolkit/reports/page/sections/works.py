@@ -109,7 +109,8 @@ def _evaluated(document: Mapping[str, Any]) -> Iterable[Markup]:
     first = document["engines"][0]["engine"]
     classes = document.get("per_class", ())
     pairs = document.get("confusion", ())
-    if 1 < len(classes) <= _MATRIX:
+    named = {row["class"] for row in classes} | {row["predicted"] for row in pairs}
+    if len(classes) > 1 and len(named) <= _MATRIX:
         yield _matrix(classes, pairs, first)
     elif pairs:
         worst = [(_name(row), _name(row, "predicted"), row["images"]) for row in pairs[:_MATRIX]]

@@ -103,6 +103,15 @@ int id_is_picture(FILE *file) {
   return count == 3 && start[0] == 'P' && (start[1] == '5' || start[1] == '6') && strchr(" \t\r\n#", start[2]);
 }
 
+const char *id_other_picture(FILE *file) {
+  unsigned char start[4] = {0};
+  rewind(file);
+  const size_t count = fread(start, 1, sizeof start, file);
+  if (count == sizeof start && memcmp(start, "\xff\xd8\xff", 3) == 0) return "is a JPEG; djpeg makes a PPM of it, which is read";
+  if (count == sizeof start && memcmp(start, "\x89PNG", 4) == 0) return "is a PNG; pngtopnm makes a PPM of it, which is read";
+  return NULL;
+}
+
 static int next_number(FILE *file, uint32_t *number) { /* and the one character behind it */
   int c = fgetc(file);
   while (c == ' ' || c == '\t' || c == '\r' || c == '\n' || c == '#') {

@@ -34,6 +34,9 @@ uint64_t id_prepared_bytes(const id_preparation *how);
 /* Whether the file starts as a picture does; it is at its start before and afterwards. */
 int id_is_picture(FILE *file);
 
+/* What to do with a file that starts as a picture of a kind that is not read; NULL of any other. */
+const char *id_other_picture(FILE *file);
+
 /* Read a picture. NULL where that works, else what is wrong. */
 const char *id_picture_read(id_picture *picture, FILE *file);
 

@@ -20,7 +20,8 @@
 static const char usage[] =
     "usage: run_model [OPTION]... FILE...\n"
     "Runs the network on a FILE for each of its inputs: a .npy, or the bare numbers. A network that takes pictures takes\n"
-    "PPM (P6) and PGM (P5) too, one for each image of its batch, and prepares them as its manifest.json says.\n"
+    "PPM (P6) and PGM (P5) too (djpeg and pngtopnm make them), one for each image of its batch, and prepares them as its\n"
+    "manifest.json says.\n"
     "\n"
     "  --output FILE.npy   write the first output there; given again, the next one\n"
     "  --top N             show the N best classes (5; 0 for none)\n"
@@ -252,7 +253,10 @@ static void take_inputs(const id_info *info, void **inputs) {
         take_picture(wanted.files[next], file, port, place, port->bytes / images);
       else
         wrong = id_tensor_read(port, inputs[i], file);
-      if (wrong) id_stop(1, "%s: %s", wanted.files[next], wrong);
+      if (wrong) {
+        const char *other = id_other_picture(file);
+        id_stop(1, "%s: %s", wanted.files[next], other ? other : wrong);
+      }
       fclose(file);
       ++next;
       if (!picture) taken = images;

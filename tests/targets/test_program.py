@@ -257,6 +257,8 @@ def test_what_is_refused(folder, call, pixels, tmp_path) -> None:
     (tmp_path / "head.npy").write_bytes((tmp_path / "x.npy").read_bytes()[:9])
     (tmp_path / "x.raw").write_bytes(bytes(16383))
     (tmp_path / "x.ppm").write_bytes(b"P6\n1 1\n255\nabc")
+    (tmp_path / "x.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(100))
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     weights = (folder / "weights.bin").read_bytes()
     (tmp_path / "cut.bin").write_bytes(weights[:-4])
     (tmp_path / "bad.bin").write_bytes(bytes([weights[0] ^ 1]) + weights[1:])
@@ -272,6 +274,8 @@ def test_what_is_refused(folder, call, pixels, tmp_path) -> None:
         (1, ["head.npy"], "head.npy: is a .npy file that is cut short"),
         (1, ["x.raw"], f"x.raw: has the wrong size: {takes}, a .npy file of them, or a PPM or PGM picture"),
         (1, ["x.ppm"], "x.ppm: no manifest.json beside the program says how pictures are prepared"),
+        (1, ["x.jpg"], "x.jpg: is a JPEG; djpeg makes a PPM of it, which is read"),
+        (1, ["x.png"], "x.png: is a PNG; pngtopnm makes a PPM of it, which is read"),
         (1, ["x.ppm", "--manifest", "m.json"], "m.json: is damaged; it is no JSON"),
         (1, ["."], ".: "),
         (1, ["x.npy", "--weights", "cut.bin"], "cut.bin: the weights file has the wrong size"),

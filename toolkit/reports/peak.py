@@ -28,8 +28,12 @@ _PATIENCE, _MOST = 20, 200
 DOTS = {
     "vpdpbusd": '"vpdpbusd %1, %2, %0" : "+v"(a#) : "v"(y), "v"(y)',
     "vpdpbusd (VEX)": '"%{vex%} vpdpbusd %1, %2, %0" : "+x"(a#) : "x"(y), "x"(y)',
+    "vpmaddubsw": '"vpmaddubsw %2, %2, %1; vpmaddwd %3, %1, %1; vpaddd %1, %0, %0"'
+    ' : "+x"(a#), "=&x"(product) : "x"(y), "x"(ones)',
 }
-"""How a loop spells the instructions of `kernels.dots` that it can be made of: a# += y * y."""
+"""How a loop spells the instructions of `kernels.dots` that it can be made of, with the sums they leave to others:
+a# += y * y.
+"""
 
 _SOURCE = """
 #include <stdint.h>
@@ -52,7 +56,8 @@ __attribute__((visibility("default"))) float read_all(int64_t n, const v *x) {
 }
 
 __attribute__((visibility("default"))) int32_t dot_add(int64_t n, int32_t x) {
-  w y = (w){0} + x;
+  w y = (w){0} + x, ones = (w){0} + 0x10001, product = y;  // two of 16 bits, and between two instructions
+  (void)ones, (void)product;
   $START_DOT
   for (int64_t i = 0; i < n; ++i) { $DOT }
   w s = $SUM;
@@ -180,7 +185,8 @@ def limits(isa: Isa, threads: int, *, integers: bool = False) -> Limits:
         still, rounds = (still + 1 if now == fastest else 0), rounds + 1
         fastest = now
     add, read = fastest
-    what = f"{dot.name} in registers" if dot else f"multiply-adds of {isa.lanes} floats in registers"
+    sums = "" if dot is None or dot.adds else " and its sums"
+    what = f"{dot.name}{sums} in registers" if dot else f"multiply-adds of {isa.lanes} floats in registers"
     how = (
         f"the fastest of {rounds} rounds on {threads} thread{'s' if threads > 1 else ''}: {what}, "
         f"and a sum of {_READ_BYTES >> 20} MB"

@@ -37,7 +37,7 @@ test-full: lint  ## every test
 # Each network for an ARM core is compiled and emulated: half an hour of two cores.
 test-arm: lint  ## every ARM target under qemu's user mode, also what test leaves to test-full
 	@$(BIN)/pytest -q $(PARALLEL) tests/lower/test_arm.py tests/lower/test_integers_arm.py tests/lower/test_tuned.py tests/kernels \
-		tests/targets/test_program.py tests/targets/test_runtime_c.py
+		tests/targets/test_program.py tests/targets/test_runtime_c.py tests/cli/test_device.py
 
 docs: $(READY)  ## the documentation as a site in build/site; a warning or a broken link is an error
 	@$(BIN)/python -c 'import sphinx, myst_parser, furo' 2>/dev/null || \

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +60,8 @@ case "$host" in
   other) uname() { case "$1" in -m) echo riscv64 ;; *) echo Linux 6 ;; esac; }; ;;
   loses) case "$*" in *./trial*) echo "Connection to loses closed by remote host." >&2; exit 255 ;; esac ;;
   dies) case "$*" in *--random*) kill -9 $$ ;; esac ;;
+  pi) uname() { case "$1" in -m) echo aarch64 ;; *) echo Linux 6 ;; esac; }
+    set -- "$(printf %s "$*" | sed 's# [.]/# QEMU ./#')" ;;
   noroom) echo "mktemp: failed to create directory: Read-only file system" >&2; exit 1 ;;
 esac
 TMPDIR=PLACE; export TMPDIR
@@ -129,6 +132,7 @@ def fake(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`ssh` is `FAKE`."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    (folder / "ssh").write_text(FAKE.replace("PLACE", str(place)))
+    qemu = "qemu-aarch64-static" if shutil.which("qemu-aarch64-static") else "qemu-aarch64"
+    (folder / "ssh").write_text(FAKE.replace("PLACE", str(place)).replace("QEMU", f"{qemu} -cpu cortex-a72"))
     (folder / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from ..cases.emulator import machine
 from .conftest import Result
 
 Cli = Callable[..., Result]
@@ -72,6 +73,23 @@ def test_tune(call: Cli, branchy: str, fake: None, place: Path, tmp_path: Path) 
     assert left(place) == []
     built = call("export", *argv, "--tuned", tmp_path / "db", "-o", tmp_path / "bundle", "--no-verify", "--json")
     assert built.status == 0, built.err
+
+
+@pytest.mark.slow
+def test_a_board_that_is_emulated(call: Cli, branchy: str, fake: None, place: Path, tmp_path: Path) -> None:
+    """All of it for ARM: exported here, checked, timed and tuned there."""
+    machine("cortex-a72")
+    argv = ["--model", branchy, "--input-size", "32", "--target", "rpi4"]
+    assert call("export", *argv, "-o", tmp_path / "b").status == 0
+    checked = call("verify", tmp_path / "b", "--device", "ssh://pi", "--json")
+    assert (checked.status, checked.document["ok"], checked.document["not_run"]) == (0, True, []), checked
+    assert checked.document["stages"][-1]["stage"] == "compiled"
+    timed = call("bench", tmp_path / "b", "--device", "ssh://pi", "--runs", "2", "--json")
+    assert timed.document["results"][0]["runs"] == 2
+    tuned = call("tune", *argv, "--trials", 1, "-o", tmp_path / "db", "--device", "ssh://pi", "--threads", 1, "--json")
+    assert tuned.status == 0, tuned.err
+    assert tuned.document["trials"] == 1
+    assert left(place) == []
 
 
 def test_a_device_that_goes_while_it_tunes(call: Cli, branchy: str, fake: None, place: Path, tmp_path: Path) -> None:

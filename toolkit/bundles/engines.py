@@ -219,7 +219,11 @@ def _torch_compile(bundle: Bundle, threads: int) -> Callable[..., Sequence[NDArr
     import copy
 
     import torch
+    from torch._dynamo import config
     from torch._dynamo.exc import BackendCompilerFailed
+
+    # all networks share one `forward`: beyond the limit it would run what is compiled next as it is, with a warning
+    config.recompile_limit = max(config.recompile_limit, 64)
 
     module = _zoo_module(bundle, "torch-compile")
     torch.set_num_threads(threads)  # inductor writes it into the code

@@ -12,7 +12,7 @@ import onnx
 
 from ..kernels.elements import TILED
 from ..kernels.spec import Spec, Vta
-from . import by_winograd, elements, on_tiles, on_vta, pairs, place, siblings, vta_siblings
+from . import by_winograd, elements, heads, on_tiles, on_vta, pairs, place, siblings, vta_siblings
 from .alike import Alike
 from .dump import text
 from .kernel_set import KernelSet
@@ -124,6 +124,13 @@ PASSES: tuple[Pass, ...] = (
         "after elements: outputs of one kernel may be of several",
         f"{_TILES}, or is a GPU",
         lambda kernels: _tiles(kernels) or kernels.device == GPU,
+    ),
+    Pass(
+        "heads",
+        lambda network, _: heads.rewrite(network),
+        "after elements: what a head writes is the caller's float32; after siblings, which have several outputs",
+        "the target is a GPU, where a copy is a launch",
+        lambda kernels: kernels.device == GPU,
     ),
     Pass(
         "pairs",

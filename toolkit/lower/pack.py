@@ -40,15 +40,22 @@ def in_slots(param: Param, layer: Layer) -> np.ndarray:
     return physical_weight(param.array, spec, layer.reads[0], layer.output)
 
 
+def placed(param: Param, layer: Layer) -> Param:
+    """A constant of a convolution, or of channels, with those in their slots: it holds wherever the output goes."""
+    if param.role in ("raw", "physical"):
+        return param
+    if param.role in ("bias", "channel"):
+        return Param("raw", channelwise(param.array, layer.output))
+    if param.role == "channels":
+        return Param("raw", channelwise(param.array.T, layer.output).T)
+    return Param("physical", in_slots(param, layer))
+
+
 def pack(param: Param, layer: Layer, schedule: Any, kernels: KernelSet) -> np.ndarray:
     """A constant argument as the kernel reads it."""
     spec = layer.spec
-    if param.role == "raw":
-        return np.ascontiguousarray(param.array)
-    if param.role in ("bias", "channel"):
-        return channelwise(param.array, layer.output)
-    if param.role == "channels":
-        return np.ascontiguousarray(channelwise(param.array.T, layer.output).T)
+    if param.role in ("raw", "bias", "channel", "channels"):
+        return np.ascontiguousarray(placed(param, layer).array)
     if isinstance(spec, Conv):
         return kernels.pack_weight(in_slots(param, layer), spec, schedule)
     assert isinstance(spec, Window)

@@ -16,7 +16,7 @@ import numpy as np
 from ..kernels.spec import NONE, Conv, Output
 from .kernel_set import KernelSet
 from .layers import Layer, Network, Param, Storage
-from .pack import channelwise, physical_weight
+from .pack import placed
 from .plan import GPU
 
 
@@ -61,7 +61,7 @@ def _absorb(first: Layer, others: list[Layer]) -> None:
         split.extend(layer.spec.outputs)
         for found, param in zip(constants, layer.operands[1:], strict=True):
             assert isinstance(param, Param)
-            found.append(_placed(param, layer))
+            found.append(placed(param, layer).array)
     assert isinstance(first.spec, Conv)
     channels = sum(output.channels for output in split)
     first.spec = replace(first.spec, out_channels=channels, split=tuple(split), activation=None, frame=NONE)
@@ -74,13 +74,3 @@ def _absorb(first: Layer, others: list[Layer]) -> None:
     first.nodes = [node for layer in family for node in layer.nodes]
     first.macs = sum(layer.macs for layer in family)
     first.also = [layer.output for layer in others]
-
-
-def _placed(param: Param, layer: Layer) -> np.ndarray:
-    """A constant with its channels in their slots."""
-    assert isinstance(layer.spec, Conv)
-    if param.role == "weight":
-        return physical_weight(param.array, layer.spec, layer.reads[0], layer.output)
-    if param.role == "channels":
-        return np.ascontiguousarray(channelwise(param.array.T, layer.output).T)
-    return channelwise(param.array, layer.output)

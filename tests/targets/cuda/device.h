@@ -47,6 +47,12 @@ struct uchar2 {
 struct int4 {
   int x, y, z, w;
 } __attribute__((aligned(16)));
+struct uint2 {
+  unsigned x, y;
+} __attribute__((aligned(8)));
+struct uint4 {
+  unsigned x, y, z, w;
+} __attribute__((aligned(16)));
 
 static inline float4 make_float4(float x, float y, float z, float w) { return float4{x, y, z, w}; }
 static inline float max(float a, float b) { return __builtin_fmaxf(a, b); }

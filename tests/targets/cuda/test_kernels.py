@@ -138,7 +138,11 @@ def check_conv(gpu, spec, schedule=None):
     given += [laid_out(blocked(addend), spec.add_stride, spec.add_element)] if spec.add else []
     gpu.call(spec, [*given, out], schedule)
     out = numbers(out, spec.out_element)
-    want = blocked(convolution(x, weight, bias, addend, spec).astype(np.float32)).reshape(spec.batch, -1)
+    want = convolution(x, weight, bias, addend, spec).astype(np.float32)
+    if spec.plain:  # one image behind the other, and then nothing
+        out, want = out.reshape(1, -1), want[:, : spec.plain].reshape(1, -1)
+    else:
+        want = blocked(want).reshape(spec.batch, -1)
     by = getattr(schedule, "by", "")
     near = MULTIPLIED[by] if by else NEAR[spec.out_element]
     np.testing.assert_allclose(out[:, : want.shape[1]], want, atol=near * max(1.0, np.abs(want).max()))
@@ -166,6 +170,25 @@ CONVS = {
 @pytest.mark.parametrize("spec", CONVS.values(), ids=CONVS)
 def test_convolution(gpu, spec):
     check_conv(gpu, spec)
+
+
+PLAIN = {
+    "of whole rows": Conv(3, 48, 1, 1, 48, 1, 1, (1, 1), add=True, plain=40),
+    "of odd rows": Conv(3, 48, 1, 1, 48, 1, 1, (1, 1), activation=(0.0, INF), plain=37),
+    "of all channels": Conv(1, 48, 1, 1, 32, 1, 1, (1, 1), plain=32),
+    "of a window": Conv(2, 16, 3, 3, 16, 1, 1, (3, 3), plain=10),
+}
+
+
+@pytest.mark.parametrize("how", [DenseSchedule(), GemmSchedule(4, 4, 8, 8), mma.TILES[-1], mma.TILES[2]])
+@pytest.mark.parametrize("spec", PLAIN.values(), ids=PLAIN)
+def test_plain_outputs(gpu, spec, how):
+    """The caller's float32, of whatever is multiplied."""
+    if isinstance(how, DenseSchedule) and not spec.pointwise:
+        pytest.skip("a fully connected layer has no window")
+    halves = replace(in_halves(spec), out_element="float32")
+    for each in (halves,) if isinstance(how, mma.MmaSchedule) else (spec, halves):
+        check_conv(gpu, each, how)
 
 
 @pytest.mark.parametrize("tile", conv.TILES, ids=lambda t: f"{t.bm}x{t.bn}")

@@ -33,7 +33,7 @@ from ..isa import Isa
 from ..spec import Conv
 from . import parts
 from .emit import QUAD, REALS, GpuEmitter, both, div, fma, inside, mod
-from .epilogue import outputs
+from .epilogue import outputs, write_plain
 from .parts import MEETING, Cut, splits
 
 QUADS = BLOCK // QUAD
@@ -419,6 +419,9 @@ class _Gemm:
                 if spec.add:
                     value = value + load(addend, q)
                 em.store(result, q, clamp(value, output.activation))
+            if spec.plain:
+                write_plain(em, spec, n, em.let(channel * QUAD, "first"), [load(result, q) for q in range(QUAD)])
+                continue
             em.copy(em.buffers[pointer], n * (output.out_stride // QUAD) + place, result, 0)
 
 

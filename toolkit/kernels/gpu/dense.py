@@ -19,6 +19,7 @@ from ..family import Family, Launch, Program, of_gpu
 from ..isa import Isa
 from ..spec import Conv
 from .emit import QUAD, REALS, GpuEmitter, div, fma, mod
+from .epilogue import write_plain
 
 WARP = 32
 MAX_BATCH = 8
@@ -107,7 +108,11 @@ def _emit(spec: Conv, schedule: DenseSchedule, symbol: str) -> tirx.PrimFunc:
         value = load(total, 0)
         if spec.add:
             value = value + em.read("add", image * spec.add_stride + mine)
-        em.write("dst", image * spec.out_stride + mine, clamp(value, spec.activation))
+        result = clamp(value, spec.activation)
+        if spec.plain:
+            write_plain(em, spec, image, mine, [result])
+        else:
+            em.write("dst", image * spec.out_stride + mine, result)
     return em.finish()
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 from tvm import tirx
 from tvm.ir import Range
 
@@ -18,8 +19,11 @@ from ..elements import BRAIN, HALF
 from ..emit import Emitter, Expr, const, load
 from ..family import Launch
 
+WIDEST = 16
+"""Bytes of the widest load or store of a thread."""
+
 QUAD = 4
-"""Floats in the widest load or store of a thread."""
+"""Floats in it."""
 
 DEVICE_FUNCTION = 2
 """TVM's `CallingConv.DEVICE_KERNEL_LAUNCH`."""
@@ -136,6 +140,27 @@ class GpuEmitter(Emitter):
         """An fp32 as a pointer's elements keep it."""
         return self.narrowed(value) if self.elements[pointer] in NARROW else value
 
+    def read_beside(self, pointer: str, index: Expr, count: int) -> list[Expr]:
+        """`count` neighbours of what a pointer leads to, from `index * count` on: 16 bits as fp32, all else as it is.
+        Loads are of 16 bytes, or of all where they are fewer.
+        """
+        buffer = self.buffers[pointer]
+        values = self.local(count, buffer.dtype, f"{pointer}_values")
+        for first, lanes in _accesses(buffer.dtype, count):
+            self.store(values, first, load(buffer, index * count + first, lanes))
+        found = [load(values, k) for k in range(count)]
+        return [self.widened(value) for value in found] if self.elements[pointer] in NARROW else found
+
+    def write_beside(self, pointer: str, index: Expr, values: Sequence[Expr]) -> None:
+        """Store neighbours from `index` times their number on, of a pointer's elements, in stores as wide."""
+        buffer = self.buffers[pointer]
+        result = self.local(len(values), buffer.dtype, "result")
+        for k, value in enumerate(values):
+            kept = self.kept(pointer, value)
+            self.store(result, k, kept if str(kept.ty.dtype) == buffer.dtype else tirx.Cast(buffer.dtype, kept))
+        for first, lanes in _accesses(buffer.dtype, len(values)):
+            self.store(buffer, index * len(values) + first, load(result, first, lanes))
+
     def widened(self, value: Expr) -> Expr:
         """The fp32 that 16 bits stand for."""
         return tirx.call_pure_extern("float32", f"id_from_{NARROW[self.sixteen]}", value)
@@ -177,6 +202,12 @@ def quad(buffer: Any, index: Expr) -> Expr:
     factor.
     """
     return load(buffer, index * QUAD, QUAD)
+
+
+def _accesses(dtype: str, count: int) -> list[tuple[int, int]]:
+    """The first of each access to `count` neighbours, and how many it has."""
+    lanes = min(count, WIDEST // np.dtype(dtype).itemsize)
+    return [(first, lanes) for first in range(0, count, lanes)]
 
 
 def fma(a: Expr, b: Expr, c: Expr) -> Expr:

@@ -1,11 +1,13 @@
 """What a product of tensor cores does with its sums: bias, addend, clamp; of bytes their rounding; and the store.
 
-Two neighbouring channels of a pixel at a time, as they lie in a thread's registers.
+A thread has the sums of several neighbouring channels of each of its pixels (`mma.neighbours`), and moves them 16 bytes
+at a time where they are so many.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from itertools import groupby
 
 from tvm import tirx
@@ -16,32 +18,54 @@ from ..emit import Expr, clamp, load
 from ..spec import Conv, Output, pointer_of, tap_sets
 from .emit import GpuEmitter, div, mod
 
-Finish = Callable[[list[Expr], Expr], None]
-"""Takes two sums, and the first one's channel."""
+Pixels = Callable[[], Iterator[tuple[Expr, Expr, list[Expr]]]]
+"""A thread's pixels, each within the statements that are done where there is such a pixel: its image, its place in it,
+and its sums.
+"""
 
 
-def epilogue_of(em: GpuEmitter, spec: Conv, n: Expr, at: Expr) -> Finish:
-    """The end of the products of pixel `at` of image `n`. A pixel that there is not is asked for nothing."""
+def finish(em: GpuEmitter, spec: Conv, channel: Expr, count: int, pixels: Pixels) -> None:
+    """The end of the products of `count` channels, from `channel` on, which is a multiple of `count`."""
     plane = spec.out_height * spec.out_width
-    set_ = _set(em, spec, at) if spec.quantized else None
-
-    def finish(sums: list[Expr], channel: Expr) -> None:
-        for output, pointer, own in outputs(em, spec, channel):
-            pairs = BLOCK // 2
-            place = em.let((div(own, BLOCK) * plane + at) * pairs + div(mod(own, BLOCK), 2), "place")
+    several = spec.quantized and spec.row_sets * spec.column_sets > 1
+    group = em.let(div(channel, count), "group")
+    bias = None if several else em.read_beside("bias", group, count)
+    factor = em.read_beside("factor", group, count) if spec.quantized else []
+    for output, pointer, own in outputs(em, spec, channel):
+        for n, at, sums in pixels():
+            beside = em.let((div(own, BLOCK) * plane + at) * (BLOCK // count) + div(mod(own, BLOCK), count), "beside")
+            added_to = n * (spec.add_stride // count) + beside
+            others = em.read_beside("add", added_to, count) if spec.add else []
+            if bias is None:
+                of_set = _set(em, spec, at) * (spec.out_channels // count) + group
+            biases = em.read_beside("bias", of_set, count) if bias is None else bias
             values = []
-            for k in range(2):
-                beside = n * spec.add_stride + place * 2 + k
+            for k in range(count):
                 if spec.quantized:
-                    values.append(_of_bytes(em, spec, output, sums[k], channel + k, set_, beside))
+                    acc = em.let(sums[k] + biases[k], "acc")
+                    other = others[k] if spec.add else None
+                    values.append(_of_bytes(em, spec, output, acc, factor[k], channel + k, other))
                     continue
-                value = sums[k] + load(em.buffers["bias"], channel + k)
-                if spec.add:
-                    value = value + em.read("add", beside)
-                values.append(clamp(value, output.activation))
-            _store(em, pointer, n * (output.out_stride // 2) + place, values)
+                value = sums[k] + biases[k]
+                values.append(clamp(value + others[k] if spec.add else value, output.activation))
+            if spec.plain:
+                write_plain(em, spec, n, channel, values)
+                continue
+            em.write_beside(pointer, n * (output.out_stride // count) + beside, values)
 
-    return finish
+
+def write_plain(em: GpuEmitter, spec: Conv, n: Expr, channel: Expr, values: list[Expr]) -> None:
+    """The results of neighbouring channels of image `n` to a plain output (`Conv.plain`), those that it has;
+    `channel`, the first one, is a multiple of how many there are.
+    """
+    count = len(values)
+    if spec.plain % count == 0:
+        with em.when(channel < spec.plain) if spec.plain < spec.out_channels else nullcontext():
+            em.write_beside(pointer_of(0), n * (spec.plain // count) + div(channel, count), values)
+        return
+    for k, value in enumerate(values):
+        with em.when(channel + k < spec.plain):
+            em.write(pointer_of(0), n * spec.plain + channel + k, value)
 
 
 def outputs(em: GpuEmitter, spec: Conv, channel: Expr, each: int = 1) -> Iterator[tuple[Output, str, Expr]]:
@@ -61,10 +85,10 @@ def outputs(em: GpuEmitter, spec: Conv, channel: Expr, each: int = 1) -> Iterato
         first = end
 
 
-def _of_bytes(em: GpuEmitter, spec: Conv, output: Output, acc: Expr, channel: Expr, set_: Expr, beside: Expr) -> Expr:
-    """What a sum of bytes comes to: an int32 of a byte, or a float32."""
-    acc = em.let(acc + load(em.buffers["bias"], set_ * spec.out_channels + channel), "acc")
-    factor = em.let(load(em.buffers["factor"], channel), "factor")
+def _of_bytes(
+    em: GpuEmitter, spec: Conv, output: Output, acc: Expr, factor: Expr, channel: Expr, other: Expr | None
+) -> Expr:
+    """What a sum of bytes, its bias in it, comes to: an int32 of a byte, or a float32."""
     if output.rounding is None:
         return clamp(real(acc) * factor, output.activation)
     how, q = spec.addition, rounded(acc, factor, output.rounding)
@@ -72,7 +96,7 @@ def _of_bytes(em: GpuEmitter, spec: Conv, output: Output, acc: Expr, channel: Ex
         q = scaled(em.let(q, "q"), scaling_at(em, channel, spec.out_channels, 1), spec.scaling)
     if how is None:
         return q
-    other = em.let(tirx.Cast("int32", load(em.buffers["add"], beside)), "other")
+    other = em.let(tirx.Cast("int32", other), "other")
     return joined(acc, other, factor, how) if how.inside is not None else added(em.let(q, "q"), other, how)
 
 
@@ -93,13 +117,3 @@ def _set(em: GpuEmitter, spec: Conv, at: Expr) -> Expr:
         found = found if first == 0 else tirx.Select(column >= first, tirx.const(known.index(taps), "int32"), found)
         first += len(list(group))
     return em.let(rows * spec.column_sets + found, "set")
-
-
-def _store(em: GpuEmitter, pointer: str, index: Expr, values: list[Expr]) -> None:
-    """Two neighbours in one store; `index` counts pairs."""
-    buffer = em.buffers[pointer]
-    result = em.local(2, buffer.dtype, "result")
-    for k, value in enumerate(values):
-        kept = em.kept(pointer, value)
-        em.store(result, k, kept if str(kept.ty.dtype) == buffer.dtype else tirx.Cast(buffer.dtype, kept))
-    em.store(buffer, index * 2, load(result, 0, 2))

@@ -20,7 +20,7 @@ from ..family import Family, Program, of_gpu
 from ..isa import Isa
 from ..spec import NONE, Conv, Map, Pick, Pixels, Spec, Window, WindowOp
 from .emit import QUAD, GpuEmitter, both, div, inside, mod
-from .epilogue import epilogue_of
+from .epilogue import finish
 from .simple import QUADS, SimpleSchedule, each, guarded, item_of, split
 
 WORD = 4
@@ -246,7 +246,6 @@ def emit_conv(spec: Conv, schedule: SimpleSchedule, symbol: str) -> list[Any]:
     def body() -> None:
         axes = (("n", spec.batch), ("four", spec.out_channels // QUAD), ("pixel", out_plane))
         n, four, pixel = split(em, item, axes)
-        finish = epilogue_of(em, spec, n, pixel)
         group = div(four, spec.out_channels // spec.groups // QUAD) * (blocks * plane) if spec.groups > 1 else 0
         first_y = em.let(div(pixel, spec.out_width) * spec.stride[0] - spec.pad[0], "first_y")
         first_x = em.let(mod(pixel, spec.out_width) * spec.stride[1] - spec.pad[1], "first_x")
@@ -264,8 +263,8 @@ def emit_conv(spec: Conv, schedule: SimpleSchedule, symbol: str) -> list[Any]:
                 for q in range(QUAD):
                     weight = tirx.Cast("int32", load(em.buffers["weight"], panel + q))
                     em.store(sums, q, load(sums, q) + value * weight)
-        for q in (0, 2):
-            finish([load(sums, q), load(sums, q + 1)], em.let(four * QUAD + q, "channel"))
+        found = (n, pixel, [load(sums, q) for q in range(QUAD)])
+        finish(em, spec, em.let(four * QUAD, "channel"), QUAD, lambda: iter([found]))
 
     guarded(em, exists, body)
     return [em.finish()]

@@ -11,7 +11,9 @@ network's own input in words of four bytes a pixel, a chunk is four taps, which 
 
 Weights are packed as `[tile of output channels][step][bn][64 bytes]`. Maps too small to fill a GPU are cut along the
 depth (`gpu.parts`). Fragments are PTX's (mma.m16n8k16 and m16n8k32, ldmatrix.x4): with `g = lane / 4` and `t = lane %
-4`, register `i` of the sums is row `g + 8 (i / 2)` and column `2 t + i % 2`.
+4`, register `i` of the sums is row `g + 8 (i / 2)` and column `2 t + i % 2`. Which channel a column is, is free: a
+warp's rows of weights are packed so that a thread's columns in all of its `wn / 8` tiles are neighbours (`_columns`),
+eight channels of fp16 that it stores at once, and not two.
 
 fp32 is split, or rounded to TF32, in registers. ldmatrix gives a lane the numbers `t, 4 + t, 8 + t, 12 + t` of a row of
 16, and mma.m16n8k16 takes from it those that are called `2 t, 2 t + 1, 8 + 2 t, 9 + 2 t`: the order in which products
@@ -38,7 +40,7 @@ from ..spec import Conv
 from . import parts
 from .conv import Shape, block_of, extents, features, memory_cycles, orders, program, tiles, units
 from .emit import GpuEmitter, both, div, inside, mod
-from .epilogue import epilogue_of
+from .epilogue import finish
 from .parts import MEETING, splits
 
 LINE, CHUNK = 64, 16
@@ -149,6 +151,20 @@ def steps(spec: Conv) -> int:
     return -(-Shape.of(spec).steps * BLOCK * itemsize(spec) // LINE)
 
 
+def neighbours(schedule: MmaSchedule) -> int:
+    """Output channels beside each other that a thread has of each of its pixels: two of each tile of eight."""
+    return schedule.wn // 4
+
+
+def _columns(schedule: MmaSchedule) -> list[int]:
+    """The channel, in a block's tile, of each row of packed weights: row `8 j + 2 t + k` of a warp's rectangle is the
+    channel `2 j + k` of thread `t`'s.
+    """
+    tiles_of = schedule.wn // 8
+    own = [neighbours(schedule) * t + 2 * j + k for j in range(tiles_of) for t in range(4) for k in range(2)]
+    return [schedule.wn * warp + channel for warp in range(schedule.xn) for channel in own]
+
+
 def row_of(spec: Conv, schedule: MmaSchedule) -> Row:
     """What is multiplied, and how."""
     return ROWS[schedule.by or spec.in_element]
@@ -163,18 +179,26 @@ MOST_SHARED = 48 << 10  # bytes of shared memory that a kernel may declare
 _SPLIT_THREADS = 256  # with more, what adds up the parts does not fit the registers
 
 
-def choose(spec: Conv, card: Card, bn: int | None = None, by: str = "") -> MmaSchedule:
+def choose(spec: Conv, card: Card, layout: tuple[int, int] | None = None, by: str = "") -> MmaSchedule:
     """The tile and the split that a model of a GPU takes to be fastest. Not measured: see docs/cuda.md.
 
     Args:
-        bn: the output channels of a block, which weights are packed for; None for any.
+        layout: what weights are packed for (`_layout`); None for any.
         by: how fp32 is multiplied.
     """
     cut = NARROW_TILES if spec.quantized or by == PAIRS else TILES
     candidates = [
-        replace(tile, split=split, by=by) for tile in cut if bn in (None, tile.bn) for split in _splits(spec, tile)
+        replace(tile, split=split, by=by)
+        for tile in cut
+        if layout in (None, _layout(tile))
+        for split in _splits(spec, tile)
     ]
     return min(candidates, key=lambda schedule: cycles(spec, schedule, card))
+
+
+def _layout(schedule: MmaSchedule) -> tuple[int, int]:
+    """What of a schedule the packing of weights depends on: the output channels of a block and of a warp."""
+    return schedule.bn, schedule.wn
 
 
 def _splits(spec: Conv, tile: MmaSchedule) -> tuple[int, ...]:
@@ -217,7 +241,7 @@ def cycles(spec: Conv, schedule: MmaSchedule, card: Card) -> float:
 # -- geometry ---------------------------------------------------------------------------------------------------------
 def pack_weight(weight: np.ndarray, spec: Conv, schedule: MmaSchedule) -> np.ndarray:
     """`[O, I, r, s]` (physical channels, one group's I) to `[group][tile][step][bn][64 bytes]`, filled up with
-    zeros.
+    zeros; the rows of a tile in the order of `_columns`.
     """
     out, channels, rows, columns = weight.shape
     across, group, depth = tiles(spec, schedule), out // spec.groups, steps(spec)
@@ -227,7 +251,8 @@ def pack_weight(weight: np.ndarray, spec: Conv, schedule: MmaSchedule) -> np.nda
     numbers = panel.astype(spec.weight_element) if spec.quantized else kept(panel.astype(np.float32), spec.in_element)
     wide = np.zeros((spec.groups, across * schedule.bn, depth * size), numbers.dtype)
     wide[:, :group, : panel.shape[1]] = numbers.reshape(spec.groups, group, -1)
-    packed = np.ascontiguousarray(wide.reshape(spec.groups * across, schedule.bn, depth, size).transpose(0, 2, 1, 3))
+    rows_of = wide.reshape(spec.groups * across, schedule.bn, depth, size)[:, _columns(schedule)]
+    packed = np.ascontiguousarray(rows_of.transpose(0, 2, 1, 3))
     return {PAIRS: _pairs, TF32: _tf32}[schedule.by](packed) if schedule.by else packed
 
 
@@ -451,25 +476,25 @@ class _Mma:
     def _write(self) -> None:
         """The sums, through the epilogue, to the output."""
         em, spec, sch = self.em, self.spec, self.schedule
-        channels = self.shape.channels
+        channels, count = self.shape.channels, neighbours(sch)
         tile = mod(self.tile, self.tiles) if spec.groups > 1 else self.tile
         shift = div(self.tile, self.tiles) * channels if spec.groups > 1 else 0
-        line, pair = em.let(div(self.lane, 4), "line"), em.let(mod(self.lane, 4) * 2, "pair")
-        for i in range(self.down):
-            for below in range(2):
-                pixel = em.let(self.first_pixel + self.warp_row + (16 * i + 8 * below) + line, "out_pixel")
-                n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
-                at = em.let(mod(pixel, self.out_plane), "at") if spec.batch > 1 else pixel
-                finish = epilogue_of(em, spec, n, at)
-                for j in range(self.across):
-                    within = em.let(tile * sch.bn + self.warp_column + 8 * j + pair, "within")
-                    exists = both(
-                        pixel < self.shape.pixels if self.shape.pixels % sch.bm else None,
-                        within < channels if channels % sch.bn else None,
-                    )
-                    with em.when(exists) if exists is not None else nullcontext():
-                        sums = [load(self.sums, (i * self.across + j) * 4 + 2 * below + k) for k in range(2)]
-                        finish(sums, em.let(shift + within, "channel"))
+        line, column = em.let(div(self.lane, 4), "line"), em.let(mod(self.lane, 4) * count, "column")
+        within = em.let(tile * sch.bn + self.warp_column + column, "within")
+
+        def pixels() -> Iterator[tuple[Expr, Expr, list[Expr]]]:
+            for i in range(self.down):
+                for below in range(2):
+                    pixel = em.let(self.first_pixel + self.warp_row + (16 * i + 8 * below) + line, "out_pixel")
+                    exists = pixel < self.shape.pixels
+                    with em.when(exists) if self.shape.pixels % sch.bm else nullcontext():
+                        n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
+                        at = em.let(mod(pixel, self.out_plane), "at") if spec.batch > 1 else pixel
+                        tiles_of = [(i * self.across + j) * 4 + 2 * below for j in range(self.across)]
+                        yield n, at, [load(self.sums, first + k) for first in tiles_of for k in range(2)]
+
+        with em.when(within < channels) if channels % sch.bn else nullcontext():
+            finish(em, spec, em.let(shift + within, "channel"), count, pixels)
 
 
 def _bytes(exists: Expr, count: int) -> Expr:
@@ -513,8 +538,9 @@ CONV: Family[Conv, MmaSchedule] = Family(
     emit,
     pack_weight,
     program=program,
-    layout=lambda schedule: schedule.bn,
+    layout=_layout,
     space=space,
     features=_features,
-    repacked=lambda spec, isa, schedule, bn: choose(spec, isa.of_card, bn, schedule.by),
+    repacked=lambda spec, isa, schedule, layout: choose(spec, isa.of_card, layout, schedule.by),
+    version=2,
 )

@@ -70,6 +70,7 @@ class Conv(Spec):
             those before into two int32, ``high * 2^16 + low``. The bias is two of each then, all high parts first.
         sum_bits: of bytes: 26 where the weights prove that no sum of products needs more, whatever the inputs
             (signed); else 32.
+        plain: of a 1x1 map: not 0 where the output is float32 `[batch, plain]`, no blocks: the first so many channels.
         row_sets, column_sets: how many sets of kernel rows, and of kernel columns, output pixels see (of bytes).
     """
 
@@ -107,6 +108,7 @@ class Conv(Spec):
     sum_bits: int = 32
     sum_blocks: int = 0
     diagonal: tuple[int, int] = (0, 0)
+    plain: int = 0
 
     @property
     def pointwise(self) -> bool:
@@ -188,7 +190,8 @@ class Conv(Spec):
             found.append(source(size, self.add_element, "add_stride", "add"))
         for number, output in enumerate(self.outputs):
             blocks = output.channels // element_of(output.out_element).block
-            size = mapped(output.out_element, self.batch, blocks, framed(self.out_height, self.out_width, output.frame))
+            pixels = framed(self.out_height, self.out_width, output.frame)
+            size = self.batch * self.plain or mapped(output.out_element, self.batch, blocks, pixels)
             found.append(result(size, output.out_element, name=pointer_of(number)))
         return tuple(found)
 
@@ -210,7 +213,7 @@ class Conv(Spec):
         """For example ``1088-192 1x1 @17x17``."""
         groups = f" in {self.groups} groups" if self.groups > 1 else ""
         notes = " + add" * self.add + " on tiles" * self.tiled
-        out = "+".join(str(output.channels) for output in self.outputs)
+        out = "+".join(str(self.plain or output.channels) for output in self.outputs)
         window = window_words(self.kernel, self.stride, (self.out_height, self.out_width))
         return f"{self.channels * self.groups}-{out} {window}{groups}{notes}"
 

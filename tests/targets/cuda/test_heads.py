@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import pytest
 
@@ -25,7 +24,9 @@ CLASSES = 37
 
 def dense(b: Any, x: str) -> str:
     """A fully connected layer."""
-    return str(b.op("Gemm", b.op("Flatten", b.op("GlobalAveragePool", x)), b.weight(CLASSES, 20), b.weight(CLASSES), transB=1))
+    return str(
+        b.op("Gemm", b.op("Flatten", b.op("GlobalAveragePool", x)), b.weight(CLASSES, 20), b.weight(CLASSES), transB=1)
+    )
 
 
 def convolution(b: Any, x: str) -> str:

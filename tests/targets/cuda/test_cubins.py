@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import sys
@@ -223,6 +224,24 @@ def test_compiles_and_spills_nothing(compiler, arch):
     assert len(frames) >= len(symbols)
     assert not any(frames), "spilled, or an array that is not in registers"
     assert max(registers) <= MOST.get(arch, 168)
+
+
+@pytest.mark.parametrize(
+    ("element", "tile", "store"),
+    [
+        (HALF, mma.MmaSchedule(32, 32, 2, 2), "uint4"),
+        (BRAIN, mma.MmaSchedule(32, 16, 2, 1), "ushort4"),
+        ("float32", mma.MmaSchedule(32, 32, 2, 2, by=PAIRS), "float4"),
+        (BYTE, mma.MmaSchedule(32, 32, 2, 2), "uint2"),
+    ],
+)
+def test_neighbouring_channels_leave_together(element, tile, store):
+    """Eight of a thread's where a warp has 32, four where it has 16; never more than 16 bytes."""
+    rounding = Rounding(0, 0, 255) if element == BYTE else None
+    spec = Conv(1, 64, 9, 9, 96, 9, 9, (1, 1), in_element=element, out_element=element, rounding=rounding)
+    text = cuda_compile.kernel_source(kernel_of(spec, tile))
+    stores = re.findall(r"(\S*)\bdst\b", text[text.index("{", text.index("__global__")) :])
+    assert set(stores) == {f"*({store}*)("}
 
 
 def weights_ahead(spec, schedule) -> tuple[int, int]:

@@ -54,6 +54,20 @@ def test_average_pool(compiled, builder, shape, batch, channels, include):
     assert not made.plan.refusals
 
 
+@BUDGET
+@given(shape=pools(), include=st.integers(0, 1), op=st.sampled_from(["Add", "Mul"]))
+def test_numbers_of_channels_behind_an_average(compiled, builder, shape, include, op):
+    """A bias and bounds are the pool's own end, where all windows count alike."""
+    size, attributes = shape
+    b = builder()
+    x = b.op("AveragePool", b.input(2, 20, *size), count_include_pad=include, **attributes)
+    made = compiled(b.model(b.op("Relu", b.op(op, x, b.weight(20, 1, 1)))))
+    made.check(*b.inputs.values())
+    assert not made.plan.refusals
+    if include and not attributes["ceil_mode"] and attributes["kernel_shape"] != size:
+        assert made.ops == ["average_pool"]
+
+
 @pytest.mark.parametrize("size", [(1, 1), (7, 7), (3, 5)])
 def test_global_pools(compiled, builder, size):
     b = builder()

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from ...kernels.elements import BLOCK
-from ...kernels.spec import PARTIAL, Conv, Map, Softmax, Window
+from ...kernels.spec import PARTIAL, Conv, Map, Softmax, Window, WindowOp
 from ..layers import Layer, Param, Storage, Value
 from ..reader import Reader, Refuse
 from .common import attributes, identity, text
@@ -223,7 +223,7 @@ def constant_operand(reader: Reader, node: onnx.NodeProto, op: str, value: Value
     per_channel = np.broadcast_to(constant.reshape(-1), (shape[1],)).astype(np.float32)
     if op == "div":
         op, per_channel = "mul", 1.0 / per_channel
-    if fuse_channels(reader, node, op, per_channel):
+    if fuse_channels(reader, node, op, per_channel) or fuse_average(reader, node, op, per_channel):
         return
     value = reader.blocked(value)
     emit_binary(reader, node, op, value, "channel", Param("channel", per_channel))
@@ -250,6 +250,33 @@ def fuse_channels(reader: Reader, node: onnx.NodeProto, op: str, numbers: np.nda
         layer.operands = [source, scaled, Param(bias.role, bias.array * numbers)]
     rename(reader, layer, node, name)
     return True
+
+
+def fuse_average(reader: Reader, node: onnx.NodeProto, op: str, numbers: np.ndarray) -> bool:
+    """A value a channel behind an average of whole windows, as a pool has that changed places with its 1x1 convolution
+    (`graph.branch`): a depthwise convolution with equal weights, which has a bias and bounds.
+    """
+    name = next(name for name in node.input if name not in reader.constants)
+    layer = open_epilogue(reader, name, add=False)
+    spec = layer.spec if layer is not None else None
+    if op not in ("add", "mul") or layer is None or not isinstance(spec, Window) or not _uniform(spec):
+        return False
+    factor, summand = (numbers, np.zeros_like(numbers)) if op == "mul" else (np.ones_like(numbers), numbers)
+    share = factor / math.prod(spec.kernel)
+    weight = np.broadcast_to(share[:, None, None, None], (len(numbers), 1, *spec.kernel))
+    layer.spec = replace(spec, op=WindowOp.DEPTHWISE, include_pad=False)
+    layer.operands += [Param("weight", weight), Param("bias", summand)]
+    rename(reader, layer, node, name)
+    return True
+
+
+def _uniform(spec: Window) -> bool:
+    """An average every window of which counts the same number of elements."""
+    (top, left, bottom, right), (rows, columns), (down, across) = spec.pad, spec.kernel, spec.stride
+    # beyond the padding nothing counts
+    below = (spec.out_height - 1) * down + rows <= top + spec.height + bottom
+    beside = (spec.out_width - 1) * across + columns <= left + spec.width + right
+    return spec.op is WindowOp.AVERAGE and (spec.include_pad or not any(spec.pad)) and below and beside
 
 
 def constant_first(reader: Reader, node: onnx.NodeProto, op: str) -> None:

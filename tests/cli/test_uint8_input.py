@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from inception_deploy.verify import bound
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "c" / "main.c"
 MEAN = ["--mean", "0.4,0.5,0.6", "--std", "0.2,0.3,0.25", "--color", "bgr"]
 
 
@@ -56,6 +58,39 @@ def test_the_same_network_on_bytes(call, branchy: str, photo: Path, tmp_path: Pa
     assert again.status == 2
     assert "--uint8-input is for networks that take pictures as float32; model takes bytes already" in again.err
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed: apt-get install gcc")
+def test_the_example_in_c_classifies_a_photo(call, branchy: str, photo: Path, tmp_path: Path) -> None:
+    bundle, small = tmp_path / "bundle", tmp_path / "small.ppm"
+    with Image.open(photo) as image:
+        image.resize((32, 32)).save(small)
+    done = call("export", "--model", branchy, "--input-size", 32, "--uint8-input", "-o", bundle)
+    assert done.status == 0, done.err
+    np.save(tmp_path / "x.npy", np.asarray(Image.open(small))[None])
+    assert call("run", bundle, "--input", tmp_path / "x.npy", "--output", tmp_path / "y.npy").status == 0
+    scores = np.load(tmp_path / "y.npy").reshape(-1)
+    (tmp_path / "labels.txt").write_text("".join(f"class {i}\n" for i in range(len(scores))))
+    strict = ["-std=c11", "-Wall", "-Wextra", "-Werror", "-pedantic", "-O2", "-I", bundle, EXAMPLE, bundle / "model.so"]
+    subprocess.run(["gcc", *strict, f"-Wl,-rpath,{bundle}", "-o", tmp_path / "classify"], check=True)
+
+    def classify(path: Path) -> subprocess.CompletedProcess[str]:
+        command = [tmp_path / "classify", bundle / "weights.bin", path, "1", tmp_path / "labels.txt"]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    lines = classify(small).stdout.splitlines()
+    best = np.argsort(-scores, kind="stable")[:5]
+    assert lines == [f"{i} {scores[i]:.6g} class {i}" for i in best]
+    small.with_name("cut.ppm").write_bytes(small.read_bytes()[:-1])
+    small.with_name("text.ppm").write_text("no picture")
+    for path, message in (
+        (photo.with_suffix(".ppm"), "has 40 x 48 pixels, and the network takes 32 x 32"),
+        (small.with_name("cut.ppm"), "ends within its pixels"),
+        (small.with_name("text.ppm"), "is no PPM (P6) with 8 bits and without comments"),
+        (small.with_name("none.ppm"), "cannot be opened"),
+    ):
+        failed = classify(path)
+        assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", f"{path}: {message}\n")
 
 
 def test_quantized(call, branchy: str, tmp_path: Path) -> None:

@@ -223,7 +223,7 @@ def test_what_the_files_say(exported: Path) -> None:
     text = (exported / "README.md").read_text()
     assert text.startswith("# build for cpu, fp32\n")
     assert "Nobody trained it" not in text
-    assert "Nobody trained it" in explain.readme(exported, {**manifest, "zoo": {"trained": False}}, [])
+    assert "Nobody trained it" in explain.readme(exported, {**manifest, "zoo": {"trained": False}}, [], [])
     listed = set(re.findall(r"^\| `([\w.-]+)` \|", text, flags=re.M))
     assert listed == {path.name for path in exported.iterdir()} - {"README.md", "__pycache__"}
     stages = json.loads((exported / "verify.json").read_text())["stages"]

@@ -49,7 +49,7 @@ static int read_photo(const char *path, const id_port *input, void *buffer) {
   if (fscanf(file, "P6 %d %d %d", &width, &height, &most) != 3 || most != 255 || fgetc(file) == EOF) {
     fail(path, "is no PPM (P6) with 8 bits and without comments");
   } else if (strcmp(input->dtype, "uint8") != 0 || input->axes != 4 || input->shape[0] != 1 || input->shape[3] != 3) {
-    fail(path, "is a photo, and the network takes none: export it with --uint8-input");
+    fail(path, "is a photo in color, and the network takes none as bytes: export it with --uint8-input");
   } else if (input->shape[1] != height || input->shape[2] != width) {
     fprintf(stderr, "%s: has %d x %d pixels, and the network takes %" PRId64 " x %" PRId64 "\n", path, width, height, input->shape[2],
             input->shape[1]);

@@ -20,6 +20,7 @@ import math
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,13 @@ from tvm import tirx
 
 from ..cards import Card
 from ..elements import BLOCK, kept
-from ..emit import Expr, clamp, const, load
+from ..emit import Expr, const, load
 from ..family import Family, Program, of_gpu
 from ..isa import Isa
 from ..spec import Conv
 from . import parts
 from .emit import QUAD, REALS, GpuEmitter, both, div, fma, inside, mod
-from .epilogue import outputs, write_plain
+from .epilogue import finish
 from .parts import MEETING, Cut, splits
 
 QUADS = BLOCK // QUAD
@@ -389,40 +390,20 @@ class _Gemm:
         group = self.shape.channels // QUAD
         tile = mod(self.tile, self.tiles) if spec.groups > 1 else self.tile
         shift = div(self.tile, self.tiles) * group if spec.groups > 1 else 0
-        for j in range(sch.tn // QUAD):
-            within = em.let(tile * (sch.bn // QUAD) + self.x + j * sch.tx, "within")
-            channel = em.let(shift + within, "channel")
+
+        def pixels(j: int) -> Iterator[tuple[Expr, Expr, list[Expr]]]:
             with em.unrolled(sch.tm, "i") as i:
                 pixel = em.let(self.first_pixel + self.y + i * sch.ty, "out_pixel")
-                exists = both(
-                    pixel < self.shape.pixels if self.shape.pixels % sch.bm else None,
-                    within < group if self.shape.channels % sch.bn else None,
-                )
-                with em.when(exists) if exists is not None else nullcontext():
+                exists = pixel < self.shape.pixels
+                with em.when(exists) if self.shape.pixels % sch.bm else nullcontext():
                     n = em.let(div(pixel, self.out_plane), "n") if spec.batch > 1 else 0
-                    at = mod(pixel, self.out_plane) if spec.batch > 1 else pixel
-                    sums = [load(self.sums, i * sch.tn + j * QUAD + q) for q in range(QUAD)]
-                    self._epilogue(sums, channel, n, at)
+                    at = em.let(mod(pixel, self.out_plane), "at") if spec.batch > 1 else pixel
+                    yield n, at, [load(self.sums, i * sch.tn + j * QUAD + q) for q in range(QUAD)]
 
-    def _epilogue(self, sums: list[Expr], channel: Expr, n: Expr, at: Expr) -> None:
-        """Bias, addend and clamp of four sums, and the store; `channel` counts quads."""
-        em, spec = self.em, self.spec
-        for output, pointer, own in outputs(em, spec, channel, QUAD):
-            place = em.let((div(own, QUADS) * self.out_plane + at) * QUADS + mod(own, QUADS), "place")
-            bias, result = em.local(QUAD, name="bias_quad"), em.local(QUAD, name="result")
-            em.copy(bias, 0, em.buffers["bias"], channel)
-            if spec.add:
-                addend = em.local(QUAD, name="add_quad")
-                em.copy(addend, 0, em.buffers["add"], n * (spec.add_stride // QUAD) + place)
-            for q in range(QUAD):
-                value = sums[q] + load(bias, q)
-                if spec.add:
-                    value = value + load(addend, q)
-                em.store(result, q, clamp(value, output.activation))
-            if spec.plain:
-                write_plain(em, spec, n, em.let(channel * QUAD, "first"), [load(result, q) for q in range(QUAD)])
-                continue
-            em.copy(em.buffers[pointer], n * (output.out_stride // QUAD) + place, result, 0)
+        for j in range(sch.tn // QUAD):
+            within = em.let(tile * (sch.bn // QUAD) + self.x + j * sch.tx, "within")
+            with em.when(within < group) if self.shape.channels % sch.bn else nullcontext():
+                finish(em, spec, em.let((shift + within) * QUAD, "channel"), QUAD, partial(pixels, j))
 
 
 def emit(spec: Conv, schedule: GemmSchedule, symbol: str) -> list[Any]:

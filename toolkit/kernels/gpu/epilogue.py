@@ -1,7 +1,7 @@
-"""What a product of tensor cores does with its sums: bias, addend, clamp; of bytes their rounding; and the store.
+"""What a convolution does with its sums: bias, addend, clamp; of bytes their rounding; and the store.
 
-A thread has the sums of several neighbouring channels of each of its pixels (`mma.neighbours`), and moves them 16 bytes
-at a time where they are so many.
+A thread has the sums of several neighbouring channels of each of its pixels, and moves them 16 bytes at a time where
+they are so many.
 """
 
 from __future__ import annotations
@@ -29,16 +29,15 @@ def finish(em: GpuEmitter, spec: Conv, channel: Expr, count: int, pixels: Pixels
     plane = spec.out_height * spec.out_width
     several = spec.quantized and spec.row_sets * spec.column_sets > 1
     group = em.let(div(channel, count), "group")
-    bias = None if several else em.read_beside("bias", group, count)
+    bias = [] if several else em.read_beside("bias", group, count)
     factor = em.read_beside("factor", group, count) if spec.quantized else []
-    for output, pointer, own in outputs(em, spec, channel):
+    for output, pointer, own in _outputs(em, spec, channel):
         for n, at, sums in pixels():
             beside = em.let((div(own, BLOCK) * plane + at) * (BLOCK // count) + div(mod(own, BLOCK), count), "beside")
             added_to = n * (spec.add_stride // count) + beside
             others = em.read_beside("add", added_to, count) if spec.add else []
-            if bias is None:
-                of_set = _set(em, spec, at) * (spec.out_channels // count) + group
-            biases = em.read_beside("bias", of_set, count) if bias is None else bias
+            per_set = spec.out_channels // count
+            biases = bias or em.read_beside("bias", _set(em, spec, at) * per_set + group, count)
             values = []
             for k in range(count):
                 if spec.quantized:
@@ -68,18 +67,14 @@ def write_plain(em: GpuEmitter, spec: Conv, n: Expr, channel: Expr, values: list
             em.write(pointer_of(0), n * spec.plain + channel + k, value)
 
 
-def outputs(em: GpuEmitter, spec: Conv, channel: Expr, each: int = 1) -> Iterator[tuple[Output, str, Expr]]:
-    """The outputs that a channel may be of, each where it is that one: the output, its pointer, the channel in it.
-
-    Args:
-        each: channels that one of `channel` is.
-    """
+def _outputs(em: GpuEmitter, spec: Conv, channel: Expr) -> Iterator[tuple[Output, str, Expr]]:
+    """The outputs that a channel may be of, each where it is that one: the output, its pointer, the channel in it."""
     if not spec.split:
         yield spec.outputs[0], pointer_of(0), channel
         return
     first = 0
     for number, output in enumerate(spec.split):
-        end = first + output.channels // each
+        end = first + output.channels
         with em.when(tirx.all(channel >= first, channel < end)):
             yield output, pointer_of(number), em.let(channel - first, "own")
         first = end
